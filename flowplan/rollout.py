@@ -1,0 +1,39 @@
+"""What happened: the same record from the simulator and from a robot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+
+OUTCOMES = ("success", "no_plan", "collision", "missed_grasp", "dropped", "wrong_end_state")
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """One execution.
+
+    Attributes:
+        times: (S,) seconds, times[0] = 0.
+        joint_names: J names.
+        q: (S, J) measured positions.
+        points: (S, P, 3) tracked object points, world frame, metres.
+        outcome: one of OUTCOMES; success is judged on the physical end state alone.
+        measures: named figures of the end state and of the way there (SI units).
+    """
+
+    times: FloatArray
+    joint_names: tuple[str, ...]
+    q: FloatArray
+    points: FloatArray
+    outcome: str
+    measures: dict[str, float]
+
+    def __post_init__(self) -> None:
+        times = checks.times("Rollout.times", self.times)
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "joint_names", tuple(self.joint_names))
+        object.__setattr__(self, "q", checks.array("Rollout.q", self.q, (len(times), len(self.joint_names))))
+        object.__setattr__(self, "points", checks.array("Rollout.points", self.points, (len(times), "P", 3)))
+        checks.choice("Rollout.outcome", self.outcome, OUTCOMES)

@@ -1,0 +1,60 @@
+"""A timed joint trajectory, and what was measured of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Joint motion over time, dense enough to be executed by linear interpolation.
+
+    Attributes:
+        joint_names: J arm joints, in the robot's order.
+        times: (S,) seconds, times[0] = 0.
+        q: (S, J) positions, rad or m.
+        qd: (S, J) velocities.
+        qdd: (S, J) accelerations.
+        grip: (S,) commanded finger opening, metres.
+        phase: (S,) what each sample belongs to: 0 approach, 1 grip (the arm holds still while the fingers close),
+            2 manipulate, 3 release, 4 retreat.
+        position_error: (S,) metres between the tool and the pose the flow asks for (0 outside the manipulation).
+        rotation_error: (S,) radians, over the rotation the flow observes.
+        clearance: (S,) metres between the robot and what it must not touch (negative: penetration).
+    """
+
+    joint_names: tuple[str, ...]
+    times: FloatArray
+    q: FloatArray
+    qd: FloatArray
+    qdd: FloatArray
+    grip: FloatArray
+    phase: FloatArray
+    position_error: FloatArray
+    rotation_error: FloatArray
+    clearance: FloatArray
+
+    def __post_init__(self) -> None:
+        names = tuple(self.joint_names)
+        times = checks.times("Trajectory.times", self.times)
+        S, J = len(times), len(names)
+        object.__setattr__(self, "joint_names", names)
+        object.__setattr__(self, "times", times)
+        for name in ("q", "qd", "qdd"):
+            object.__setattr__(self, name, checks.array(f"Trajectory.{name}", getattr(self, name), (S, J)))
+        for name in ("grip", "position_error", "rotation_error", "clearance"):
+            object.__setattr__(self, name, checks.array(f"Trajectory.{name}", getattr(self, name), (S,)))
+        phase = checks.array("Trajectory.phase", self.phase, (S,), dtype=np.int64)
+        if phase.min() < 0 or phase.max() > 4 or np.any(np.diff(phase) < 0):
+            raise ValueError("Trajectory.phase: expected non-decreasing values in 0..4 (approach .. retreat)")
+        object.__setattr__(self, "phase", phase)
+
+    def at(self, t: FloatArray | float) -> FloatArray:
+        """Positions (..., J) at times t, linear between samples, held outside."""
+        t = np.asarray(t, float)
+        return np.stack([np.interp(t, self.times, self.q[:, j]) for j in range(self.q.shape[1])], axis=-1)

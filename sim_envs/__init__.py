@@ -1,0 +1,1 @@
+"""PyBullet worlds, tasks and the evaluation of plans in them."""
