@@ -1,0 +1,38 @@
+"""Open3D, imported on first use and made to work on a machine without libusb.
+
+Open3D's binary links libusb-1.0 (for depth cameras that we do not open), which a bare Debian lacks. The
+`libusb-package` wheel carries the library; loading it for the whole process before `import open3d` satisfies the
+linker without root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+
+@functools.cache
+def open3d() -> Any:
+    """The `open3d` module.
+
+    Raises:
+        ImportError: one line that says what to install, when Open3D is missing or its shared libraries do not load.
+    """
+    try:
+        import libusb_package
+
+        library = libusb_package.get_library_path()
+        if library is not None:
+            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+    except (ImportError, OSError):
+        pass  # the system may have its own libusb; if it does not, the import below says so
+    try:
+        import open3d as module
+    except (ImportError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ImportError(
+            f"open3d: could not be imported ({reason}); run `pip install flowplan`, which brings open3d-cpu and libusb"
+        ) from None
+    module.utility.set_verbosity_level(module.utility.VerbosityLevel.Error)
+    return module
