@@ -79,6 +79,42 @@ class Slide:
 
 
 @dataclass(frozen=True, eq=False)
+class Bend:
+    """A beam or sheet, held on one side of a line, that curls at constant curvature on the other.
+
+    With s the distance of a point from the line along `direction` and a the angle bent so far, a cross-section at s
+    turns as a whole by a * min(s / length, 1) (Euler-Bernoulli): the surface through the line that `axis` and
+    `direction` span keeps its lengths, and what lies beyond `length` follows straight on.
+
+    Attributes:
+        object: name of the scene object.
+        axis_point: (3,) a point of the line where the bend begins, on the surface that keeps its lengths, world frame,
+            metres.
+        axis: (3,) direction of the line, world frame; positive angles follow the right-hand rule about it.
+        direction: (3,) from the line towards the free end, world frame; made a unit vector, perpendicular to `axis`.
+        length: metres along `direction` over which the bend is spread.
+    """
+
+    object: str
+    axis_point: FloatArray
+    axis: FloatArray
+    direction: FloatArray
+    length: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axis_point", checks.array("Bend.axis_point", self.axis_point, (3,)))
+        object.__setattr__(self, "axis", _unit("Bend.axis", self.axis))
+        object.__setattr__(self, "direction", _unit("Bend.direction", self.direction))
+        cosine = float(self.axis @ self.direction)
+        if abs(cosine) > 1e-3:
+            raise ValueError(
+                f"Bend.direction: expected a direction perpendicular to axis, got cosine {cosine:.3g}; "
+                "subtract its part along the axis"
+            )
+        object.__setattr__(self, "length", checks.positive("Bend.length", self.length))
+
+
+@dataclass(frozen=True, eq=False)
 class Fold:
     """A flat sheet that turns over along a straight crease, rolling around a thin cylinder on top of it.
 
@@ -109,7 +145,7 @@ class Fold:
         object.__setattr__(self, "radius", checks.positive("Fold.radius", self.radius, zero=True))
 
 
-Law = Rigid | Hinge | Slide | Fold
+Law = Rigid | Hinge | Slide | Bend | Fold
 
 
 def _unit(field: str, value: FloatArray) -> FloatArray:
