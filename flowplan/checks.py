@@ -37,9 +37,11 @@ def array(
     """
     tail = f"; {hint}" if hint else ""
     try:
-        out = np.array(value, dtype=dtype)
+        out: NDArray[Any] = np.array(value, dtype=dtype)
     except (TypeError, ValueError):
-        raise ValueError(f"{field}: expected numbers of shape {_show(shape)}, got {type(value).__name__}{tail}") from None
+        raise ValueError(
+            f"{field}: expected numbers of shape {_show(shape)}, got {type(value).__name__}{tail}"
+        ) from None
     sizes: dict[str, int] = {}
     ok = out.ndim == len(shape)
     if ok:

@@ -1,0 +1,45 @@
+# Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+RUN := nice -n 0 $(BIN)
+
+.PHONY: demo test lint test-slow gpu-check results setup clean
+.DEFAULT_GOAL := test
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+	  || { echo "flowplan needs Python 3.11 or 3.12, found $$($(PYTHON) --version 2>&1); set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "python cannot make a virtual environment here: install the package python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sim,dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/flowplan run close_laptop --out runs/demo
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu'
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+gpu-check: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
+
+# Every figure of docs/results, by the commands its tables name.
+results: $(STAMP)
+	$(BIN)/flowplan bench plan --json docs/results/bench_plan.json
+	$(BIN)/flowplan bench grasp --json docs/results/bench_grasp.json
+	$(BIN)/flowplan eval --generator kinematic --seeds 20 --json docs/results/eval_kinematic.json
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info
