@@ -102,7 +102,7 @@ def interpolate(X_a: ArrayLike, X_b: ArrayLike, s: ArrayLike) -> Array:
 
 
 def rotation_about(axis_point: ArrayLike, axis: ArrayLike, angle: ArrayLike) -> Array:
-    """Transforms (..., 4, 4) turning by `angle` (...,) rad about the line through `axis_point` (3,) along `axis` (3,)."""
+    """Transforms (..., 4, 4) turning by `angle` (...,) rad about the line through `axis_point` along `axis` (3,)."""
     p = np.asarray(axis_point, float)
     a = np.asarray(axis, float)
     R = exp_so3(np.asarray(angle, float)[..., None] * (a / np.linalg.norm(a)))

@@ -34,10 +34,7 @@ class Grasps:
 
     def __post_init__(self) -> None:
         X = np.asarray(self.X_world_tool, float)
-        if X.size:
-            X = checks.poses("Grasps.X_world_tool", X, ("G", 4, 4))
-        else:
-            X = X.reshape(0, 4, 4)
+        X = checks.poses("Grasps.X_world_tool", X, ("G", 4, 4)) if X.size else X.reshape(0, 4, 4)
         count = len(X)
         object_id = np.asarray(self.object_id, np.int64)
         if not object_id.size:
