@@ -8,9 +8,9 @@ Both ways compose a C2 spline through the waypoints, q(s), with a clock s(t), so
 time-optimal path parameterization based on reachability analysis", T-RO 2018). `follow` takes the flow's own clock.
 Neither bounds jerk, and a flow need not start at rest. So the clock passes a moving average of width w (FIR smoothing:
 Biagiotti and Melchiorri, RCIM 2012), which makes sd and sdd start and end at zero and bounds the third derivative by
-2 max|sdd| / w, at the price of w seconds. Then time is stretched uniformly by the least factor k that meets every limit.
-Derivatives fall with k, k^2 and k^3, so k is closed-form for each w, and the w with the shortest total wins. The result
-is measured once more, on the samples as they will be executed (finite differences, the arm at rest before and after).
+2 max|sdd| / w, at the price of w seconds. Then time is stretched uniformly by the least factor k that meets all of the
+limits. Derivatives fall with k, k^2 and k^3, so k is closed-form for each w, and the w with the shortest total wins.
+The result is measured once more, on the samples as they will be executed (finite differences, rest before and after).
 """
 
 from __future__ import annotations
@@ -146,7 +146,9 @@ def _hold(q: FloatArray, duration: float, dt: float, waypoints: int) -> TimedPat
     count = max(int(np.ceil(duration / dt - 1e-6)), 1) + 1
     waypoint = np.linspace(0, waypoints - 1, count)
     still = np.zeros((count, q.shape[1]))
-    return TimedPath(np.arange(count) * dt, np.linspace(q[0], q[1], count), still, still.copy(), waypoint, 1.0)
+    return TimedPath(
+        dt * np.arange(count, dtype=float), np.linspace(q[0], q[1], count), still, still.copy(), waypoint, 1.0
+    )
 
 
 def _fastest_clock(s: FloatArray, q: FloatArray, velocity: FloatArray, acceleration: FloatArray) -> PPoly:
@@ -172,7 +174,7 @@ def _fastest_clock(s: FloatArray, q: FloatArray, velocity: FloatArray, accelerat
 
 
 def _runup_clock(duration: float, runup: float) -> PPoly:
-    """s(t) from 0 to `duration`: unit rate, reached at constant acceleration within `runup` seconds and left likewise."""
+    """s(t) from 0 to `duration`: unit rate, reached at constant acceleration in `runup` seconds and lost likewise."""
     pieces = [[0.5 / runup, 0.0, -0.5 / runup], [0.0, 1.0, 1.0], [0.0, runup / 2, duration - runup / 2]]
     return PPoly(np.array(pieces), np.array([0.0, runup, duration, duration + runup]))
 
@@ -232,7 +234,7 @@ def _fit(
             break
         k *= max(excess, 1 + 1e-6)
     waypoint = np.maximum.accumulate(np.interp(s, path.x, index))
-    return TimedPath(np.arange(len(q)) * dt, q, qd, qdd, waypoint, k)
+    return TimedPath(dt * np.arange(len(q), dtype=float), q, qd, qdd, waypoint, k)
 
 
 def _sample(

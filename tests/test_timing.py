@@ -101,7 +101,9 @@ def test_shares_of_the_limits():
     limits = Limits()
     options = TimingOptions(velocity=0.5, acceleration=0.25, jerk=0.125)
     v, a, j = shares(retime(curve(41), limits, options), limits, 0.01)
-    assert v <= 0.5 + 1e-9 and a <= 0.25 + 1e-9 and j <= 0.125 + 1e-9
+    assert v <= 0.5 + 1e-9
+    assert a <= 0.25 + 1e-9
+    assert j <= 0.125 + 1e-9
 
 
 def test_a_path_the_solver_loses_is_still_timed(monkeypatch):
@@ -161,10 +163,13 @@ def test_nothing_to_do():
     still = retime(np.zeros((5, 3)), Limits())
     held = follow(np.linspace(0, 1.5, 4), np.ones((4, 3)), Limits())
     for timed in (one, still, held, follow([0.0], curve(1), Limits())):
-        assert len(timed.times) >= 2 and timed.times[0] == 0
-        assert not timed.qd.any() and not timed.qdd.any()
+        assert len(timed.times) >= 2
+        assert timed.times[0] == 0
+        assert not timed.qd.any()
+        assert not timed.qdd.any()
     assert held.times[-1] == pytest.approx(1.5)
-    assert still.waypoint[-1] == 4 and held.waypoint[-1] == 3
+    assert still.waypoint[-1] == 4
+    assert held.waypoint[-1] == 3
 
 
 @settings(max_examples=40, deadline=None)
