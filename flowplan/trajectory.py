@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowplan import checks
 from flowplan.checks import FloatArray
@@ -34,7 +35,7 @@ class Trajectory:
     qd: FloatArray
     qdd: FloatArray
     grip: FloatArray
-    phase: FloatArray
+    phase: NDArray[np.int64]
     position_error: FloatArray
     rotation_error: FloatArray
     clearance: FloatArray
