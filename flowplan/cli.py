@@ -1,0 +1,314 @@
+"""The command line: `flowplan scan | generate | plan | run | eval | bench | view | export`.
+
+Each command is a function whose annotated arguments are its options (tyro). This is the one module of flowplan that
+reaches into generators and sim_envs, and it does so inside the command that needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Entry point: a caller's mistake is one line and exit status 2, an interruption 130."""
+    try:
+        status = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="flowplan", description=__doc__.split("\n")[0])
+    except (ValueError, OSError, ImportError) as error:
+        console.print(f"[bold red]flowplan:[/] {escape(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        sys.exit(130)
+    sys.exit(int(status or 0))
+
+
+def scan(
+    source: tyro.conf.Positional[Path],
+    out: Path = Path("scene.npz"),
+    unit: Literal["m", "cm", "mm", "in"] | None = None,
+    name: str = "object",
+) -> int:
+    """Make a scene from a folder of depth frames, a mesh (.obj .ply .stl .glb), a point cloud or a URDF.
+
+    Args:
+        source: folder of PNG depth + JSON, or a file.
+        out: scene file to write.
+        unit: length unit of a mesh file; without it metres are taken, and a doubtful size is warned about.
+        name: what the object is called in the scene (mesh and point files).
+    """
+    from flowplan import files
+    from flowplan.scan import load_scene
+
+    scene = load_scene(source, unit=unit, name=name)
+    files.save(out, scene)
+    for obj in scene.objects:
+        size = " x ".join(f"{100 * e:.1f}" for e in obj.mesh.extents)
+        _say(f"{obj.name}: {len(obj.mesh.faces)} faces, {size} cm, watertight: {obj.mesh.is_watertight}")
+    _say(f"wrote {out}")
+    return 0
+
+
+def generate(
+    scene: tyro.conf.Positional[Path],
+    motion: tyro.conf.Positional[Path],
+    generator: Literal["kinematic"] = "kinematic",
+    out: Path = Path("motion.npz"),
+    seed: int = 0,
+) -> int:
+    """Make a motion of a scene from a JSON file that says what moves and how far (docs/tutorial.md shows one).
+
+    Args:
+        scene: scene file.
+        motion: JSON file with the instruction and, for the kinematic generator, the law of motion.
+        generator: which generator.
+        out: motion file to write.
+        seed: of every random choice.
+    """
+    from flowplan import files
+    from flowplan.instructions import read_instruction
+    from flowplan.scene import Scene
+    from generators.registry import factory
+
+    world = files.load(scene, Scene)
+    laws, instruction = read_instruction(motion, world)
+    with _bar("generating") as progress:
+        motions = factory(generator)(laws)(world, instruction, seed=seed, progress=progress)
+    files.save(out, motions[0])
+    _say(f"{len(motions[0].times)} frames over {motions[0].times[-1]:.2f} s; wrote {out}")
+    return 0
+
+
+def plan(
+    scene: tyro.conf.Positional[Path],
+    motion: tyro.conf.Positional[Path],
+    robot: str = "panda",
+    contact: Literal["any", "grasp", "push"] = "any",
+    timing: Literal["flow", "fast"] = "flow",
+    out: Path = Path("plan.npz"),
+    seed: int = 0,
+) -> int:
+    """Plan a motion for a robot, and print a feasibility report; exit status 1 where there is no plan.
+
+    Args:
+        scene: scene file.
+        motion: motion file.
+        robot: name of a robot configuration, or path of a .toml file.
+        contact: grasp, push, or whichever ranks best.
+        timing: keep the flow's clock, or go as fast as the limits allow.
+        out: plan file to write; nothing is written where there is no plan.
+        seed: of every random choice.
+    """
+    from flowplan import files, planner
+    from flowplan.motion import SceneMotion
+    from flowplan.report import feasibility
+    from flowplan.robot import load_robot
+    from flowplan.scene import Scene
+
+    options = planner.PlanOptions(contact=contact, timing=timing)
+    arguments = (files.load(scene, Scene), files.load(motion, SceneMotion), load_robot(robot))
+    with _bar("planning") as progress:
+        result = planner.plan(*arguments, options=options, seed=seed, progress=progress)
+    _say(feasibility(result))
+    if isinstance(result, planner.NoPlan):
+        return 1
+    files.save(out, result)
+    _say(f"wrote {out}")
+    return 0
+
+
+def run(
+    task: tyro.conf.Positional[str],
+    generator: Literal["kinematic"] = "kinematic",
+    robot: str = "panda",
+    method: Literal["pinocchio", "random_grasp", "kabsch_ik"] = "pinocchio",
+    out: Path | None = None,
+    seed: int = 0,
+    video: bool = True,
+) -> int:
+    """Do a task in simulation, all the way: scan, generate, plan, execute, measure. Exit status 1 where it fails.
+
+    Args:
+        task: close_laptop, pick_place, lower_lamp, fold_cloth, open_drawer or turn_faucet.
+        generator: which generator makes the motion.
+        robot: name of a robot configuration.
+        method: the optimizer, or a baseline in its place.
+        out: folder for every stage's file, metrics, video and page; runs/TASK-ROBOT-SEED where not given.
+        seed: of the world and every random choice.
+        video: film the execution.
+    """
+    from generators.registry import factory
+    from sim_envs.episode import EpisodeSpec
+    from sim_envs.record import run_and_record
+
+    spec = EpisodeSpec(task, robot, generator, method, seed)
+    folder = out or Path("runs") / f"{task}-{robot}-{seed}"
+    with _bar(spec.label()) as progress:
+        episode, report = run_and_record(spec, factory(generator), folder, video=video, progress=progress)
+    if report:
+        _say(report)
+    measures = ", ".join(f"{k} {v:.3g}" for k, v in episode.measures.items())
+    _say(f"{episode.outcome.upper()}: {spec.label()}: {measures or episode.reason}")
+    _say(f"wrote {folder}/")
+    return 0 if episode.outcome == "success" else 1
+
+
+def evaluate(
+    generator: Literal["kinematic"] = "kinematic",
+    tasks: str = "all",
+    robots: str = "panda,ur5e",
+    methods: str = "pinocchio,random_grasp,kabsch_ik",
+    seeds: int = 20,
+    first_seed: int = 0,
+    workers: int = 2,
+    json: Path | None = None,
+) -> int:
+    """Success shares over many seeds, with Wilson intervals, failures by kind and baselines.
+
+    Args:
+        generator: which generator makes the motions.
+        tasks: names separated by commas, or "all".
+        robots: names separated by commas.
+        methods: optimizers and baselines, separated by commas.
+        seeds: episodes of each combination.
+        first_seed: the first seed.
+        workers: processes.
+        json: file for the records; beside it FILE.episodes.jsonl keeps every episode, and an interrupted run resumes.
+    """
+    from generators.registry import factory
+    from sim_envs.evaluate import EvaluationOptions, success_records, success_table
+    from sim_envs.evaluate import evaluate as run_all
+    from sim_envs.tasks import TASKS
+
+    chosen = tuple(TASKS) if tasks == "all" else tuple(tasks.split(","))
+    options = EvaluationOptions(
+        chosen, tuple(robots.split(",")), tuple(methods.split(",")), seeds, first_seed, workers
+    )
+    log = json.with_name(json.name + ".episodes.jsonl") if json else None
+    with _bar("evaluating") as progress:
+        episodes = run_all(factory(generator), generator, options, log=log, progress=progress)
+    _records(success_records(episodes), json)
+    console.print(success_table(episodes), markup=False)
+    return 0
+
+
+def bench(
+    what: tyro.conf.Positional[Literal["plan", "grasp", "shake"]],
+    robot: str = "panda",
+    json: Path | None = None,
+    seed: int = 0,
+) -> int:
+    """Measure speed and quality: `plan` (time per certified plan), `grasp` (throughput), `shake` (held grasps).
+
+    Args:
+        what: which benchmark.
+        robot: name of a robot configuration.
+        json: file for the records.
+        seed: of every random choice.
+    """
+    with _bar(f"bench {what}") as progress:
+        if what == "plan":
+            from flowplan.bench_plan import bench_plan
+
+            records = bench_plan(robot=robot, seed=seed, progress=progress)
+        elif what == "grasp":
+            from flowplan.bench_grasp import bench_grasp
+
+            records = bench_grasp(robot=robot, seed=seed, progress=progress)
+        else:
+            from sim_envs.shake import bench_shake
+
+            records = bench_shake(robot=robot, seed=seed, progress=progress)
+    _records(records, json)
+    return 0
+
+
+def view(folder: tyro.conf.Positional[Path], port: int = 8080) -> int:
+    """Serve a run's folder in the browser until interrupted.
+
+    Args:
+        folder: what `flowplan run` wrote.
+        port: to listen on.
+    """
+    from flowplan.view import serve_folder
+
+    serve_folder(folder, port=port)
+    return 0
+
+
+def export(
+    scene: tyro.conf.Positional[Path], motion: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]
+) -> int:
+    """Write a scene's motion as animated glTF (.glb).
+
+    Args:
+        scene: scene file.
+        motion: motion file.
+        out: .glb file to write.
+    """
+    from flowplan import files
+    from flowplan.export import export_gltf
+    from flowplan.motion import SceneMotion
+    from flowplan.scene import Scene
+
+    export_gltf(out, files.load(scene, Scene), files.load(motion, SceneMotion))
+    _say(f"wrote {out}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[..., int]] = {
+    "scan": scan,
+    "generate": generate,
+    "plan": plan,
+    "run": run,
+    "eval": evaluate,
+    "bench": bench,
+    "view": view,
+    "export": export,
+}
+
+
+@dataclass
+class _bar:
+    """A progress bar with the time left, as a context that yields a progress callback."""
+
+    title: str
+
+    def __enter__(self) -> Callable[[float, str], None]:
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console
+        )
+        self._progress.start()
+        task = self._progress.add_task(self.title, total=1.0)
+        return lambda fraction, word: self._progress.update(task, completed=fraction, description=escape(word))
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _records(records: list[dict[str, Any]], path: Path | None) -> None:
+    text = json.dumps(records, indent=1)
+    if path is None:
+        _say(text)
+        return
+    from flowplan.files import atomic
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as f:
+        f.write((text + "\n").encode())
+    _say(f"wrote {path}")

@@ -1,0 +1,24 @@
+"""Generators by name, each imported when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+from flowplan import checks
+from flowplan.laws import Law
+from flowplan.motion import Generator
+
+Factory = Callable[[tuple[Law, ...]], Generator]
+"""Makes a generator for objects whose laws of motion are these; one that needs no laws ignores them."""
+
+_WHERE = {"kinematic": ("generators.kinematic", "kinematic")}
+
+NAMES = tuple(_WHERE)
+
+
+def factory(name: str) -> Factory:
+    """The factory called `name`: a top-level function, so that it can go to other processes."""
+    checks.choice("generator", name, NAMES)
+    module, attribute = _WHERE[name]
+    return getattr(import_module(module), attribute)
