@@ -46,15 +46,8 @@ class NoiseOptions:
     def __post_init__(self) -> None:
         checks.positive("NoiseOptions.focal_baseline", self.focal_baseline)
         checks.positive("NoiseOptions.far", self.far)
-        for name in (
-            "disparity_sigma",
-            "disparity_step",
-            "lateral_sigma",
-            "edge_jump",
-            "near",
-            "dropout",
-            "edge_dropout",
-        ):
+        shares = ("dropout", "edge_dropout")
+        for name in ("disparity_sigma", "disparity_step", "lateral_sigma", "edge_jump", "near", *shares):
             checks.positive(f"NoiseOptions.{name}", getattr(self, name), zero=True)
         for name in shares:
             if getattr(self, name) > 1:
