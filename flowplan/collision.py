@@ -295,7 +295,9 @@ def sphere_cover(mesh: trimesh.Trimesh, count: int, *, seed: int = 0) -> FloatAr
     u, v = rng.random((2, 2000, 1))
     a, b, c = mesh.triangles[face].transpose(1, 0, 2)
     root = np.sqrt(u)
-    surface = np.concatenate([(1 - root) * a + root * (1 - v) * b + root * v * c, mesh.vertices[mesh.faces].reshape(-1, 3)])
+    surface = np.concatenate(
+        [(1 - root) * a + root * (1 - v) * b + root * v * c, mesh.vertices[mesh.faces].reshape(-1, 3)]
+    )
     inside = _points_inside(mesh, 2000, rng)
     body = np.concatenate([surface[:2000], inside])
     centres = _k_means(body, min(count, len(np.unique(body, axis=0))), rng)

@@ -1,0 +1,227 @@
+"""Collision costs of sphere-covered bodies: hinges on the distance to obstacles and between links, swept over time.
+
+A sphere k with centre c and radius r that should keep a margin m costs max(0, m - (d(c) - r))^2, with d the distance
+field, and likewise a pair of spheres with their mutual distance (CHOMP's and cuRobo's model). Since d changes by no more
+than a point moves, two neighbouring times at distances d_0, d_1 and a sphere that moves by L between them cannot come
+nearer than (d_0 + d_1 - L) / 2: only where that is below the margin is the midpoint looked at too.
+
+The derivative of a distance with normal n at a point c of a link is a wrench on the tool Jacobian,
+n . dc/dq_j = [n, (c - x) x n] . J_j for every joint j that carries the link, x the tool origin: no Jacobian of any sphere
+is ever formed, and only those few that are near something are looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowplan.checks import FloatArray
+from flowplan.geometry import transform
+from flowplan.optimizers import TrackOptions, TrackProblem
+
+_SWEPT_STEP = 0.01
+"""Metres between neighbouring times below which the two ends speak for the way between them."""
+_SLACK = 0.06
+"""Metres beyond the margin within which pairs are remembered, so that small steps need not look at all of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """Where S x T configurations put what matters.
+
+    Attributes:
+        X: (S, T, 4, 4) tool poses.
+        J: (S, T, 6, J) tool Jacobians, world-aligned.
+        centers: (S, T, K, 3) spheres of robot and held object, world frame, metres.
+    """
+
+    X: FloatArray
+    J: FloatArray
+    centers: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """M scalar residuals, each with a derivative at one time, or at two neighbouring ones.
+
+    Attributes:
+        at: (M,) flat index s T + t of the first.
+        residual: (M,).
+        row: (M, J) derivative with respect to q[s, t].
+        following: (M, J) derivative with respect to q[s, t + 1], or None.
+    """
+
+    at: NDArray[np.int64]
+    residual: FloatArray
+    row: FloatArray
+    following: FloatArray | None = None
+
+
+class Body:
+    """The spheres of robot and held object, which joints carry them, and how far they must keep from what."""
+
+    def __init__(self, problem: TrackProblem, options: TrackOptions) -> None:
+        robot, held = problem.robot, problem.held_spheres
+        self.robot, self.field, self.width = robot, problem.field, problem.width
+        self.held = held[:, :3]
+        self.radius = np.concatenate([robot.sphere_radius, held[:, 3]])
+        self.carried = np.concatenate([_carried(problem), np.ones((len(held), len(robot.joint_names)), bool)])
+        self.pairs = _pairs(problem, self.carried)
+        self.reach = self.radius[self.pairs].sum(axis=1)  # (P,) distance of centres at contact
+        self.self_margin = options.self_margin
+        self.tolerance = options.clearance_tolerance
+        self.count = len(robot.sphere_radius)
+        self.margin = self._margins(problem, options.margin)
+        self._near: tuple[FloatArray, NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def arm(self, q: FloatArray) -> Arm:
+        """The state of trajectories q (S, T, J)."""
+        S, T, J = q.shape
+        flat = q.reshape(-1, J)
+        X, jacobian = self.robot.tool_jacobian(flat)
+        centers = self.robot.spheres(flat, self.width)
+        if len(self.held):
+            centers = np.concatenate([centers, transform(X, self.held)], axis=1)
+        return Arm(X.reshape(S, T, 4, 4), jacobian.reshape(S, T, 6, J), centers.reshape(S, T, -1, 3))
+
+    def _margins(self, problem: TrackProblem, margin: float) -> FloatArray:
+        """(T, K) margins. What rides with the tool goes where the flow takes it: no margin asks it to come less near."""
+        attachment, robot = problem.attachment, problem.robot
+        # What no joint moves (the base on its support) has nothing to avoid.
+        out = np.where(self.carried.any(axis=1), margin, -np.inf) * np.ones((len(problem.times), 1))
+        fixed = self.carried.all(axis=1)
+        some = robot.home[None]
+        X = robot.tool_pose(some)
+        local = np.concatenate([transform(np.linalg.inv(X[0]), robot.spheres(some, self.width)[0]), self.held])[fixed]
+        distance = self.field.distance(transform(attachment.X_world_tool, local)) - self.radius[fixed]
+        # Where the flow leaves a rotation free the hand may turn out of the way; the grasp itself is given, though.
+        given = np.linalg.eigvalsh(attachment.K)[:, 0] > 0
+        given[0] = True
+        is_held = np.flatnonzero(fixed) >= self.count
+        out[:, fixed] = np.where(given[:, None] | is_held, np.minimum(margin, distance - 1e-3), margin)
+        return out
+
+    def obstacle_rows(self, arm: Arm) -> list[Rows]:
+        """Residuals of spheres near obstacles, at the times and half way between them."""
+        S, T, K, _ = arm.centers.shape
+        bound = self.field.lower_bound(arm.centers) - self.radius
+        s, t, k = np.nonzero(bound < self.margin)
+        out = [self._obstacle(arm, s * T + t, k, arm.centers[s, t, k], self.margin[t, k])]
+        step = arm.centers[:, 1:] - arm.centers[:, :-1]
+        length = np.sqrt(np.einsum("stkc,stkc->stk", step, step))
+        margin = np.minimum(self.margin[1:], self.margin[:-1])
+        swept = (0.5 * (bound[:, 1:] + bound[:, :-1] - length) < margin) & (length > _SWEPT_STEP)
+        s, t, k = np.nonzero(swept)
+        if len(s):
+            middle = 0.5 * (arm.centers[s, t, k] + arm.centers[s, t + 1, k])
+            out.append(self._obstacle(arm, s * T + t, k, middle, margin[t, k], between=True))
+        return out
+
+    def _obstacle(
+        self,
+        arm: Arm,
+        at: NDArray[np.int64],
+        k: NDArray[np.int64],
+        points: FloatArray,
+        margin: FloatArray,
+        between: bool = False,
+    ) -> Rows:
+        distance, normal = self.field.query(points)
+        residual = (margin - (distance - self.radius[k])) / self.tolerance
+        active = residual > 0
+        at, k, normal = at[active], k[active], normal[active] * (-1 / self.tolerance)
+        if not between:
+            return Rows(at, residual[active], self._row(arm, at, k, normal))
+        return Rows(at, residual[active], self._row(arm, at, k, 0.5 * normal), self._row(arm, at + 1, k, 0.5 * normal))
+
+    def self_rows(self, arm: Arm) -> Rows:
+        """Residuals of pairs of spheres near each other."""
+        J = arm.J.shape[-1]
+        if not len(self.pairs):
+            return Rows(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, J)))
+        centers = arm.centers.reshape(-1, *arm.centers.shape[2:])
+        at, pair = self._near_pairs(centers)
+        a, b = self.pairs[pair].T
+        gap = centers[at, a] - centers[at, b]
+        length = np.sqrt(np.einsum("mc,mc->m", gap, gap))
+        residual = (self.self_margin + self.reach[pair] - length) / self.tolerance
+        active = residual > 0
+        at, a, b = at[active], a[active], b[active]
+        normal = gap[active] / (-self.tolerance * np.maximum(length[active], 1e-9))[:, None]
+        return Rows(at, residual[active], self._row(arm, at, a, normal) - self._row(arm, at, b, normal))
+
+    def _near_pairs(self, centers: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        # Pairs within the slack, remembered until some sphere has used up half of it.
+        if self._near is not None and self._near[0].shape == centers.shape:
+            moved = centers - self._near[0]
+            if np.einsum("bkc,bkc->bk", moved, moved).max() < (0.5 * _SLACK) ** 2:
+                return self._near[1], self._near[2]
+        square = self._pair_squares(centers)
+        at, pair = np.nonzero(square < (self.self_margin + self.reach + _SLACK) ** 2)
+        self._near = (centers, at, pair)
+        return at, pair
+
+    def _pair_squares(self, centers: FloatArray) -> FloatArray:
+        # |a - b|^2 of all pairs (B, P), one coordinate at a time: 32 bits are enough to say who is near.
+        c = centers.astype(np.float32).transpose(2, 0, 1)
+        a, b = self.pairs.T
+        out = np.zeros((len(centers), len(self.pairs)), np.float32)
+        for x in c:
+            d = x[:, a] - x[:, b]
+            out += d * d
+        return out
+
+    def _row(self, arm: Arm, at: NDArray[np.int64], k: NDArray[np.int64], normal: FloatArray) -> FloatArray:
+        J = arm.J.reshape(-1, *arm.J.shape[2:])
+        X = arm.X.reshape(-1, 4, 4)
+        centers = arm.centers.reshape(-1, *arm.centers.shape[2:])
+        wrench = np.concatenate([normal, np.cross(centers[at, k] - X[at, :3, 3], normal)], axis=1)
+        row: FloatArray = (wrench[:, None] @ J[at])[:, 0]
+        row *= self.carried[k]
+        return row
+
+    def clearance(self, q: FloatArray, margins: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Distances (B,) of the robot, and of what it holds, from obstacles and from itself at q (B, J), metres.
+
+        Args:
+            q: configurations.
+            margins: (B, K) what of `margin` is asked for there; a held sphere is measured against it.
+        """
+        centers = self.arm(q[None]).centers[0]
+        distance = np.where(self.carried.any(axis=1), self.field.distance(centers) - self.radius, np.inf)
+        pair = np.sqrt(self._pair_squares(centers)) - self.reach
+        holds = (self.pairs >= self.count).any(axis=1)
+        robot = np.minimum(distance[:, : self.count].min(axis=1), _least(pair[:, ~holds]))
+        relaxed = distance - np.minimum(margins, 0.0)
+        held = np.minimum(_least(relaxed[:, self.count :]), _least(pair[:, holds]))
+        return robot, held
+
+
+def _least(values: FloatArray) -> FloatArray:
+    return values.min(axis=1) if values.shape[1] else np.full(len(values), np.inf)
+
+
+def _carried(problem: TrackProblem) -> NDArray[np.bool_]:
+    """(K, J): does joint j move sphere k?"""
+    robot = problem.robot
+    above = {joint.child: joint for joint in robot.joints}
+    out = np.zeros((len(robot.sphere_link), len(robot.joint_names)), bool)
+    for k, index in enumerate(robot.sphere_link):
+        link = robot.link_names[index]
+        while link in above:
+            joint = above[link]
+            if joint.name in robot.joint_names:
+                out[k, robot.joint_names.index(joint.name)] = True
+            link = joint.parent
+    return out
+
+
+def _pairs(problem: TrackProblem, carried: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(P, 2) pairs to check: the robot's own, and the held object with every link that is not fixed to the tool."""
+    count, held = len(problem.robot.sphere_radius), len(problem.held_spheres)
+    arm = np.flatnonzero(~carried[:count].all(axis=1))
+    first, second = np.meshgrid(count + np.arange(held), arm, indexing="ij")
+    of_held = np.stack([first.ravel(), second.ravel()], axis=1)
+    return np.concatenate([problem.robot.self_pairs.reshape(-1, 2), of_held]).astype(np.int64)

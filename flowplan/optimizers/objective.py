@@ -1,0 +1,213 @@
+"""What a joint trajectory costs, and its Gauss-Newton model.
+
+    cost(q) =  sum_t w_t/w_max E_t(q_t) / tolerance^2         flow alignment, exact (flowplan.moments)
+             + smoothness, shortness                          of accelerations and velocities
+             + hinges: joint ranges, obstacles, self-collision, singularities; and velocity, acceleration, jerk limits
+
+Everything is in units of its tolerance, so one is about one millimetre off the flow. All S seeds are evaluated at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowplan.checks import FloatArray
+from flowplan.moments import alignment_residual, symmetric_root
+from flowplan.optimizers import TrackOptions, TrackProblem
+from flowplan.optimizers.banded import Layout
+from flowplan.optimizers.clearance import Arm, Body, Rows
+from flowplan.optimizers.rates import Rates
+
+_GRASP_LEVER = 0.05
+"""Metres: lever arm with which the first pose, which is given, is held in all its rotations."""
+_RANGE_TOLERANCE = 0.01
+"""Radians (metres) nearer to the end of a joint's range than twice this that cost one unit."""
+_SINGULAR_TOLERANCE = 0.2
+"""Share of the least manipulability by which falling short of it costs one unit."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Which hinges count, and how much.
+
+    Attributes:
+        collision: factor on the cost of collisions.
+        limits: are velocity, acceleration and jerk limits enforced?
+    """
+
+    collision: float = 1.0
+    limits: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """Cost and Gauss-Newton model of S trajectories.
+
+    Attributes:
+        cost: (S,).
+        gradient: (S, T, J), half the derivative.
+        matrix: (S, 3 J + 1, T J), half the second derivative, banded.
+    """
+
+    cost: FloatArray
+    gradient: FloatArray
+    matrix: FloatArray
+
+
+class Objective:
+    """The cost of one problem, with everything that does not change computed once."""
+
+    def __init__(self, problem: TrackProblem, options: TrackOptions) -> None:
+        robot, attachment = problem.robot, problem.attachment
+        T, J = len(problem.times), len(robot.joint_names)
+        self.problem, self.options = problem, options
+        self.body = Body(problem, options)
+        self.layout = Layout(T, J)
+        limits = np.stack([robot.velocity, robot.acceleration, robot.jerk])
+        self.rates = Rates(problem.times, limits, (options.shortness, options.smoothness, 0.0))
+        self.root_weight, self.root_K = flow_weights(problem, options)
+        self.X_star = attachment.X_world_tool
+        self.source_mean = attachment.moments.source_mean
+        self.shown = _shown(attachment.K)
+        self.lower = robot.lower + 2 * _RANGE_TOLERANCE
+        self.upper = robot.upper - 2 * _RANGE_TOLERANCE
+
+    def evaluate(self, q: FloatArray, stage: Stage, stretch: FloatArray) -> Quadratic:
+        """The cost at trajectories q (S, T, J), where limits count for clocks slowed by `stretch` (S,)."""
+        S, T, J = q.shape
+        arm = self.body.arm(q)
+        own, following = np.zeros((S, T, J, J)), np.zeros((S, T - 1, J, J))
+        cost, gradient = self._smoothness(q)
+        bands = np.repeat(self.rates.bands[None], S, axis=0)
+        if stage.limits:
+            for total, part in zip(
+                (cost, gradient, bands), self.rates.excess(q, self.options.limit_share, stretch), strict=True
+            ):
+                total += part
+        self._flow(arm, cost, gradient, own)
+        self._ranges(q, cost, gradient, bands)
+        for rows in self.body.obstacle_rows(arm):
+            _accumulate(rows, stage.collision, cost, gradient, own, following)
+        _accumulate(self.body.self_rows(arm), stage.collision, cost, gradient, own, following)
+        singular = self._singularities(arm)
+        if singular is not None:
+            _accumulate(singular, 1.0, cost, gradient, own, following)
+        return Quadratic(cost, gradient, self.layout.pack(own, following, bands))
+
+    def _smoothness(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
+        cost, gradient = self.rates.smoothness(q)
+        return np.maximum(cost, 0.0), gradient
+
+    def _flow(self, arm: Arm, cost: FloatArray, gradient: FloatArray, own: FloatArray) -> None:
+        residual, G = alignment_residual(arm.X, self.X_star, self.source_mean, self.root_weight, self.root_K)
+        rows = G @ arm.J
+        cost += np.einsum("sti,sti->s", residual, residual)
+        gradient += (residual[..., None, :] @ rows)[..., 0, :]
+        own += np.swapaxes(rows, -1, -2) @ rows
+
+    def _ranges(self, q: FloatArray, cost: FloatArray, gradient: FloatArray, bands: FloatArray) -> None:
+        over = np.maximum(q - self.upper, 0.0) - np.maximum(self.lower - q, 0.0)
+        active = over != 0
+        if not active.any():
+            return
+        weight = 1 / _RANGE_TOLERANCE**2
+        cost += weight * np.einsum("stj,stj->s", over, over)
+        gradient += weight * over
+        bands[:, 0] += weight * active
+
+    def _singularities(self, arm: Arm) -> Rows | None:
+        """Residuals where Yoshikawa's measure m falls short: d log m / dq_j = tr(J^+ dJ/dq_j)."""
+        least = self.options.min_manipulability
+        if least == 0:
+            return None
+        J = arm.J.reshape(-1, *arm.J.shape[2:])
+        measure = np.sqrt(np.maximum(np.linalg.det(J @ np.swapaxes(J, 1, 2)), 0.0))
+        at = np.flatnonzero(measure < least)
+        if not len(at):
+            return None
+        residual = (1 - measure[at] / least) / _SINGULAR_TOLERANCE
+        slope = -measure[at] / (least * _SINGULAR_TOLERANCE)
+        return Rows(at, residual, slope[:, None] * log_manipulability_gradient(J[at]))
+
+    def position_error(self, X: FloatArray) -> FloatArray:
+        """Metres (T,) between the middle of the patch, carried by tool poses (T, 4, 4), and the flow; 0 where unseen."""
+        gap = (X[:, :3, :3] - self.X_star[:, :3, :3]) @ self.source_mean[..., None]
+        error = np.linalg.norm(gap[..., 0] + X[:, :3, 3] - self.X_star[:, :3, 3], axis=-1)
+        return np.where(self.problem.attachment.moments.weight > 0, error, 0.0)
+
+    def rotation_error(self, X: FloatArray) -> FloatArray:
+        """Radians (T,) off the flow of tool poses (T, 4, 4), over the rotations that it shows."""
+        residual, _ = alignment_residual(X, self.X_star, self.source_mean, self.root_weight, self.shown)
+        half = np.minimum(np.linalg.norm(residual[:, 3:], axis=-1) / 2, 1.0)
+        return 2 * np.arcsin(half)
+
+
+def flow_weights(problem: TrackProblem, options: TrackOptions) -> tuple[FloatArray, FloatArray]:
+    """Roots (T,), (T, 3, 3) of the position weight and rotation stiffness, per tolerance.
+
+    The weights of the flow are relative to the best seen frame, so the number of points does not matter. Rotations that it
+    does not show are held by the small lever arm `free_rotation`, and the first pose, the grasp, in all directions.
+    """
+    attachment = problem.attachment
+    share = attachment.moments.weight / attachment.moments.weight.max()
+    K = attachment.K / attachment.moments.weight.max() + options.free_rotation**2 * np.eye(3)
+    K[0] += _GRASP_LEVER**2 * np.eye(3)
+    share[0] = 1.0
+    # A frame that nobody saw keeps its bridge pose by a hundredth of the weight of the others.
+    share = np.maximum(share, 1e-2)
+    return np.sqrt(share) / options.position_tolerance, symmetric_root(K) / options.position_tolerance
+
+
+def _shown(K: FloatArray) -> FloatArray:
+    """Projections (T, 3, 3) onto the rotations that the flow shows."""
+    values, vectors = np.linalg.eigh(K)
+    return (vectors * (values > 1e-9 * values[:, -1:])[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+
+
+def log_manipulability_gradient(J: FloatArray) -> FloatArray:
+    """d log sqrt(det J J^T) / dq (M, J) of world-aligned tool Jacobians (M, 6, J).
+
+    Joint j turns every axis further out with it, and moves the tool as seen from every axis further in:
+    dJ_i/dq_j = (w_j x v_i, w_j x w_i) for i >= j, and (w_i x v_j, 0) for i < j.
+    """
+    JT = np.swapaxes(J, 1, 2)
+    # A singular Jacobian has no gradient; the ridge makes it finite and leaves the direction.
+    gram = J @ JT
+    gram += 1e-9 * np.eye(6)
+    inverse = np.linalg.solve(gram, J)  # (M, 6, i): column i is the i-th row of J^+
+    v, w = JT[..., :3], JT[..., 3:]
+    pv, pw = np.swapaxes(inverse, 1, 2)[..., :3], np.swapaxes(inverse, 1, 2)[..., 3:]
+    # a . (b x c) = b . (c x a): sum over i of pv_i . (w_j x v_i) is w_j . (v_i x pv_i).
+    turned = np.cross(v, pv) + np.cross(w, pw)  # (M, i, 3)
+    outer = np.flip(np.cumsum(np.flip(turned, axis=1), axis=1), axis=1)  # sum over i >= j
+    moved = np.cross(pv, w)  # pv_i . (w_i x v_j) = v_j . (pv_i x w_i)
+    inner = np.cumsum(moved, axis=1) - moved  # sum over i < j
+    out: FloatArray = np.einsum("mjc,mjc->mj", w, outer) + np.einsum("mjc,mjc->mj", v, inner)
+    return out
+
+
+def _accumulate(
+    rows: Rows, weight: float, cost: FloatArray, gradient: FloatArray, own: FloatArray, following: FloatArray
+) -> None:
+    if not len(rows.at):
+        return
+    S, T, J = gradient.shape
+    scaled = weight * rows.residual
+    cost += np.bincount(rows.at // T, scaled * rows.residual, S)
+    _scatter(gradient, rows.at, scaled[:, None] * rows.row)
+    _scatter(own, rows.at, weight * rows.row[:, :, None] * rows.row[:, None, :])
+    if rows.following is not None:
+        _scatter(gradient, rows.at + 1, scaled[:, None] * rows.following)
+        _scatter(own, rows.at + 1, weight * rows.following[:, :, None] * rows.following[:, None, :])
+        s, t = np.divmod(rows.at, T)
+        _scatter(following, s * (T - 1) + t, weight * rows.following[:, :, None] * rows.row[:, None, :])
+
+
+def _scatter(target: FloatArray, at: NDArray[np.int64], values: FloatArray) -> None:
+    # np.add.at over whole blocks, several times faster: `at` counts the blocks of target's first two axes.
+    size = int(np.prod(target.shape[2:]))
+    index = at[:, None] * size + np.arange(size)
+    target += np.bincount(index.ravel(), values.ravel(), target.size).reshape(target.shape)

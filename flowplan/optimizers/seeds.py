@@ -1,0 +1,159 @@
+"""Where a trajectory optimizer starts: configurations that reach the first pose, carried along the path.
+
+A table of random configurations, made once per robot, gives starts whose tool is already near the first pose. Damped
+least squares brings them there; those that arrive are carried along a few key poses, one step each (continuation), so
+that each stays on its own branch of the inverse kinematics. The seeds are the best of them that differ: by how far off
+the path they are, how deep they are in obstacles, and how far they travel.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+from flowplan.checks import FloatArray
+from flowplan.geometry import angle_between
+from flowplan.optimizers.objective import Objective
+from flowplan.robot import Robot
+
+_TABLE = 2048
+_REACHING_STEPS = 10
+_LEVER = 0.3
+"""Metres per radian, where a rotation is weighed against a translation."""
+_KEY_SHIFT, _KEY_TURN = 0.06, 0.3
+"""Metres and radians between key poses."""
+_ALIKE = 0.25
+"""Radians: trajectories that nowhere differ by more are one seed."""
+
+
+@lru_cache(maxsize=16)
+def _table(robot: Robot) -> tuple[FloatArray, FloatArray]:
+    """Random configurations (N, J) within limits that keep the links apart, and their tool poses (N, 4, 4)."""
+    lower, upper = robot.lower, robot.upper
+    middle, half = (lower + upper) / 2, np.minimum((upper - lower) / 2, np.pi)
+    unit = qmc.Sobol(len(lower), seed=0).random(_TABLE)
+    q = middle + (2 * unit - 1) * half
+    if len(robot.self_pairs):
+        centers = robot.spheres(q)
+        a, b = robot.self_pairs.T
+        gap = np.linalg.norm(centers[:, a] - centers[:, b], axis=-1) - robot.sphere_radius[a] - robot.sphere_radius[b]
+        q = q[gap.min(axis=1) > 0]
+    return q, robot.tool_pose(q)
+
+
+def find_seeds(objective: Objective, starts: int, keep: int, rng: np.random.Generator) -> FloatArray:
+    """Trajectories (S, T, J) to start from, S <= keep, the most promising first.
+
+    Args:
+        objective: of the problem.
+        starts: configurations that reach for the first pose.
+        keep: seeds wanted.
+        rng: where starts beyond the table's nearest come from.
+    """
+    problem = objective.problem
+    keys = key_times(problem.attachment.X_world_tool)
+    if problem.q_start is None:
+        first = _first_configurations(objective, starts, rng)
+    else:
+        first = problem.q_start[None]
+    path = _carry(objective, first, keys)  # (A, M, J)
+    chosen: list[int] = []
+    for a in _rank(objective, path, keys):
+        if len(chosen) < keep and all(np.abs(path[a] - path[b]).max() > _ALIKE for b in chosen):
+            chosen.append(int(a))
+    return _densify(path[chosen], keys, len(problem.times))
+
+
+def key_times(X: FloatArray) -> NDArray[np.int64]:
+    """Indices (M,) of times that are about equally far apart along tool poses (T, 4, 4), both ends among them."""
+    shift = np.linalg.norm(np.diff(X[:, :3, 3], axis=0), axis=-1) / _KEY_SHIFT
+    turn = angle_between(X[:-1, :3, :3], X[1:, :3, :3]) / _KEY_TURN
+    way = np.concatenate([[0.0], np.cumsum(np.maximum(shift, turn) + 1e-9)])
+    count = int(np.clip(np.ceil(way[-1]) + 1, 3, 24))
+    index = np.searchsorted(way, np.linspace(0, way[-1] * (1 - 1e-12), count))
+    return np.unique(np.concatenate([[0], index, [len(X) - 1]]))
+
+
+def _first_configurations(objective: Objective, starts: int, rng: np.random.Generator) -> FloatArray:
+    robot = objective.problem.robot
+    goal = objective.X_star[0]
+    q, X = _table(robot)
+    away = np.linalg.norm(X[:, :3, 3] - goal[:3, 3], axis=-1)
+    # The Frobenius distance of rotations is 2 sqrt(2) sin(angle / 2).
+    turned = np.linalg.norm(X[:, :3, :3] - goal[:3, :3], axis=(1, 2)) / np.sqrt(2)
+    order = np.argsort(away + _LEVER * turned + 0.05 * rng.random(len(q)))
+    q = np.concatenate([robot.home[None], q[order[: max(starts - 1, 1)]]])
+    index = np.zeros(len(q), np.int64)
+    for _ in range(_REACHING_STEPS):
+        q, _ = _step(objective, q, index, 0.5)
+    _, error = _step(objective, q, index, 0.5)
+    order = np.argsort(error)
+    arrived = error[order] < 0.02
+    q = q[order][arrived] if arrived.any() else q[order[:4]]
+    distinct: list[int] = []
+    for i in range(len(q)):
+        if all(np.abs(q[i] - q[j]).max() > _ALIKE for j in distinct):
+            distinct.append(i)
+    return q[distinct]
+
+
+def _step(
+    objective: Objective, q: FloatArray, index: NDArray[np.int64], longest: float
+) -> tuple[FloatArray, FloatArray]:
+    """One damped least-squares step of q (A, J) towards the poses at `index` (A,), and the errors (A,) before it.
+
+    Rotations count by how well the flow shows them: one that it leaves free does not pull.
+    """
+    robot = objective.problem.robot
+    X, J = robot.tool_jacobian(q)
+    goal = objective.X_star[index]
+    arm = (X[:, :3, :3] @ objective.source_mean[index][..., None])[..., 0]
+    wanted = (goal[:, :3, :3] @ objective.source_mean[index][..., None])[..., 0]
+    shown = objective.shown[index]
+    e = np.empty((len(q), 6))
+    e[:, :3] = goal[:, :3, 3] + wanted - X[:, :3, 3] - arm
+    # Half the sum of r_i x r*_i is sin(angle) times the axis; no logarithm needed on the way there.
+    e[:, 3:] = 0.5 * _LEVER * (shown @ np.cross(X[:, :3, :3], goal[:, :3, :3], axis=1).sum(axis=2)[..., None])[..., 0]
+    A = np.empty_like(J)
+    A[:, :3] = J[:, :3] + np.cross(J[:, 3:], arm[:, :, None], axis=1)
+    A[:, 3:] = _LEVER * (shown @ J[:, 3:])
+    AT = np.swapaxes(A, 1, 2)
+    error = np.einsum("ai,ai->a", e, e)
+    gram = A @ AT
+    gram[:, range(6), range(6)] += 0.5 * error[:, None] + 1e-5
+    dq = (AT @ np.linalg.solve(gram, e[..., None]))[..., 0]
+    size = np.abs(dq).max(axis=1, keepdims=True)
+    dq *= np.minimum(1.0, longest / np.maximum(size, 1e-12))
+    return np.clip(q + dq, robot.lower, robot.upper), np.sqrt(error)
+
+
+def _carry(objective: Objective, first: FloatArray, keys: NDArray[np.int64]) -> FloatArray:
+    path = np.empty((len(first), len(keys), first.shape[1]))
+    q = first
+    for m, t in enumerate(keys):
+        if m:
+            q, _ = _step(objective, q + (q - path[:, m - 2] if m > 1 else 0.0), np.full(len(q), t), 0.6)
+        path[:, m] = q
+    return path
+
+
+def _rank(objective: Objective, path: FloatArray, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    A, M, J = path.shape
+    flat = path.reshape(-1, J)
+    _, error = _step(objective, flat, np.tile(keys, A), 0.0)
+    robot, held = objective.body.clearance(flat, np.tile(objective.body.margin[keys], (A, 1)))
+    depth = np.maximum(-np.minimum(robot, held), 0.0).reshape(A, M)
+    travel = np.abs(np.diff(path, axis=1)).max(axis=2).sum(axis=1)
+    # In metres, roughly: off the path, in an obstacle, and a little for every radian travelled.
+    score = np.maximum(error.reshape(A, M) - 0.01, 0.0).max(axis=1) + 2 * depth.mean(axis=1) + 0.01 * travel
+    return np.argsort(score)
+
+
+def _densify(path: FloatArray, keys: NDArray[np.int64], T: int) -> FloatArray:
+    t = np.arange(T)
+    cell = np.clip(np.searchsorted(keys, t, side="right") - 1, 0, len(keys) - 2)
+    f = ((t - keys[cell]) / (keys[cell + 1] - keys[cell]))[:, None]
+    return path[:, cell] * (1 - f) + path[:, cell + 1] * f
