@@ -1,0 +1,409 @@
+"""A PyBullet world: a table top at z = 0 and what stands on it.
+
+Conventions. A pose given or returned is that of a link's own URDF frame, never of its centre of mass, which is what
+PyBullet's base poses mean. The friction coefficient of a contact is the product of the two bodies'; the table and the
+fingers have 1, so that the `friction` an object is loaded with is its coefficient against either. Every joint of an
+object resists with the Coulomb friction and the damping that its URDF states.
+
+Two worlds that are told the same things in the same order agree bit for bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pybullet
+from numpy.typing import ArrayLike
+from pybullet_utils.bullet_client import BulletClient
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+from flowplan.geometry import inverse, matrix_from_quat_xyzw, pose, quat_xyzw_from_matrix, transform
+
+if TYPE_CHECKING:
+    from flowplan.robot import Robot
+    from sim_envs.arm import Arm
+
+TABLE = "table"
+_BASE = -1  # PyBullet's index of a body's base link
+_MOVABLE = (pybullet.JOINT_REVOLUTE, pybullet.JOINT_PRISMATIC)
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """Physics of a world."""
+
+    rate: float = 240.0
+    """Steps a second."""
+    iterations: int = 60
+    """Sweeps of the contact solver in a step."""
+    gravity: float = 9.81
+    """Metres per second squared, downwards."""
+    deformable: bool = False
+    """Solve for cloth too (slower)."""
+
+    def __post_init__(self) -> None:
+        checks.positive("WorldOptions.rate", self.rate)
+        checks.positive("WorldOptions.gravity", self.gravity, zero=True)
+        if self.iterations < 1:
+            raise ValueError(f"WorldOptions.iterations: expected at least 1, got {self.iterations}")
+
+
+@dataclass(frozen=True)
+class ClothOptions:
+    """A sheet of masses and springs."""
+
+    mass: float = 0.08
+    """Kilograms."""
+    elastic: float = 40.0
+    """Stiffness of the springs along the edges, N/m."""
+    bending: float = 0.5
+    """Stiffness of the springs across two faces, N/m."""
+    damping: float = 0.2
+    """Damping of the springs, N s/m."""
+    friction: float = 0.6
+    """Coefficient against whatever it touches."""
+    margin: float = 0.003
+    """Half its thickness in contacts, metres."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contact:
+    """One contact point between a link of one body and another body.
+
+    Attributes:
+        link: the first body's link.
+        body: name of the other body.
+        force: newtons along the normal.
+        normal: (3,) world frame, from the other body towards the link.
+        position: (3,) world frame, metres, on the link.
+    """
+
+    link: str
+    body: str
+    force: float
+    normal: tuple[float, float, float]
+    position: tuple[float, float, float]
+
+
+class World:
+    """One simulation, closed at the end of its `with` block.
+
+    Attributes:
+        bullet: the PyBullet client, for what is not wrapped here.
+        options: physics.
+        bodies: body id by name.
+        time: seconds simulated.
+    """
+
+    def __init__(self, options: WorldOptions = WorldOptions()) -> None:
+        self.options = options
+        with _quiet():
+            self.bullet: Any = BulletClient(pybullet.DIRECT)
+        self.bodies: dict[str, int] = {}
+        self.time = 0.0
+        self._links: dict[int, dict[str, int]] = {}
+        self._joints: dict[int, dict[str, int]] = {}
+        self._cloths: set[int] = set()
+        self._anchors: dict[int, list[int]] = {}
+        if options.deformable:
+            self.bullet.resetSimulation(pybullet.RESET_USE_DEFORMABLE_WORLD)
+        self.bullet.setPhysicsEngineParameter(
+            fixedTimeStep=1 / options.rate,
+            numSolverIterations=options.iterations,
+            deterministicOverlappingPairs=1,
+            enableFileCaching=0,  # a file rewritten at the same path must not load as the old one
+        )
+        self.bullet.setGravity(0, 0, -options.gravity)
+        self._add_table()
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the simulation. A second call does nothing."""
+        if self.bullet._client >= 0:
+            self.bullet.disconnect()
+            self.bullet._client = -1
+
+    def _add_table(self) -> None:
+        plane = self.bullet.createCollisionShape(pybullet.GEOM_PLANE)
+        slab = self.bullet.createVisualShape(
+            pybullet.GEOM_BOX,
+            halfExtents=[1.0, 1.0, 0.01],
+            visualFramePosition=[0, 0, -0.01],
+            rgbaColor=[0.72, 0.66, 0.58, 1],
+        )
+        body = self.bullet.createMultiBody(0, plane, slab)
+        self.bullet.changeDynamics(body, _BASE, lateralFriction=1.0)
+        self._register(TABLE, body)
+
+    def _register(self, name: str, body: int) -> None:
+        links, joints = {self.bullet.getBodyInfo(body)[0].decode(): _BASE}, {}
+        for i in range(self.bullet.getNumJoints(body)):
+            info = self.bullet.getJointInfo(body, i)
+            links[info[12].decode()] = i
+            if info[2] in _MOVABLE:
+                joints[info[1].decode()] = i
+        self.bodies[name] = body
+        self._links[body], self._joints[body] = links, joints
+
+    def load(
+        self,
+        urdf_path: str | Path,
+        X_world_base: ArrayLike | None = None,
+        *,
+        name: str,
+        fixed: bool = False,
+        friction: float = 0.6,
+        mass_scale: float = 1.0,
+    ) -> int:
+        """Put a thing into the world.
+
+        Args:
+            urdf_path: its URDF; meshes are looked up relative to it.
+            X_world_base: (4, 4) pose of its base link's frame; the world's origin if not given.
+            name: unique in this world.
+            fixed: bolt the base link down.
+            friction: coefficient of each of its links against the table and the fingers.
+            mass_scale: multiplies every mass and inertia.
+
+        Returns:
+            Body id.
+        """
+        self._new_name(name)
+        checks.positive("friction", friction, zero=True)
+        checks.positive("mass_scale", mass_scale)
+        body = self._load_urdf(urdf_path, X_world_base, fixed=fixed)
+        self._register(name, body)
+        for link in self._links[body].values():
+            mass, _, inertia = self.bullet.getDynamicsInfo(body, link)[:3]
+            self.bullet.changeDynamics(
+                body,
+                link,
+                mass=mass * mass_scale,
+                localInertiaDiagonal=[mass_scale * i for i in inertia],
+                lateralFriction=friction,
+            )
+        for joint in self._joints[body].values():
+            coulomb = self.bullet.getJointInfo(body, joint)[7]
+            self.bullet.setJointMotorControl2(body, joint, pybullet.VELOCITY_CONTROL, targetVelocity=0, force=coulomb)
+        return body
+
+    def add_robot(self, robot: Robot, name: str = "robot") -> Arm:
+        """Put a robot at its home configuration into the world, its hand open."""
+        from sim_envs.arm import Arm
+
+        self._new_name(name)
+        body = self._load_urdf(robot.urdf_path, robot.X_world_base, fixed=True)
+        self._register(name, body)
+        return Arm(self, robot, body)
+
+    def _new_name(self, name: str) -> None:
+        if name in self.bodies:
+            raise ValueError(f"name: {name!r} is already in this world; it has {', '.join(self.bodies)}")
+
+    def _load_urdf(self, urdf_path: str | Path, X_world_base: ArrayLike | None, *, fixed: bool) -> int:
+        X = pose() if X_world_base is None else checks.poses("X_world_base", X_world_base)
+        if not Path(urdf_path).is_file():
+            raise ValueError(f"urdf_path: no such file: {urdf_path}")
+        try:
+            with _quiet():
+                body: int = self.bullet.loadURDF(
+                    str(urdf_path),
+                    X[:3, 3].tolist(),
+                    quat_xyzw_from_matrix(X[:3, :3]).tolist(),
+                    useFixedBase=fixed,
+                    flags=pybullet.URDF_USE_INERTIA_FROM_FILE,
+                )
+        except pybullet.error as error:
+            raise ValueError(f"urdf_path: PyBullet cannot load {urdf_path} ({error}); are its meshes there?") from None
+        return body
+
+    def name_of(self, body: int) -> str:
+        """The name a body was loaded under."""
+        return next(name for name, b in self.bodies.items() if b == body)
+
+    def link_index(self, body: int, link: str) -> int:
+        """PyBullet's index of a link, -1 for the base."""
+        links = self._links[body]
+        checks.choice("link", link, list(links))
+        return links[link]
+
+    def link_pose(self, body: int, link: str | None = None) -> FloatArray:
+        """X_world_link (4, 4) of a link's URDF frame; of the base link if none is named."""
+        index = _BASE if link is None else self.link_index(body, link)
+        if index != _BASE:
+            state = self.bullet.getLinkState(body, index, computeForwardKinematics=True)
+            return _pose(state[4], state[5])
+        X_world_com = _pose(*self.bullet.getBasePositionAndOrientation(body))
+        return X_world_com @ inverse(self._base_com(body))
+
+    def link_poses(self, body: int) -> dict[str, FloatArray]:
+        """X_world_link (4, 4) of every link."""
+        return {link: self.link_pose(body, link) for link in self._links[body]}
+
+    def set_base_pose(self, body: int, X_world_base: ArrayLike) -> None:
+        """Move a body, at rest, so that its base link's frame is at X_world_base (4, 4)."""
+        X_world_com = checks.poses("X_world_base", X_world_base) @ self._base_com(body)
+        quat_xyzw = quat_xyzw_from_matrix(X_world_com[:3, :3])
+        self.bullet.resetBasePositionAndOrientation(body, X_world_com[:3, 3].tolist(), quat_xyzw.tolist())
+
+    def _base_com(self, body: int) -> FloatArray:
+        info = self.bullet.getDynamicsInfo(body, _BASE)
+        return _pose(info[3], info[4])
+
+    def joint_positions(self, body: int) -> dict[str, float]:
+        """Position of every movable joint, rad or m."""
+        return {name: self.bullet.getJointState(body, j)[0] for name, j in self._joints[body].items()}
+
+    def set_joint_positions(self, body: int, positions: Mapping[str, float]) -> None:
+        """Put joints, at rest, at these positions, rad or m."""
+        for name, value in positions.items():
+            checks.choice("joint", name, list(self._joints[body]))
+            self.bullet.resetJointState(body, self._joints[body][name], float(value))
+
+    def joint_index(self, body: int, joint: str) -> int:
+        """PyBullet's index of a movable joint."""
+        checks.choice("joint", joint, list(self._joints[body]))
+        return self._joints[body][joint]
+
+    def add_cloth(
+        self, obj_path: str | Path, X_world_cloth: ArrayLike, *, name: str, options: ClothOptions = ClothOptions()
+    ) -> int:
+        """Lay a cloth into a deformable world.
+
+        Args:
+            obj_path: a triangle mesh (.obj) of the sheet, metres.
+            X_world_cloth: (4, 4) pose of the mesh's frame.
+            name: unique in this world.
+            options: what it is made of.
+
+        Returns:
+            Body id.
+        """
+        if not self.options.deformable:
+            raise ValueError("WorldOptions.deformable: is False; a world with cloth needs deformable=True")
+        self._new_name(name)
+        X = checks.poses("X_world_cloth", X_world_cloth)
+        body: int = self.bullet.loadSoftBody(
+            str(obj_path),
+            basePosition=X[:3, 3].tolist(),
+            baseOrientation=quat_xyzw_from_matrix(X[:3, :3]).tolist(),
+            mass=options.mass,
+            useMassSpring=1,
+            useBendingSprings=1,
+            springElasticStiffness=options.elastic,
+            springBendingStiffness=options.bending,
+            springDampingStiffness=options.damping,
+            springDampingAllDirections=1,
+            frictionCoeff=options.friction,
+            collisionMargin=options.margin,
+            useFaceContact=0,
+            useSelfCollision=0,
+        )
+        self.bodies[name] = body
+        self._cloths.add(body)
+        self._links[body], self._joints[body] = {name: _BASE}, {}
+        return body
+
+    def cloth_vertices(self, cloth: int) -> FloatArray:
+        """(V, 3) vertices of a cloth, world frame, metres, in the order of its file."""
+        _, vertices = self.bullet.getMeshData(cloth, flags=pybullet.MESH_DATA_SIMULATION_MESH)
+        return np.array(vertices)
+
+    def anchor_cloth(self, cloth: int, vertices: ArrayLike, body: int, link: str) -> None:
+        """Tie vertices (indices) of a cloth to a link where they are now, until `release_cloth`.
+
+        This stands in for a pinch: friction between fingers and a sheet of springs is not reliable here.
+        """
+        X_link_world = inverse(self.link_pose(body, link))
+        index = self.link_index(body, link)
+        points = transform(X_link_world, self.cloth_vertices(cloth))
+        for vertex in np.asarray(vertices, np.int64):
+            anchor = self.bullet.createSoftBodyAnchor(cloth, int(vertex), body, index, points[vertex].tolist())
+            self._anchors.setdefault(cloth, []).append(anchor)
+
+    def release_cloth(self, cloth: int) -> None:
+        """Untie every vertex of a cloth."""
+        for anchor in self._anchors.pop(cloth, []):
+            self.bullet.removeConstraint(anchor)
+
+    def contacts(self, body: int) -> list[Contact]:
+        """Every contact point of a body with the others, as of the last step. Cloth makes none."""
+        names = {other: name for name, other in self.bodies.items()}
+        links = {index: link for link, index in self._links[body].items()}
+        points = self.bullet.getContactPoints(bodyA=body)
+        return [Contact(links[c[3]], names[c[2]], c[9], c[7], c[5]) for c in points if c[2] != body]
+
+    def step(self) -> None:
+        """Advance by one step."""
+        self.bullet.stepSimulation()
+        self.time += 1 / self.options.rate
+
+    def settle(self, limit: float = 2.0, *, speed: float = 0.002) -> float:
+        """Step until nothing moves, or `limit` seconds have passed.
+
+        Args:
+            limit: seconds.
+            speed: m/s (rad/s for joints) below which things count as at rest.
+
+        Returns:
+            Seconds simulated.
+        """
+        start = self.time
+        window = max(1, round(0.1 * self.options.rate))
+        while self.time - start < limit:
+            before = self._coordinates()
+            for _ in range(window):
+                self.step()
+            if np.abs(self._coordinates() - before).max() < speed * window / self.options.rate:
+                break
+        return self.time - start
+
+    def _coordinates(self) -> FloatArray:
+        """Positions of every base, joint and cloth vertex, m and rad alike."""
+        values: list[float] = []
+        for body in self.bodies.values():
+            if body in self._cloths:
+                values += self.cloth_vertices(body).ravel().tolist()
+            else:
+                values += self.link_pose(body)[:3].ravel().tolist()  # the rotation's entries too: radians, nearly
+                values += self.joint_positions(body).values()
+        return np.array(values)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyBullet prints to the process's standard output, which is the caller's, perhaps for JSON."""
+    libc = ctypes.CDLL(None)
+    sys.stdout.flush()
+    libc.fflush(None)
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _pose(position: ArrayLike, quat_xyzw: ArrayLike) -> FloatArray:
+    return pose(matrix_from_quat_xyzw(quat_xyzw), position)
