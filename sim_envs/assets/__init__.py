@@ -1,0 +1,63 @@
+"""Vendored models (see ATTRIBUTION.md), by name, and where their surfaces are."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import trimesh
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+from flowplan.geometry import pose, transform
+from flowplan.urdf import rpy_matrix
+
+FOLDER = Path(__file__).parent
+SCANNED = ("ramekin", "black_bowl", "white_bowl", "plate", "frypan", "basket")
+"""Real scans that a gripper of 8 cm can hold somewhere."""
+ARTICULATED = ("laptop", "drawer", "faucet", "desk_lamp")
+"""Models with joints."""
+CLOTH = FOLDER / "cloth" / "cloth.obj"
+"""A sheet of 121 vertices, 0.3 m square."""
+
+
+def urdf_path(name: str) -> Path:
+    """The URDF of the model called `name`."""
+    checks.choice("name", name, SCANNED + ARTICULATED)
+    return FOLDER / name / f"{name}.urdf"
+
+
+def surface_points(path: Path, count: int, *, seed: int = 0) -> dict[str, FloatArray]:
+    """`count` points spread evenly over each link's visual surface: link name -> (count, 3), link frame, metres.
+
+    Links without visual geometry are absent.
+    """
+    points = {}
+    for link in ET.parse(path).getroot().findall("link"):
+        shapes = [_visual(path, element) for element in link.findall("visual")]
+        if shapes:
+            mesh = trimesh.util.concatenate(shapes)
+            sampled, _ = trimesh.sample.sample_surface(mesh, count, seed=seed)
+            points[link.attrib["name"]] = np.asarray(sampled, float)
+    return points
+
+
+def _visual(path: Path, visual: ET.Element) -> trimesh.Trimesh:
+    """A <visual> as a mesh in the link frame."""
+    shape = visual.find("geometry/*")
+    if shape is None:
+        raise ValueError(f"{path}: expected a shape in every <visual>, got none; repair the URDF")
+    size = shape.attrib
+    if shape.tag == "mesh":
+        mesh = trimesh.load_mesh(path.parent / size["filename"], process=False)
+    elif shape.tag == "box":
+        mesh = trimesh.creation.box([float(v) for v in size["size"].split()])
+    elif shape.tag == "cylinder":
+        mesh = trimesh.creation.cylinder(float(size["radius"]), float(size["length"]))
+    else:
+        mesh = trimesh.creation.icosphere(radius=float(size["radius"]))
+    origin = visual.find("origin")
+    values = {} if origin is None else origin.attrib
+    xyz, rpy = (np.array([float(v) for v in values.get(key, "0 0 0").split()]) for key in ("xyz", "rpy"))
+    return trimesh.Trimesh(transform(pose(rpy_matrix(rpy), xyz), mesh.vertices), mesh.faces, process=False)

@@ -1,0 +1,174 @@
+"""What a task is: things put into a world, an instruction to move one of them, and a verdict on the physical end state.
+
+A task draws its variation from one random generator, so a seed is an episode. Where things stand is chosen so that an
+arm at the world's origin that faces +x can do the whole motion, whether it is a Panda or a UR5e.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+from flowplan.geometry import exp_so3, pose, rotation_about, transform
+from flowplan.laws import Law
+from flowplan.scene import Action, Prompt
+from flowplan.urdf import read_urdf
+from sim_envs.assets import surface_points, urdf_path
+from sim_envs.world import World
+
+Measures = dict[str, float]
+"""Named figures of the end state, SI units."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskSetup:
+    """One episode's beginning: what stands where, what is asked, and how the end is measured.
+
+    Attributes:
+        objects: body id by name of what may be moved; the names are those of the instruction and the laws.
+        obstacles: body id by name of what stays and is in the way, or under the goal.
+        instruction: where some points of one object should be at the end, world frame.
+        laws: how each object of `objects` can move, for the kinematic generator.
+        measure: figures of the world as it is when called. Call it after everything was let go and has settled.
+        success: the verdict on what `measure` gave at the end.
+        randomised: what was drawn for this episode: x, y (m), yaw (rad), friction, mass_scale,
+            joint_friction_scale, scan_noise (multiplies the depth camera's noise), and what is the task's own.
+    """
+
+    objects: dict[str, int]
+    obstacles: dict[str, int]
+    instruction: Action
+    laws: tuple[Law, ...]
+    measure: Callable[[World], Measures]
+    success: Callable[[Measures], bool]
+    randomised: dict[str, float]
+
+    def __post_init__(self) -> None:
+        for name in (self.instruction.object, *(law.object for law in self.laws)):
+            checks.choice("TaskSetup.objects", name, list(self.objects))
+
+    @property
+    def scan_ids(self) -> dict[str, int]:
+        """Body ids to look for in the camera's segmentation image, by name."""
+        return self.objects | self.obstacles
+
+    @property
+    def movable_ids(self) -> tuple[int, ...]:
+        """Bodies whose motion is the robot's doing."""
+        return tuple(self.objects.values())
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something to be done, in as many variations as there are seeds.
+
+    Attributes:
+        name: unique among TASKS.
+        prompt: the same asked in words.
+        setup: puts things into a fresh world, lets them settle, and says what to do with them.
+        deformable: the world has to be made with WorldOptions(deformable=True).
+    """
+
+    name: str
+    prompt: Prompt
+    setup: Callable[[World, np.random.Generator], TaskSetup]
+    deformable: bool = False
+
+
+def draw(rng: np.random.Generator, *, x: float, y: float, yaw: float, turn: float = 0.26) -> dict[str, float]:
+    """Where a thing stands (within 4 cm and `turn` rad of x, y, yaw) and what it is like, at random."""
+    ranges = {
+        "x": (x - 0.04, x + 0.04),
+        "y": (y - 0.04, y + 0.04),
+        "yaw": (yaw - turn, yaw + turn),
+        "friction": (0.6, 0.9),
+        "mass_scale": (0.8, 1.2),
+        "joint_friction_scale": (0.85, 1.15),
+        "scan_noise": (0.5, 1.5),
+    }
+    return {name: float(rng.uniform(*bounds)) for name, bounds in ranges.items()}
+
+
+def stand(
+    world: World,
+    name: str,
+    drawn: Mapping[str, float],
+    *,
+    fixed: bool = False,
+    joints: Mapping[str, float] | None = None,
+) -> int:
+    """Load the vendored model `name` as `drawn` says, its joints at these positions, and return its body id."""
+    X = on_table(drawn["x"], drawn["y"], drawn["yaw"])
+    body = world.load(
+        urdf_path(name), X, name=name, fixed=fixed, friction=drawn["friction"], mass_scale=drawn["mass_scale"]
+    )
+    for joint in world.joint_positions(body):
+        index = world.joint_index(body, joint)
+        friction = drawn["joint_friction_scale"] * world.bullet.getJointInfo(body, index)[7]
+        world.bullet.setJointMotorControl2(body, index, world.bullet.VELOCITY_CONTROL, targetVelocity=0, force=friction)
+    world.set_joint_positions(body, joints or {})
+    return body
+
+
+def on_table(x: float, y: float, yaw: float, z: float = 0.0) -> FloatArray:
+    """(4, 4) pose turned by `yaw` about the vertical, its origin at x, y, z."""
+    return pose(exp_so3([0.0, 0.0, yaw]), [x, y, z])
+
+
+@dataclass(frozen=True, eq=False)
+class MovingPart:
+    """The part of an articulated body beyond one of its joints, as it stands.
+
+    Attributes:
+        axis_point: (3,) a point of the joint's axis, world frame, metres.
+        axis: (3,) its direction, world frame, unit; positive joint motion turns about it or slides along it.
+        part: (P, 3) surface points beyond the joint, world frame, metres.
+        rest: (R, 3) surface points of all other links, world frame, metres.
+    """
+
+    axis_point: FloatArray
+    axis: FloatArray
+    part: FloatArray
+    rest: FloatArray
+
+    def handles(self, count: int = 12, seed: int = 0) -> FloatArray:
+        """`count` points of the part, world frame."""
+        index = np.random.default_rng(seed).choice(len(self.part), count, replace=False)
+        return self.part[index]
+
+
+def moving_part(world: World, body: int, name: str, joint: str, *, count: int = 1500) -> MovingPart:
+    """The part of the vendored model `name`, loaded as `body`, that its joint `joint` moves."""
+    urdf = read_urdf(urdf_path(name))
+    hinge = next(j for j in urdf.joints if j.name == joint)
+    beyond = {hinge.child}
+    for j in urdf.joints:  # parents come before children
+        if j.parent in beyond:
+            beyond.add(j.child)
+    part: list[FloatArray] = []
+    rest: list[FloatArray] = []
+    for link, points in surface_points(urdf.path, count).items():
+        (part if link in beyond else rest).append(transform(world.link_pose(body, link), points))
+    X_world_child = world.link_pose(body, hinge.child)
+    axis = X_world_child[:3, :3] @ hinge.axis
+    return MovingPart(X_world_child[:3, 3], axis, np.concatenate(part), np.concatenate(rest))
+
+
+def body_points(world: World, body: int, name: str, count: int) -> FloatArray:
+    """`count` points on each link of the vendored model `name`, loaded as `body`: (L * count, 3), world frame."""
+    points = surface_points(urdf_path(name), count)
+    return np.concatenate([transform(world.link_pose(body, link), p) for link, p in points.items()])
+
+
+def turned(moving: MovingPart, points: FloatArray, angle: float) -> FloatArray:
+    """Points (P, 3) turned about the part's axis by `angle` rad."""
+    return transform(rotation_about(moving.axis_point, moving.axis, angle), points)
+
+
+def tilt(X: FloatArray) -> float:
+    """Angle in rad between the z axis of a pose (4, 4) and the vertical."""
+    return float(np.arccos(np.clip(X[2, 2], -1.0, 1.0)))
