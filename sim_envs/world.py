@@ -141,14 +141,18 @@ class World:
             self.bullet._client = -1
 
     def _add_table(self) -> None:
-        plane = self.bullet.createCollisionShape(pybullet.GEOM_PLANE)
-        slab = self.bullet.createVisualShape(
+        # Not PyBullet's infinite plane: cloth comes to rest 10 cm above that.
+        half = [2.0, 2.0, 0.25]
+        slab = self.bullet.createCollisionShape(
+            pybullet.GEOM_BOX, halfExtents=half, collisionFramePosition=[0, 0, -0.25]
+        )
+        top = self.bullet.createVisualShape(
             pybullet.GEOM_BOX,
             halfExtents=[1.0, 1.0, 0.01],
             visualFramePosition=[0, 0, -0.01],
             rgbaColor=[0.72, 0.66, 0.58, 1],
         )
-        body = self.bullet.createMultiBody(0, plane, slab)
+        body = self.bullet.createMultiBody(0, slab, top)
         self.bullet.changeDynamics(body, _BASE, lateralFriction=1.0)
         self._register(TABLE, body)
 
