@@ -325,6 +325,10 @@ class World:
         self._links[body], self._joints[body] = {name: _BASE}, {}
         return body
 
+    def is_cloth(self, body: int) -> bool:
+        """Whether a body came from `add_cloth`."""
+        return body in self._cloths
+
     def cloth_vertices(self, cloth: int) -> FloatArray:
         """(V, 3) vertices of a cloth, world frame, metres, in the order of its file."""
         _, vertices = self.bullet.getMeshData(cloth, flags=pybullet.MESH_DATA_SIMULATION_MESH)

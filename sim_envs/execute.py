@@ -1,0 +1,345 @@
+"""Plays a trajectory in a world and tells what happened on the way.
+
+The arm follows by position control under its torque limits, the fingers close with limited force, and friction alone
+holds a rigid object. A cloth is tied to a finger where it is pinched, and let go when the fingers open: see
+`World.anchor_cloth`. Three kinds of event are noted:
+
+| event | means |
+|---|---|
+| `collision` | the robot pressed on what it must not touch, or on the target with another link than a finger |
+| `missed_grasp` | after the fingers closed, the target was not between them; or a push never touched it |
+| `dropped` | the fingers lost the target while they should have moved it |
+
+A collision stops the robot where it is, as the protective stop of a real one would. Events explain a failure; they do
+not make one: success is judged by the caller on the physical end state alone, after everything has come to rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+from flowplan.geometry import inverse, transform
+from flowplan.grasp.records import Kind
+from flowplan.rollout import Rollout
+from flowplan.trajectory import Trajectory
+from sim_envs.arm import Arm
+from sim_envs.camera import OnStep
+from sim_envs.world import World
+
+GRIP, MANIPULATE, RELEASE = 1, 2, 3  # phases of a Trajectory
+EVENTS = ("collision", "missed_grasp", "dropped")
+
+Track = Callable[[], FloatArray]
+"""Where some material points (P, 3) are now, world frame, metres."""
+
+
+@dataclass(frozen=True)
+class ExecuteOptions:
+    """What counts as an event, and how much is logged."""
+
+    collision_force: float = 20.0
+    """Newtons, averaged over `collision_time`, at which the robot stops."""
+    collision_time: float = 0.02
+    """Seconds; shorter knocks are averaged out."""
+    touch_force: float = 0.1
+    """Newtons from which a finger counts as touching."""
+    closed_width: float = 0.001
+    """Metres: fingers closer than this hold nothing."""
+    lost_time: float = 0.1
+    """Seconds without touch after which a held object counts as dropped."""
+    start_tolerance: float = 0.02
+    """Radians (m) a joint may be off the trajectory's first configuration."""
+    pinch_radius: float = 0.025
+    """Metres from the tool's origin within which closing fingers hold a cloth's vertices."""
+    settle: float = 2.0
+    """Seconds, at most, that things are given to come to rest at the end."""
+    log_rate: float = 60.0
+    """Samples a second in the log."""
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            checks.positive(f"ExecuteOptions.{name}", getattr(self, name), zero=name in ("settle", "closed_width"))
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that should not have happened.
+
+    Attributes:
+        time: seconds since the trajectory's start.
+        kind: one of EVENTS.
+        detail: in words.
+    """
+
+    time: float
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True, eq=False)
+class Execution:
+    """The log of one execution: S samples.
+
+    Attributes:
+        joint_names: J names.
+        times: (S,) seconds, times[0] = 0.
+        phase: (S,) of the trajectory.
+        q: (S, J) measured positions.
+        X_world_tool: (S, 4, 4) measured.
+        width: (S,) measured opening, metres.
+        points: (S, P, 3) tracked points, world frame, metres.
+        pairs: C pairs (robot link, other body) that ever touched.
+        forces: (S, C) newtons along the normals, summed over each pair's contact points.
+        tracking_error: metres, the largest distance between the tool and where it was told to be.
+        events: in order of time; at most one of each kind.
+    """
+
+    joint_names: tuple[str, ...]
+    times: FloatArray
+    phase: NDArray[np.int64]
+    q: FloatArray
+    X_world_tool: FloatArray
+    width: FloatArray
+    points: FloatArray
+    pairs: tuple[tuple[str, str], ...]
+    forces: FloatArray
+    tracking_error: float
+    events: tuple[Event, ...]
+
+    def outcome(self, success: bool) -> str:
+        """One of flowplan.rollout.OUTCOMES: success if the end state is right, else what went wrong first of all."""
+        if success:
+            return "success"
+        kinds = {event.kind for event in self.events}
+        return next((kind for kind in EVENTS if kind in kinds), "wrong_end_state")
+
+    def rollout(self, success: bool, measures: Mapping[str, float]) -> Rollout:
+        """The record that simulator and robot share."""
+        return Rollout(self.times, self.joint_names, self.q, self.points, self.outcome(success), dict(measures))
+
+
+def link_points(world: World, body: int, points: Mapping[str, ArrayLike]) -> Track:
+    """Tracks material points of a body's links: link name -> (P, 3) in the link's frame."""
+    fixed = {link: checks.array(f"points[{link}]", p, ("P", 3)) for link, p in points.items()}
+    return lambda: np.concatenate([transform(world.link_pose(body, link), p) for link, p in fixed.items()])
+
+
+def execute(
+    world: World,
+    arm: Arm,
+    trajectory: Trajectory,
+    *,
+    targets: Collection[str],
+    track: Track,
+    kind: Kind = "grasp",
+    on_step: OnStep | None = None,
+    options: ExecuteOptions = ExecuteOptions(),
+) -> Execution:
+    """Play a trajectory, then let everything come to rest.
+
+    Args:
+        world: with the robot standing at the trajectory's first configuration.
+        arm: the robot.
+        trajectory: for the robot's joints, in its order.
+        targets: names of the bodies that the fingers are meant to touch.
+        track: what to log of the object.
+        kind: "grasp" holds the target between the fingers, "push" only touches it.
+        on_step: called after every step, such as a `sim_envs.camera.Recorder`.
+        options: see ExecuteOptions.
+
+    Raises:
+        ValueError: when trajectory and robot do not fit together.
+    """
+    _check_start(arm, trajectory, options)
+    for name in targets:
+        checks.choice("targets", name, list(world.bodies))
+    watch = _Watch(world, arm, frozenset(targets), kind, options)
+    log = _Log(arm, track)
+    rate = world.options.rate
+    steps = int(np.ceil(trajectory.times[-1] * rate - 1e-9))
+    times = np.minimum(np.arange(1, steps + 1) / rate, trajectory.times[-1])
+    q = trajectory.at(times)
+    qd = np.stack([np.interp(times, trajectory.times, column) for column in trajectory.qd.T], axis=-1)
+    grip = np.interp(times, trajectory.times, trajectory.grip)
+    phase = trajectory.phase[np.searchsorted(trajectory.times, times - 1e-9, side="right") - 1]
+    every = max(1, round(rate / options.log_rate))
+    log.sample(0.0, int(trajectory.phase[0]), {}, trajectory.q[0])
+    for i in range(steps):
+        arm.command(q[i], qd[i], grip[i])
+        world.step()
+        if on_step is not None:
+            on_step(world)
+        watch.look(times[i], int(phase[i]))
+        if (i + 1) % every == 0 or i == steps - 1:
+            log.sample(times[i], int(phase[i]), watch.forces, q[i])
+        if watch.stopped:
+            arm.command(arm.q(), np.zeros(len(q[i])), arm.width())
+            break
+    watch.let_go()
+    settled = world.settle(options.settle) if options.settle else 0.0
+    if settled:
+        log.sample(times[i] + settled, int(phase[i]), {}, None)
+    return log.execution(tuple(watch.events.values()))
+
+
+def _check_start(arm: Arm, trajectory: Trajectory, options: ExecuteOptions) -> None:
+    if trajectory.joint_names != arm.robot.joint_names:
+        raise ValueError(
+            f"trajectory.joint_names: expected {', '.join(arm.robot.joint_names)}, "
+            f"got {', '.join(trajectory.joint_names)}; plan for the robot that stands in this world"
+        )
+    off = float(np.abs(arm.q() - trajectory.q[0]).max())
+    if off > options.start_tolerance:
+        raise ValueError(
+            f"trajectory.q[0]: the robot stands {off:.3f} rad away from it; arm.reset(trajectory.q[0], width) first, "
+            "or plan from where it stands"
+        )
+
+
+class _Watch:
+    """Looks at the contacts of every step and notes events."""
+
+    def __init__(self, world: World, arm: Arm, targets: frozenset[str], kind: Kind, options: ExecuteOptions) -> None:
+        self.world, self.arm, self.targets, self.kind, self.options = world, arm, targets, kind, options
+        self.cloths = [world.bodies[t] for t in targets if world.is_cloth(world.bodies[t])]
+        self.events: dict[str, Event] = {}
+        self.forces: dict[tuple[str, str], float] = {}
+        self.stopped = False
+        self._averages: dict[tuple[str, str], float] = {}
+        self._phase = 0
+        self._held = False
+        self._touched = False
+        self._lost_since: float | None = None
+
+    def look(self, time: float, phase: int) -> None:
+        """Note what this step's contacts mean."""
+        self.forces = {}
+        for contact in self.arm.contacts():
+            pair = (contact.link, contact.body)
+            self.forces[pair] = self.forces.get(pair, 0.0) + contact.force
+        self._look_for_collision(time)
+        sides = self._touching_sides()
+        self._touched |= bool(sides)
+        if phase >= MANIPULATE and self._phase < MANIPULATE:
+            self._check_grasp(time, sides)
+        if phase >= RELEASE and self._phase < RELEASE:
+            if self.kind == "push" and not self._touched:
+                self._note(time, "missed_grasp", "the fingers never touched it")
+            self.let_go()
+        if phase == MANIPULATE and self._held and not self.cloths:
+            self._check_hold(time, bool(sides))
+        self._phase = phase
+
+    def _note(self, time: float, kind: str, detail: str) -> None:
+        self.events.setdefault(kind, Event(float(time), kind, detail))
+
+    def _touching_sides(self) -> set[int]:
+        sides = self.arm.finger_sides
+        return {
+            sides[link]
+            for (link, body), force in self.forces.items()
+            if link in sides and body in self.targets and force > self.options.touch_force
+        }
+
+    def _look_for_collision(self, time: float) -> None:
+        blend = 1 - np.exp(-1 / (self.options.collision_time * self.world.options.rate))
+        for pair in self.forces.keys() | self._averages.keys():
+            link, body = pair
+            if body in self.targets and link in self.arm.finger_sides:
+                continue
+            average = self._averages.get(pair, 0.0)
+            self._averages[pair] = average = average + blend * (self.forces.get(pair, 0.0) - average)
+            if average > self.options.collision_force:
+                self._note(time, "collision", f"{link} pressed on {body} with {average:.0f} N")
+                self.stopped = True
+
+    def _check_grasp(self, time: float, sides: set[int]) -> None:
+        if self.kind == "push":
+            return
+        if self.cloths:
+            self._held = self._pinch_cloth()
+            if not self._held:
+                self._note(time, "missed_grasp", "no part of the cloth was between the fingers")
+            return
+        width = self.arm.width()
+        self._held = len(sides) == 2 and width > self.options.closed_width
+        if not self._held:
+            self._note(time, "missed_grasp", f"{len(sides)} of 2 fingers touch it, {1e3 * width:.0f} mm apart")
+
+    def _check_hold(self, time: float, touching: bool) -> None:
+        if touching:
+            self._lost_since = None
+        elif self._lost_since is None:
+            self._lost_since = time
+        elif time - self._lost_since > self.options.lost_time:
+            self._note(self._lost_since, "dropped", "neither finger touches it any more")
+
+    def _pinch_cloth(self) -> bool:
+        link = self.arm.robot.gripper.finger_links[0]
+        held = False
+        for cloth in self.cloths:
+            points = transform(inverse(self.arm.X_world_tool()), self.world.cloth_vertices(cloth))
+            near = np.flatnonzero(np.linalg.norm(points, axis=1) < self.options.pinch_radius)
+            self.world.anchor_cloth(cloth, near, self.arm.body, link)
+            held |= len(near) > 0
+        return held
+
+    def let_go(self) -> None:
+        """Release what is tied."""
+        for cloth in self.cloths:
+            self.world.release_cloth(cloth)
+
+
+@dataclass
+class _Log:
+    """Samples as they come."""
+
+    arm: Arm
+    track: Track
+    times: list[float] = field(default_factory=list)
+    phase: list[int] = field(default_factory=list)
+    q: list[FloatArray] = field(default_factory=list)
+    X_world_tool: list[FloatArray] = field(default_factory=list)
+    width: list[float] = field(default_factory=list)
+    points: list[FloatArray] = field(default_factory=list)
+    forces: list[dict[tuple[str, str], float]] = field(default_factory=list)
+    commanded: list[FloatArray] = field(default_factory=list)
+
+    def sample(
+        self, time: float, phase: int, forces: dict[tuple[str, str], float], commanded: FloatArray | None
+    ) -> None:
+        self.times.append(float(time))
+        self.phase.append(phase)
+        self.q.append(self.arm.q())
+        self.X_world_tool.append(self.arm.X_world_tool())
+        self.width.append(self.arm.width())
+        self.points.append(self.track())
+        self.forces.append(forces)
+        if commanded is not None:
+            self.commanded.append(commanded)
+
+    def execution(self, events: tuple[Event, ...]) -> Execution:
+        pairs = tuple(sorted({pair for forces in self.forces for pair in forces}))
+        X_world_tool = np.stack(self.X_world_tool)
+        wanted = self.arm.robot.tool_pose(np.stack(self.commanded))[:, :3, 3]
+        return Execution(
+            joint_names=self.arm.robot.joint_names,
+            times=np.array(self.times),
+            phase=np.array(self.phase),
+            q=np.stack(self.q),
+            X_world_tool=X_world_tool,
+            width=np.array(self.width),
+            points=np.stack(self.points),
+            pairs=pairs,
+            forces=np.array([[forces.get(pair, 0.0) for pair in pairs] for forces in self.forces]).reshape(
+                len(self.forces), len(pairs)
+            ),
+            tracking_error=float(np.linalg.norm(X_world_tool[: len(wanted), :3, 3] - wanted, axis=1).max()),
+            events=events,
+        )
