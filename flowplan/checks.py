@@ -83,8 +83,10 @@ def poses(field: str, value: Any, shape: Sequence[int | str] = (4, 4)) -> FloatA
     """Homogeneous transforms whose rotation is orthonormal to 1e-6 with determinant +1."""
     out = array(field, value, shape)
     R = out[..., :3, :3]
-    error = np.abs(np.swapaxes(R, -1, -2) @ R - np.eye(3)).max()
-    if error > 1e-6 or np.linalg.det(R).min() < 0 or np.abs(out[..., 3, :] - [0, 0, 0, 1]).max() > 1e-9:
+    with np.errstate(over="ignore", invalid="ignore"):  # huge numbers overflow to an error of inf or NaN, refused below
+        error = np.abs(np.swapaxes(R, -1, -2) @ R - np.eye(3)).max()
+        right = np.linalg.det(R).min() > 0 and np.abs(out[..., 3, :] - [0, 0, 0, 1]).max() <= 1e-9
+    if not (error <= 1e-6 and right):
         raise ValueError(
             f"{field}: expected rigid transforms (R^T R = I, det R = 1, last row 0 0 0 1), "
             f"got |R^T R - I| = {error:.2g}; re-orthonormalise, and keep scale out of poses"
