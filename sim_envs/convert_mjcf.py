@@ -8,7 +8,7 @@ for reinforcement learning rarely carry plausible ones; inertias keep MuJoCo's d
 The models under `assets/` were made by
 
     python -m sim_envs.convert_mjcf METAWORLD/assets/objects/laptop.xml OUT/laptop --body laptoplid_link \\
-        --links base lid --masses 1.3 0.25 --scale 0.8 --friction 0.45 --damping 0.02
+        --links base lid --masses 1.3 0.25 --scale 0.8 --friction 0.45 --damping 0.1
     python -m sim_envs.convert_mjcf METAWORLD/assets/objects/drawer.xml OUT/drawer --body drawer_link \\
         --links case drawer --masses 3.0 0.5 --friction 2.0 --damping 2.0 --stand 0.08
     python -m sim_envs.convert_mjcf METAWORLD/assets/objects/faucet.xml OUT/faucet --body faucet_link2 \\

@@ -28,6 +28,13 @@ def urdf_path(name: str) -> Path:
     return FOLDER / name / f"{name}.urdf"
 
 
+def collision_pieces(name: str) -> tuple[trimesh.Trimesh, ...]:
+    """The convex pieces that the scanned model called `name` is to the simulator, in its link's frame, metres."""
+    checks.choice("name", name, SCANNED)
+    pieces = trimesh.load_mesh(FOLDER / name / "collision.obj", process=False).split(only_watertight=False)
+    return tuple(piece.convex_hull for piece in pieces)
+
+
 def surface_points(path: Path, count: int, *, seed: int = 0) -> dict[str, FloatArray]:
     """`count` points spread evenly over each link's visual surface: link name -> (count, 3), link frame, metres.
 
