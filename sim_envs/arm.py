@@ -122,8 +122,13 @@ class Arm:
         self.command(q, np.zeros(len(q)), width)
 
     def command(self, q: ArrayLike, qd: ArrayLike, width: float) -> None:
-        """Set the targets of the next step: q (J,), qd (J,) and the opening, metres, which the fingers approach at
-        their own speed."""
+        """Set the targets of the next step.
+
+        Args:
+            q: (J,) where the joints should be before the step.
+            qd: (J,) how fast they should move during it.
+            width: opening, metres, which the fingers approach at their own speed.
+        """
         options, count = self.options, len(self._joints)
         self.world.bullet.setJointMotorControlArray(
             self.body,

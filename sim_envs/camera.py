@@ -172,6 +172,9 @@ def write_video(frames: Sequence[NDArray[np.uint8]], path: str | Path, *, fps: f
     path = Path(path)
     if not len(frames):
         raise ValueError("frames: expected at least one, got none")
+    for i, frame in enumerate(frames):
+        if frame.shape != frames[0].shape:
+            raise ValueError(f"frames[{i}]: expected shape {frames[0].shape} like the first, got {frame.shape}")
     checks.positive("fps", fps)
     checks.choice("path", path.suffix, (".mp4", ".gif"))
     partial = path.with_name(f".{path.name}.partial{path.suffix}")

@@ -163,15 +163,14 @@ def execute(
     log = _Log(arm, track)
     rate = world.options.rate
     steps = int(np.ceil(trajectory.times[-1] * rate - 1e-9))
-    times = np.minimum(np.arange(1, steps + 1) / rate, trajectory.times[-1])
-    q = trajectory.at(times)
-    qd = np.stack([np.interp(times, trajectory.times, column) for column in trajectory.qd.T], axis=-1)
+    path = trajectory.at(np.arange(steps + 1) / rate)  # where the joints should be before each step and after the last
+    times, q, qd = np.arange(1, steps + 1) / rate, path[1:], np.diff(path, axis=0) * rate
     grip = np.interp(times, trajectory.times, trajectory.grip)
     phase = trajectory.phase[np.searchsorted(trajectory.times, times - 1e-9, side="right") - 1]
     every = max(1, round(rate / options.log_rate))
     log.sample(0.0, int(trajectory.phase[0]), {}, trajectory.q[0])
     for i in range(steps):
-        arm.command(q[i], qd[i], grip[i])
+        arm.command(path[i], qd[i], grip[i])
         world.step()
         if on_step is not None:
             on_step(world)
