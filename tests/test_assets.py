@@ -153,11 +153,11 @@ def test_own_models_are_what_their_script_makes(tmp_path):
 
 MJCF = """
 <mujoco>
-  <compiler angle="radian"/>
+  <compiler angle="radian" eulerseq="zyx"/>
   <worldbody>
     <body name="anything"><geom type="box" size="1 1 1" pos="3 0 0"/></body>
     <body pos="0.3 0.2 0.1">
-      <body name="post" pos="0 0.1 0.2" euler="0 0 0.5">
+      <body name="post" pos="0 0.1 0.2" euler="0.5 0 0">
         <geom type="box" size="0.05 0.05 0.2" density="500"/>
         <body name="arm" pos="0.05 0 0.1" euler="0.3 1.5707963267948966 0.2">
           <joint type="hinge" axis="0 0.6 0.8" range="-1 2"/>
