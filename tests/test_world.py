@@ -1,8 +1,9 @@
-"""The simulated world: frames, friction, gripping, execution, cloth. The truth is Coulomb's law and what was commanded."""
+"""The simulated world: frames, friction, gripping, execution, cloth. The truth is Coulomb's law and the command."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sim_envs.world import World, WorldOptions
 
 DOWN = np.diag([1.0, -1.0, -1.0])
 SIZE = 0.05
-GRASP = np.array([0.5, 0.0, SIZE / 2])
+GRASP = (0.5, 0.0, SIZE / 2)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def trajectory(robot: Robot, waypoints: list[tuple[list[float], float, int]]) ->
     s = (np.arange(rate) + 1) / rate
     a, da = (10 * s**3 - 15 * s**4 + 6 * s**5)[:, None], (30 * s**2 - 60 * s**3 + 30 * s**4)[:, None]
     positions, velocities = [q[0][None]], [np.zeros((1, len(q[0])))]
-    for q0, q1 in zip(q[:-1], q[1:], strict=True):
+    for q0, q1 in pairwise(q):
         positions.append(q0 + a * (q1 - q0))
         velocities.append(da * (q1 - q0))
     count = rate * (len(q) - 1) + 1
@@ -73,7 +74,7 @@ def trajectory(robot: Robot, waypoints: list[tuple[list[float], float, int]]) ->
 
 def lift(robot: Robot, *, offset: float = 0.0) -> Trajectory:
     """Reach down, close, lift by 15 cm, hold a second, all with the tool beside the box by `offset`."""
-    x, y, z = GRASP + [0, offset, 0]
+    x, y, z = GRASP[0], GRASP[1] + offset, GRASP[2]
     low, high = [x, y, z], [x, y, z + 0.15]
     return trajectory(
         robot, [([x, y, z + 0.1], 0.08, 0), (low, 0.08, 0), (low, 0.0, 1), (high, 0.0, 2), (high, 0.0, 2)]
@@ -86,7 +87,7 @@ def run_lift(
     """Execute `lift` on the box; returns the log and by how much the box rose."""
     with World() as world:
         arm = world.add_robot(robot)
-        X = pose(translation=GRASP + [0, box_offset, 0])
+        X = pose(translation=[GRASP[0], GRASP[1] + box_offset, GRASP[2]])
         box = world.load(box_urdf(folder, (SIZE,) * 3, mass), X, name="box", friction=friction)
         motion = lift(robot, offset=offset)
         arm.reset(motion.q[0], 0.08)
@@ -128,8 +129,8 @@ def test_joint_friction_of_the_urdf_is_coulomb_friction(tmp_path: Path) -> None:
             '<robot name="bar"><link name="base"/><link name="bar"><inertial><origin xyz="0.1 0 0"/><mass value="1"/>'
             '<inertia ixx="0.01" iyy="0.01" izz="0.01" ixy="0" ixz="0" iyz="0"/></inertial></link>'
             '<joint name="hinge" type="revolute"><parent link="base"/><child link="bar"/><axis xyz="0 1 0"/>'
-            f'<limit lower="-3" upper="3" effort="1" velocity="1"/><dynamics friction="{friction}" damping="0"/></joint>'
-            "</robot>"
+            f'<limit lower="-3" upper="3" effort="1" velocity="1"/><dynamics friction="{friction}" damping="0"/>'
+            "</joint></robot>"
         )
         with World() as world:
             bar = world.load(path, pose(translation=[0, 0, 1]), name="bar", fixed=True)
