@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -58,7 +59,8 @@ class Robot:
         sphere_radius: (K,) metres.
         self_pairs: (P, 2) sphere indices whose distance self-collision checks look at.
         collision_meshes: convex hull per link, link frame; links without collision geometry are absent.
-        ignored_link_pairs: pairs of links that may touch or always overlap.
+        ignored_link_pairs: pairs of links self-collision checks leave out: neighbours, those the file lists, and those with
+            no arm joint between them.
         joints: the URDF's tree, parents before children.
     """
 
@@ -248,7 +250,8 @@ def load_robot(name_or_path: str | Path, X_world_base: FloatArray | None = None)
     tool_link, X_link_tool = _read_tool(file, urdf, arm["joint_names"])
     gripper = _read_gripper(file, urdf, arm["joint_names"], tool_link, X_link_tool)
     link, spheres = _read_spheres(file, urdf)
-    ignored = file.table("self_collision", ["ignore"]).pairs("ignore", urdf.links)
+    listed = file.table("self_collision", ["ignore"]).pairs("ignore", urdf.links)
+    ignored = listed | _rigid_pairs(urdf, arm["joint_names"])
     return Robot(
         name=file.text("name"),
         urdf_path=urdf.path,
@@ -374,6 +377,14 @@ def _read_spheres(file: Table, urdf: Urdf) -> tuple[NDArray[np.int64], FloatArra
     if not spheres:
         raise file.error("spheres", "expected [x, y, z, radius] rows for at least one link, got none")
     return np.concatenate(link), np.concatenate(spheres)
+
+
+def _rigid_pairs(urdf: Urdf, arm: tuple[str, ...]) -> frozenset[frozenset[str]]:
+    """Pairs of links with no arm joint between them: whether they touch is not the arm's to decide."""
+    carrier = {urdf.root: urdf.root}
+    for joint in urdf.joints:
+        carrier[joint.child] = joint.name if joint.name in arm else carrier[joint.parent]
+    return frozenset(frozenset(p) for p in combinations(urdf.links, 2) if carrier[p[0]] == carrier[p[1]])
 
 
 def _self_pairs(urdf: Urdf, link: NDArray[np.int64], ignored: frozenset[frozenset[str]]) -> NDArray[np.int64]:

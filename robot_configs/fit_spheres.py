@@ -1,10 +1,11 @@
 """Prints the `[spheres]` table of a robot file: balls that cover each link's collision hull and hardly stick out of it.
 
 A ball around a point at depth d inside a convex hull, of radius d + s, reaches at most s beyond the hull. So candidates
-are such balls around a grid of inner points, and the fewest that together contain the hull's surface are chosen greedily
-(set cover). The smallest s for which a link's allowance of balls suffices is found by bisection.
+are such balls around a grid of inner points, and few that together contain the hull's surface are chosen greedily (set
+cover). Where the wanted s takes more balls than allowed, the smallest s for which they suffice is found by bisection.
 
-    python robot_configs/fit_spheres.py panda
+    python robot_configs/fit_spheres.py panda --most 8
+    python robot_configs/fit_spheres.py ur5e --most 11
 """
 
 import argparse
@@ -34,39 +35,44 @@ def cover(points: np.ndarray, centers: np.ndarray, radii: np.ndarray, most: int)
     return None if left.any() else np.column_stack([centers[chosen], radii[chosen]])
 
 
-def fit(hull: trimesh.Trimesh, most: int, slack: float) -> tuple[np.ndarray, float]:
-    """At most that many balls for a convex hull that leave out at most `slack` metres of it, and how far they stick out."""
+def fit(hull: trimesh.Trimesh, reach: float, most: int, slack: float) -> tuple[np.ndarray, float]:
+    """The balls of a convex hull, and by how many metres they stick out of it: `reach`, more where `most` are too few."""
     points = np.concatenate([hull.sample(1500, seed=0), hull.vertices])
     lower, upper = hull.bounds
     step = (np.prod(upper - lower) / 4000) ** (1 / 3)
-    grid = np.stack(np.meshgrid(*[np.arange(a, b, step) for a, b in zip(lower, upper, strict=True)]), -1).reshape(-1, 3)
+    axes = [np.arange(a, b, step) for a, b in zip(lower + step / 2, upper, strict=True)]
+    grid = np.stack(np.meshgrid(*axes), -1).reshape(-1, 3)
     centers = grid[depth(hull, grid) > 0]
-    inner = depth(hull, centers)
-    low, high = 0.0, float(np.linalg.norm(upper - lower))
-    balls = np.zeros((0, 4))
-    while high - low > 2e-4:
+    # A ball grown by the slack covers what the ball leaves out by no more than the slack.
+    grown = depth(hull, centers) + slack
+    low, high = reach, float(np.linalg.norm(upper - lower))
+    balls = cover(points, centers, grown + low, most)
+    if balls is not None:
+        return balls - [0, 0, 0, slack], low
+    while balls is None or high - low > 2e-4:
         middle = (low + high) / 2
-        found = cover(points, centers, inner + middle + slack, most)
+        found = cover(points, centers, grown + middle, most)
         if found is None:
             low = middle
         else:
-            high, balls = middle, found - [0, 0, 0, slack]
-    return balls, high
+            high, balls = middle, found
+    return balls - [0, 0, 0, slack], high
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("robot", help="name, or path of a robot file")
+    parser.add_argument("--arm", type=float, default=0.02, help="metres by which balls may stick out of an arm link")
+    parser.add_argument("--hand", type=float, default=0.013, help="the same for the gripper's hand links")
+    parser.add_argument("--finger", type=float, default=0.005, help="the same for its finger links")
     parser.add_argument("--slack", type=float, default=0.003, help="metres of a hull that may be left out")
-    parser.add_argument("--count", type=int, default=7, help="balls per link at most")
-    parser.add_argument("--hand", type=int, default=10, help="the same for the gripper's hand")
-    parser.add_argument("--finger", type=int, default=8, help="the same for each finger link")
+    parser.add_argument("--most", type=int, default=8, help="balls per link at most, whatever they stick out then")
     args = parser.parse_args()
     robot = load_robot(args.robot)
     for link, hull in robot.collision_meshes.items():
-        gripper = robot.gripper
-        most = args.finger if link in gripper.finger_links else args.hand if link in gripper.hand_links else args.count
-        balls, out = fit(hull, most, args.slack)
+        finger, hand = link in robot.gripper.finger_links, link in robot.gripper.hand_links
+        reach = args.finger if finger else args.hand if hand else args.arm
+        balls, out = fit(hull, reach, args.most, args.slack)
         rows = "\n".join("    [" + ", ".join(f"{v:.4f}" for v in ball) + "]," for ball in balls)
         sys.stdout.write(f"# at most {1000 * out:.1f} mm beyond the hull\n{link} = [\n{rows}\n]\n")
 
