@@ -83,6 +83,16 @@ def test_laws_lead_the_handles_to_their_targets(name):
         assert np.linalg.norm(motion.vertices[0][-1, index] - target) < 2e-3
 
 
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [("open_drawer", (-1, 0, 0)), ("close_laptop", (-1, 0, -1)), ("lower_lamp", (0, 0, -1)), ("fold_cloth", (1, 0, 0))],
+)
+def test_things_are_asked_to_go_the_right_way(name, direction):
+    world, setup = begin(name, 0)
+    world.close()
+    assert ((setup.instruction.targets - setup.instruction.handles) @ direction).mean() > 0.05
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_a_seed_is_an_episode(name):
     first, again, other = (begin(name, seed) for seed in (5, 5, 6))
