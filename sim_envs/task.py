@@ -135,10 +135,9 @@ class MovingPart:
     part: FloatArray
     rest: FloatArray
 
-    def handles(self, count: int = 12, seed: int = 0) -> FloatArray:
-        """`count` points of the part, world frame."""
-        index = np.random.default_rng(seed).choice(len(self.part), count, replace=False)
-        return self.part[index]
+    def handles(self, count: int = 12) -> FloatArray:
+        """`count` points of the part, spread over all its links, world frame."""
+        return self.part[np.linspace(0, len(self.part) - 1, count).astype(int)]
 
 
 def moving_part(world: World, body: int, name: str, joint: str, *, count: int = 1500) -> MovingPart:

@@ -26,7 +26,7 @@ from sim_envs.task import (
     tilt,
     turned,
 )
-from sim_envs.world import World
+from sim_envs.world import ClothOptions, World
 
 FACING = -np.pi / 2  # the yaw at which the y axis of a Meta-World model points away from the robot
 SHARE = 0.8  # of the asked travel that counts as done
@@ -172,7 +172,8 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
     """Fold a square cloth along a diagonal: one of the corners near the robot goes onto the one across."""
     drawn = draw(rng, x=0.50, y=0.0, yaw=0.0)
     X = on_table(drawn["x"], drawn["y"], drawn["yaw"], z=0.005)
-    cloth = world.add_cloth(CLOTH, X, name="cloth")
+    sheet = ClothOptions(mass=0.08 * drawn["mass_scale"], friction=drawn["friction"])
+    cloth = world.add_cloth(CLOTH, X, name="cloth", options=sheet)
     for _ in range(120):
         world.step()
     vertices, centre = world.cloth_vertices(cloth), X[:3, 3] * [1, 1, 0]
