@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowplan.planner import MANIPULATE, Attempt, NoPlan, Plan
-
-PHASES = ("approach", "grip", "manipulate", "release", "retreat")
+from flowplan.phases import MANIPULATE, PHASES
+from flowplan.planner import Attempt, NoPlan, Plan
 
 
 def feasibility(result: Plan | NoPlan, *, most: int = 12) -> str:
@@ -19,7 +18,11 @@ def feasibility(result: Plan | NoPlan, *, most: int = 12) -> str:
     lines = _summary(result) if isinstance(result, Plan) else [f"NO PLAN. {result.reason}", *_remedies(result)]
     failed = [a for a in result.attempts if a.stage != "planned"]
     if failed:
-        lines += ["", f"{len(failed)} contacts did not lead to a plan:", _row("rank", "kind", "stage", "what was measured")]
+        lines += [
+            "",
+            f"{len(failed)} contacts did not lead to a plan:",
+            _row("rank", "kind", "stage", "what was measured"),
+        ]
         lines += [_row(str(a.contact), a.kind, a.stage, _measured(a)) for a in failed[:most]]
         if len(failed) > most:
             lines.append(f"  ... and {len(failed) - most} more")

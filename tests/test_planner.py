@@ -1,0 +1,119 @@
+"""The planner end to end on scenes small enough to know the answer: what it returns is true, what it refuses is named."""
+
+import numpy as np
+import pytest
+import trimesh
+
+from flowplan.geometry import exp_so3, inverse, pose, transform
+from flowplan.laws import Rigid
+from flowplan.motion import SceneMotion
+from flowplan.phases import APPROACH, MANIPULATE, RETREAT
+from flowplan.planner import NoPlan, Plan, PlanOptions, moved_object, plan
+from flowplan.report import feasibility
+from flowplan.robot import load_robot
+from flowplan.scene import Action, Scene, SceneObject
+from generators.kinematic import kinematic
+
+SIZE = np.array([0.05, 0.04, 0.08])
+
+
+def pick_up(position, *, obstacles=(), shift=(0.0, 0.25, 0.0), X_world=None):
+    """A brick on the table that should go elsewhere, and the motion that takes it there."""
+    X_world = np.eye(4) if X_world is None else X_world
+    brick = trimesh.creation.box(SIZE)
+    brick = brick.subdivide().subdivide()
+    X = X_world @ pose(translation=[*position, SIZE[2] / 2 + 1e-3])
+    scene = Scene((SceneObject("brick", brick, X),), support_height=float(X_world[2, 3]), obstacles=obstacles)
+    handles = transform(X, brick.vertices[:6])
+    action = Action("brick", handles, targets=handles + X_world[:3, :3] @ np.asarray(shift), duration=3.0)
+    (motion,) = kinematic((Rigid("brick", lift=0.1),))(scene, action)
+    return scene, motion
+
+
+@pytest.fixture(scope="module")
+def panda():
+    return load_robot("panda")
+
+
+@pytest.fixture(scope="module")
+def brick_plan(panda):
+    scene, motion = pick_up([0.45, -0.1])
+    return scene, motion, plan(scene, motion, panda)
+
+
+def test_a_brick_is_carried_as_the_motion_says(panda, brick_plan):
+    """Fixed to the tool from the grasp on, the brick ends where its vertices were asked to end."""
+    _, motion, result = brick_plan
+    assert isinstance(result, Plan), feasibility(result)
+    trajectory = result.trajectory
+    during = np.flatnonzero(trajectory.phase == MANIPULATE)
+    X = panda.tool_pose(trajectory.q[during[[0, -1]]])
+    np.testing.assert_allclose(X[0], result.contact.X_world_tool[0], atol=3e-3)
+    carried = transform(X[1] @ inverse(X[0]), motion.vertices[0][0])
+    np.testing.assert_allclose(carried, motion.vertices[0][-1], atol=6e-3)
+
+
+def test_a_plan_starts_at_home_keeps_limits_and_says_how_close_it_came(panda, brick_plan):
+    _, _, result = brick_plan
+    q = result.trajectory
+    np.testing.assert_allclose(q.q[0], panda.home, atol=1e-6)
+    assert q.phase[0] == APPROACH
+    assert q.phase[-1] == RETREAT
+    assert np.all(q.q >= panda.lower)
+    assert np.all(q.q <= panda.upper)
+    speed = np.abs(np.diff(q.q, axis=0)) / np.diff(q.times)[:, None]
+    assert np.all(speed <= panda.velocity)
+    assert result.certificate.ok
+    assert result.attempts[-1].stage == "planned"
+    assert "certified" in feasibility(result)
+
+
+def test_one_seed_gives_one_plan(panda, brick_plan):
+    scene, motion, result = brick_plan
+    np.testing.assert_array_equal(plan(scene, motion, panda).trajectory.q, result.trajectory.q)
+
+
+def test_moving_robot_and_world_together_moves_the_answer(panda):
+    """The plan is in joint space, so it is as good somewhere else: same contact relative to the brick, same quality."""
+    X = pose(exp_so3([0, 0, 0.7]), [0.5, -0.3, 0.2])
+    scene, motion = pick_up([0.45, -0.1], X_world=X)
+    moved = plan(scene, motion, load_robot("panda", X))
+    assert isinstance(moved, Plan), feasibility(moved)
+    assert moved.attachment.slip.max() < 1e-6
+
+
+def test_out_of_reach_is_no_plan_with_reasons(panda):
+    scene, motion = pick_up([1.6, 0.0])
+    result = plan(scene, motion, panda)
+    assert isinstance(result, NoPlan)
+    assert result.attempts
+    assert all(a.reason and a.remedy for a in result.attempts)
+    text = feasibility(result)
+    assert text.startswith("NO PLAN")
+    assert "try:" in text
+
+
+def test_a_brick_under_a_low_lid_cannot_be_grasped(panda):
+    """A slab a finger's breadth above the brick and walls around it: nothing certified may come out."""
+    slab = SceneObject("slab", trimesh.creation.box([0.6, 0.6, 0.02]), pose(translation=[0.45, -0.1, 0.1]))
+    walls = tuple(
+        SceneObject(f"wall{i}", trimesh.creation.box(size), pose(translation=[0.45 + x, -0.1 + y, 0.05]))
+        for i, (x, y, size) in enumerate(
+            [(0.2, 0, [0.02, 0.4, 0.1]), (-0.2, 0, [0.02, 0.4, 0.1]), (0, 0.2, [0.4, 0.02, 0.1]), (0, -0.2, [0.4, 0.02, 0.1])]
+        )
+    )
+    scene, motion = pick_up([0.45, -0.1], obstacles=(slab, *walls))
+    assert isinstance(plan(scene, motion, panda, options=PlanOptions(candidates=4)), NoPlan)
+
+
+def test_nothing_moves_and_a_foreign_motion_are_refused(panda):
+    scene, motion = pick_up([0.45, 0.0])
+    still = SceneMotion(motion.times, (np.broadcast_to(motion.vertices[0][0], motion.vertices[0].shape),))
+    with pytest.raises(ValueError, match="nothing moves"):
+        moved_object(scene, still)
+    with pytest.raises(ValueError, match="nothing moves"):
+        plan(scene, still, panda)
+    with pytest.raises(ValueError, match=r"motion.vertices\[0\]: expected the"):
+        plan(scene, SceneMotion(motion.times, (motion.vertices[0][:, :5],)), panda)
+    with pytest.raises(ValueError, match="PlanOptions.contact"):
+        PlanOptions(contact="throw")
