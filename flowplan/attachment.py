@@ -27,7 +27,7 @@ from flowplan.moments import Moments, RigidFit, point_moments, residual_moments,
 from flowplan.motion import ObjectFlow
 from flowplan.screw import Screw, ScrewOptions, screw_fit
 
-__all__ = ["Attachment", "AttachmentOptions", "Moments", "attach", "fit_screw"]
+__all__ = ["Attachment", "AttachmentOptions", "Moments", "attach", "attach_loosely", "fit_screw"]
 
 _MEDIAN_NORM = 1.538
 """Median length of a 3-vector whose coordinates are normal with unit variance."""
@@ -43,8 +43,8 @@ class AttachmentOptions:
     """Metres around the tool's origin within which points are held; their weight falls off to zero there."""
     min_points: int = 30
     """The patch reaches out until it has this many points, where the object has them."""
-    max_points: int = 2048
-    """Points kept of a larger patch, spread evenly: 2048 tracks with noise s give the hand to about s / 45."""
+    max_points: int = 1024
+    """Points kept of a larger patch, spread evenly: 1024 tracks with noise s give the hand to about s / 32."""
     robust_rounds: int = 10
     """Rounds of reweighting at most; 0 trusts every track."""
     robust_scale: float = 4.0
@@ -144,6 +144,25 @@ def attach(
         screw = None
     X = fit.X_world_tool if screw is None else screw.displacement @ X_0
     return Attachment(flow.times, X, moments, fit.K, fit.slip, kept, weights, screw)
+
+
+def attach_loosely(
+    flow: ObjectFlow,
+    X_world_tool: FloatArray,
+    options: AttachmentOptions | None = None,
+    *,
+    object_id: int | None = None,
+) -> Attachment:
+    """As `attach`, for contacts that a hand can turn about: a push, or a pinch of cloth.
+
+    The tool's origin goes where the rigid motion of the patch takes it; which way the tool is turned is left free, and
+    kept near the contact's own orientation. The slip is that of the patch.
+    """
+    firm = attach(flow, X_world_tool, options, object_id=object_id)
+    origin = firm.X_world_tool[:, None, :3, 3]
+    seen = (firm.moments.weight > 0).astype(float)[:, None]
+    one_point = ObjectFlow(flow.times, origin, seen, np.zeros(1, np.int64))
+    return replace(attach(one_point, X_world_tool, options), slip=firm.slip, kept=firm.kept, held=firm.held)
 
 
 def fit_screw(

@@ -16,7 +16,7 @@ import numpy as np
 
 from flowplan import checks
 from flowplan.approach import ApproachOptions, approach, retreat
-from flowplan.attachment import Attachment, AttachmentOptions, attach
+from flowplan.attachment import Attachment, AttachmentOptions, attach, attach_loosely
 from flowplan.checks import FloatArray
 from flowplan.collision import DistanceField, distance_field, sphere_cover
 from flowplan.geometry import inverse
@@ -129,6 +129,7 @@ class Plan:
 
     Attributes:
         contact: the chosen contact (one).
+        candidates: all contacts, as ranked.
         attachment: what the flow asks of the tool.
         trajectory: approach, grip, manipulate, release, retreat.
         certificate: the validator's.
@@ -136,6 +137,7 @@ class Plan:
     """
 
     contact: Grasps
+    candidates: Grasps
     attachment: Attachment
     trajectory: Trajectory
     certificate: Certificate
@@ -209,9 +211,7 @@ def plan(
         tried = _attempt(problem, ranked.select([rank]), rank)
         if isinstance(tried, Plan):
             progress(1.0, "certified")
-            return Plan(
-                tried.contact, tried.attachment, tried.trajectory, tried.certificate, (*attempts, *tried.attempts)
-            )
+            return replace(tried, candidates=ranked, attempts=(*attempts, *tried.attempts))
         attempts.append(tried)
     return NoPlan(tuple(attempts))
 
@@ -282,13 +282,15 @@ def _attempt(problem: _Problem, contact: Grasps, rank: int) -> Plan | Attempt:
     except _Ended as end:
         return Attempt(rank, contact.kind[0], end.stage, end.reason, _REMEDY[end.stage], **(measured | end.measured))
     done = Attempt(rank, contact.kind[0], "planned", "certified", **measured)
-    return Plan(contact, attachment, trajectory, certificate, (done,))
+    return Plan(contact, contact, attachment, trajectory, certificate, (done,))
 
 
 def _attach(problem: _Problem, contact: Grasps, measured: dict[str, float]) -> Attachment:
     options = problem.options
+    firm = contact.kind[0] == "grasp" and problem.around.moving is not None
+    hold = attach if firm else attach_loosely
     try:
-        found = attach(problem.flow, contact.X_world_tool[0], options.attachment, object_id=problem.target)
+        found = hold(problem.flow, contact.X_world_tool[0], options.attachment, object_id=problem.target)
     except ValueError as error:  # this patch cannot be followed; another one may
         raise _Ended("attach", str(error)) from None
     worst = int(np.argmax(found.slip))

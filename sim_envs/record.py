@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from flowplan import files
+from flowplan.export import export_gltf
 from flowplan.geometry import look_at
 from flowplan.motion import Progress, sample_flow, silent
 from flowplan.planner import Plan
 from flowplan.report import feasibility
 from flowplan.scan import write_frames
-from flowplan.view import write_page
+from flowplan.view import read_run, write_page
 from sim_envs.camera import Recorder, write_video
 from sim_envs.episode import Episode, EpisodeSpec, GeneratorFactory, Stages, run_episode
 
@@ -56,26 +57,22 @@ def run_and_record(
 
 
 def _write_stages(folder: Path, stages: Stages, report: str) -> None:
-    from flowplan.export import export_gltf
-
     write_frames(folder / "frames", stages.frames)
     scene, motion, plan = stages.scene, stages.motion, stages.plan
-    assert scene is not None  # an episode that did not raise has scanned
-    assert motion is not None
-    flow = sample_flow(scene, motion)
+    if scene is None or motion is None:  # an episode that did not raise has both
+        return
     files.save(folder / "scene.npz", scene)
     files.save(folder / "motion.npz", motion)
-    files.save(folder / "flow.npz", flow)
+    files.save(folder / "flow.npz", sample_flow(scene, motion))
     export_gltf(folder / "motion.glb", scene, motion)
-    made: dict[str, Any] = {}
     if isinstance(plan, Plan):
+        files.save(folder / "grasps.npz", plan.candidates)
         files.save(folder / "plan.npz", plan)
-        made = {"robot": stages.robot, "trajectory": plan.trajectory, "grasps": plan.contact}
     if report:
         (folder / "feasibility.txt").write_text(report + "\n")
     if stages.rollout is not None:
         files.save(folder / "rollout.npz", stages.rollout)
-    write_page(folder / "index.html", scene, motion=motion, flow=flow, **made)
+    write_page(folder / "index.html", read_run(folder))
 
 
 def _metrics(episode: Episode, stages: Stages) -> dict[str, Any]:
