@@ -2,8 +2,9 @@
 
 The arm's joints follow position and velocity targets through PyBullet's constraint motors, which find the torques
 (gravity included) each step and clamp them to the URDF's effort limits. The gripper's joints are coupled by gears, as
-in the real mechanism, and one of them is driven: its motor may pull no harder than what presses the pads together with
-the gripper's force F. By virtual work, with opening w and driven joint s:
+in the real mechanism: the knuckles (the first joint of each finger) to each other, and every other joint to the knuckle
+of its side. One knuckle is driven: its motor may pull no harder than what presses the pads together with the gripper's
+force F. By virtual work, with opening w and knuckle s:
 
     tau ds = F dw    =>    tau = F |dw/ds|
 
@@ -21,6 +22,8 @@ from numpy.typing import ArrayLike
 
 from flowplan import checks
 from flowplan.checks import FloatArray
+from flowplan.geometry import inverse, transform
+from flowplan.kinematics import tree_poses
 
 if TYPE_CHECKING:
     from flowplan.robot import Robot
@@ -42,13 +45,15 @@ class ArmOptions:
     finger_spin: float = 0.003
     """Radius of a pad's contact patch, metres: soft pads resist turning about the contact normal."""
     finger_mass: float = 0.2
-    """Least mass of each link that the gripper moves, kilograms: the inertia of motor and gears as the link feels it,
-    which URDFs leave out. Without it the gears and contacts of 15 g fingers do not converge under their force."""
+    """Least mass of a finger that slides, kilograms: the inertia of motor and gears as the link feels it, which URDFs
+    leave out. Without it the contacts of 15 g fingers do not converge under the gripper's force."""
+    finger_inertia: float = 1e-3
+    """Least inertia of a gripper link that turns, kg m^2: likewise."""
     gear_force: float = 2000.0
     """Newtons (N m) the gears between the gripper's joints can carry."""
 
     def __post_init__(self) -> None:
-        for name in ("position_gain", "velocity_gain", "finger_speed", "finger_mass", "gear_force"):
+        for name in ("position_gain", "velocity_gain", "finger_speed", "finger_mass", "finger_inertia", "gear_force"):
             checks.positive(f"ArmOptions.{name}", getattr(self, name))
         for name in ("finger_friction", "finger_spin"):
             checks.positive(f"ArmOptions.{name}", getattr(self, name), zero=True)
@@ -62,7 +67,7 @@ class Arm:
         robot: what it is.
         body: its body id.
         options: motors and pads.
-        finger_sides: +1 or -1 by finger link: the side of the tool's y axis it is on.
+        finger_sides: +1 or -1 by link that the gripper moves: the side of the tool's y axis it is on.
     """
 
     def __init__(self, world: World, robot: Robot, body: int, options: ArmOptions = ArmOptions()) -> None:
@@ -73,7 +78,8 @@ class Arm:
         self._joints = [world.joint_index(body, name) for name in robot.joint_names]
         self._efforts = [world.bullet.getJointInfo(body, j)[10] for j in self._joints]
         self._fingers = [world.joint_index(body, name) for name in robot.gripper.joints]
-        self.finger_sides = dict(zip(robot.gripper.finger_links, (1, -1), strict=True))
+        self.finger_sides, knuckles = _fingers_of(robot)
+        self._knuckles = [robot.gripper.joints.index(name) for name in knuckles]
         self._still = self._links_that_never_move()
         self._width = robot.gripper.max_width
         self._make_fingers()
@@ -99,17 +105,34 @@ class Arm:
                 frictionAnchor=1,
             )
         for joint in self._fingers:  # PyBullet numbers a link like the joint that moves it
-            mass, _, inertia = bullet.getDynamicsInfo(self.body, joint)[:3]
-            more = max(1.0, options.finger_mass / mass)
-            bullet.changeDynamics(self.body, joint, mass=more * mass, localInertiaDiagonal=[more * i for i in inertia])
-        travel = gripper.table_joints[-1] - gripper.table_joints[0]
-        for joint, ratio in zip(self._fingers, travel / travel[0], strict=True):
             bullet.setJointMotorControl2(self.body, joint, pybullet.VELOCITY_CONTROL, force=0)
-            if joint != self._fingers[0]:
-                gear = bullet.createConstraint(
-                    self.body, self._fingers[0], self.body, joint, pybullet.JOINT_GEAR, [1, 0, 0], [0, 0, 0], [0, 0, 0]
-                )
-                bullet.changeConstraint(gear, gearRatio=-1 / ratio, erp=0.2, maxForce=options.gear_force)
+            mass, _, inertia = bullet.getDynamicsInfo(self.body, joint)[:3]
+            if bullet.getJointInfo(self.body, joint)[2] == pybullet.JOINT_PRISMATIC:
+                bullet.changeDynamics(self.body, joint, mass=max(mass, options.finger_mass))
+            else:
+                least = [max(i, options.finger_inertia) for i in inertia]
+                bullet.changeDynamics(self.body, joint, localInertiaDiagonal=least)
+        first, second = self._knuckles
+        self._couple(first, second)
+        side = [self.finger_sides[bullet.getJointInfo(self.body, j)[12].decode()] for j in self._fingers]
+        for joint in set(range(len(self._fingers))) - {first, second}:
+            self._couple(first if side[joint] == side[first] else second, joint)
+
+    def _couple(self, a: int, b: int) -> None:
+        """A gear between two of the gripper's joints, in the ratio of their travels."""
+        bullet, table = self.world.bullet, self.robot.gripper.table_joints
+        travel = table[-1] - table[0]
+        gear = bullet.createConstraint(
+            self.body,
+            self._fingers[a],
+            self.body,
+            self._fingers[b],
+            pybullet.JOINT_GEAR,
+            [1, 0, 0],
+            [0, 0, 0],
+            [0, 0, 0],
+        )
+        bullet.changeConstraint(gear, gearRatio=-travel[a] / travel[b], erp=0.2, maxForce=self.options.gear_force)
 
     def reset(self, q: ArrayLike, width: float) -> None:
         """Put the arm, at rest, at q (J,) with the pads `width` metres apart."""
@@ -145,24 +168,28 @@ class Arm:
         self._drive_fingers(self._width)
 
     def _drive_fingers(self, width: float) -> None:
-        gripper = self.robot.gripper
-        target, slope = self._driven(width)
+        knuckle = self._fingers[self._knuckles[0]]
+        table_w, table_s = self._knuckle_table()
+        at = self.world.bullet.getJointState(self.body, knuckle)[0]
+        i = int(np.clip(np.searchsorted(table_s, at), 1, len(table_s) - 1))
+        slope = abs((table_w[i] - table_w[i - 1]) / (table_s[i] - table_s[i - 1]))
+        order = np.argsort(table_w)
         self.world.bullet.setJointMotorControl2(
             self.body,
-            self._fingers[0],
+            knuckle,
             pybullet.POSITION_CONTROL,
-            targetPosition=target,
-            force=gripper.force * slope,
+            targetPosition=float(np.interp(width, table_w[order], table_s[order])),
+            force=self.robot.gripper.force * slope,
             positionGain=self.options.position_gain,
             velocityGain=self.options.velocity_gain,
         )
 
-    def _driven(self, width: float) -> tuple[float, float]:
-        """Position of the driven joint at an opening, and |dw/ds| there."""
-        table_w, table_s = self.robot.gripper.table_width, self.robot.gripper.table_joints[:, 0]
-        i = int(np.clip(np.searchsorted(table_w, width), 1, len(table_w) - 1))
-        slope = abs((table_w[i] - table_w[i - 1]) / (table_s[i] - table_s[i - 1]))
-        return float(np.interp(width, table_w, table_s)), float(slope)
+    def _knuckle_table(self) -> tuple[FloatArray, FloatArray]:
+        """Openings and the driven knuckle's positions, in ascending order of the latter."""
+        gripper = self.robot.gripper
+        s = gripper.table_joints[:, self._knuckles[0]]
+        order = np.argsort(s)
+        return gripper.table_width[order], s[order]
 
     def q(self) -> FloatArray:
         """Measured positions (J,)."""
@@ -170,10 +197,9 @@ class Arm:
 
     def width(self) -> float:
         """Measured opening, metres."""
-        s = self.world.bullet.getJointState(self.body, self._fingers[0])[0]
-        table_w, table_s = self.robot.gripper.table_width, self.robot.gripper.table_joints[:, 0]
-        order = np.argsort(table_s)
-        return float(np.interp(s, table_s[order], table_w[order]))
+        s = self.world.bullet.getJointState(self.body, self._fingers[self._knuckles[0]])[0]
+        table_w, table_s = self._knuckle_table()
+        return float(np.interp(s, table_s, table_w))
 
     def X_world_tool(self) -> FloatArray:
         """Measured pose (4, 4) of the tool frame."""
@@ -182,3 +208,24 @@ class Arm:
     def contacts(self) -> list[Contact]:
         """Every contact point of the robot's moving links with other bodies, as of the last step."""
         return [c for c in self.world.contacts(self.body) if c.link not in self._still]
+
+
+def _fingers_of(robot: Robot) -> tuple[dict[str, int], tuple[str, str]]:
+    """The side (+1 or -1 of the tool's y axis) of every link that the gripper moves, and the two knuckles' names."""
+    gripper = robot.gripper
+    X_hand_link = tree_poses(gripper.tree, gripper.tool_link, gripper.joint_positions(gripper.max_width))
+    parents = {joint.child: joint for joint in gripper.tree}
+    sides: dict[str, int] = {}
+    knuckle = {}
+    for link in parents:
+        chain = [parents[link]]
+        while chain[-1].parent in parents:
+            chain.append(parents[chain[-1].parent])
+        moving = [joint for joint in chain if joint.name in gripper.joints]
+        if moving:
+            middle = robot.collision_meshes[link].centroid if link in robot.collision_meshes else np.zeros(3)
+            at = transform(inverse(gripper.X_link_tool) @ X_hand_link[link], [middle])[0]
+            sides[link] = 1 if at[1] > 0 else -1
+            knuckle[link] = moving[-1].name
+    first, second = (knuckle[link] for link in gripper.finger_links)
+    return sides, (first, second)

@@ -19,12 +19,18 @@ from sim_envs.world import World, WorldOptions
 
 DOWN = np.diag([1.0, -1.0, -1.0])
 SIZE = 0.05
-GRASP = (0.5, 0.0, SIZE / 2)
+PLACE = (0.5, 0.0, SIZE / 2)
+REACH = 0.04  # height of the tool when it closes
 
 
 @pytest.fixture(scope="module")
 def panda() -> Robot:
     return load_robot("panda")
+
+
+@pytest.fixture(scope="module", params=["panda", "ur5e"])
+def robot(request: pytest.FixtureRequest) -> Robot:
+    return load_robot(request.param)
 
 
 def box_urdf(folder: Path, size: tuple[float, float, float], mass: float, com: tuple[float, ...] = (0, 0, 0)) -> Path:
@@ -74,7 +80,7 @@ def trajectory(robot: Robot, waypoints: list[tuple[list[float], float, int]]) ->
 
 def lift(robot: Robot, *, offset: float = 0.0) -> Trajectory:
     """Reach down, close, lift by 15 cm, hold a second, all with the tool beside the box by `offset`."""
-    x, y, z = GRASP[0], GRASP[1] + offset, GRASP[2]
+    x, y, z = PLACE[0], PLACE[1] + offset, REACH
     low, high = [x, y, z], [x, y, z + 0.15]
     return trajectory(
         robot, [([x, y, z + 0.1], 0.08, 0), (low, 0.08, 0), (low, 0.0, 1), (high, 0.0, 2), (high, 0.0, 2)]
@@ -87,13 +93,13 @@ def run_lift(
     """Execute `lift` on the box; returns the log and by how much the box rose."""
     with World() as world:
         arm = world.add_robot(robot)
-        X = pose(translation=[GRASP[0], GRASP[1] + box_offset, GRASP[2]])
+        X = pose(translation=[PLACE[0], PLACE[1] + box_offset, PLACE[2]])
         box = world.load(box_urdf(folder, (SIZE,) * 3, mass), X, name="box", friction=friction)
         motion = lift(robot, offset=offset)
         arm.reset(motion.q[0], 0.08)
         track = link_points(world, box, {"box": np.eye(3) * SIZE / 2})
         done = execute(world, arm, motion, targets=["box"], track=track, options=ExecuteOptions(settle=0.0))
-        return done, float(world.link_pose(box)[2, 3] - GRASP[2])
+        return done, float(world.link_pose(box)[2, 3] - PLACE[2])
 
 
 def test_pose_is_that_of_the_link_frame_not_of_the_centre_of_mass(tmp_path: Path) -> None:
@@ -108,8 +114,8 @@ def test_pose_is_that_of_the_link_frame_not_of_the_centre_of_mass(tmp_path: Path
         np.testing.assert_allclose(world.link_poses(box)["box"], X, atol=1e-6)
 
 
-def test_simulator_and_kinematics_agree_on_every_link(panda: Robot) -> None:
-    robot = replace(panda, X_world_base=pose(exp_so3([0, 0, 0.4]), [0.1, -0.2, 0.3]))
+def test_simulator_and_kinematics_agree_on_every_link(robot: Robot) -> None:
+    robot = replace(robot, X_world_base=pose(exp_so3([0, 0, 0.4]), [0.1, -0.2, 0.3]))
     q = robot.home + np.linspace(-0.3, 0.4, len(robot.home))
     with World() as world:
         arm = world.add_robot(robot)
@@ -139,46 +145,46 @@ def test_joint_friction_of_the_urdf_is_coulomb_friction(tmp_path: Path) -> None:
             assert (world.joint_positions(bar)["hinge"] > 0.05) == falls
 
 
-def test_arm_tracks_a_fast_motion_under_gravity(panda: Robot) -> None:
-    motion = trajectory(panda, [([0.5, -0.2, 0.4], 0.08, 0), ([0.45, 0.25, 0.15], 0.08, 0)])
+def test_arm_tracks_a_fast_motion_under_gravity(robot: Robot) -> None:
+    motion = trajectory(robot, [([0.5, -0.2, 0.4], 0.08, 0), ([0.45, 0.25, 0.15], 0.08, 0)])
     with World() as world:
-        arm = world.add_robot(panda)
+        arm = world.add_robot(robot)
         arm.reset(motion.q[0], 0.08)
         done = execute(world, arm, motion, targets=[], track=lambda: np.zeros((1, 3)), kind="push")
         assert done.tracking_error < 2e-3
         assert np.linalg.norm(arm.X_world_tool()[:3, 3] - [0.45, 0.25, 0.15]) < 5e-4
 
 
-def test_friction_lifts_the_box_and_without_friction_it_stays(panda: Robot, tmp_path: Path) -> None:
-    done, risen = run_lift(panda, tmp_path, friction=0.6)
+def test_friction_lifts_the_box_and_without_friction_it_stays(robot: Robot, tmp_path: Path) -> None:
+    done, risen = run_lift(robot, tmp_path, friction=0.6)
     assert risen == pytest.approx(0.15, abs=2e-3)
     assert done.events == ()
     assert done.outcome(True) == "success"
-    done, risen = run_lift(panda, tmp_path, friction=0.0)
+    done, risen = run_lift(robot, tmp_path, friction=0.0)
     assert risen < 1e-3
     assert done.outcome(False) == "dropped"
 
 
 @pytest.mark.parametrize(("friction", "held"), [(0.14, False), (0.19, True)])
-def test_slip_begins_where_coulomb_says(panda: Robot, tmp_path: Path, friction: float, held: bool) -> None:
+def test_slip_begins_where_coulomb_says(robot: Robot, tmp_path: Path, friction: float, held: bool) -> None:
     """Two pads of 30 N hold 1 kg from mu = m g / 2 F = 0.164 on."""
-    weak = replace(panda, gripper=replace(panda.gripper, force=30.0))
+    weak = replace(robot, gripper=replace(robot.gripper, force=30.0))
     done, risen = run_lift(weak, tmp_path, friction=friction, mass=1.0)
     assert (risen > 0.1) == held
     gripped = done.forces[np.flatnonzero(done.phase == 1)[-1]]
-    fingers = [done.pairs.index((link, "box")) for link in panda.gripper.finger_links]
+    fingers = [done.pairs.index((link, "box")) for link in robot.gripper.finger_links]
     np.testing.assert_allclose(gripped[fingers], 30.0, rtol=0.1)
 
 
-def test_held_object_does_not_creep(panda: Robot, tmp_path: Path) -> None:
-    done, _ = run_lift(panda, tmp_path, friction=0.6)
+def test_held_object_does_not_creep(robot: Robot, tmp_path: Path) -> None:
+    done, _ = run_lift(robot, tmp_path, friction=0.6)
     last_second = done.points[done.times > done.times[-1] - 0.9]
     assert np.linalg.norm(last_second - last_second[-1], axis=-1).max() < 1e-4
 
 
-def test_fingers_centre_what_they_hold(panda: Robot, tmp_path: Path) -> None:
+def test_fingers_centre_what_they_hold(robot: Robot, tmp_path: Path) -> None:
     """The geared fingers push a box that is 1 cm off to the middle, as a real hand does."""
-    done, risen = run_lift(panda, tmp_path, friction=0.6, box_offset=0.01)
+    done, risen = run_lift(robot, tmp_path, friction=0.6, box_offset=0.01)
     assert risen > 0.14
     assert abs(done.points[-1, :, 1].mean() - SIZE / 6) < 1.5e-3
 
