@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,23 @@ def best_first(X: FloatArray, width: FloatArray, score: FloatArray, kind: Kind, 
     return Grasps(X[order], width[order], score[order], (kind,) * len(X), np.full(len(X), object_id))
 
 
+def merge(found: Sequence[Grasps]) -> Grasps:
+    """Several records as one, best first by the scores they came with."""
+    found = [g for g in found if len(g)]
+    if not found:
+        return no_grasps()
+    score = np.concatenate([g.score for g in found])
+    order = np.argsort(-score, kind="stable")
+    kinds = [kind for g in found for kind in g.kind]
+    return Grasps(
+        np.concatenate([g.X_world_tool for g in found])[order],
+        np.concatenate([g.width for g in found])[order],
+        score[order],
+        tuple(kinds[i] for i in order),
+        np.concatenate([g.object_id for g in found])[order],
+    )
+
+
 def spread(
     X_world_tool: FloatArray, score: FloatArray, count: int, *, distance: float, angle: float
 ) -> NDArray[np.int64]:
@@ -70,8 +88,10 @@ def spread(
         near = alive & (np.linalg.norm(X[:, :3, 3] - X[i, :3, 3], axis=1) < distance)
         rows = np.flatnonzero(near)
         R = X[rows, :3, :3]
-        turn = np.minimum(angle_between(X[i, :3, :3], R), angle_between(X[i, :3, :3] @ half_turn, R))
-        alive[rows[turn < angle]] = False
+        if np.isfinite(angle):
+            turn = np.minimum(angle_between(X[i, :3, :3], R), angle_between(X[i, :3, :3] @ half_turn, R))
+            rows = rows[turn < angle]
+        alive[rows] = False
     if len(taken) < count:
         passed = np.setdiff1d(np.arange(len(X)), taken)
         taken = sorted(taken + passed[: count - len(taken)].tolist())

@@ -30,7 +30,7 @@ from flowplan.grasp.contact import PadContacts, close_pads, pad_middle
 from flowplan.grasp.proposal import Proposal, best_first, no_grasps, spread
 from flowplan.grasp.quality import force_margin
 from flowplan.grasp.records import Grasps
-from flowplan.grasp.surface import EMPTY, Surface, sample_surface
+from flowplan.grasp.surface import EMPTY, Surface, neighbours, sample_surface
 from flowplan.grasp.sweep import clear_of_points, gripper_boxes, lowest_point
 from flowplan.scene import Scene, SceneObject
 
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 _PATCH_POINTS = 64
 """Surface points around each contact that pads are closed on."""
-_OBSTACLE_SPACING = 0.006
-"""Metres between the points that stand for other objects."""
 _MARGIN_HALF = 0.1
 """Force margin (newtons at the centre of mass per newton of grip) that is worth half of what a perfect one is."""
 _LEVER = 0.04
@@ -165,7 +163,8 @@ def grasp_proposal(
     funnel.append(("above the support", len(candidates)))
     candidates = _settle(candidates, gripper, options)
     funnel.append(("pads lie on", len(candidates)))
-    keep = _collision_free(candidates, cloud, neighbours(obj, scene, gripper, options, rng), gripper, options)
+    others = neighbours(obj, scene, options.approach + gripper.max_width + 0.15, rng)
+    keep = _collision_free(candidates, cloud, others, gripper, options)
     candidates = candidates.select(keep)
     funnel.append(("collision-free", len(candidates)))
     if not len(candidates):
@@ -270,25 +269,6 @@ def centre_of_mass(obj: SceneObject) -> FloatArray:
     mesh = obj.mesh
     closed = mesh.is_watertight and abs(mesh.volume) > 1e-12
     return transform(obj.X_world_object, [mesh.center_mass if closed else mesh.centroid])[0]
-
-
-def neighbours(
-    obj: SceneObject, scene: Scene, gripper: Gripper, options: GraspOptions, rng: np.random.Generator
-) -> FloatArray:
-    """(M, 3) surface points, world frame, of all other objects and obstacles within the gripper's reach of `obj`."""
-    reach = options.approach + gripper.max_width + 0.15
-    low, high = obj.vertices_world.min(0) - reach, obj.vertices_world.max(0) + reach
-    clouds = []
-    for other in scene.objects + scene.obstacles:
-        if other.name == obj.name:
-            continue
-        corners = other.vertices_world[other.mesh.faces]
-        close = np.all((corners.min(1) < high) & (corners.max(1) > low), axis=1)
-        area = float(other.mesh.area_faces[close].sum())
-        count = int(np.clip(area / _OBSTACLE_SPACING**2, 200, 6000))
-        points = transform(other.X_world_object, sample_surface(other.mesh, count, rng, faces=close).points)
-        clouds.append(points[np.all((points > low) & (points < high), axis=1)])
-    return np.concatenate([np.zeros((0, 3)), *clouds])
 
 
 @dataclass(frozen=True, eq=False)

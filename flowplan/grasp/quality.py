@@ -13,8 +13,8 @@ The hull's support function has a closed form, so no friction cone needs to be c
     v_i = u_f + (u_tau x (p_i - c)) / rho,
 
 and epsilon = min_{|u|=1} h(u). `epsilon` minimises it by batched descent from many directions; `epsilon_by_hull` is the
-readable reference on discretised cones, through qhull. `force_margin` asks for less, and more to the point of holding an
-object up: only forces at the centre of mass.
+readable reference on discretised cones, through qhull. `force_margin` asks for less, and more to the point of holding
+an object up: only forces at the centre of mass.
 """
 
 from __future__ import annotations

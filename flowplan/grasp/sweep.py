@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _WIDTH_STEP = 0.002
 """Metres: boxes are looked up at openings rounded up to this."""
+_BLOCK = 2048
+"""Points handled at once."""
 _CHUNK = 20_000
 """Point-pose pairs handled at once: what stays in the cache of one core."""
 
@@ -77,33 +79,33 @@ def gripper_boxes(gripper: Gripper, widths: FloatArray) -> Boxes:
 def clear_of_points(X_world_tool: FloatArray, boxes: Boxes, points: FloatArray) -> NDArray[np.bool_]:
     """(G,) True where none of the points (M, 3), world frame, lies in the boxes carried by the tool pose."""
     clear = np.ones(len(X_world_tool), bool)
-    for part in (points[::8], points):
+    if not len(points):
+        return clear
+    origin = points.mean(0)  # float32 is fine near it, and not at a few metres from the world's origin
+    homogeneous = np.ones((4, len(points)), np.float32)
+    homogeneous[:3] = (points - origin).T
+    blocks = range(0, len(points), _BLOCK)
+    for part in [homogeneous[:, ::8].copy(), *(homogeneous[:, i : i + _BLOCK].copy() for i in blocks)]:
         rows = np.flatnonzero(clear)
-        size = max(1, _CHUNK // max(1, len(part)))
+        size = max(1, _CHUNK // part.shape[1])
         for start in range(0, len(rows), size):
             chunk = rows[start : start + size]
-            clear[chunk] = ~_any_inside(X_world_tool[chunk], boxes.select(chunk), part)
-        if len(points) < 64:
-            break
+            clear[chunk] = ~_any_inside(X_world_tool[chunk], boxes.select(chunk), origin, part)
     return clear
 
 
-def _any_inside(X: FloatArray, boxes: Boxes, points: FloatArray) -> NDArray[np.bool_]:
-    """(G,) does any point lie in any box?"""
-    if len(X) == 0 or len(points) == 0:
-        return np.zeros(len(X), bool)
-    # Coordinates in which every box is the cube |q| < 1, so that one product and three comparisons do for any of them;
-    # about the points' mean, for the sake of float32 at a few metres from the origin.
-    origin = points.mean(0)
+def _any_inside(X: FloatArray, boxes: Boxes, origin: FloatArray, homogeneous: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(G,) does any of the points origin + homogeneous[:3] lie in any box?"""
+    # Coordinates in which every box is the cube |q| < 1, so that one product and three comparisons do for any of them.
     R = X[:, :3, :3]
     shift = np.einsum("gij,gi->gj", R, origin - X[:, :3, 3])
     scale = 2 / np.maximum(boxes.upper - boxes.lower, 1e-9)  # (G, B, 3)
     A = np.empty((*scale.shape, 4), np.float32)
     A[..., :3] = scale[..., None] * np.swapaxes(R, 1, 2)[:, None]
     A[..., 3] = scale * (shift[:, None] - 0.5 * (boxes.lower + boxes.upper))
-    homogeneous = np.ones((4, len(points)), np.float32)
-    homogeneous[:3] = (points - origin).T
-    q = (A.reshape(-1, 4) @ homogeneous).reshape(*scale.shape, -1)  # (G, B, 3, M)
+    # One small product per pose, on purpose: BLAS would share a large one of this shape among threads, and on a busy
+    # machine wait for them a hundred times longer than it computes.
+    q = (A.reshape(len(X), -1, 4) @ homogeneous).reshape(*scale.shape, -1)  # (G, B, 3, M)
     np.abs(q, out=q)
     depth = np.maximum(q[:, :, 0], q[:, :, 1])
     np.maximum(depth, q[:, :, 2], out=depth)
