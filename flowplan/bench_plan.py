@@ -1,33 +1,54 @@
 """How fast, and how surely, a flow becomes a certified trajectory: `flowplan bench plan`.
 
-Random problems are reachable by construction. A witness, a joint path drawn at random (rigid) or followed by continuation
-along a random hinge or slide, is kept when it stays within limits and clear of itself and of the support; the object's flow
-is that of its tool; and obstacles are strewn only where they leave the witness a little room. The planner sees the
-flow, the grasp and the obstacles, never the witness.
+Random problems are reachable by construction. A witness, a joint path drawn at random (rigid) or followed by
+continuation along a random hinge or slide, is kept when it stays within limits and clear of itself and of the support;
+the object's flow is that of its tool; and obstacles are strewn only where they leave the witness a little room. The
+planner sees the flow, the grasp and the obstacles, never the witness.
+
+A plan is timed from the flow and the grasp to the certificate: attachment, optimisation, timing, validation. The distance
+field belongs to the scene, serves every contact that is tried there, and is timed by itself.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import trimesh
+from numpy.typing import NDArray
 
+from flowplan.attachment import attach
 from flowplan.checks import FloatArray
-from flowplan.collision import DistanceField, distance_field
+from flowplan.collision import DistanceField, distance_field, sphere_cover
 from flowplan.geometry import exp_se3, exp_so3, inverse, log_so3, pose, transform
-from flowplan.motion import ObjectFlow
-from flowplan.robot import Robot
+from flowplan.motion import ObjectFlow, Progress, silent
+from flowplan.optimizers import Optimizer, TrackOptions, TrackProblem
+from flowplan.optimizers.pinocchio import optimize
+from flowplan.phases import MANIPULATE
+from flowplan.robot import Robot, load_robot
+from flowplan.surroundings import SUPPORT
+from flowplan.timing import TimingOptions, follow
+from flowplan.trajectory import Trajectory
+from flowplan.validate import PhaseWorld, validate
 
 MotionKind = Literal["rigid", "hinge", "slide"]
 KINDS: tuple[MotionKind, ...] = ("rigid", "hinge", "slide")
 DURATION = 4.0
 """Seconds."""
+OBSTACLES = 20
 _ROOM = 0.03
 """Metres that obstacles leave the witness."""
 _CLEAR = 0.02
 """Metres the witness keeps from itself and from the support."""
+_OBJECT = 0.03, 0.1
+"""Metres along each side of the held object, at least and at most."""
+_OBJECT_RADIUS = 0.5 * np.sqrt(3) * _OBJECT[1]
+_HELD_SPHERES = 12
+_GRID = np.array([[-1.1, -1.1, -0.1], [1.1, 1.1, 1.4]])
+"""Corners of the distance field about the robot's base, metres."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,17 +59,36 @@ class RandomProblem:
         kind: of motion.
         flow: of the held object.
         X_world_tool: (4, 4) grasp at the first frame.
+        held: the object, tool frame.
         obstacles: world frame.
-        field: their distance field, with the support.
+        field: distance to them and to the support.
+        field_seconds: that it took to compute.
         witness: (T, J) a joint path that does it.
     """
 
     kind: MotionKind
     flow: ObjectFlow
     X_world_tool: FloatArray
+    held: trimesh.Trimesh
     obstacles: tuple[trimesh.Trimesh, ...]
     field: DistanceField
+    field_seconds: float
     witness: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one problem.
+
+    Attributes:
+        certified: by the validator, and on the flow within the optimizer's tolerances.
+        reason: why not.
+        seconds: of each stage: attach, track, timing, validate.
+    """
+
+    certified: bool
+    reason: str
+    seconds: dict[str, float]
 
 
 def random_problem(
@@ -61,15 +101,55 @@ def random_problem(
         if witness is not None:
             break
     X = robot.tool_pose(witness)
-    body = rng.uniform(-0.5, 0.5, (points, 3)) * rng.uniform(0.04, 0.12, 3)
-    carried = transform(X, body)
+    extents = rng.uniform(*_OBJECT, 3)
+    carried = transform(X, rng.uniform(-0.5, 0.5, (points, 3)) * extents)
     confidence = np.ones(carried.shape[:2])
     flow = ObjectFlow(np.linspace(0, DURATION, frames), carried, confidence, np.zeros(points, np.int64))
     meshes = _strew(robot, witness, obstacles, rng)
     base = robot.X_world_base[:3, 3]
-    lower, upper = base + [-1.1, -1.1, -0.1], base + [1.1, 1.1, 1.4]
+    lower, upper = base + _GRID[0], base + _GRID[1]
+    start = time.perf_counter()
     field = distance_field(meshes, lower=lower, upper=upper, voxel=0.02, support_height=base[2])
-    return RandomProblem(kind, flow, X[0], meshes, field, witness)
+    seconds = time.perf_counter() - start
+    return RandomProblem(kind, flow, X[0], trimesh.creation.box(extents), meshes, field, seconds, witness)
+
+
+def solve(
+    robot: Robot, problem: RandomProblem, options: TrackOptions, optimizer: Optimizer = optimize, *, seed: int = 0
+) -> Outcome:
+    """Plan one problem and certify the plan."""
+    marks = [time.perf_counter()]
+    attachment = attach(problem.flow, problem.X_world_tool)
+    marks.append(time.perf_counter())
+    held = sphere_cover(problem.held, _HELD_SPHERES)
+    task = TrackProblem(robot, attachment.times, attachment, problem.field, held)
+    solution = optimizer(task, options, seed=seed)
+    marks.append(time.perf_counter())
+    timed = follow(attachment.times, solution.q, robot, TimingOptions())
+    marks.append(time.perf_counter())
+    trajectory = Trajectory(
+        robot.joint_names, timed.times, timed.q, timed.qd, timed.qdd,
+        grip=np.full(len(timed.times), robot.gripper.max_width),
+        phase=np.full(len(timed.times), MANIPULATE),
+        position_error=np.interp(timed.waypoint, np.arange(len(solution.q)), solution.position_error),
+        rotation_error=np.interp(timed.waypoint, np.arange(len(solution.q)), solution.rotation_error),
+        clearance=np.interp(timed.waypoint, np.arange(len(solution.q)), solution.clearance),
+    )  # fmt: skip
+    certificate = validate(robot, trajectory, {MANIPULATE: _world(robot, problem)})
+    marks.append(time.perf_counter())
+    reason = "" if certificate.ok else certificate.reasons[0]
+    worst = solution.position_error.max(), solution.rotation_error.max()
+    if worst[0] > options.max_position_error or worst[1] > options.max_rotation_error:
+        reason = f"off the flow by {1e3 * worst[0]:.1f} mm, {worst[1]:.3f} rad"
+    stages = ("attach", "track", "timing", "validate")
+    return Outcome(not reason, reason, dict(zip(stages, np.diff(marks).tolist(), strict=True)))
+
+
+def _world(robot: Robot, problem: RandomProblem) -> PhaseWorld:
+    slab = trimesh.creation.box([4.0, 4.0, 0.2])
+    slab.apply_translation(robot.X_world_base[:3, 3] - [0.0, 0.0, 0.1])
+    obstacles = [(f"obstacle {i}", mesh) for i, mesh in enumerate(problem.obstacles)]
+    return PhaseWorld(((SUPPORT, slab), *obstacles), problem.held, frozenset({(robot.base_link, SUPPORT)}))
 
 
 def _witness(robot: Robot, kind: MotionKind, frames: int, rng: np.random.Generator) -> FloatArray | None:
@@ -81,8 +161,7 @@ def _witness(robot: Robot, kind: MotionKind, frames: int, rng: np.random.Generat
         bend = rng.normal(size=(2, len(start)))
         q = start + ease * 0.5 * bend[0] + np.sin(np.pi * s) ** 2 * 0.2 * bend[1]
     else:
-        X = robot.tool_pose(start[None])[0]
-        followed = _follow(robot, start, _one_joint_path(X, kind, ease, rng))
+        followed = _follow(robot, start, _one_joint_path(robot.tool_pose(start[None])[0], kind, ease, rng))
         if followed is None:
             return None
         q = followed
@@ -116,25 +195,27 @@ def _follow(robot: Robot, q: FloatArray, X: FloatArray) -> FloatArray | None:
 
 
 def _clear_of_itself(robot: Robot, q: FloatArray) -> bool:
-    centers = robot.spheres(q)
-    if (centers[..., 2] - robot.sphere_radius)[:, _above_base(robot)].min() < robot.X_world_base[2, 3] + _CLEAR:
+    centers, floor = robot.spheres(q), robot.X_world_base[2, 3] + _CLEAR
+    if (centers[..., 2] - robot.sphere_radius)[:, _moving(robot)].min() < floor:
+        return False
+    if robot.tool_pose(q)[:, 2, 3].min() - _OBJECT_RADIUS < floor:
         return False
     a, b = robot.self_pairs.T
     gap = np.linalg.norm(centers[:, a] - centers[:, b], axis=-1) - robot.sphere_radius[a] - robot.sphere_radius[b]
     return bool(gap.min() > _CLEAR)
 
 
-def _above_base(robot: Robot) -> FloatArray:
+def _moving(robot: Robot) -> NDArray[np.bool_]:
     """(K,) spheres that move: the base itself stands on the support."""
     _, J = robot.sphere_jacobian(robot.home[None] + 0.1)
-    return np.abs(J[0]).max(axis=(1, 2)) > 1e-9
+    return np.asarray(np.abs(J[0]).max(axis=(1, 2)) > 1e-9)
 
 
 def _strew(robot: Robot, witness: FloatArray, count: int, rng: np.random.Generator) -> tuple[trimesh.Trimesh, ...]:
     fine = np.concatenate([witness, 0.5 * (witness[1:] + witness[:-1])])
     centers, radius = robot.spheres(fine).reshape(-1, 3), np.tile(robot.sphere_radius, len(fine))
     tool = robot.tool_pose(fine)[:, :3, 3]
-    centers, radius = np.concatenate([centers, tool]), np.concatenate([radius, np.full(len(tool), 0.08)])
+    centers, radius = np.concatenate([centers, tool]), np.concatenate([radius, np.full(len(tool), _OBJECT_RADIUS)])
     base = robot.X_world_base[:3, 3]
     out: list[trimesh.Trimesh] = []
     while len(out) < count:
@@ -146,3 +227,70 @@ def _strew(robot: Robot, witness: FloatArray, count: int, rng: np.random.Generat
         if gap.min() > _ROOM:
             out.append(trimesh.creation.box(2 * half, transform=X))
     return tuple(out)
+
+
+def bench_plan(
+    *,
+    robot: str = "panda",
+    seed: int = 0,
+    problems: int = 200,
+    timed: int = 15,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Time per certified plan, and the share of random problems that are solved, as records.
+
+    Args:
+        robot: name of a robot configuration.
+        seed: of the problems.
+        problems: random ones for the share.
+        timed: problems for each time.
+        progress: called with the fraction done and a word.
+    """
+    arm = load_robot(robot)
+    options = TrackOptions()
+    records: list[dict[str, Any]] = []
+    for i, (frames, points) in enumerate(_SIZES):
+        progress(0.5 * i / len(_SIZES), f"{frames} times, {points} points")
+        records += _time(arm, frames, points, timed, seed, options)
+    certified = 0
+    for i, problem in enumerate(_problems(arm, problems, seed)):
+        progress(0.5 + 0.5 * i / problems, f"random problem {i + 1} of {problems}")
+        certified += solve(arm, problem, options, seed=seed).certified
+    records.append(_record("plan/random/certified_share", certified / problems, "share", "up", problems))
+    return records
+
+
+_SIZES = ((41, 100), (41, 1000), (41, 10_000), (41, 100_000), (81, 10_000), (161, 10_000))
+"""(times, points) of the flows that are timed."""
+
+
+def _problems(robot: Robot, count: int, seed: int, frames: int = 41, points: int = 1000) -> Iterator[RandomProblem]:
+    for i in range(count):
+        kind = KINDS[i % len(KINDS)]
+        yield random_problem(robot, kind, frames=frames, points=points, obstacles=OBSTACLES, seed=1000 * seed + i)
+
+
+def _time(
+    robot: Robot, frames: int, points: int, count: int, seed: int, options: TrackOptions
+) -> list[dict[str, Any]]:
+    outcomes: list[Outcome] = []
+    fields: list[float] = []
+    for problem in _problems(robot, count, seed, frames, points):
+        fields.append(problem.field_seconds)
+        solve(robot, problem, options)  # warm: caches filled, obstacle hulls made
+        outcomes.append(solve(robot, problem, options))
+    key = f"plan/T{frames}/N{points}"
+    totals = [sum(o.seconds.values()) for o in outcomes]
+    records = [_milliseconds(f"{key}/median_ms", totals)]
+    if (frames, points) == (41, 10_000):
+        records += [_milliseconds(f"{key}/{s}_ms", [o.seconds[s] for o in outcomes]) for s in outcomes[0].seconds]
+        records.append(_milliseconds(f"{key}/field_ms", fields))
+    return records
+
+
+def _milliseconds(key: str, seconds: Sequence[float]) -> dict[str, Any]:
+    return _record(key, 1e3 * float(np.median(seconds)), "ms", "down", len(seconds))
+
+
+def _record(key: str, value: float, unit: str, direction: str, n: int) -> dict[str, Any]:
+    return {"key": key, "value": round(value, 4), "unit": unit, "direction": direction, "n": n}

@@ -48,6 +48,18 @@ def skew(v: ArrayLike) -> Array:
     return S
 
 
+def cross(a: ArrayLike, b: ArrayLike) -> Array:
+    """Cross products (..., 3); numpy's own spends several times as long on small batches."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    ax, ay, az = a[..., 0], a[..., 1], a[..., 2]
+    bx, by, bz = b[..., 0], b[..., 1], b[..., 2]
+    out = np.empty(np.broadcast_shapes(a.shape, b.shape))
+    out[..., 0] = ay * bz - az * by
+    out[..., 1] = az * bx - ax * bz
+    out[..., 2] = ax * by - ay * bx
+    return out
+
+
 def exp_so3(w: ArrayLike) -> Array:
     """Rotation matrices (..., 3, 3) of rotation vectors (..., 3) in radians (Rodrigues)."""
     w = np.asarray(w, float)

@@ -9,12 +9,13 @@ Everything is in units of its tolerance, so one is about one millimetre off the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowplan.checks import FloatArray
+from flowplan.geometry import cross
 from flowplan.moments import alignment_residual, symmetric_root
 from flowplan.optimizers import TrackOptions, TrackProblem
 from flowplan.optimizers.banded import Layout
@@ -25,8 +26,13 @@ _GRASP_LEVER = 0.05
 """Metres: lever arm with which the first pose, which is given, is held in all its rotations."""
 _RANGE_TOLERANCE = 0.01
 """Radians (metres) nearer to the end of a joint's range than twice this that cost one unit."""
-_SINGULAR_TOLERANCE = 0.2
-"""Share of the least manipulability by which falling short of it costs one unit."""
+_SINGULAR_TOLERANCE = 2.0
+"""Share of the least manipulability by which falling short of it costs one unit: enough to choose among self-motions,
+too little to leave the flow for."""
+_CORRECTION_RIDGE = 100.0
+"""Added to (residual per radian)^2: near singularities corrections stay small."""
+_LONGEST_CORRECTION = 0.2
+"""Radians (metres) that a correction may move any joint."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,29 @@ class Quadratic:
         cost: (S,).
         gradient: (S, T, J), half the derivative.
         matrix: (S, 3 J + 1, T J), half the second derivative, banded.
+        residual: (S, T, 6) of the flow alignment.
+        rows: (S, T, 6, J) its derivative.
     """
 
     cost: FloatArray
     gradient: FloatArray
     matrix: FloatArray
+    residual: FloatArray
+    rows: FloatArray
+
+    def where(self, better: NDArray[np.bool_], old: Quadratic) -> Quadratic:
+        """This model for the seeds (S,) that are `better`, and the old one for the others."""
+        if better.all():
+            return self
+
+        def pick(new: FloatArray, old: FloatArray) -> FloatArray:
+            return np.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+        return Quadratic(*(pick(getattr(self, f.name), getattr(old, f.name)) for f in fields(self)))
+
+    def select(self, seeds: NDArray[np.int64]) -> Quadratic:
+        """The model of some seeds."""
+        return Quadratic(*(getattr(self, f.name)[seeds] for f in fields(self)))
 
 
 class Objective:
@@ -87,26 +111,40 @@ class Objective:
                 (cost, gradient, bands), self.rates.excess(q, self.options.limit_share, stretch), strict=True
             ):
                 total += part
-        self._flow(arm, cost, gradient, own)
+        residual, rows = self._alignment(arm.X, arm.J)
+        cost += np.einsum("sti,sti->s", residual, residual)
+        gradient += (residual[..., None, :] @ rows)[..., 0, :]
+        own += np.swapaxes(rows, -1, -2) @ rows
         self._ranges(q, cost, gradient, bands)
-        for rows in self.body.obstacle_rows(arm):
-            _accumulate(rows, stage.collision, cost, gradient, own, following)
+        for near in self.body.obstacle_rows(arm):
+            _accumulate(near, stage.collision, cost, gradient, own, following)
         _accumulate(self.body.self_rows(arm), stage.collision, cost, gradient, own, following)
         singular = self._singularities(arm)
         if singular is not None:
             _accumulate(singular, 1.0, cost, gradient, own, following)
-        return Quadratic(cost, gradient, self.layout.pack(own, following, bands))
+        return Quadratic(cost, gradient, self.layout.pack(own, following, bands), residual, rows)
 
     def _smoothness(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
         cost, gradient = self.rates.smoothness(q)
         return np.maximum(cost, 0.0), gradient
 
-    def _flow(self, arm: Arm, cost: FloatArray, gradient: FloatArray, own: FloatArray) -> None:
-        residual, G = alignment_residual(arm.X, self.X_star, self.source_mean, self.root_weight, self.root_K)
-        rows = G @ arm.J
-        cost += np.einsum("sti,sti->s", residual, residual)
-        gradient += (residual[..., None, :] @ rows)[..., 0, :]
-        own += np.swapaxes(rows, -1, -2) @ rows
+    def _alignment(self, X: FloatArray, J: FloatArray) -> tuple[FloatArray, FloatArray]:
+        residual, G = alignment_residual(X, self.X_star, self.source_mean, self.root_weight, self.root_K)
+        return residual, G @ J
+
+    def onto_path(self, q: FloatArray, wanted: FloatArray) -> FloatArray:
+        """Trajectories near q (S, T, J) whose alignment residuals are nearer to `wanted` (S, T, 6).
+
+        One least-change Newton step of every time by itself. It takes back what a long step along the self-motion of an
+        arm loses to curvature, which a linear model cannot see and which otherwise forces tiny steps.
+        """
+        X, J = self.problem.robot.tool_jacobian(q.reshape(-1, q.shape[-1]))
+        residual, A = self._alignment(X.reshape(*q.shape[:2], 4, 4), J.reshape(*q.shape[:2], 6, -1))
+        AT = np.swapaxes(A, -1, -2)
+        gram = A @ AT
+        gram[..., range(6), range(6)] += _CORRECTION_RIDGE
+        step = (AT @ np.linalg.solve(gram, (wanted - residual)[..., None]))[..., 0]
+        return q + np.clip(step, -_LONGEST_CORRECTION, _LONGEST_CORRECTION)
 
     def _ranges(self, q: FloatArray, cost: FloatArray, gradient: FloatArray, bands: FloatArray) -> None:
         over = np.maximum(q - self.upper, 0.0) - np.maximum(self.lower - q, 0.0)
@@ -181,9 +219,9 @@ def log_manipulability_gradient(J: FloatArray) -> FloatArray:
     v, w = JT[..., :3], JT[..., 3:]
     pv, pw = np.swapaxes(inverse, 1, 2)[..., :3], np.swapaxes(inverse, 1, 2)[..., 3:]
     # a . (b x c) = b . (c x a): sum over i of pv_i . (w_j x v_i) is w_j . (v_i x pv_i).
-    turned = np.cross(v, pv) + np.cross(w, pw)  # (M, i, 3)
+    turned = cross(v, pv) + cross(w, pw)  # (M, i, 3)
     outer = np.flip(np.cumsum(np.flip(turned, axis=1), axis=1), axis=1)  # sum over i >= j
-    moved = np.cross(pv, w)  # pv_i . (w_i x v_j) = v_j . (pv_i x w_i)
+    moved = cross(pv, w)  # pv_i . (w_i x v_j) = v_j . (pv_i x w_i)
     inner = np.cumsum(moved, axis=1) - moved  # sum over i < j
     out: FloatArray = np.einsum("mjc,mjc->mj", w, outer) + np.einsum("mjc,mjc->mj", v, inner)
     return out

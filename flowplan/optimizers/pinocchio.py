@@ -26,20 +26,30 @@ _LONGEST_STEP = 0.5
 """Radians (metres) that any joint may move in one step."""
 _FALL_BEHIND = 4.0
 """Seeds at more than this many times the cost of the best are dropped after a few steps."""
+_GOOD = 0.1
+"""Cost per time below which the best seed goes on alone."""
+_SETTLED, _NEGLIGIBLE = 0.03, 0.05
+"""A step that gains less than this share of the cost, or this much, ends the descent."""
 _COLLISION_FACTOR = 10.0
+_MORE_STAGES = 2
 
 
 @dataclass(eq=False)
 class _Search:
-    """The state of S seeds."""
+    """The state of S seeds: where they are, the model there, their damping, and the clocks they are held to."""
 
     q: FloatArray
     model: Quadratic
     damping: FloatArray
+    stretch: FloatArray
     steps: int = 0
 
+    def keep(self, seeds: NDArray[np.int64]) -> None:
+        self.q, self.damping, self.stretch = self.q[seeds], self.damping[seeds], self.stretch[seeds]
+        self.model = self.model.select(seeds)
 
-def optimize(problem: TrackProblem, options: TrackOptions = TrackOptions(), *, seed: int = 0) -> TrackSolution:
+
+def optimize(problem: TrackProblem, options: TrackOptions | None = None, *, seed: int = 0) -> TrackSolution:
     """The joint trajectory that follows the flow best among those that are collision-free and within limits.
 
     Args:
@@ -50,81 +60,89 @@ def optimize(problem: TrackProblem, options: TrackOptions = TrackOptions(), *, s
     Returns:
         The best solution found; `converged` says whether it is within the tolerances.
     """
+    options = options or TrackOptions()
     objective = Objective(problem, options)
     rng = np.random.default_rng(seed)
     best: TrackSolution | None = None
     steps = 0
     for round_ in range(options.rounds):
-        q = find_seeds(objective, options.starts << round_, options.seeds + round_, rng)
-        search = _search(objective, q)
+        search = _start(objective, find_seeds(objective, options.starts << round_, options.seeds + round_, rng))
+        solution = _solve(objective, search)
         steps += search.steps
-        for solution in _solutions(objective, search):
-            if best is None or _worth(solution, options) < _worth(best, options):
-                best = solution
-        assert best is not None
+        if best is None or _worth(solution, options) < _worth(best, options):
+            best = solution
         if best.converged:
             break
-    assert best is not None
+    assert best is not None  # there is at least one round
     return replace(best, iterations=steps)
 
 
-def _search(objective: Objective, q: FloatArray) -> _Search:
-    stage, stretch = Stage(), np.ones(len(q))
-    search = _Search(q, objective.evaluate(q, stage, stretch), np.full(len(q), 1e-3))
-    _descend(objective, search, stage, objective.options.iterations)
-    return search
+def _start(objective: Objective, q: FloatArray) -> _Search:
+    stretch = np.ones(len(q))
+    return _Search(q, objective.evaluate(q, Stage(), stretch), np.full(len(q), 1e-3), stretch)
+
+
+def _solve(objective: Objective, search: _Search) -> TrackSolution:
+    """The best of the seeds, taken through the stages that it needs."""
+    budget, stage = objective.options.iterations, Stage()
+    _descend(objective, search, stage, budget)
+    solution = _measure(objective, search)
+    over_limits = objective.rates.slowdown(search.q[0]) > 1 / objective.options.limit_share
+    for _ in range(_MORE_STAGES):
+        touches = min(solution.clearance.min() - objective.options.clearance, solution.held_clearance.min()) < 0
+        if not touches and not (over_limits and not stage.limits):
+            break
+        stage = Stage(stage.collision * (_COLLISION_FACTOR if touches else 1.0), stage.limits or over_limits)
+        search.stretch = objective.rates.demanded(search.q, objective.options.limit_share)
+        search.model = objective.evaluate(search.q, stage, search.stretch)
+        search.damping[:] = 1e-3
+        _descend(objective, search, stage, budget)
+        solution = _measure(objective, search)
+    return solution
 
 
 def _descend(objective: Objective, search: _Search, stage: Stage, iterations: int) -> None:
-    """Take up to `iterations` steps with every seed; keep those worth keeping."""
+    """Take up to `iterations` steps with every seed; end with the best one alone."""
     robot, layout = objective.problem.robot, objective.layout
-    for step in range(iterations):
-        H, diagonal = search.model.matrix, search.model.matrix[:, 0]
-        damped = H.copy()
-        damped[:, 0] += search.damping[:, None] * diagonal + 1e-9
-        dq = layout.solve(damped, -search.model.gradient)
-        dq = np.nan_to_num(np.clip(dq, -_LONGEST_STEP, _LONGEST_STEP))
+    for _ in range(iterations):
+        model = search.model
+        damped = model.matrix.copy()
+        damped[:, 0] *= 1 + search.damping[:, None]
+        damped[:, 0] += 1e-9
+        dq = np.nan_to_num(np.clip(layout.solve(damped, -model.gradient), -_LONGEST_STEP, _LONGEST_STEP))
+        damped_dq = search.damping[:, None, None] * model.matrix[:, 0].reshape(dq.shape) * dq
+        predicted = np.maximum(np.einsum("stj,stj->s", dq, damped_dq - model.gradient), 1e-12)
+        expected = model.residual + (model.rows @ dq[..., None])[..., 0]
+        q = objective.onto_path(search.q + dq, expected)
         if objective.problem.q_start is not None:
-            dq[:, 0] = 0.0
-        q = np.clip(search.q + dq, robot.lower, robot.upper)
-        model = objective.evaluate(q, stage, np.ones(len(q)))
-        better = model.cost < search.model.cost
-        gain = search.model.cost - model.cost
-        search.damping = np.where(better, search.damping / 8, search.damping * 5)
-        search.damping = np.clip(search.damping, 1e-9, 1e6)
+            q[:, 0] = objective.problem.q_start
+        q = np.clip(q, robot.lower, robot.upper)
+        tried = objective.evaluate(q, stage, search.stretch)
+        better = tried.cost < model.cost
+        gain = model.cost - tried.cost
+        search.damping = np.clip(search.damping * _damping_factor(gain / predicted), 1e-9, 1e6)
         search.q = np.where(better[:, None, None], q, search.q)
-        search.model = _take(better, model, search.model)
+        search.model = tried.where(better, model)
         search.steps += 1
-        done = better & (gain < 1e-3 * search.model.cost + 1e-3)
-        keep = search.model.cost < _FALL_BEHIND * search.model.cost.min() + 10 if step >= 4 else np.ones(len(q), bool)
-        if (done | ~keep).all() or done[np.argmin(search.model.cost)]:
+        cost = search.model.cost
+        best = int(np.argmin(cost))
+        settled = better & (gain < _SETTLED * cost + _NEGLIGIBLE)
+        if settled[best] or search.damping[best] >= 1e6:
             break
-        if not keep.all():
-            _drop(search, keep)
+        good = cost[best] < _GOOD * q.shape[1]
+        ahead = np.arange(len(cost)) == best if good else cost < _FALL_BEHIND * cost[best]
+        if not ahead.all():
+            search.keep(np.flatnonzero(ahead))
+    search.keep(np.array([np.argmin(search.model.cost)]))
 
 
-def _take(better: NDArray[np.bool_], new: Quadratic, old: Quadratic) -> Quadratic:
-    if better.all():
-        return new
-    return Quadratic(
-        np.where(better, new.cost, old.cost),
-        np.where(better[:, None, None], new.gradient, old.gradient),
-        np.where(better[:, None, None], new.matrix, old.matrix),
-    )
+def _damping_factor(ratio: FloatArray) -> FloatArray:
+    """Factor (S,) on the damping where a step gained this share of what the model promised."""
+    return np.select([ratio > 0.75, ratio > 0.25, ratio > 0.0], [0.1, 0.5, 2.0], 8.0)
 
 
-def _drop(search: _Search, keep: NDArray[np.bool_]) -> None:
-    m = search.model
-    search.q, search.damping = search.q[keep], search.damping[keep]
-    search.model = Quadratic(m.cost[keep], m.gradient[keep], m.matrix[keep])
-
-
-def _solutions(objective: Objective, search: _Search) -> list[TrackSolution]:
-    order = np.argsort(search.model.cost)
-    return [_measure(objective, search.q[s], float(search.model.cost[s])) for s in order[:1]]
-
-
-def _measure(objective: Objective, q: FloatArray, cost: float) -> TrackSolution:
+def _measure(objective: Objective, search: _Search) -> TrackSolution:
+    q, cost = search.q[0], float(search.model.cost[0])
     options, body = objective.options, objective.body
     T = len(q)
     X = objective.problem.robot.tool_pose(q)

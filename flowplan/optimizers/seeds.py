@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from flowplan.checks import FloatArray
-from flowplan.geometry import angle_between
+from flowplan.geometry import angle_between, skew
 from flowplan.optimizers.objective import Objective
 from flowplan.robot import Robot
 
@@ -25,6 +25,8 @@ _LEVER = 0.3
 """Metres per radian, where a rotation is weighed against a translation."""
 _KEY_SHIFT, _KEY_TURN = 0.06, 0.3
 """Metres and radians between key poses."""
+_RANKED_TIMES = 6
+"""Key times at which candidates are judged, at most."""
 _ALIKE = 0.25
 """Radians: trajectories that nowhere differ by more are one seed."""
 
@@ -64,7 +66,11 @@ def find_seeds(objective: Objective, starts: int, keep: int, rng: np.random.Gene
     for a in _rank(objective, path, keys):
         if len(chosen) < keep and all(np.abs(path[a] - path[b]).max() > _ALIKE for b in chosen):
             chosen.append(int(a))
-    return _densify(path[chosen], keys, len(problem.times))
+    q = _densify(path[chosen], keys, len(problem.times))
+    q = np.clip(objective.onto_path(q, np.zeros((*q.shape[:2], 6))), problem.robot.lower, problem.robot.upper)
+    if problem.q_start is not None:
+        q[:, 0] = problem.q_start
+    return q
 
 
 def key_times(X: FloatArray) -> NDArray[np.int64]:
@@ -87,9 +93,10 @@ def _first_configurations(objective: Objective, starts: int, rng: np.random.Gene
     order = np.argsort(away + _LEVER * turned + 0.05 * rng.random(len(q)))
     q = np.concatenate([robot.home[None], q[order[: max(starts - 1, 1)]]])
     index = np.zeros(len(q), np.int64)
-    for _ in range(_REACHING_STEPS):
-        q, _ = _step(objective, q, index, 0.5)
-    _, error = _step(objective, q, index, 0.5)
+    for step in range(_REACHING_STEPS):
+        q, error = _step(objective, q, index, 0.5)
+        if step >= _REACHING_STEPS // 2 and np.mean(error < 0.01) > 0.5:
+            break
     order = np.argsort(error)
     arrived = error[order] < 0.02
     q = q[order][arrived] if arrived.any() else q[order[:4]]
@@ -113,12 +120,14 @@ def _step(
     arm = (X[:, :3, :3] @ objective.source_mean[index][..., None])[..., 0]
     wanted = (goal[:, :3, :3] @ objective.source_mean[index][..., None])[..., 0]
     shown = objective.shown[index]
+    # The skew part of a rotation is sin(angle) times its axis: on the way there no logarithm is needed.
+    M = goal[:, :3, :3] @ np.swapaxes(X[:, :3, :3], 1, 2)
+    turn = 0.5 * np.stack([M[:, 2, 1] - M[:, 1, 2], M[:, 0, 2] - M[:, 2, 0], M[:, 1, 0] - M[:, 0, 1]], axis=1)
     e = np.empty((len(q), 6))
     e[:, :3] = goal[:, :3, 3] + wanted - X[:, :3, 3] - arm
-    # Half the sum of r_i x r*_i is sin(angle) times the axis; no logarithm needed on the way there.
-    e[:, 3:] = 0.5 * _LEVER * (shown @ np.cross(X[:, :3, :3], goal[:, :3, :3], axis=1).sum(axis=2)[..., None])[..., 0]
+    e[:, 3:] = _LEVER * (shown @ turn[..., None])[..., 0]
     A = np.empty_like(J)
-    A[:, :3] = J[:, :3] + np.cross(J[:, 3:], arm[:, :, None], axis=1)
+    A[:, :3] = J[:, :3] - skew(arm) @ J[:, 3:]
     A[:, 3:] = _LEVER * (shown @ J[:, 3:])
     AT = np.swapaxes(A, 1, 2)
     error = np.einsum("ai,ai->a", e, e)
@@ -141,6 +150,8 @@ def _carry(objective: Objective, first: FloatArray, keys: NDArray[np.int64]) -> 
 
 
 def _rank(objective: Objective, path: FloatArray, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    some = slice(None, None, -(-len(keys) // _RANKED_TIMES))
+    path, keys = path[:, some], keys[some]
     A, M, J = path.shape
     flat = path.reshape(-1, J)
     _, error = _step(objective, flat, np.tile(keys, A), 0.0)
