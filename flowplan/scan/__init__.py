@@ -1,16 +1,33 @@
 """From what a camera saw, or a mesh file, to a `Scene`."""
 
+from flowplan.scan.collision import ConvexOptions, convex_parts
 from flowplan.scan.frames import DepthFrame, intrinsics_from_fov, read_frames, write_frames
 from flowplan.scan.fuse import ScanOptions, scan_frames
+from flowplan.scan.load import MeshOptions, load_mesh
 from flowplan.scan.noise import NoiseOptions, noisy_depth
+from flowplan.scan.points import PointOptions, load_points, surface_of_points
+from flowplan.scan.render import render_frame
+from flowplan.scan.repair import MeshReport, inspect_mesh
+from flowplan.scan.urdf import load_urdf
 
 __all__ = [
+    "ConvexOptions",
     "DepthFrame",
+    "MeshOptions",
+    "MeshReport",
     "NoiseOptions",
+    "PointOptions",
     "ScanOptions",
+    "convex_parts",
+    "inspect_mesh",
     "intrinsics_from_fov",
+    "load_mesh",
+    "load_points",
+    "load_urdf",
     "noisy_depth",
     "read_frames",
+    "render_frame",
     "scan_frames",
+    "surface_of_points",
     "write_frames",
 ]

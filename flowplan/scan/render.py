@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from flowplan._open3d import open3d
 from flowplan.scan.frames import DepthFrame
+from flowplan.scan.surface import raycasting_scene
 
 
 def render_frame(
@@ -32,16 +33,10 @@ def render_frame(
     if not meshes:
         raise ValueError("meshes: expected at least one mesh to look at, got none")
     blank = DepthFrame(np.zeros((height, width), np.float32), np.asarray(intrinsics), np.asarray(X_world_camera))
-    o3d = open3d()
-    scene = o3d.t.geometry.RaycastingScene()
-    for mesh in meshes:  # geometry ids count up from 0
-        scene.add_triangles(
-            o3d.core.Tensor(np.asarray(mesh.vertices, np.float32)), o3d.core.Tensor(np.asarray(mesh.faces, np.uint32))
-        )
     X = blank.X_world_camera
     directions = blank.rays @ X[:3, :3].T  # one metre along the optical axis each, so that a ray's length is its depth
     rays = np.concatenate([np.broadcast_to(X[:3, 3], directions.shape), directions], axis=-1)
-    hits = scene.cast_rays(o3d.core.Tensor(rays.astype(np.float32)))
+    hits = raycasting_scene(*meshes).cast_rays(open3d().core.Tensor(rays.astype(np.float32)))
     depth = hits["t_hit"].numpy()
     seen = np.isfinite(depth)
     mask = np.where(seen, hits["geometry_ids"].numpy().astype(np.int32) + 1, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
@@ -72,7 +74,7 @@ def decimated(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     return mesh
 
 
-def to_open3d(mesh: trimesh.Trimesh):  # type: ignore[no-untyped-def]  # Open3D is not imported here
+def to_open3d(mesh: trimesh.Trimesh) -> Any:
     """The open3d.geometry.TriangleMesh of a mesh."""
     o3d = open3d()
     return o3d.geometry.TriangleMesh(
@@ -81,9 +83,20 @@ def to_open3d(mesh: trimesh.Trimesh):  # type: ignore[no-untyped-def]  # Open3D 
     )
 
 
-def from_open3d(mesh) -> trimesh.Trimesh:  # type: ignore[no-untyped-def]  # Open3D is not imported here
+def from_open3d(mesh: Any) -> trimesh.Trimesh:
     """The mesh of an open3d.geometry.TriangleMesh, without its degenerate and doubled triangles."""
     mesh.remove_degenerate_triangles()
     mesh.remove_duplicated_triangles()
     mesh.remove_unreferenced_vertices()
-    return trimesh.Trimesh(np.asarray(mesh.vertices), np.asarray(mesh.triangles), process=False)
+    return trimesh.Trimesh(np.array(mesh.vertices), np.array(mesh.triangles), process=False)
+
+
+def raycasting_scene(*meshes: trimesh.Trimesh) -> Any:
+    """The open3d.t.geometry.RaycastingScene of meshes in one frame, for rays and distances."""
+    o3d = open3d()
+    scene = o3d.t.geometry.RaycastingScene()
+    for mesh in meshes:  # geometry ids count up from 0
+        scene.add_triangles(
+            o3d.core.Tensor(np.asarray(mesh.vertices, np.float32)), o3d.core.Tensor(np.asarray(mesh.faces, np.uint32))
+        )
+    return scene
