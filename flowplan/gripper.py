@@ -25,7 +25,7 @@ class Gripper:
         table_pad_z: (W,) z of the pads' centre in the tool frame, metres: where the fingers swing, it moves.
         finger_links: links that carry the pads, the one on the tool's +y side first.
         hand_links: the other links of the gripper.
-        finger_depth: metres the fingertips reach past the tool origin along z.
+        finger_depth: the most, metres, that the fingertips reach past the tool origin along z at any opening.
         pad_size: (2,) metres of a pad along the tool's x and z.
         box_link, X_link_box, box_size: (n) links, (n, 4, 4) poses and (n, 3) sizes of boxes that stand for the gripper.
         tree: the URDF's joints below the tool link.
@@ -61,7 +61,7 @@ class Gripper:
         return float(np.interp(width, self.table_width, self.table_pad_z))
 
     def boxes(self, width: float) -> tuple[FloatArray, FloatArray]:
-        """Boxes that stand for palm and fingers at an opening: poses (n, 4, 4) in the tool frame, sizes (n, 3) metres."""
+        """Boxes that stand for palm and fingers at an opening: poses (n, 4, 4) in the tool frame, sizes (n, 3) m."""
         X_link = tree_poses(self.tree, self.tool_link, self.joint_positions(width))
         X_tool_link = inverse(self.X_link_tool)
         return np.stack([X_tool_link @ X_link[n] for n in self.box_link]) @ self.X_link_box, self.box_size.copy()

@@ -1,9 +1,10 @@
 """Inverse kinematics of many poses at once: damped least squares from many starts, all starts in one numpy batch.
 
-Each start takes Levenberg-Marquardt steps  dq = J^T (J J^T + lambda I)^-1 e  with the damping  lambda = |e|^2 / 2 + bias
-of Sugihara, "Solvability-unconcerned inverse kinematics by the Levenberg-Marquardt method", IEEE T-RO 2011: far from the
-goal it damps like a gradient, near it like Newton, and nothing is accepted or rejected. Joints at a limit that the
-gradient pushes further out are frozen for that step. Poses still unsolved restart from random configurations.
+Each start takes Levenberg-Marquardt steps  dq = J^T (J J^T + lambda I)^-1 e,  lambda = |e|^2 / 2 + bias  (Sugihara,
+"Solvability-unconcerned inverse kinematics by the Levenberg-Marquardt method", IEEE T-RO 2011): gradient steps far from
+the goal, Newton steps near it, and none is ever rejected. Joints at a limit that the gradient pushes further out are
+frozen for that step. The first start is the configuration the caller wants to be near;
+poses it does not solve restart from random ones, a few at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ ROTATION_TOLERANCE = 1e-5
 """Radians between the solved and the wanted tool frame."""
 STARTS_PER_ROUND = 4
 ITERATIONS = 30
-BIAS = 1e-5
+BIAS = 1e-7
+"""Damping at the goal itself: above zero for singular poses, and small, or steps near them are too short to arrive."""
 
 ToolJacobian = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 
@@ -59,7 +61,7 @@ def solve(
     middle, half = (lower + upper) / 2, np.where(revolute, np.minimum((upper - lower) / 2, np.pi), (upper - lower) / 2)
     done = 0
     while done < attempts and not ok.all():
-        count = min(STARTS_PER_ROUND, attempts - done)
+        count = min(STARTS_PER_ROUND if done else 1, attempts - done)
         todo = np.flatnonzero(~ok)
         starts = rng.uniform(middle - half, middle + half, (len(todo), count, len(lower)))
         if done == 0:
@@ -70,7 +72,8 @@ def solve(
         near = np.repeat(q_near[todo], count, axis=0)
         q = np.where(revolute, nearest_turn(q, near, lower, upper), q)
         # Solved starts by distance to q_near; then unsolved ones, by error.
-        cost = np.where(error <= 1.0, np.tanh(np.linalg.norm(q - near, axis=-1)), 1.0 + error).reshape(len(todo), count)
+        distance = np.linalg.norm(q - near, axis=-1)
+        cost = np.where(error <= 1.0, distance / (1 + distance), error).reshape(len(todo), count)
         pick = cost.argmin(axis=1)
         best[todo] = q.reshape(len(todo), count, -1)[np.arange(len(todo)), pick]
         ok[todo] = error.reshape(len(todo), count)[np.arange(len(todo)), pick] <= 1.0

@@ -32,7 +32,7 @@ def joint_transform(joint: Joint, position: float) -> FloatArray:
 
 
 def tree_poses(joints: Sequence[Joint], root: str, positions: Mapping[str, float]) -> dict[str, FloatArray]:
-    """X_root_link (4, 4) of `root` and every link below it; `joints` has parents before children, absent positions are 0."""
+    """X_root_link (4, 4) of `root` and all below it; `joints` has parents before children, absent positions are 0."""
     poses = {root: np.eye(4)}
     for joint in joints:
         if joint.parent in poses:

@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
-from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import trimesh
@@ -24,12 +23,13 @@ from flowplan.checks import FloatArray
 from flowplan.geometry import pose, transform
 from flowplan.gripper import Gripper
 from flowplan.kinematics import ArmState, Chain, tree_poses
+from flowplan.robot_file import read_arm, read_gripper, read_spheres, read_tool, rigid_pairs, self_pairs
 from flowplan.toml_table import Table
-from flowplan.urdf import Joint, Urdf, read_urdf, rpy_matrix
+from flowplan.urdf import Joint, read_urdf
 
 
 class _Held(NamedTuple):
-    """What one gripper opening fixes: links (4 (J + 1), 4 L) and sphere centres (4 (J + 1), K) in their moving frames."""
+    """What one gripper opening fixes, in the moving frames: links (4 (J + 1), 4 L), sphere centres (4 (J + 1), K)."""
 
     links: FloatArray
     spheres: FloatArray
@@ -59,8 +59,8 @@ class Robot:
         sphere_radius: (K,) metres.
         self_pairs: (P, 2) sphere indices whose distance self-collision checks look at.
         collision_meshes: convex hull per link, link frame; links without collision geometry are absent.
-        ignored_link_pairs: pairs of links self-collision checks leave out: neighbours, those the file lists, and those with
-            no arm joint between them.
+        ignored_link_pairs: pairs of links self-collision checks leave out: those the file lists, and those with no arm
+            joint between them.
         joints: the URDF's tree, parents before children.
     """
 
@@ -113,7 +113,7 @@ class Robot:
         return self.chain.bodies(self._configurations(q))[-1] @ self._X_tip_tool
 
     def tool_jacobian(self, q: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """X_world_tool (B, 4, 4) and its Jacobian (B, 6, J): linear velocity of the tool origin, then angular, world axes."""
+        """X_world_tool (B, 4, 4) and its Jacobian (B, 6, J), world axes: velocity of the tool origin, then angular."""
         X = self.chain.bodies(self._configurations(q))
         X_world_tool = X[-1] @ self._X_tip_tool
         return X_world_tool, self.chain.tool_jacobian(self.chain.screws(X), X_world_tool[:, :3, 3])
@@ -246,12 +246,12 @@ def load_robot(name_or_path: str | Path, X_world_base: FloatArray | None = None)
     urdf = read_urdf(path.parent / file.text("urdf"))
     if file.one_of("base_link", urdf.links) != urdf.root:
         raise file.error("base_link", f"got {file.text('base_link')!r}, expected the root of the URDF, {urdf.root!r}")
-    arm = _read_arm(file, urdf)
-    tool_link, X_link_tool = _read_tool(file, urdf, arm["joint_names"])
-    gripper = _read_gripper(file, urdf, arm["joint_names"], tool_link, X_link_tool)
-    link, spheres = _read_spheres(file, urdf)
+    arm = read_arm(file, urdf)
+    tool_link, X_link_tool = read_tool(file, urdf, arm["joint_names"])
+    gripper = read_gripper(file, urdf, arm["joint_names"], tool_link, X_link_tool)
+    link, spheres = read_spheres(file, urdf)
     listed = file.table("self_collision", ["ignore"]).pairs("ignore", urdf.links)
-    ignored = listed | _rigid_pairs(urdf, arm["joint_names"])
+    ignored = listed | rigid_pairs(urdf, arm["joint_names"])
     return Robot(
         name=file.text("name"),
         urdf_path=urdf.path,
@@ -265,132 +265,8 @@ def load_robot(name_or_path: str | Path, X_world_base: FloatArray | None = None)
         sphere_link=link,
         sphere_center=spheres[:, :3],
         sphere_radius=spheres[:, 3],
-        self_pairs=_self_pairs(urdf, link, ignored),
+        self_pairs=self_pairs(urdf, link, ignored),
         collision_meshes=urdf.hulls,
         ignored_link_pairs=ignored,
         joints=urdf.joints,
     )
-
-
-class _Arm(TypedDict):
-    joint_names: tuple[str, ...]
-    lower: FloatArray
-    upper: FloatArray
-    velocity: FloatArray
-    acceleration: FloatArray
-    jerk: FloatArray
-    home: FloatArray
-
-
-def _read_arm(file: Table, urdf: Urdf) -> _Arm:
-    limits = ["lower", "upper", "velocity", "acceleration", "jerk", "home"]
-    table = file.table("arm", ["joints", *limits])
-    movable = {j.name: j for j in urdf.joints if j.kind != "fixed"}
-    names = table.names("joints", list(movable))
-    if not names:
-        raise table.error("joints", f"expected at least one joint of the URDF: {', '.join(movable)}")
-    reached = {urdf.root}
-    for name in names:
-        for joint in urdf.joints:  # fixed joints carry the base's, or the last arm joint's, frame further
-            if joint.parent in reached and joint.name not in names:
-                reached.add(joint.child)
-        if movable[name].parent not in reached:
-            raise table.error("joints", f"{name!r} does not follow from the joint before it; list them base to tip")
-        reached = {movable[name].child}
-    value = {key: table.numbers(key, (len(names),)) for key in limits}
-    for key in ("velocity", "acceleration", "jerk"):
-        if (value[key] <= 0).any():
-            raise table.error(key, f"expected positive limits, got {value[key].tolist()}")
-    for i, name in enumerate(names):
-        lower, upper, home = (float(value[key][i]) for key in ("lower", "upper", "home"))
-        if lower >= upper:
-            raise table.error("lower", f"{name!r}: lower {lower:g} is not below upper {upper:g}; swap them")
-        if not lower <= home <= upper:
-            raise table.error("home", f"{name!r}: {home:g} is outside [{lower:g}, {upper:g}]")
-        joint = movable[name]
-        if lower < joint.lower - 1e-6 or upper > joint.upper + 1e-6:
-            raise table.error(
-                "lower" if lower < joint.lower else "upper",
-                f"{name!r}: [{lower:g}, {upper:g}] is wider than the URDF's [{joint.lower:g}, {joint.upper:g}]; "
-                "correct whichever is not the maker's",
-            )
-    return {"joint_names": names, **value}  # type: ignore[typeddict-item]
-
-
-def _read_tool(file: Table, urdf: Urdf, arm: tuple[str, ...]) -> tuple[str, FloatArray]:
-    table = file.table("tool", ["link", "xyz", "rpy"])
-    carried = [next(j.child for j in urdf.joints if j.name == arm[-1])]
-    for joint in urdf.joints:
-        if joint.parent in carried and joint.kind == "fixed":
-            carried.append(joint.child)
-    link = table.one_of("link", carried)
-    return link, pose(rpy_matrix(table.numbers("rpy", (3,))), table.numbers("xyz", (3,)))
-
-
-def _read_gripper(file: Table, urdf: Urdf, arm: tuple[str, ...], tool_link: str, X_link_tool: FloatArray) -> Gripper:
-    table = file.table(
-        "gripper", ["max_width", "force", "finger_links", "hand_links", "finger_depth", "pad_size", "opening", "boxes"]
-    )
-    below = tree_poses(urdf.joints, tool_link, {})
-    links = [link for link in urdf.links if link in below]
-    movable = [j.name for j in urdf.joints if j.kind != "fixed" and j.name not in arm]
-    opening = table.table("opening", ["width", "joints"], ["pad_z"])
-    width = opening.numbers("width", ("W",))
-    max_width = table.number("max_width")
-    if width[0] != 0 or width[-1] != max_width or (np.diff(width) <= 0).any():
-        raise opening.error("width", f"expected ascending openings from 0 to max_width {max_width:g}, got {width}")
-    joints = opening.table("joints", movable)
-    boxes = table.tables("boxes", ["link", "center", "size"], ["rpy"])
-    return Gripper(
-        max_width=max_width,
-        force=table.number("force"),
-        joints=tuple(movable),
-        table_width=width,
-        table_joints=np.stack([joints.numbers(name, (len(width),)) for name in movable], axis=-1),
-        table_pad_z=opening.numbers("pad_z", (len(width),), default=np.zeros(len(width))),
-        finger_links=table.names("finger_links", links),
-        hand_links=table.names("hand_links", links),
-        finger_depth=table.number("finger_depth"),
-        pad_size=table.numbers("pad_size", (2,)),
-        box_link=tuple(box.one_of("link", links) for box in boxes),
-        X_link_box=np.stack(
-            [pose(rpy_matrix(b.numbers("rpy", (3,), default=np.zeros(3))), b.numbers("center", (3,))) for b in boxes]
-        ),
-        box_size=np.stack([box.numbers("size", (3,)) for box in boxes]),
-        tree=tuple(j for j in urdf.joints if j.parent in below),
-        tool_link=tool_link,
-        X_link_tool=X_link_tool,
-    )
-
-
-def _read_spheres(file: Table, urdf: Urdf) -> tuple[NDArray[np.int64], FloatArray]:
-    """Link index (K,) and x, y, z, radius (K, 4) of all spheres, in the URDF's link order."""
-    table = file.table("spheres", [], urdf.links)
-    link, spheres = [], []
-    for index, name in enumerate(urdf.links):
-        if name in table:
-            rows = table.numbers(name, ("K", 4))
-            if (rows[:, 3] <= 0).any():
-                raise table.error(name, f"expected positive radii in the fourth column, got {rows[:, 3].tolist()}")
-            link.append(np.full(len(rows), index))
-            spheres.append(rows)
-    if not spheres:
-        raise file.error("spheres", "expected [x, y, z, radius] rows for at least one link, got none")
-    return np.concatenate(link), np.concatenate(spheres)
-
-
-def _rigid_pairs(urdf: Urdf, arm: tuple[str, ...]) -> frozenset[frozenset[str]]:
-    """Pairs of links with no arm joint between them: whether they touch is not the arm's to decide."""
-    carrier = {urdf.root: urdf.root}
-    for joint in urdf.joints:
-        carrier[joint.child] = joint.name if joint.name in arm else carrier[joint.parent]
-    return frozenset(frozenset(p) for p in combinations(urdf.links, 2) if carrier[p[0]] == carrier[p[1]])
-
-
-def _self_pairs(urdf: Urdf, link: NDArray[np.int64], ignored: frozenset[frozenset[str]]) -> NDArray[np.int64]:
-    a, b = np.triu_indices(len(link), 1)
-    keep = [
-        link[i] != link[j] and frozenset((urdf.links[link[i]], urdf.links[link[j]])) not in ignored
-        for i, j in zip(a, b, strict=True)
-    ]
-    return np.stack([a[keep], b[keep]], axis=-1)

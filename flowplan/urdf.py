@@ -215,7 +215,7 @@ def _numbers(
     default: tuple[float, ...] | None,
     count: int | None = None,
 ) -> FloatArray:
-    """The numbers of one attribute; `default` (which also tells how many) where it is absent, None if it must be there."""
+    """The numbers of one attribute; `default`, as many, where it is absent; with no default it must be there."""
     text = None if element is None else element.get(key)
     expected = count if default is None else len(default)
     if text is None:

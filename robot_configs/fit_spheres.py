@@ -1,8 +1,8 @@
 """Prints the `[spheres]` table of a robot file: balls that cover each link's collision hull and hardly stick out of it.
 
-A ball around a point at depth d inside a convex hull, of radius d + s, reaches at most s beyond the hull. So candidates
-are such balls around a grid of inner points, and few that together contain the hull's surface are chosen greedily (set
-cover). Where the wanted s takes more balls than allowed, the smallest s for which they suffice is found by bisection.
+A ball of radius d + s around a point at depth d inside a convex hull reaches at most s beyond it. So candidates are
+such balls around a grid of inner points, and few that together contain the hull's surface are chosen greedily (set
+cover). Where the wanted s takes more balls than allowed, s grows by half a millimetre until they suffice.
 
     python robot_configs/fit_spheres.py panda --most 8
     python robot_configs/fit_spheres.py ur5e --most 11
@@ -13,6 +13,7 @@ import sys
 
 import numpy as np
 import trimesh
+from scipy.spatial.distance import cdist
 
 from flowplan.robot import load_robot
 
@@ -23,40 +24,36 @@ def depth(hull: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
     return (offset - points @ hull.face_normals.T).min(axis=1)
 
 
-def cover(points: np.ndarray, centers: np.ndarray, radii: np.ndarray, most: int) -> np.ndarray | None:
-    """Balls (<= most, 4), greedily chosen, that contain all points; None where that many do not suffice."""
-    inside = np.linalg.norm(points[:, None] - centers, axis=-1) <= radii
-    left = np.ones(len(points), bool)
-    chosen = []
-    while left.any() and len(chosen) < most:
+def cover(inside: np.ndarray) -> list[int]:
+    """Few of the C candidates whose columns of `inside` (P, C) together hold every point: greedy, then pruned."""
+    left = np.ones(len(inside), bool)
+    chosen: list[int] = []
+    while left.any():
         best = int(inside[left].sum(axis=0).argmax())
         chosen.append(best)
         left &= ~inside[:, best]
-    return None if left.any() else np.column_stack([centers[chosen], radii[chosen]])
+    for candidate in list(chosen):
+        others = [c for c in chosen if c != candidate]
+        if inside[:, others].any(axis=1).all():
+            chosen = others
+    return chosen
 
 
 def fit(hull: trimesh.Trimesh, reach: float, most: int, slack: float) -> tuple[np.ndarray, float]:
-    """The balls of a convex hull, and by how many metres they stick out of it: `reach`, more where `most` are too few."""
-    points = np.concatenate([hull.sample(1500, seed=0), hull.vertices])
+    """Balls (K, 4) for a convex hull and how far they stick out of it: `reach` m, more where `most` are too few."""
+    points = np.concatenate([hull.sample(5000, seed=0), hull.vertices])
     lower, upper = hull.bounds
-    step = (np.prod(upper - lower) / 4000) ** (1 / 3)
+    step = (np.prod(upper - lower) / 8000) ** (1 / 3)
     axes = [np.arange(a, b, step) for a, b in zip(lower + step / 2, upper, strict=True)]
     grid = np.stack(np.meshgrid(*axes), -1).reshape(-1, 3)
     centers = grid[depth(hull, grid) > 0]
-    # A ball grown by the slack covers what the ball leaves out by no more than the slack.
-    grown = depth(hull, centers) + slack
-    low, high = reach, float(np.linalg.norm(upper - lower))
-    balls = cover(points, centers, grown + low, most)
-    if balls is not None:
-        return balls - [0, 0, 0, slack], low
-    while balls is None or high - low > 2e-4:
-        middle = (low + high) / 2
-        found = cover(points, centers, grown + middle, most)
-        if found is None:
-            low = middle
-        else:
-            high, balls = middle, found
-    return balls - [0, 0, 0, slack], high
+    inner, distance = depth(hull, centers), cdist(points, centers)
+    while True:
+        # A ball grown by the slack covers what the ball leaves out by no more than the slack.
+        inside = distance <= inner + reach + slack
+        if inside.any(axis=1).all() and len(chosen := cover(inside)) <= most:
+            return np.column_stack([centers[chosen], inner[chosen] + reach]), reach
+        reach += 0.0005
 
 
 def main() -> None:
