@@ -105,8 +105,7 @@ class Chain:
         X = np.empty((self.size + 1, len(q), 4, 4))
         X[0] = self.X_world_base
         local = (features @ self.constants).reshape(self.size, len(q), 4, 4)
-        if self.size:
-            X[1] = local[0]
+        X[1] = local[0]
         for j in range(1, self.size):
             np.matmul(X[j], local[j], out=X[j + 1])
         return X
@@ -118,7 +117,7 @@ class Chain:
         """
         J1, B = X_bodies.shape[:2]
         rows = X_bodies[:, :, :3].transpose(1, 2, 0, 3).reshape(B * 3, J1 * 4)
-        return (rows @ constant).reshape(B, 3, -1)
+        return (rows @ constant).reshape(B, 3, constant.shape[1])
 
     def screws(self, X_bodies: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Joint screws in the world: W (B, 4, 3, J) with dx/dq = sum_k (x, 1)_k W_k, and angular part (B, 3, J)."""
@@ -148,7 +147,7 @@ class Chain:
         x = np.ones((len(origin), 1, 4))
         x[:, 0, :3] = origin
         out = np.empty((len(origin), 6, self.size))
-        out[:, :3] = (x @ W.reshape(len(W), 4, -1)).reshape(len(W), 3, self.size)
+        out[:, :3] = (x @ W.reshape(len(W), 4, 3 * self.size)).reshape(len(W), 3, self.size)
         out[:, 3:] = spin
         return out
 
@@ -160,7 +159,7 @@ class Chain:
         B, K = points.shape[:2]
         x = np.ones((B, K, 4))
         x[..., :3] = points
-        J = x @ W.reshape(B, 4, -1)
+        J = x @ W.reshape(B, 4, 3 * self.size)
         J *= carried
         return J.reshape(B, K, 3, self.size)
 

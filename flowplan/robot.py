@@ -104,7 +104,7 @@ class Robot:
         X = self.chain.bodies(self._configurations(q))
         rows = self.chain.place(X, self._constants(width).links)
         out = np.zeros((X.shape[1], len(self.link_names), 4, 4))
-        out[:, :, :3] = rows.reshape(len(out), 3, -1, 4).transpose(0, 2, 1, 3)
+        out[:, :, :3] = rows.reshape(len(out), 3, len(self.link_names), 4).transpose(0, 2, 1, 3)
         out[:, :, 3, 3] = 1.0
         return out
 

@@ -87,9 +87,7 @@ def read_gripper(file: Table, urdf: Urdf, arm: tuple[str, ...], tool_link: str, 
     width, positions, pad_z = _read_opening(table, [j for j in urdf.joints if j.name in movable], max_width)
     fingers = table.names("finger_links", links)
     if len(fingers) != 2:
-        raise table.error(
-            "finger_links", f"expected two links, the tool's +y side first, got {len(fingers)}"
-        )
+        raise table.error("finger_links", f"expected two links, the tool's +y side first, got {len(fingers)}")
     boxes = table.tables("boxes", ["link", "center", "size"], ["rpy"])
     if not boxes:
         raise table.error("boxes", "expected at least one box, got none")

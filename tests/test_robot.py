@@ -12,7 +12,7 @@ import pinocchio
 import pytest
 
 from flowplan.geometry import exp_so3, log_so3, pose, transform
-from flowplan.kinematics import Chain, joint_transform, tree_poses
+from flowplan.kinematics import Chain, joint_transform, nearest_turn, tree_poses
 from flowplan.robot import Robot, load_robot
 from flowplan.urdf import Joint, read_urdf
 
@@ -115,6 +115,14 @@ def test_one_pass_agrees_with_each_quantity_alone(robot: Robot) -> None:
         np.testing.assert_array_equal(got, expected)
 
 
+def test_no_configurations_give_no_poses(robot: Robot) -> None:
+    q = np.zeros((0, len(robot.joint_names)))
+    state = robot.state(q)
+    assert state.sphere_jacobian.shape == (0, len(robot.sphere_radius), 3, len(robot.joint_names))
+    assert robot.fk(q).shape == (0, len(robot.link_names), 4, 4)
+    assert state.tool_jacobian.shape == (0, 6, len(robot.joint_names))
+
+
 def test_spheres_ride_on_their_links(robot: Robot) -> None:
     q = configurations(robot, 5)
     for width in (0.0, robot.gripper.max_width):
@@ -203,12 +211,12 @@ def test_inverse_kinematics_keeps_near_and_says_no(robot: Robot) -> None:
     assert ok.shape == (0,)
 
 
-def test_inverse_kinematics_takes_the_nearest_whole_turn() -> None:
-    robot = load_robot("ur5e")
-    near = robot.home + np.array([2 * np.pi, 0, 0, 0, 0, -2 * np.pi])
-    q, ok = robot.inverse_kinematics(robot.tool_pose(robot.home[None]), q_near=near)
-    assert ok.all()
-    np.testing.assert_allclose(q[0], near, atol=1e-4)
+def test_whole_turns_bring_a_solution_near_within_limits() -> None:
+    lower, upper = np.array([-2 * np.pi, -2 * np.pi, -2.9, -np.pi]), np.array([2 * np.pi, 2 * np.pi, 2.9, np.pi])
+    q = np.array([[0.5, 3.0, -2.8, np.pi]])
+    near = np.array([[6.0, -3.0, 2.8, -3.0]])
+    found = nearest_turn(q, near, lower, upper)
+    np.testing.assert_allclose(found, [[0.5, 3.0 - 2 * np.pi, -2.8, -np.pi]])
 
 
 def pad_faces(robot: Robot, width: float) -> tuple[np.ndarray, np.ndarray]:
