@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class PushOptions:
     """How push contacts are searched and judged."""
 
-    count: int = 60
+    count: int = 100
     """Pushes returned at most."""
     friction: float = 0.5
     """Coulomb coefficient between finger and surface; the push must stay in its cone at all times."""
@@ -138,8 +138,8 @@ def push_proposal(
     X, contact = X[free], contact[free]
     funnel.append(("free at the start", len(X)))
     along = -np.einsum("gi,gi->g", X[:, :3, 2], contacts.normal[contact])
-    score = contacts.score[contact] * (0.6 + 0.4 * along)
-    most = spread(X, score, 6 * options.count, distance=0.01, angle=0.2)
+    score = contacts.score[contact] * (0.85 + 0.15 * along)
+    most = spread(X, score, 5 * options.count, distance=0.015, angle=0.3)
     X, contact, score = X[most], contact[most], score[most]
     static = np.concatenate([still, others])
     turning, steady = np.ones(len(X), bool), np.ones(len(X), bool)
@@ -153,7 +153,7 @@ def push_proposal(
     funnel.append(("free along the motion", len(X)))
     if not len(X):
         return Proposal(no_grasps(), tuple(funnel))
-    chosen = spread(X, score, options.count, distance=0.02, angle=0.35)
+    chosen = spread(X, score, options.count, distance=0.03, angle=0.45)
     grasps = best_first(X[chosen], np.zeros(len(chosen)), score[chosen], "push", target)
     funnel.append(("different from each other", len(grasps)))
     return Proposal(grasps, tuple(funnel))
@@ -183,9 +183,13 @@ def _pushable(tracks: Tracks, options: PushOptions) -> Contacts:
     X = pose(translation=start[rows])
     best = rows[spread(X, score[rows], options.contacts, distance=2.5 * options.patch, angle=np.inf)]
     tree = cKDTree(start)
-    patch = tree.query(start[best], k=min(48, len(start)))[1].reshape(len(best), -1)
+    patch = tree.query(start[best], k=min(48, len(start)))[1].reshape(len(best), min(48, len(start)))
     source = tracks.points[0][patch][:, None]  # (P, 1, K, 3)
-    rigid = fit_rigid(source, np.moveaxis(tracks.points[:, patch], 0, 1)) if len(best) else np.zeros((0, 1, 4, 4))
+    rigid = (
+        fit_rigid(source, np.moveaxis(tracks.points[:, patch], 0, 1))
+        if len(best)
+        else np.zeros((0, len(tracks.points), 4, 4))
+    )
     return Contacts(start[best], normal[best], score[best], rigid)
 
 
