@@ -1,0 +1,97 @@
+"""The documentation does what it says: its Python runs, its commands run, its links lead somewhere.
+
+Of one file, in order and in one temporary folder: ```python blocks run in one namespace, a ```json NAME block becomes
+the file NAME, and the `flowplan` lines of ```sh and ```console blocks go to the command line. Left out by name are the
+commands that take minutes or that wait for somebody to look; `make` runs this test and is left out too.
+"""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowplan import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOT_RUN = {"run", "eval", "bench", "view"}
+BLOCK = re.compile(r"^```(\w+)[ ]?([\w.]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+MACHINE_PATH = re.compile(r"/(work|tmp|home|root)/")
+
+
+def blocks(page):
+    """(language, name, text, line) of every fenced block."""
+    text = page.read_text()
+    return [(*m.groups(), text.count("\n", 0, m.start()) + 2) for m in BLOCK.finditer(text)]
+
+
+def commands(text):
+    """The flowplan commands of a shell block, as argument lists."""
+    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in text.splitlines()]
+    return [w[1:] for w in words if w[:1] == ["flowplan"]]
+
+
+def anchor(heading):
+    """What a heading is called in a link."""
+    return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
+def test_what_a_page_says_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for language, name, text, line in blocks(page):
+        if language == "python":
+            # Blank lines in front give the error the page's own line number.
+            exec(compile("\n" * (line - 1) + text, str(page), "exec"), namespace)
+        elif language == "json":
+            (tmp_path / name).write_text(text)
+        elif language in ("sh", "console"):
+            for arguments in commands(text):
+                if arguments[0] not in NOT_RUN:
+                    run(arguments, monkeypatch)
+
+
+def run(arguments, monkeypatch):
+    """One command line, in this process."""
+    monkeypatch.setattr(sys, "argv", ["flowplan", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 0, f"flowplan {shlex.join(arguments)} ended with status {end.value.code}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(page.read_text()):
+        if "://" in link:
+            continue
+        path, _, section = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT), f"{page.name}: {link} leads out of the project"
+        assert target.exists(), f"{page.name}: {link} leads nowhere"
+        if section:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            assert section in map(anchor, headings), f"{page.name}: {link} names no heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_files_and_modules_that_are_named_exist(page):
+    text = page.read_text()
+    assert not MACHINE_PATH.search(text), f"{page.name}: names a path of some machine"
+    folders = "|".join(("flowplan", "generators", "robot_configs", "sim_envs", "tests", "docs"))
+    for path in re.findall(rf"`((?:{folders})/[\w./]+)`", text):
+        assert (ROOT / path).exists(), f"{page.name}: {path} does not exist"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_readme_names_every_command_and_its_options(name, monkeypatch, capsys):
+    rows = [r for r in (ROOT / "README.md").read_text().splitlines() if r.startswith(f"| `flowplan {name}")]
+    assert len(rows) == 1, f"README.md: expected one row for `flowplan {name}`, got {len(rows)}"
+    monkeypatch.setattr(sys, "argv", ["flowplan", name, "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help", "--video"}
+    assert set(re.findall(r"`(--[a-z][a-z-]*)`", rows[0])) == known
