@@ -40,9 +40,9 @@ class ApproachOptions:
     """Tries at shortening a sampled path."""
 
     def __post_init__(self) -> None:
-        for name in ("distance", "shortest", "seconds"):
+        for name in ("distance", "seconds"):
             checks.positive(f"ApproachOptions.{name}", getattr(self, name))
-        for name in ("margin", "near_margin"):
+        for name in ("shortest", "margin", "near_margin"):
             checks.positive(f"ApproachOptions.{name}", getattr(self, name), zero=True)
 
 

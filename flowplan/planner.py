@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from flowplan import checks
 from flowplan.approach import ApproachOptions, approach, retreat
@@ -21,7 +24,10 @@ from flowplan.checks import FloatArray
 from flowplan.collision import DistanceField, distance_field, sphere_cover
 from flowplan.geometry import inverse
 from flowplan.grasp import Grasps
+from flowplan.grasp.pinch import propose_pinches
+from flowplan.grasp.proposal import merge
 from flowplan.grasp.propose import propose_grasps
+from flowplan.grasp.push import propose_pushes
 from flowplan.grasp.rank import GraspReport, rank_with_flow
 from flowplan.motion import ObjectFlow, Progress, SceneMotion, sample_flow, silent
 from flowplan.optimizers import TrackOptions, TrackProblem, TrackSolution
@@ -32,10 +38,11 @@ from flowplan.scene import Scene
 from flowplan.surroundings import SUPPORT, Named, Surroundings, in_frame, is_sheet, surroundings
 from flowplan.timing import TimingOptions, follow, retime
 from flowplan.trajectory import Trajectory
-from flowplan.validate import Certificate, PhaseWorld, ValidationOptions, validate
+from flowplan.validate import HELD, Certificate, PhaseWorld, ValidationOptions, validate
 
 _STILL = 2e-3  # metres: what moves less than this does not move
 _HELD_SPHERES = 24
+_TOUCH = 0.01  # metres: nearer than this the scan cannot tell from touching
 _VOXEL = 0.01  # metres, of the distance fields
 _REACH = 0.25  # metres around objects that the distance fields cover
 STAGES = ("rank", "attach", "track", "approach", "retreat", "certify", "planned")
@@ -287,10 +294,14 @@ def _attempt(problem: _Problem, contact: Grasps, rank: int) -> Plan | Attempt:
 
 def _attach(problem: _Problem, contact: Grasps, measured: dict[str, float]) -> Attachment:
     options = problem.options
-    firm = contact.kind[0] == "grasp" and problem.around.moving is not None
-    hold = attach if firm else attach_loosely
+    X = contact.X_world_tool[0]
     try:
-        found = hold(problem.flow, contact.X_world_tool[0], options.attachment, object_id=problem.target)
+        if contact.kind[0] == "push":
+            found = attach_loosely(problem.flow, X, options.attachment, object_id=problem.target)
+        elif problem.around.moving is None:  # a sheet turns over in the fingers: only its point is held
+            found = attach(problem.flow, X, options.attachment, held=_nearest(problem, X))
+        else:
+            found = attach(problem.flow, X, options.attachment, object_id=problem.target)
     except ValueError as error:  # this patch cannot be followed; another one may
         raise _Ended("attach", str(error)) from None
     worst = int(np.argmax(found.slip))
@@ -299,6 +310,13 @@ def _attach(problem: _Problem, contact: Grasps, measured: dict[str, float]) -> A
         reason = f"the held patch slips {1e3 * found.slip[worst]:.1f} mm RMS (limit {1e3 * options.max_slip:g})"
         raise _Ended("attach", reason, time=float(found.times[worst]))
     return found
+
+
+def _nearest(problem: _Problem, X_world_tool: FloatArray) -> NDArray[np.bool_]:
+    """(N,) the point of the target nearest to the tool."""
+    distance = np.linalg.norm(problem.flow.points[0] - X_world_tool[:3, 3], axis=-1)
+    seen = (problem.flow.object_id == problem.target) & (problem.flow.confidence[0] > 0)
+    return np.arange(len(distance)) == np.argmin(np.where(seen, distance, np.inf))
 
 
 def _track(problem: _Problem, attachment: Attachment, contact: Grasps, measured: dict[str, float]) -> TrackSolution:
@@ -330,11 +348,13 @@ def _track(problem: _Problem, attachment: Attachment, contact: Grasps, measured:
 def _reach(problem: _Problem, contact: Grasps, solution: TrackSolution) -> tuple[FloatArray, FloatArray]:
     options, robot = problem.options, problem.robot
     before, during, after = problem.fields
-    width = float(contact.width[0])
-    into = approach(robot, robot.home, solution.q[0], before, during, options.reach, width=width, seed=problem.seed)
+    width, how = float(contact.width[0]), options.reach
+    if contact.kind[0] == "push":  # the hand stands just off the surface: it may come from anywhere
+        how = replace(how, shortest=0.0, margin=min(how.margin, 0.002))
+    into = approach(robot, robot.home, solution.q[0], before, during, how, width=width, seed=problem.seed)
     if into.reason:
         raise _Ended("approach", into.reason, time=0.0)
-    out = retreat(robot, solution.q[-1], robot.home, after, during, options.reach, width=width, seed=problem.seed)
+    out = retreat(robot, solution.q[-1], robot.home, after, during, how, width=width, seed=problem.seed)
     if out.reason:
         raise _Ended("retreat", out.reason, time=float(problem.flow.times[-1]))
     return into.q, out.q
@@ -392,16 +412,38 @@ def _phase_worlds(problem: _Problem, contact: Grasps) -> dict[int, PhaseWorld]:
     """What the validator checks in each phase, and which contacts are the purpose of it."""
     robot, around = problem.robot, problem.around
     name = problem.scene.objects[problem.target].name
-    standing = {(robot.base_link, SUPPORT)}
-    touching = frozenset(standing | {(link, name) for link in robot.gripper.finger_links})
+    touching = {(robot.base_link, SUPPORT)} | {(link, name) for link in robot.gripper.finger_links}
+    support = around.support()
+    before = PhaseWorld((*around.before, *support), None, frozenset(touching))
+    after = PhaseWorld((*around.after, *support), None, frozenset(touching))
     held = None
     if around.moving is not None and contact.kind[0] == "grasp":
         held = in_frame(around.moving, inverse(contact.X_world_tool[0]))
-    support = around.support()
-    near = PhaseWorld((*around.before, *support), None, touching)
-    during = PhaseWorld((*around.during, *support), held, touching)
-    after = PhaseWorld((*around.after, *support), None, touching)
-    return {APPROACH: near, GRIP: during, MANIPULATE: during, RELEASE: during, RETREAT: after}
+        touching |= {(HELD, other) for other in _flow_touches(problem)}
+    during = PhaseWorld((*around.during, *support), held, frozenset(touching))
+    return {APPROACH: before, GRIP: during, MANIPULATE: during, RELEASE: during, RETREAT: after}
+
+
+def _flow_touches(problem: _Problem) -> list[str]:
+    """What the moving part touches by the flow's own will, where it starts and where it ends: its hinge, its support.
+
+    The robot is not to blame for those; that the flow is physical is the generator's business.
+    """
+    around = problem.around
+    vertices = problem.motion.vertices[problem.target]
+    moving = problem.motion.moving()[problem.target]
+    ends = np.concatenate([vertices[0, moving], vertices[-1, moving]])
+    touched = [name for name, mesh in around.during if _near(mesh, ends)]
+    if around.support_height is not None and ends[:, 2].min() < around.support_height + _TOUCH:
+        touched.append(SUPPORT)
+    return touched
+
+
+def _near(mesh: trimesh.Trimesh, points: FloatArray) -> bool:
+    """Does any point (P, 3) come within a touch of a vertex or face centre of a mesh?"""
+    marks = np.concatenate([mesh.vertices, mesh.triangles_center])
+    spacing = float(np.sqrt(mesh.area_faces.max()))
+    return bool(cKDTree(marks).query(points)[0].min() < _TOUCH + spacing)
 
 
 def _fields(around: Surroundings, robot: Robot) -> tuple[DistanceField, DistanceField, DistanceField]:

@@ -67,8 +67,8 @@ def surroundings(scene: Scene, motion: SceneMotion, target: int) -> Surroundings
             after.append((obj.name, end))
             during.append((obj.name, start))
             if moves.any():
-                during.append((obj.name, _mesh(vertices[len(vertices) // 2], faces)))
-                during.append((obj.name, end))
+                during.append((f"{obj.name} in the middle", _mesh(vertices[len(vertices) // 2], faces)))
+                during.append((f"{obj.name} at the end", end))
             continue
         if is_sheet(vertices[0], scene.support_height):
             continue
