@@ -109,6 +109,11 @@ class Viewer:
         with self.server.atomic():
             self._show(t)
 
+    @property
+    def time(self) -> float:
+        """Seconds on the slider."""
+        return float(self._slider.value)
+
     def play(self, seconds: float = np.inf) -> None:
         """Run the clock, around and around while "play" is ticked, for so long."""
         start = last = time.monotonic()
