@@ -109,11 +109,15 @@ def read_mesh(path: Path, largest: int) -> trimesh.Trimesh:
         mesh = loaded.to_mesh()
         mesh = trimesh.Trimesh(np.asarray(mesh.vertices), np.asarray(mesh.faces), process=False)
     except Exception as error:  # trimesh and its readers raise whatever they meet in a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: not readable as {path.suffix} ({reason[:120]}); export it again") from None
+        raise ValueError(f"{path}: not readable as {path.suffix} ({first_line(error)}); export it again") from None
     _refuse_giant(path, len(mesh.faces), largest)
     repair.require_surface(str(path), mesh)
     return mesh
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says, short enough for a line of ours."""
+    return (str(error).splitlines() or [""])[0][:120] or type(error).__name__
 
 
 def in_metres(path: Path, mesh: trimesh.Trimesh, unit: Unit | None) -> trimesh.Trimesh:

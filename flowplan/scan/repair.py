@@ -126,16 +126,13 @@ def closed(mesh: trimesh.Trimesh, *, cells: int, faces: int) -> trimesh.Trimesh:
     return remeshed(mesh, cells=cells, faces=faces)
 
 
-def remeshed(
-    mesh: trimesh.Trimesh, *, cells: int = 96, faces: int = 20_000, bounds: FloatArray | None = None
-) -> trimesh.Trimesh:
+def remeshed(mesh: trimesh.Trimesh, *, cells: int = 96, faces: int = 20_000) -> trimesh.Trimesh:
     """A watertight mesh of what another encloses, holes closed and crossings resolved.
 
     Args:
         mesh: consistently oriented.
         cells: grid cells along the longest side; details smaller than one are lost.
         faces: decimated to about this many.
-        bounds: (2, 3) box that nothing may leave; it cuts flat.
 
     Raises:
         ValueError: when the mesh encloses nothing, like a sheet.
@@ -153,8 +150,6 @@ def remeshed(
     near = ndimage.binary_dilation(_crossed_cells((x, y, z)), iterations=3)
     distance = scene.compute_distance(open3d().core.Tensor(centers[near].astype(np.float32))).numpy()
     f[near] = np.sign(f[near]) * np.minimum(np.abs(f[near]), distance)
-    if bounds is not None:
-        f = np.maximum(f, np.maximum(bounds[0] - centers, centers - bounds[1]).max(-1))
     out = closed_surface(f.astype(np.float32), voxel, lower, flat_bottom=False)
     if len(out.faces) == 0:
         raise ValueError("mesh: encloses no volume, even with its holes closed; it is a sheet, to be kept open")
