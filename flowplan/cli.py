@@ -192,9 +192,7 @@ def evaluate(
     from sim_envs.tasks import TASKS
 
     chosen = tuple(TASKS) if tasks == "all" else tuple(tasks.split(","))
-    options = EvaluationOptions(
-        chosen, tuple(robots.split(",")), tuple(methods.split(",")), seeds, first_seed, workers
-    )
+    options = EvaluationOptions(chosen, tuple(robots.split(",")), tuple(methods.split(",")), seeds, first_seed, workers)
     log = json.with_name(json.name + ".episodes.jsonl") if json else None
     with _bar("evaluating") as progress:
         episodes = run_all(factory(generator), generator, options, log=log, progress=progress)

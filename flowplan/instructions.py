@@ -45,7 +45,9 @@ def read_instruction(path: str | Path, scene: Scene) -> tuple[tuple[laws.Law, ..
         _only(entries, {"object", "law", "handles", "targets", "forces", "velocities", "duration"})
         name = checks.choice("object", entries.get("object"), [o.name for o in scene.objects])
         law = (_law(entries["law"], name, scene),) if "law" in entries else ()
-        points = {key: entries[key] for key in ("handles", "targets", "forces", "velocities", "duration") if key in entries}
+        points = {
+            key: entries[key] for key in ("handles", "targets", "forces", "velocities", "duration") if key in entries
+        }
         if "handles" not in points:
             raise ValueError("handles: missing; give at least one [x, y, z] on the object")
         return law, Action(name, **points)

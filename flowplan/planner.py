@@ -42,6 +42,7 @@ from flowplan.validate import HELD, Certificate, PhaseWorld, ValidationOptions, 
 
 _STILL = 2e-3  # metres: what moves less than this does not move
 _HELD_SPHERES = 24
+_SPHERE_SLACK = 0.015  # metres: fingers that pinch a sheet come nearer to the support than their spheres could
 _TOUCH = 0.01  # metres: nearer than this the scan cannot tell from touching
 _VOXEL = 0.01  # metres, of the distance fields
 _REACH = 0.25  # metres around objects that the distance fields cover
@@ -211,7 +212,7 @@ def plan(
     ranked = contacts
     if options.rank:
         progress(0.15, f"ranking {len(contacts)} contacts with the flow")
-        ranked, reports = rank_with_flow(contacts, flow, scene, motion, robot)
+        ranked, reports = rank_with_flow(contacts, flow, scene, motion, robot, field=problem.fields[1], seed=seed)
         attempts = [_rejected(i, r) for i, r in enumerate(reports) if r.reasons]
     for rank in range(min(len(ranked), options.candidates)):
         progress(0.2 + 0.8 * rank / options.candidates, f"contact {rank + 1} of {len(ranked)}")
@@ -454,12 +455,15 @@ def _fields(around: Surroundings, robot: Robot) -> tuple[DistanceField, Distance
 def _field(named: Named, around: Surroundings, robot: Robot) -> DistanceField:
     base = robot.X_world_base[:3, 3]
     corners = np.concatenate([base[None], *[mesh.bounds for _, mesh in (*around.before, *around.after)]])
+    support = around.support_height
+    if support is not None and around.moving is None:
+        support -= _SPHERE_SLACK
     return distance_field(
         [mesh for _, mesh in named],
         lower=corners.min(axis=0) - _REACH,
         upper=corners.max(axis=0) + _REACH,
         voxel=_VOXEL,
-        support_height=around.support_height,
+        support_height=support,
     )
 
 

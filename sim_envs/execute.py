@@ -55,8 +55,8 @@ class ExecuteOptions:
     """Seconds without touch after which a held object counts as dropped."""
     start_tolerance: float = 0.02
     """Radians (m) a joint may be off the trajectory's first configuration."""
-    pinch_radius: float = 0.025
-    """Metres from the tool's origin within which closing fingers hold a cloth's vertices."""
+    pinch_radius: float = 0.03
+    """Metres from between the fingertips within which closing fingers hold a cloth's vertices: its mesh is coarse."""
     settle: float = 2.0
     """Seconds, at most, that things are given to come to rest at the end."""
     log_rate: float = 60.0
@@ -284,7 +284,8 @@ class _Watch:
         held = False
         for cloth in self.cloths:
             points = transform(inverse(self.arm.X_world_tool()), self.world.cloth_vertices(cloth))
-            near = np.flatnonzero(np.linalg.norm(points, axis=1) < self.options.pinch_radius)
+            tips = [0.0, 0.0, self.arm.robot.gripper.finger_depth]
+            near = np.flatnonzero(np.linalg.norm(points - tips, axis=1) < self.options.pinch_radius)
             self.world.anchor_cloth(cloth, near, self.arm.body, link)
             held |= len(near) > 0
         return held

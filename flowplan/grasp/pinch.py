@@ -38,13 +38,13 @@ class PinchOptions:
 
     count: int = 60
     """Pinches returned at most."""
-    opening: float = 0.03
+    opening: float = 0.02
     """Metres between the fingers before they close."""
     inset: float = 0.006
     """Metres from the edge inward that the fingers close on."""
     clearance: float = 0.002
     """Metres between the fingertips and the support."""
-    inclinations: tuple[float, ...] = (0.0, 0.35, 0.7)
+    inclinations: tuple[float, ...] = (0.0, 0.3)
     """Radians that the hand leans outward."""
     turns: tuple[float, ...] = (-0.6, 0.0, 0.6)
     """Radians that the closing line is turned from square to the edge, about the vertical."""
@@ -118,8 +118,8 @@ def pinch_proposal(
     free = clear_of_points(X, boxes.grown(options.clearance).approached(options.approach), others)
     X, source, lean = X[free], source[free], lean[free]
     funnel.append(("clear of other objects", len(X)))
-    # A corner is free on two sides; leaning a little lets the arm pass over the table.
-    score = way[source] ** 2 * (0.5 + 0.5 * sidedness[source]) * (1 - 0.2 * np.abs(lean - 0.35))
+    # A corner is free on two sides; an upright hand brings both fingertips down to the sheet.
+    score = way[source] ** 2 * (0.5 + 0.5 * sidedness[source]) * (1 - 0.5 * lean)
     chosen = spread(X, score, options.count, distance=0.015, angle=0.3)
     width = np.full(len(chosen), min(options.opening, gripper.max_width))
     grasps = best_first(X[chosen], width, score[chosen], "grasp", target)
