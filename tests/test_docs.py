@@ -74,7 +74,7 @@ def test_links_lead_somewhere(page):
         assert target.exists(), f"{page.name}: {link} leads nowhere"
         if section:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-            assert section in map(anchor, headings), f"{page.name}: {link} names no heading"
+            assert section in [anchor(h) for h in headings], f"{page.name}: {link} names no heading"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
