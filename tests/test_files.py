@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-from flowplan.validate import Certificate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +27,7 @@ from flowplan.rollout import OUTCOMES, Rollout
 from flowplan.scene import Scene, SceneObject
 from flowplan.screw import Screw
 from flowplan.trajectory import Trajectory
+from flowplan.validate import Certificate
 
 PLACE = Path("r.npz")
 """The one file that all of them are written to; the fixture puts it into a folder of its own."""
@@ -321,6 +321,11 @@ def test_what_is_wrong_is_named():
         out = read(packed(values), ObjectFlow)
         assert isinstance(out, str)
         assert re.search(match, out), out
+    rollout = members(
+        stored(Rollout([0, 1.0], (), np.zeros((2, 0)), np.zeros((2, 1, 3)), "success", {"a": 1.0, "b": 2.0}))
+    )
+    for keys in (["a", "a"], ["a"]):
+        assert "Rollout.measures: has " in read(packed(rollout | {"measures/keys": np.array(keys)}), Rollout)
     motion = stored(SceneMotion([0, 1.0], (np.zeros((2, 4, 3)),)))
     assert "this one holds 'flowplan.SceneMotion'" in read(motion, ObjectFlow)
     assert "is damaged or not an .npz file" in read(b"not a zip", ObjectFlow)
