@@ -306,7 +306,8 @@ def nearly_rigid(source: str, X: ArrayLike) -> FloatArray:
             f"{source}: not a rigid transform (rotation off by {error:.2g}); expected R^T R = I, det R = 1, "
             "last row 0 0 0 1, without scale"
         )
-    X[:3, :3] = U @ Vt
+    if error > 1e-9:
+        X[:3, :3] = U @ Vt
     return X
 
 

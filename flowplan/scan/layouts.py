@@ -62,14 +62,13 @@ def _nerfstudio(folder: Path) -> list[FrameFiles]:
         )
     entries = []
     for where, item in objects_in(path, document, "frames"):
-        depth = item.get("depth_file_path") or item.get("depth_path")
-        if not depth:
-            raise ValueError(f"{where}.depth_file_path: missing; this needs frames with depth")
+        depth = require(where, item, "depth_path" if "depth_path" in item else "depth_file_path", str)
+        color = require(where, item, "file_path", str) if "file_path" in item else ""
         X_opengl = checks.array(f"{where}.transform_matrix", require(where, item, "transform_matrix", list), (4, 4))
         entries.append(
             FrameFiles(
                 depth=_with_suffix(folder / depth),
-                color=_with_suffix(folder / item["file_path"]) if item.get("file_path") else None,
+                color=_with_suffix(folder / color) if color else None,
                 X_world_camera=X_opengl @ OPENCV_FROM_OPENGL,
                 pose_source=f"{where}.transform_matrix",
                 intrinsics=_nerfstudio_intrinsics(where, {**document, **item}),
@@ -217,4 +216,4 @@ def _matrix(path: Path) -> NDArray[np.float64]:
 
 def _with_suffix(path: Path) -> Path:
     """instant-ngp leaves the suffix of images away."""
-    return path if path.suffix else path.with_suffix(".png")
+    return path if path.suffix or not path.name else path.with_suffix(".png")

@@ -7,6 +7,7 @@ a wrong guess would scale the world silently, while a giant object only fails to
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 from dataclasses import dataclass
@@ -104,12 +105,16 @@ def read_mesh(path: Path, largest: int) -> trimesh.Trimesh:
     if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"{path}: has {path.stat().st_size / 1e9:.1f} GB; decimate it to below {largest} faces first")
     _refuse_giant(path, _promised_faces(path), largest)
+    logger = logging.getLogger("trimesh")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # it logs the tracebacks of what we report in one line
     try:
-        loaded = trimesh.load_scene(path, process=False)
-        mesh = loaded.to_mesh()
+        mesh = trimesh.load_scene(path, process=False).to_mesh()
         mesh = trimesh.Trimesh(np.asarray(mesh.vertices), np.asarray(mesh.faces), process=False)
     except Exception as error:  # trimesh and its readers raise whatever they meet in a damaged file
         raise ValueError(f"{path}: not readable as {path.suffix} ({first_line(error)}); export it again") from None
+    finally:
+        logger.setLevel(level)
     _refuse_giant(path, len(mesh.faces), largest)
     repair.require_surface(str(path), mesh)
     return mesh
