@@ -155,12 +155,12 @@ def test_arm_tracks_a_fast_motion_under_gravity(robot: Robot) -> None:
         assert np.linalg.norm(arm.X_world_tool()[:3, 3] - [0.45, 0.25, 0.15]) < 5e-4
 
 
-def test_friction_lifts_the_box_and_without_friction_it_stays(robot: Robot, tmp_path: Path) -> None:
-    done, risen = run_lift(robot, tmp_path, friction=0.6)
+def test_friction_lifts_the_box_and_without_friction_it_stays(panda: Robot, tmp_path: Path) -> None:
+    done, risen = run_lift(panda, tmp_path, friction=0.6)
     assert risen == pytest.approx(0.15, abs=2e-3)
     assert done.events == ()
     assert done.outcome(True) == "success"
-    done, risen = run_lift(robot, tmp_path, friction=0.0)
+    done, risen = run_lift(panda, tmp_path, friction=0.0)
     assert risen < 1e-3
     assert done.outcome(False) == "dropped"
 
@@ -176,8 +176,8 @@ def test_slip_begins_where_coulomb_says(robot: Robot, tmp_path: Path, friction: 
     np.testing.assert_allclose(gripped[fingers], 30.0, rtol=0.1)
 
 
-def test_held_object_does_not_creep(robot: Robot, tmp_path: Path) -> None:
-    done, _ = run_lift(robot, tmp_path, friction=0.6)
+def test_held_object_does_not_creep(panda: Robot, tmp_path: Path) -> None:
+    done, _ = run_lift(panda, tmp_path, friction=0.6)
     last_second = done.points[done.times > done.times[-1] - 0.9]
     assert np.linalg.norm(last_second - last_second[-1], axis=-1).max() < 1e-4
 
