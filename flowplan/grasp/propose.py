@@ -212,7 +212,8 @@ def antipodal_pairs(
     start = rng.permutation(start)[: options.samples]
     start = np.resize(start, options.samples)  # small parts start several rays at each point
     normal = cloud.normals[start]
-    inward = -normal + _cone_offsets(normal, options.friction, rng)
+    R = obj.X_world_object[:3, :3]  # drawn in the object's frame, so that moving the object moves the rays
+    inward = -normal + _cone_offsets(normal @ R, options.friction, rng) @ R.T
     inward /= np.linalg.norm(inward, axis=1, keepdims=True)
     ray, face, hit = _cast(obj, cloud.points[start] + 1e-5 * inward, inward)
     hit_normal = _normals_at(obj, cloud, face, hit)

@@ -162,7 +162,7 @@ def push_proposal(
 def _pushable(tracks: Tracks, options: PushOptions) -> Contacts:
     """The best places, well apart, whose velocity stays inside the friction cone about the inward normal."""
     if not len(tracks):
-        return Contacts(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, 1, 4, 4)))
+        return Contacts(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, len(tracks.points), 4, 4)))
     step = np.diff(tracks.points, axis=0)  # (T - 1, M, 3)
     length = np.linalg.norm(step, axis=-1)
     middle = tracks.normals[1:] + tracks.normals[:-1]

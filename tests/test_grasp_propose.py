@@ -1,0 +1,254 @@
+"""Antipodal proposals: that they hold what they claim to, and that nothing is in the way."""
+
+import numpy as np
+import pytest
+import trimesh
+from grasp_fixtures import BoxGripper, cup, scanned
+
+from flowplan.geometry import exp_so3, inverse, pose, transform
+from flowplan.grasp.contact import close_pads
+from flowplan.grasp.proposal import best_first, merge, no_grasps, spread
+from flowplan.grasp.propose import GraspOptions, antipodal_pairs, grasp_proposal, object_cloud, propose_grasps
+from flowplan.grasp.surface import sample_surface
+from flowplan.grasp.sweep import Boxes, clear_of_points, gripper_boxes, lowest_point
+from flowplan.scene import Scene, SceneObject
+
+GRIPPER = BoxGripper()
+
+
+def standing(mesh, name="thing", at=(0.5, 0.1), turn=0.3):
+    return SceneObject(name, mesh, pose(exp_so3([0, 0, turn]), [*at, -mesh.bounds[0, 2]]))
+
+
+def in_boxes(X, boxes, points):
+    """Reference for clear_of_points: one pose, one box at a time."""
+    hit = np.zeros(len(X), bool)
+    for g in range(len(X)):
+        local = transform(inverse(X[g]), points)
+        for low, high in zip(boxes.lower[g], boxes.upper[g], strict=True):
+            hit[g] |= np.any(np.all((local > low) & (local < high), axis=1))
+    return hit
+
+
+def random_poses(count, rng, scale=0.1):
+    return pose(exp_so3(rng.normal(size=(count, 3)) * 1.5), rng.normal(0, scale, (count, 3)))
+
+
+def test_surface_points_are_even_and_on_the_surface():
+    box = trimesh.creation.box([0.1, 0.2, 0.3])
+    surface = sample_surface(box, 2200, np.random.default_rng(0))
+    assert np.abs(np.abs(surface.points / [0.05, 0.1, 0.15]).max(1) - 1).max() < 1e-9
+    assert surface.area * 2200 == pytest.approx(box.area)
+    on_top = np.sum(surface.normals[:, 2] > 0.9)
+    assert on_top == pytest.approx(2200 * 0.02 / box.area, abs=2)
+
+
+def test_surface_of_an_inside_out_mesh_has_outward_normals():
+    ball = trimesh.creation.icosphere(3, 0.05)
+    inside_out = trimesh.Trimesh(ball.vertices, ball.faces[:, ::-1], process=False)
+    surface = sample_surface(inside_out, 500, np.random.default_rng(0))
+    assert np.all(np.sum(surface.normals * surface.points, axis=1) > 0)
+
+
+def test_collision_check_agrees_with_the_readable_one():
+    rng = np.random.default_rng(0)
+    X = random_poses(200, rng)
+    boxes = gripper_boxes(GRIPPER, rng.uniform(0, 0.08, 200)).approached(0.03)
+    for count in (3, 40, 2500):
+        points = rng.normal(0, 0.08, (count, 3))
+        assert np.array_equal(clear_of_points(X, boxes, points), ~in_boxes(X, boxes, points))
+    far = np.array([4.0, -3.0, 2.0])  # float32 must not be felt away from the world's origin
+    moved = X.copy()
+    moved[:, :3, 3] += far
+    assert np.array_equal(clear_of_points(moved, boxes, points + far), clear_of_points(X, boxes, points))
+    assert clear_of_points(X, boxes, np.zeros((0, 3))).all()
+
+
+def test_swept_boxes_hold_every_box_on_the_way():
+    rng = np.random.default_rng(1)
+    points = rng.normal(0, 0.06, (3000, 3))
+    X = np.eye(4)[None]
+    start, end = gripper_boxes(GRIPPER, np.array([0.08])), gripper_boxes(GRIPPER, np.array([0.02]))
+    sweep = start.hull(end).approached(0.05)
+    swept = points[in_each(sweep, points)]
+    for width in (0.02, 0.05, 0.08):
+        for back in (0.0, 0.02, 0.05):
+            here = gripper_boxes(GRIPPER, np.array([width]))
+            shifted = Boxes(here.lower - [0, 0, back], here.upper - [0, 0, back])
+            inside = points[in_each(shifted, points)]
+            assert {tuple(p) for p in inside} <= {tuple(p) for p in swept}
+    assert not in_boxes(X, start, points[~in_each(sweep, points)]).any()
+
+
+def in_each(boxes, points):
+    return np.any(
+        [np.all((points > lo) & (points < hi), 1) for lo, hi in zip(boxes.lower[0], boxes.upper[0], strict=True)],
+        axis=0,
+    )
+
+
+def test_lowest_point_is_that_of_the_corners():
+    rng = np.random.default_rng(2)
+    X = random_poses(30, rng)
+    boxes = gripper_boxes(GRIPPER, np.full(30, 0.04))
+    signs = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).T.reshape(-1, 1, 3)
+    for g in range(30):
+        corners = np.where(signs, boxes.upper[g], boxes.lower[g]).reshape(-1, 3)
+        assert lowest_point(X, boxes)[g] == pytest.approx(transform(X[g], corners)[:, 2].min())
+
+
+def test_pads_on_a_slab_measure_its_thickness_and_lie_flat():
+    rng = np.random.default_rng(0)
+    xz = rng.uniform(-0.02, 0.02, (2, 400, 2))
+    points = np.stack([xz[..., 0], np.broadcast_to([[-0.012], [0.018]], (2, 400)), xz[..., 1]], axis=-1)[None]
+    normals = np.zeros_like(points)
+    normals[0, 0, :, 1], normals[0, 1, :, 1] = -1, 1
+    pads = close_pads(points, normals, 0.04**2 / 400, GRIPPER, 0.002)
+    assert pads.touch.all()
+    assert pads.width[0] == pytest.approx(0.03)
+    assert pads.offset[0] == pytest.approx(0.003)
+    assert pads.tilt.max() < 1e-6
+    assert pads.area == pytest.approx(np.prod(GRIPPER.pad_size), rel=0.25)
+    assert pads.centred().offset[0] == 0
+    off = close_pads(points + np.array([0.2, 0, 0]), normals, 1e-6, GRIPPER, 0.002)
+    assert not off.touch.any()
+    assert off.lies_on(GRIPPER, 0.5)[0] == 0
+
+
+def test_pairs_on_a_ball_go_through_its_middle_region():
+    ball = standing(trimesh.creation.icosphere(4, 0.03))
+    options = GraspOptions(friction=0.3)
+    rng = np.random.default_rng(0)
+    pairs = antipodal_pairs(ball, object_cloud(ball, GRIPPER, rng), options, rng)
+    assert len(pairs) > 1000
+    middle = 0.5 * (pairs.first + pairs.second)
+    # A chord whose ends lie in both friction cones passes the centre within r sin(arctan mu).
+    away = np.linalg.norm(middle - ball.X_world_object[:3, 3], axis=1)
+    assert away.max() < 0.03 * np.sin(np.arctan(0.3)) + 1e-3
+
+
+def test_a_cup_is_found_by_its_wall_and_across_its_opening():
+    thing = standing(cup())
+    rng = np.random.default_rng(0)
+    pairs = antipodal_pairs(thing, object_cloud(thing, GRIPPER, rng), GraspOptions(), rng)
+    assert np.sum(pairs.width < 0.006) > 50
+    assert np.sum(np.abs(pairs.width - 0.07) < 0.004) > 50
+
+
+@pytest.mark.parametrize("mesh", [scanned(trimesh.creation.box([0.05, 0.08, 0.12])), scanned(cup())])
+def test_grasps_are_collision_free_above_the_support_and_close_on_the_object(mesh):
+    thing = standing(mesh)
+    scene = Scene((thing,))
+    grasps = propose_grasps(thing, scene, GRIPPER, seed=3)
+    assert len(grasps) == 100
+    assert np.all((grasps.width > 0) & (grasps.width <= GRIPPER.max_width))
+    boxes = gripper_boxes(GRIPPER, grasps.width)
+    assert lowest_point(grasps.X_world_tool, boxes).min() > 0
+    fresh = transform(thing.X_world_object, sample_surface(mesh, 20_000, np.random.default_rng(9)).points)
+    assert in_boxes(grasps.X_world_tool, boxes, fresh).mean() < 0.02
+    # Between the pads there is something, from both sides.
+    for X in grasps.X_world_tool[:20]:
+        local = transform(inverse(X), fresh)
+        held = local[(np.abs(local[:, 0]) < 0.00875) & (np.abs(local[:, 2]) < 0.009)]
+        assert held[:, 1].min() < 0 < held[:, 1].max()
+
+
+def test_grasps_keep_away_from_a_neighbour_that_stands_close():
+    thing = standing(trimesh.creation.box([0.04, 0.04, 0.1]), turn=0.0)
+    alone = propose_grasps(thing, Scene((thing,)), GRIPPER)
+    wall = SceneObject("wall", trimesh.creation.box([0.02, 0.3, 0.3]), pose(translation=[0.545, 0.1, 0.15]))
+    beside = propose_grasps(thing, Scene((thing,), obstacles=(wall,)), GRIPPER)
+    points = transform(wall.X_world_object, sample_surface(wall.mesh, 20_000, np.random.default_rng(0)).points)
+    hits = lambda g: in_boxes(g.X_world_tool, gripper_boxes(GRIPPER, g.width), points).mean()  # noqa: E731
+    assert hits(alone) > 0.1
+    assert hits(beside) < 0.02
+
+
+def test_the_best_grasps_are_near_the_centre_of_mass():
+    rod = standing(trimesh.creation.box([0.3, 0.03, 0.03]))
+    grasps = propose_grasps(rod, Scene((rod,)), GRIPPER)
+    away = np.linalg.norm(grasps.X_world_tool[:, :3, 3] - rod.X_world_object[:3, 3], axis=1)
+    assert away[:10].mean() < 0.025
+    assert away[:10].mean() < away[-10:].mean()
+
+
+def test_only_the_allowed_faces_are_held():
+    mesh = trimesh.util.concatenate(
+        [trimesh.creation.box([0.04, 0.04, 0.06]), trimesh.creation.box([0.04, 0.04, 0.06])]
+    )
+    mesh.vertices[8:, 0] += 0.2
+    thing = standing(mesh, turn=0.0)
+    grasps = propose_grasps(thing, Scene((thing,)), GRIPPER, faces=np.arange(24) >= 12)
+    assert len(grasps)
+    assert np.all(np.abs(transform(inverse(thing.X_world_object), grasps.X_world_tool[:, :3, 3])[:, 0] - 0.2) < 0.05)
+    with pytest.raises(ValueError, match=r"faces: expected shape \(24,\)"):
+        propose_grasps(thing, Scene((thing,)), GRIPPER, faces=np.ones(5, bool))
+
+
+def test_moving_the_world_moves_the_grasps():
+    mesh = scanned(trimesh.creation.box([0.05, 0.08, 0.12]))
+    a = standing(mesh, at=(0.5, 0.1), turn=0.0)
+    b = standing(mesh, at=(-0.2, 0.4), turn=0.9)
+    first, second = (propose_grasps(o, Scene((o,)), GRIPPER) for o in (a, b))
+    local = [inverse(o.X_world_object) @ g.X_world_tool for o, g in ((a, first), (b, second))]
+    # The same seed draws the same rays, and rolls start from "down" in both, so the poses agree in the object frame;
+    # all but a few, where a rounding error decides what is on an edge.
+    same = np.abs(local[0][:, None] - local[1][None]).max((2, 3)).min(1) < 1e-3
+    assert same[:5].all()
+    assert same.mean() > 0.8
+
+
+def test_one_seed_one_answer():
+    thing = standing(scanned(cup()))
+    first, second = (propose_grasps(thing, Scene((thing,)), GRIPPER, seed=5) for _ in range(2))
+    assert np.array_equal(first.X_world_tool, second.X_world_tool)
+    assert not np.array_equal(first.X_world_tool, propose_grasps(thing, Scene((thing,)), GRIPPER, seed=6).X_world_tool)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "stage"),
+    [
+        (trimesh.creation.box([0.2, 0.2, 0.2]), "no wider than the gripper"),
+        (trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 1, 2]], process=False), "surface points"),
+        (trimesh.Trimesh([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0]], [[0, 1, 2]], process=False), "antipodal pairs"),
+    ],
+)
+def test_nothing_to_hold_is_an_empty_answer_with_a_reason(mesh, stage):
+    thing = SceneObject("thing", mesh)
+    proposal = grasp_proposal(thing, Scene((thing,)), GRIPPER)
+    assert len(proposal.grasps) == 0
+    assert stage in proposal.reason.split("(")[0] + proposal.reason
+    assert f"no candidate left after '{stage}" in proposal.reason
+
+
+def test_an_open_bowl_shell_and_a_noisy_scan_still_give_grasps():
+    ball = trimesh.creation.icosphere(4, 0.06)
+    shell = ball.submesh([np.flatnonzero(ball.triangles_center[:, 2] < 0)], append=True)
+    thick = trimesh.util.concatenate([shell, trimesh.Trimesh(shell.vertices * 0.93, shell.faces[:, ::-1])])
+    thing = standing(thick)
+    assert not thick.is_watertight
+    assert len(propose_grasps(thing, Scene((thing,)), GRIPPER)) > 20
+
+
+def test_spread_takes_no_two_alike_and_fills_up():
+    X = pose(
+        exp_so3([[0, 0, 0], [0, 0, np.pi], [0, 0, 0.5], [0, 0, 0]]), [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0.1, 0, 0]]
+    )
+    score = np.array([1.0, 0.9, 0.8, 0.7])
+    assert spread(X, score, 3, distance=0.02, angle=0.2).tolist() == [0, 2, 3]  # half a turn is the same grasp
+    assert spread(X, score, 4, distance=0.02, angle=0.2).tolist() == [0, 1, 2, 3]
+
+
+def test_merge_keeps_the_best_first():
+    X = pose(translation=np.zeros((2, 3)))
+    a = best_first(X, np.zeros(2), np.array([0.1, 0.9]), "grasp", 0)
+    b = best_first(X, np.zeros(2), np.array([0.5, 0.2]), "push", 0)
+    both = merge([a, no_grasps(), b])
+    assert both.kind == ("grasp", "push", "push", "grasp")
+    assert len(merge([])) == 0
+
+
+@pytest.mark.parametrize("field", ["count", "samples", "perturbations"])
+def test_bad_options_are_named(field):
+    with pytest.raises(ValueError, match=f"GraspOptions.{field}"):
+        GraspOptions(**{field: 0})
