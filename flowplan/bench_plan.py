@@ -41,8 +41,10 @@ DURATION = 4.0
 OBSTACLES = 20
 _ROOM = 0.03
 """Metres that obstacles leave the witness."""
-_CLEAR = 0.02
-"""Metres the witness keeps from itself and from the support."""
+_ABOVE = 0.02
+"""Metres that it keeps above the support."""
+_APART = 0.01
+"""Metres that its links keep from each other: some are hardly farther apart in any configuration."""
 _OBJECT = 0.03, 0.1
 """Metres along each side of the held object, at least and at most."""
 _OBJECT_RADIUS = 0.5 * np.sqrt(3) * _OBJECT[1]
@@ -195,14 +197,14 @@ def _follow(robot: Robot, q: FloatArray, X: FloatArray) -> FloatArray | None:
 
 
 def _clear_of_itself(robot: Robot, q: FloatArray) -> bool:
-    centers, floor = robot.spheres(q), robot.X_world_base[2, 3] + _CLEAR
+    centers, floor = robot.spheres(q), robot.X_world_base[2, 3] + _ABOVE
     if (centers[..., 2] - robot.sphere_radius)[:, _moving(robot)].min() < floor:
         return False
     if robot.tool_pose(q)[:, 2, 3].min() - _OBJECT_RADIUS < floor:
         return False
     a, b = robot.self_pairs.T
     gap = np.linalg.norm(centers[:, a] - centers[:, b], axis=-1) - robot.sphere_radius[a] - robot.sphere_radius[b]
-    return bool(gap.min() > _CLEAR)
+    return bool(gap.min() > _APART)
 
 
 def _moving(robot: Robot) -> NDArray[np.bool_]:

@@ -27,6 +27,8 @@ from flowplan.checks import FloatArray
 
 _COARSE = 4
 _MOST_VOXELS = 30_000_000
+_SURFACE_SAMPLES, _BODY_SAMPLES = 2000, 500
+"""Points that spheres must cover, and points on and within the bounds of a body that their centres are chosen by."""
 _Distance = Callable[[FloatArray], FloatArray]
 """Points (M, 3) in the world to signed distances (M,), metres."""
 
@@ -291,15 +293,17 @@ def sphere_cover(mesh: trimesh.Trimesh, count: int, *, seed: int = 0) -> FloatAr
         raise ValueError(f"mesh: expected a finite mesh with faces, got {len(mesh.faces)} faces; repair it first")
     rng = np.random.default_rng(seed)
     area = mesh.area_faces
-    face = rng.choice(len(area), size=2000, p=area / area.sum()) if area.sum() > 0 else np.zeros(2000, int)
-    u, v = rng.random((2, 2000, 1))
+    face = (
+        rng.choice(len(area), size=_SURFACE_SAMPLES, p=area / area.sum())
+        if area.sum() > 0
+        else np.zeros(_SURFACE_SAMPLES, int)
+    )
+    u, v = rng.random((2, _SURFACE_SAMPLES, 1))
     a, b, c = mesh.triangles[face].transpose(1, 0, 2)
     root = np.sqrt(u)
-    surface = np.concatenate(
-        [(1 - root) * a + root * (1 - v) * b + root * v * c, mesh.vertices[mesh.faces].reshape(-1, 3)]
-    )
-    inside = _points_inside(mesh, 2000, rng)
-    body = np.concatenate([surface[:2000], inside])
+    samples = (1 - root) * a + root * (1 - v) * b + root * v * c
+    surface = np.concatenate([samples, mesh.vertices])
+    body = np.concatenate([samples[:_BODY_SAMPLES], _points_inside(mesh, _BODY_SAMPLES, rng)])
     centres = _k_means(body, min(count, len(np.unique(body, axis=0))), rng)
     nearest = _nearest(surface, centres)
     used = np.unique(nearest)
@@ -324,7 +328,7 @@ def _k_means(points: FloatArray, count: int, rng: np.random.Generator) -> FloatA
     while len(centres) < count:  # farthest points first, which Lloyd's rounds then settle
         centres = np.concatenate([centres, points[[int(np.argmax(gap))]]])
         gap = np.minimum(gap, np.linalg.norm(points - centres[-1], axis=1))
-    for _ in range(10):
+    for _ in range(6):
         nearest = _nearest(points, centres)
         sums = np.stack([np.bincount(nearest, points[:, c], len(centres)) for c in range(3)], axis=1)
         counts = np.bincount(nearest, minlength=len(centres))[:, None]
