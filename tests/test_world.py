@@ -196,6 +196,21 @@ def test_grasp_beside_the_box_is_missed(panda: Robot, tmp_path: Path) -> None:
     assert done.outcome(False) == "missed_grasp"
 
 
+def test_one_finger_alone_holds_nothing(panda: Robot, tmp_path: Path) -> None:
+    """A bar that is bolted down 2 cm beside the middle stops one finger, and with it the other."""
+    motion = lift(panda)
+    with World() as world:
+        arm = world.add_robot(panda)
+        arm.reset(motion.q[0], 0.08)
+        bar = box_urdf(tmp_path, (0.02, 0.02, 0.05), 0.2)
+        world.load(bar, pose(translation=[0.5, 0.02, 0.025]), name="bar", fixed=True)
+        done = execute(world, arm, motion, targets=["bar"], track=lambda: np.zeros((1, 3)))
+        gripped = np.flatnonzero(done.phase == 1)[-1]
+        assert done.width[gripped] > 0.05
+        assert done.outcome(False) == "missed_grasp"
+        assert "1 of 2" in done.events[0].detail
+
+
 def test_wall_in_the_way_is_a_collision_and_stops_the_robot(panda: Robot, tmp_path: Path) -> None:
     motion = trajectory(panda, [([0.5, -0.2, 0.2], 0.08, 0), ([0.5, 0.25, 0.2], 0.08, 0)])
     with World() as world:
@@ -207,6 +222,7 @@ def test_wall_in_the_way_is_a_collision_and_stops_the_robot(panda: Robot, tmp_pa
         assert done.outcome(False) == "collision"
         assert "wall" in done.events[0].detail
         assert arm.X_world_tool()[1, 3] < 0.12
+        assert len(done.times) < 0.9 * 60 * motion.times[-1]
 
 
 def test_push_that_never_touches_is_missed(panda: Robot, tmp_path: Path) -> None:
