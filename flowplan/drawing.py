@@ -96,13 +96,14 @@ class Run:
     def __post_init__(self) -> None:
         if self.motion is not None:
             fits_scene(self.scene, self.motion)
-        if self.trajectory is not None:
-            if self.robot is None:
-                raise ValueError("Run.robot: expected the robot of the trajectory, got None")
-            if self.trajectory.joint_names != self.robot.joint_names:
+        if self.trajectory is not None and self.robot is None:
+            raise ValueError("Run.robot: expected the robot of the trajectory, got None")
+        for field in ("trajectory", "rollout"):
+            record = getattr(self, field)
+            if record is not None and self.robot is not None and record.joint_names != self.robot.joint_names:
                 raise ValueError(
-                    f"Run.trajectory: expected joints {self.robot.joint_names} of {self.robot.name}, "
-                    f"got {self.trajectory.joint_names}; give the robot that it was planned for"
+                    f"Run.{field}: expected joints {', '.join(self.robot.joint_names)} of {self.robot.name}, "
+                    f"got {', '.join(record.joint_names)}; give the robot that moved"
                 )
 
     @property
@@ -165,7 +166,7 @@ def _frame(server: viser.ViserServer, run: Run) -> None:
     server.initial_camera.position = middle - distance * axes[:, 2]
     server.initial_camera.look_at = middle
     if run.scene.support_height is not None:
-        size = 1.0 * np.ceil(4 * radius)
+        size = float(np.ceil(4 * radius))
         server.scene.add_grid(
             "/support",
             size,
@@ -246,7 +247,7 @@ def _tracks(scene: viser.SceneApi, run: Run, flow: ObjectFlow, options: ViewOpti
 
 
 def _contacts(scene: viser.SceneApi, run: Run, grasps: Grasps, name: str, colors: NDArray[np.uint8]) -> Show:
-    """Grippers as forks of five lines, colours (G, 3); gone once the robot has made its contact."""
+    """Grippers as forks of four lines, colours (G, 3); gone once the robot has made its contact."""
     glyphs = np.stack([_fork(w, k == "push") for w, k in zip(grasps.width, grasps.kind, strict=True)])  # (G, 4, 2, 3)
     lines = transform(grasps.X_world_tool[:, None], glyphs)
     shades = np.broadcast_to(colors[:, None, None].astype(np.uint8), lines.shape)
@@ -309,14 +310,13 @@ def _link_meshes(robot: Robot) -> Iterator[tuple[str, trimesh.Trimesh, Color]]:
     named = {m.get("name"): m for m in urdf.iterfind("material")}
     for link in urdf.iterfind("link"):
         name, visuals = link.get("name", ""), [(v, v.find("geometry/mesh")) for v in link.iterfind("visual")]
-        for visual, element in visuals:
-            if element is None:  # a box or a cylinder: rare, and small
-                continue
+        meshes = [(visual, element) for visual, element in visuals if element is not None]
+        for visual, element in meshes:
             mesh = trimesh.load_mesh(robot.urdf_path.parent / element.get("filename", ""))
             mesh.apply_scale([float(s) for s in element.get("scale", "1 1 1").split()])
             mesh.apply_transform(_origin(visual))
             yield name, mesh, _material_color(visual.find("material"), named)
-        if not visuals and name in robot.collision_meshes:
+        if not meshes and name in robot.collision_meshes:
             yield name, robot.collision_meshes[name], LINK_COLOR
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import html
 import io
+import threading
 import time
 from importlib import resources
 from pathlib import Path
@@ -48,10 +49,13 @@ def write_page(path: str | Path, run: Run, options: ViewOptions | None = None) -
     )
 
 
-def read_run(folder: str | Path) -> Run:
+def read_run(folder: str | Path, robot: Robot | None = None) -> Run:
     """The run whose stages lie in `folder`: scene.npz, and motion, flow, grasps, plan and rollout where they are.
 
-    The robot is the one of this project whose joints the plan, or the rollout, names.
+    Args:
+        folder: what `flowplan run` wrote, or anyone who names the files so.
+        robot: the arm; where not given, the one of this project whose joints the plan or the rollout names. Of a
+            robot that is neither there nor given, no motion is shown.
     """
     from flowplan.planner import Plan  # loads the optimizers
 
@@ -62,15 +66,16 @@ def read_run(folder: str | Path) -> Run:
         return load(path, kind) if path.is_file() else None
 
     plan, rollout = stage("plan", Plan), stage("rollout", Rollout)
-    joints = plan.trajectory.joint_names if plan else rollout.joint_names if rollout else ()
+    if robot is None and (plan or rollout):
+        robot = _robot_with((plan.trajectory if plan else rollout).joint_names)
     return Run(
         load(folder / "scene.npz", Scene),
         stage("motion", SceneMotion),
         stage("flow", ObjectFlow),
         stage("grasps", Grasps),
         plan.contact if plan else None,
-        _robot_with(joints),
-        plan.trajectory if plan else None,
+        robot,
+        plan.trajectory if plan and robot else None,
         rollout,
         folder.resolve().name,
     )
@@ -97,6 +102,7 @@ class Viewer:
     def __init__(self, server: viser.ViserServer, run: Run, options: ViewOptions) -> None:
         self.server = server
         self._show = draw(server, run, options)
+        self._showing = threading.Lock()  # a hand on the slider is heard in a thread of viser's
         self._duration = run.duration
         end = max(run.duration, 1e-3)
         self._slider: Any = server.gui.add_slider("time (s)", 0.0, end, end / 1000, 0.0)
@@ -106,7 +112,7 @@ class Viewer:
 
     def show(self, t: float) -> None:
         """Put everything where it is at time t."""
-        with self.server.atomic():
+        with self._showing, self.server.atomic():
             self._show(t)
 
     @property
@@ -182,4 +188,4 @@ def _robot_with(joints: tuple[str, ...]) -> Robot | None:
     """The robot of this project that has these joints."""
     files = sorted(p.name for p in resources.files("robot_configs").iterdir())
     names = [name.removesuffix(".toml") for name in files if name.endswith(".toml")]
-    return next((r for r in map(load_robot, names if joints else ()) if r.joint_names == joints), None)
+    return next((r for r in map(load_robot, names) if r.joint_names == joints), None)

@@ -158,8 +158,10 @@ def test_stages_that_did_not_happen_are_left_out(missing):
 def test_a_run_that_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match=r"Run\.robot: expected the robot of the trajectory"):
         a_run(robot=None)
-    with pytest.raises(ValueError, match=r"Run\.trajectory: expected joints .* of ur5e"):
+    with pytest.raises(ValueError, match=r"Run\.trajectory: expected joints .* of ur5e, got panda_joint1"):
         a_run(robot=load_robot("ur5e"))
+    with pytest.raises(ValueError, match=r"Run\.rollout: expected joints .* of ur5e, got panda_joint1"):
+        a_run(robot=load_robot("ur5e"), trajectory=None)
     with pytest.raises(ValueError, match=r"motion\.vertices: expected \[8\] vertices"):
         a_run(scene=Scene((SceneObject("can", BOX),)))
     with pytest.raises(ValueError, match=r"ViewOptions\.rate: expected a positive number"):
