@@ -352,7 +352,7 @@ class World:
             self.bullet.removeConstraint(anchor)
 
     def contacts(self, body: int) -> list[Contact]:
-        """Every contact point of a body with the others, as of the last step. Cloth makes none."""
+        """Every contact point of a body with the others, as of the last step."""
         names = {other: name for name, other in self.bodies.items()}
         links = {index: link for link, index in self._links[body].items()}
         points = self.bullet.getContactPoints(bodyA=body)
