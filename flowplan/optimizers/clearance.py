@@ -98,8 +98,7 @@ class Body:
         # Where the flow leaves a rotation free the hand may turn out of the way; the grasp itself is given, though.
         given = np.linalg.eigvalsh(attachment.K)[:, 0] > 0
         given[0] = True
-        is_held = np.flatnonzero(fixed) >= self.count
-        out[:, fixed] = np.where(given[:, None] | is_held, np.minimum(margin, distance - 1e-3), margin)
+        out[:, fixed] = np.where(given[:, None], np.minimum(margin, distance - 1e-3), margin)
         return out
 
     def obstacle_rows(self, arm: Arm) -> list[Rows]:

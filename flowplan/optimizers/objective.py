@@ -90,8 +90,7 @@ class Objective:
         self.problem, self.options = problem, options
         self.body = Body(problem, options)
         self.layout = Layout(T, J)
-        limits = np.stack([robot.velocity, robot.acceleration, robot.jerk])
-        self.rates = Rates(problem.times, limits, (options.shortness, options.smoothness, 0.0))
+        self.slow_down(1.0)
         self.root_weight, self.root_K = flow_weights(problem, options)
         self.X_star = attachment.X_world_tool
         self.source_mean = attachment.moments.source_mean
@@ -99,17 +98,26 @@ class Objective:
         self.lower = robot.lower + 2 * _RANGE_TOLERANCE
         self.upper = robot.upper - 2 * _RANGE_TOLERANCE
 
-    def evaluate(self, q: FloatArray, stage: Stage, stretch: FloatArray) -> Quadratic:
-        """The cost at trajectories q (S, T, J), where limits count for clocks slowed by `stretch` (S,)."""
+    def slow_down(self, factor: float) -> None:
+        """Count smoothness and limits for the problem's clock, slowed by this factor.
+
+        A flow faster than the arm will be followed at a slower clock, and should not be left for its speed.
+        """
+        robot, options = self.problem.robot, self.options
+        limits = np.stack([robot.velocity, robot.acceleration, robot.jerk])
+        self.slowed = factor
+        self.rates = Rates(self.problem.times * factor, limits, (options.shortness, options.smoothness, 0.0))
+
+    def evaluate(self, q: FloatArray, stage: Stage) -> Quadratic:
+        """The cost at trajectories q (S, T, J)."""
         S, T, J = q.shape
         arm = self.body.arm(q)
         own, following = np.zeros((S, T, J, J)), np.zeros((S, T - 1, J, J))
         cost, gradient = self._smoothness(q)
         bands = np.repeat(self.rates.bands[None], S, axis=0)
         if stage.limits:
-            for total, part in zip(
-                (cost, gradient, bands), self.rates.excess(q, self.options.limit_share, stretch), strict=True
-            ):
+            excess = self.rates.excess(q, self.options.limit_share)
+            for total, part in zip((cost, gradient, bands), excess, strict=True):
                 total += part
         residual, rows = self._alignment(arm.X, arm.J)
         cost += np.einsum("sti,sti->s", residual, residual)

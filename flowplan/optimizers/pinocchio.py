@@ -30,23 +30,22 @@ _GOOD = 0.1
 """Cost per time below which the best seed goes on alone."""
 _SETTLED, _NEGLIGIBLE = 0.03, 0.05
 """A step that gains less than this share of the cost, or this much, ends the descent."""
+_FIRST_DAMPING = 1e-3
 _COLLISION_FACTOR = 10.0
 _MORE_STAGES = 2
 
 
 @dataclass(eq=False)
 class _Search:
-    """The state of S seeds: where they are, the model there, their damping, and the clocks they are held to."""
+    """The state of S seeds: where they are, the model there, and their damping."""
 
     q: FloatArray
     model: Quadratic
     damping: FloatArray
-    stretch: FloatArray
     steps: int = 0
 
     def keep(self, seeds: NDArray[np.int64]) -> None:
-        self.q, self.damping, self.stretch = self.q[seeds], self.damping[seeds], self.stretch[seeds]
-        self.model = self.model.select(seeds)
+        self.q, self.damping, self.model = self.q[seeds], self.damping[seeds], self.model.select(seeds)
 
 
 def optimize(problem: TrackProblem, options: TrackOptions | None = None, *, seed: int = 0) -> TrackSolution:
@@ -78,24 +77,24 @@ def optimize(problem: TrackProblem, options: TrackOptions | None = None, *, seed
 
 
 def _start(objective: Objective, q: FloatArray) -> _Search:
-    stretch = np.ones(len(q))
-    return _Search(q, objective.evaluate(q, Stage(), stretch), np.full(len(q), 1e-3), stretch)
+    return _Search(q, objective.evaluate(q, Stage()), np.full(len(q), _FIRST_DAMPING))
 
 
 def _solve(objective: Objective, search: _Search) -> TrackSolution:
     """The best of the seeds, taken through the stages that it needs."""
-    budget, stage = objective.options.iterations, Stage()
+    budget, share, stage = objective.options.iterations, objective.options.limit_share, Stage()
     _descend(objective, search, stage, budget)
     solution = _measure(objective, search)
-    over_limits = objective.rates.slowdown(search.q[0]) > 1 / objective.options.limit_share
     for _ in range(_MORE_STAGES):
         touches = min(solution.clearance.min() - objective.options.clearance, solution.held_clearance.min()) < 0
-        if not touches and not (over_limits and not stage.limits):
+        hurries = not stage.limits and objective.rates.fastest(search.q[0]) > 1
+        if not touches and not hurries:
             break
-        stage = Stage(stage.collision * (_COLLISION_FACTOR if touches else 1.0), stage.limits or over_limits)
-        search.stretch = objective.rates.demanded(search.q, objective.options.limit_share)
-        search.model = objective.evaluate(search.q, stage, search.stretch)
-        search.damping[:] = 1e-3
+        stage = Stage(stage.collision * (_COLLISION_FACTOR if touches else 1.0), stage.limits or hurries)
+        if hurries:
+            objective.slow_down(objective.slowed * float(objective.rates.demanded(search.q, share)[0]))
+        search.model = objective.evaluate(search.q, stage)
+        search.damping[:] = _FIRST_DAMPING
         _descend(objective, search, stage, budget)
         solution = _measure(objective, search)
     return solution
@@ -117,7 +116,7 @@ def _descend(objective: Objective, search: _Search, stage: Stage, iterations: in
         if objective.problem.q_start is not None:
             q[:, 0] = objective.problem.q_start
         q = np.clip(q, robot.lower, robot.upper)
-        tried = objective.evaluate(q, stage, search.stretch)
+        tried = objective.evaluate(q, stage)
         better = tried.cost < model.cost
         gain = model.cost - tried.cost
         search.damping = np.clip(search.damping * _damping_factor(gain / predicted), 1e-9, 1e6)
@@ -156,7 +155,7 @@ def _measure(objective: Objective, search: _Search) -> TrackSolution:
         and robot.min() >= options.clearance
         and held.min() >= -options.clearance_tolerance
     )
-    slowdown = objective.rates.slowdown(q)
+    slowdown = max(1.0, objective.slowed * objective.rates.fastest(q))
     return TrackSolution(q, position, rotation, robot, held, slowdown, bool(converged), 0, cost)
 
 

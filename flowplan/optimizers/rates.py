@@ -69,36 +69,36 @@ class Rates:
             gradient[:, : T - o] += self.bands[o, : T - o] * q[:, o:]
         return np.einsum("stj,stj->s", gradient, q), gradient
 
-    def excess(self, q: FloatArray, share: float, stretch: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Cost (S,) of exceeding the limits, half its gradient (S, T, J) and half its second derivative (S, 4, T, J).
+    def excess(self, q: FloatArray, share: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Cost (S,) of exceeding a share of the limits, half its gradient and half its second derivative.
 
         Args:
             q: (S, T, J).
             share: of the limits to stay within.
-            stretch: (S,) factor by which the clock will be slowed: limits grow with its first, second, third power.
+
+        Returns:
+            (S,), (S, T, J) and, in the form of `bands`, (S, 4, T, J).
         """
         S, T, J = q.shape
         cost, gradient, bands = np.zeros(S), np.zeros(q.shape), np.zeros((S, COUPLED + 1, T, J))
         for k, (rows, value, limit) in enumerate(zip(self.rows, self.values(q), self.limits, strict=True), start=1):
-            scaled = limit * (stretch**k)[:, None, None]
-            over = np.abs(value) / scaled - share
+            over = np.abs(value) / limit - share
             if not len(rows) or not (over > 0).any():
                 continue
             residual = np.maximum(over, 0.0) / _OVER
             cost += np.einsum("srj,srj->s", residual, residual)
-            slope = np.sign(value) / (_OVER * scaled)
+            slope = np.sign(value) / (_OVER * limit)
             for i in range(k + 1):
                 gradient[:, i : i + len(rows)] += rows[:, i, None] * residual * slope
             _add_bands(bands, rows, np.where(over > 0, slope**2, 0.0))
         return cost, gradient, bands
 
-    def slowdown(self, q: FloatArray) -> float:
-        """Least factor, at least 1, by which slowing the clock brings q (T, J) within every limit."""
-        worst = 1.0
-        for k, (value, limit) in enumerate(zip(self.values(q), self.limits, strict=True), start=1):
-            if value.size:
-                worst = max(worst, float((np.abs(value) / limit).max()) ** (1 / k))
-        return worst
+    def fastest(self, q: FloatArray) -> float:
+        """Factor by which slowing the clock brings q (T, J) just within every limit; below 1 there is time to spare."""
+        return max(
+            float((np.abs(value) / limit).max(initial=0.0)) ** (1 / k)
+            for k, (value, limit) in enumerate(zip(self.values(q), self.limits, strict=True), start=1)
+        )
 
     def demanded(self, q: FloatArray, share: float) -> FloatArray:
         """Factor (S,), at least 1, by which the clock of q (S, T, J) must be slowed for nine times in ten.

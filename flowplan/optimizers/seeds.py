@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 from scipy.stats import qmc
 
 from flowplan.checks import FloatArray
@@ -47,7 +48,7 @@ def _table(robot: Robot) -> tuple[FloatArray, FloatArray]:
 
 
 def find_seeds(objective: Objective, starts: int, keep: int, rng: np.random.Generator) -> FloatArray:
-    """Trajectories (S, T, J) to start from, S <= keep, the most promising first.
+    """Trajectories (S, T, J) to start from, S <= keep, the most promising first; sets the objective's clock by them.
 
     Args:
         objective: of the problem.
@@ -56,6 +57,7 @@ def find_seeds(objective: Objective, starts: int, keep: int, rng: np.random.Gene
         rng: where starts beyond the table's nearest come from.
     """
     problem = objective.problem
+    objective.slow_down(1.0)
     keys = key_times(problem.attachment.X_world_tool)
     if problem.q_start is None:
         first = _first_configurations(objective, starts, rng)
@@ -67,6 +69,8 @@ def find_seeds(objective: Objective, starts: int, keep: int, rng: np.random.Gene
         if len(chosen) < keep and all(np.abs(path[a] - path[b]).max() > _ALIKE for b in chosen):
             chosen.append(int(a))
     q = _densify(path[chosen], keys, len(problem.times))
+    # Through the key times alone the path has the flow's speed and not yet its jitter.
+    objective.slow_down(float(objective.rates.demanded(q, objective.options.limit_share).min()))
     q = np.clip(objective.onto_path(q, np.zeros((*q.shape[:2], 6))), problem.robot.lower, problem.robot.upper)
     if problem.q_start is not None:
         q[:, 0] = problem.q_start
@@ -164,7 +168,5 @@ def _rank(objective: Objective, path: FloatArray, keys: NDArray[np.int64]) -> ND
 
 
 def _densify(path: FloatArray, keys: NDArray[np.int64], T: int) -> FloatArray:
-    t = np.arange(T)
-    cell = np.clip(np.searchsorted(keys, t, side="right") - 1, 0, len(keys) - 2)
-    f = ((t - keys[cell]) / (keys[cell + 1] - keys[cell]))[:, None]
-    return path[:, cell] * (1 - f) + path[:, cell + 1] * f
+    dense: FloatArray = CubicSpline(keys, path, axis=1, bc_type="natural")(np.arange(T))
+    return dense
