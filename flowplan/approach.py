@@ -9,6 +9,7 @@ a voxel distance field for the world, as in the optimizer; the independent valid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -183,7 +184,7 @@ def _free_path(
     if sampled is None:
         return None
     corners = _shortcut(robot, sampled, world, options, width, np.random.default_rng(seed))
-    return np.concatenate([corners[:1], *[_line(a, b)[1:] for a, b in zip(corners[:-1], corners[1:], strict=True)]])
+    return np.concatenate([corners[:1], *[_line(a, b)[1:] for a, b in pairwise(corners)]])
 
 
 def _sampled_path(
@@ -232,7 +233,7 @@ def _shortcut(
     rng: np.random.Generator,
 ) -> FloatArray:
     """Replace stretches of a path by straight lines where those are free."""
-    path = np.concatenate([path[:1], *[_line(a, b)[1:] for a, b in zip(path[:-1], path[1:], strict=True)]])
+    path = np.concatenate([path[:1], *[_line(a, b)[1:] for a, b in pairwise(path)]])
     for _ in range(options.shortcuts):
         if len(path) < 3:
             break

@@ -38,7 +38,8 @@ def scan(
     source: tyro.conf.Positional[Path],
     out: Path = Path("scene.npz"),
     unit: Literal["m", "cm", "mm", "in"] | None = None,
-    name: str = "object",
+    name: str | None = None,
+    position: tuple[float, float] | None = None,
 ) -> int:
     """Make a scene from a folder of depth frames, a mesh (.obj .ply .stl .glb), a point cloud or a URDF.
 
@@ -46,12 +47,13 @@ def scan(
         source: folder of PNG depth + JSON, or a file.
         out: scene file to write.
         unit: length unit of a mesh file; without it metres are taken, and a doubtful size is warned about.
-        name: what the object is called in the scene (mesh and point files).
+        name: what the object is called in the scene; the file's name where not given.
+        position: x, y in metres where a file's object is stood on the table; as in the file where not given.
     """
     from flowplan import files
     from flowplan.scan import load_scene
 
-    scene = load_scene(source, unit=unit, name=name)
+    scene = load_scene(source, unit=unit, name=name, position=position)
     files.save(out, scene)
     for obj in scene.objects:
         size = " x ".join(f"{100 * e:.1f}" for e in obj.mesh.extents)
@@ -310,3 +312,7 @@ def _records(records: list[dict[str, Any]], path: Path | None) -> None:
     with atomic(path) as f:
         f.write((text + "\n").encode())
     _say(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

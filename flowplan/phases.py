@@ -92,4 +92,4 @@ def compose(
 def _still(q: FloatArray, seconds: float, dt: float) -> TimedPath:
     samples = max(2, round(seconds / dt))
     zero = np.zeros((samples, len(q)))
-    return TimedPath(dt * np.arange(samples), zero + q, zero, zero, np.zeros(samples), 1.0)
+    return TimedPath(np.arange(samples) * np.float64(dt), zero + q, zero, zero, np.zeros(samples), 1.0)

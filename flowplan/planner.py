@@ -10,7 +10,7 @@ and what to try. Nothing that failed certification is ever returned as a traject
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import trimesh
@@ -249,7 +249,7 @@ def propose_contacts(
     found = []
     if options.contact in ("any", "grasp"):
         moving = motion.moving()[target][obj.mesh.faces].all(axis=1)
-        part = None if moving.all() else moving
+        part = None if moving.all() else np.asarray(moving)
         found.append(propose_grasps(obj, scene, robot.gripper, seed=seed, faces=part))
     if options.contact in ("any", "push"):
         found.append(propose_pushes(scene, motion, target, robot.gripper, seed=seed))
@@ -280,7 +280,7 @@ class _Ended(Exception):
 
 
 def _attempt(problem: _Problem, contact: Grasps, rank: int) -> Plan | Attempt:
-    measured: dict[str, float] = {}
+    measured: dict[str, Any] = {}  # fields of Attempt
     try:
         attachment = _attach(problem, contact, measured)
         solution = _track(problem, attachment, contact, measured)
@@ -288,8 +288,9 @@ def _attempt(problem: _Problem, contact: Grasps, rank: int) -> Plan | Attempt:
         trajectory = _assemble(problem, contact, attachment, solution, into, out)
         certificate = _certify(problem, contact, trajectory, measured)
     except _Ended as end:
-        return Attempt(rank, contact.kind[0], end.stage, end.reason, _REMEDY[end.stage], **(measured | end.measured))
-    done = Attempt(rank, contact.kind[0], "planned", "certified", **measured)
+        tried = Attempt(rank, contact.kind[0], end.stage, end.reason, _REMEDY[end.stage])
+        return replace(tried, **(measured | end.measured))
+    done = replace(Attempt(rank, contact.kind[0], "planned", "certified"), **measured)
     return Plan(contact, contact, attachment, trajectory, certificate, (done,))
 
 
@@ -449,7 +450,8 @@ def _near(mesh: trimesh.Trimesh, points: FloatArray) -> bool:
 
 def _fields(around: Surroundings, robot: Robot) -> tuple[DistanceField, DistanceField, DistanceField]:
     """Distance to the world before, during and after the motion."""
-    return tuple(_field(named, around, robot) for named in (around.before, around.during, around.after))
+    before, during, after = (_field(named, around, robot) for named in (around.before, around.during, around.after))
+    return before, during, after
 
 
 def _field(named: Named, around: Surroundings, robot: Robot) -> DistanceField:

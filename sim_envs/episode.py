@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowplan import checks
+from flowplan.grasp import Kind
 from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
 from flowplan.planner import NoPlan, Plan, PlanOptions, plan
@@ -194,7 +195,7 @@ def _middle(world: World, body: int) -> NDArray[np.float64]:
 
 def _trajectory(
     spec: EpisodeSpec, scene: Scene, motion: SceneMotion, robot: Robot, stages: Stages
-) -> tuple[Trajectory | None, str, str]:
+) -> tuple[Trajectory | None, Kind, str]:
     """The trajectory to execute, whether it grasps or pushes, and why there is none."""
     if spec.method == "kabsch_ik":
         trajectory, reason = baselines.kabsch_ik(scene, motion, robot, seed=spec.seed)
@@ -206,7 +207,7 @@ def _trajectory(
         result = plan(scene, motion, robot, seed=spec.seed)
     stages.plan = result
     if isinstance(result, NoPlan):
-        return None, "", result.reason
+        return None, "grasp", result.reason
     return result.trajectory, result.contact.kind[0], ""
 
 

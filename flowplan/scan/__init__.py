@@ -8,6 +8,7 @@ from flowplan.scan.noise import NoiseOptions, noisy_depth
 from flowplan.scan.points import PointOptions, load_points, surface_of_points
 from flowplan.scan.render import render_frame
 from flowplan.scan.repair import MeshReport, inspect_mesh
+from flowplan.scan.source import load_scene
 from flowplan.scan.urdf import load_urdf
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "intrinsics_from_fov",
     "load_mesh",
     "load_points",
+    "load_scene",
     "load_urdf",
     "noisy_depth",
     "read_frames",

@@ -1,0 +1,71 @@
+"""A scene from whatever a path holds: depth frames, a mesh, a point cloud or a URDF."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from flowplan import checks
+from flowplan.geometry import pose
+from flowplan.motion import Progress, silent
+from flowplan.scan.frames import read_frames
+from flowplan.scan.fuse import ScanOptions, scan_frames
+from flowplan.scan.load import SUFFIXES as MESH_SUFFIXES
+from flowplan.scan.load import Unit, load_mesh
+from flowplan.scan.points import SUFFIXES as POINT_SUFFIXES
+from flowplan.scan.points import load_points
+from flowplan.scan.urdf import load_urdf
+from flowplan.scene import Scene, SceneObject
+
+
+def load_scene(
+    path: str | Path,
+    *,
+    unit: Unit | None = None,
+    name: str | None = None,
+    position: tuple[float, float] | None = None,
+    progress: Progress = silent,
+) -> Scene:
+    """The scene in a folder of depth frames, or of the one thing that a file describes, standing on a table at z = 0.
+
+    Args:
+        path: folder that `read_frames` reads; mesh, point cloud or URDF file.
+        unit: of a mesh or point file's coordinates.
+        name: of the object; the file's name where not given. Frames name theirs object_0, object_1, ...
+        position: x, y in metres where a file's object is put, its lowest point on the table; as in the file where not
+            given.
+
+    Raises:
+        ValueError: in one line, for a path of another kind or a file that cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return scan_frames(read_frames(path), ScanOptions(), progress=progress)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file or folder; give depth frames, a mesh, a point cloud or a URDF")
+    suffix = path.suffix.lower()
+    checks.choice(f"{path}: suffix", suffix, sorted({".urdf", *MESH_SUFFIXES, *POINT_SUFFIXES}))
+    if suffix == ".urdf":
+        objects = load_urdf(path, name=name)
+    elif suffix in MESH_SUFFIXES and not (suffix == ".ply" and not _has_faces(path)):
+        objects = (load_mesh(path, unit=unit, name=name, progress=progress),)
+    else:
+        objects = (load_points(path, unit=unit, name=name),)
+    return Scene(objects if position is None else _stand(objects, position), support_height=0.0)
+
+
+def _has_faces(path: Path) -> bool:
+    """Does a .ply file's header declare faces?"""
+    with path.open("rb") as f:
+        header = f.read(4096).split(b"end_header")[0]
+    return any(line.startswith(b"element face") and not line.strip().endswith(b" 0") for line in header.splitlines())
+
+
+def _stand(objects: tuple[SceneObject, ...], position: tuple[float, float]) -> tuple[SceneObject, ...]:
+    """Objects moved together so that the middle of their footprint is at `position` and their lowest point at z = 0."""
+    corners = [o.mesh_world.bounds for o in objects]
+    lower, upper = (f([c[i] for c in corners], axis=0) for i, f in enumerate((np.min, np.max)))
+    shift = [*(position - (lower + upper)[:2] / 2), -lower[2]]
+    return tuple(replace(o, X_world_object=pose(translation=shift) @ o.X_world_object) for o in objects)

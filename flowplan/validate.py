@@ -1,0 +1,306 @@
+"""The last word on a trajectory: collisions of true shapes over continuous time, and joint limits as executed.
+
+Nothing here is shared with the optimizer: links are the convex hulls of the URDF's collision meshes, moved by pinocchio,
+against the obstacles' own meshes (flowplan.bodies), where the optimizer knows spheres and a voxel field. Pairs of bodies
+are followed through continuous time (flowplan.sweep), so nothing slips through a thin wall between two samples.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pinocchio
+import trimesh
+
+from flowplan import checks
+from flowplan.bodies import Body, mesh_body, shape_body
+from flowplan.checks import FloatArray
+from flowplan.geometry import inverse
+from flowplan.limits import limit_reasons
+from flowplan.phases import PHASES
+from flowplan.robot import Robot
+from flowplan.sweep import Carried, Joints, Near, Sweep
+from flowplan.trajectory import Trajectory
+
+HELD = "held"
+"""Name of the held object among the links: `touch` may hold (HELD, obstacle), reasons say it."""
+_REMEMBERED = 512  # obstacle bodies kept from one call to the next
+
+
+@dataclass(frozen=True)
+class ValidationOptions:
+    """What a trajectory must satisfy to be certified."""
+
+    margin: float = 0.0
+    """Metres that the robot must keep from itself and from everything it may not touch."""
+    held_depth: float = 0.005
+    """Metres the held object may sink into what it stands on or is put on: the error of a scan."""
+    resolution: float = 5e-4
+    """Metres: two bodies closer than this all along count as checked once neither moves farther between two looks."""
+    spacing: float = 0.1
+    """Metres that no body moves farther than between the first looks; clearance is measured at those."""
+    horizon: float = 0.3
+    """Metres beyond which clearance is not told apart."""
+    limit_tolerance: float = 1e-4
+    """Share by which a joint limit may be exceeded: round-off, not slack."""
+    at_rest: bool = True
+    """The arm stands still before the first and after the last sample: a jump from or to rest is an acceleration."""
+
+    def __post_init__(self) -> None:
+        for name in ("resolution", "spacing", "horizon"):
+            checks.positive(f"ValidationOptions.{name}", getattr(self, name))
+        for name in ("margin", "held_depth", "limit_tolerance"):
+            checks.positive(f"ValidationOptions.{name}", getattr(self, name), zero=True)
+
+
+@dataclass(frozen=True, eq=False)
+class PhaseWorld:
+    """What surrounds the robot in one phase.
+
+    Attributes:
+        obstacles: (name, mesh) pairs, names unique, meshes in the world frame, metres; convex, concave or open.
+        held: mesh of what the gripper carries, in the tool frame, metres; or None.
+        touch: (link, obstacle) pairs that are allowed to touch, the link HELD among them. The held object may always
+            touch the gripper.
+    """
+
+    obstacles: tuple[tuple[str, trimesh.Trimesh], ...] = ()
+    held: trimesh.Trimesh | None = None
+    touch: frozenset[tuple[str, str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.obstacles]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"PhaseWorld.obstacles: {name!r} is there twice; give every obstacle its own name")
+        named = [(f"obstacles[{name}]", mesh) for name, mesh in self.obstacles]
+        for where, mesh in named if self.held is None else [*named, ("held", self.held)]:
+            if not len(mesh.faces) or not np.isfinite(mesh.vertices).all():
+                raise ValueError(
+                    f"PhaseWorld.{where}: expected a finite mesh with faces, got {len(mesh.faces)} faces; repair it first"
+                )
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The verdict on one trajectory.
+
+    Attributes:
+        ok: safe to execute.
+        reasons: why not, worst phase by phase: each names phase, time, joint or pair, and by how much.
+        clearance: metres, the smallest gap found between what must not touch (negative: overlap), up to the horizon.
+        worst_time: seconds at which the clearance is smallest.
+        closest: the two bodies that are closest there; empty when nothing is within the horizon.
+        checked: how many pairs of bodies were looked at closely.
+    """
+
+    ok: bool
+    reasons: tuple[str, ...]
+    clearance: float
+    worst_time: float
+    closest: tuple[str, ...]
+    checked: int
+
+
+def validate(
+    robot: Robot,
+    trajectory: Trajectory,
+    worlds: Mapping[int, PhaseWorld],
+    options: ValidationOptions = ValidationOptions(),
+) -> Certificate:
+    """Certify a trajectory, or say why not.
+
+    Args:
+        robot: the arm; what is built for it is kept as long as it lives.
+        trajectory: from rest to rest.
+        worlds: what surrounds the robot in each phase of the trajectory. The step between two phases belongs to the first.
+        options: see ValidationOptions.
+
+    Raises:
+        ValueError: when the trajectory is another robot's, a phase has no world, or a world names an unknown link.
+    """
+    if robot not in _VALIDATORS:
+        _VALIDATORS[robot] = Validator(robot)
+    return _VALIDATORS[robot].certify(trajectory, worlds, options)
+
+
+class Validator:
+    """A robot's bodies and kinematics, and the obstacles seen so far, held ready.
+
+    Args:
+        robot: the arm.
+    """
+
+    def __init__(self, robot: Robot) -> None:
+        self.robot = robot
+        path = str(robot.urdf_path)
+        self.model = pinocchio.buildModelFromUrdf(path)
+        self.data = self.model.createData()
+        shapes = pinocchio.buildGeomFromUrdf(
+            self.model, path, pinocchio.COLLISION, package_dirs=[str(robot.urdf_path.parent)]
+        ).geometryObjects
+        links = [self.model.frames[s.parentFrame].name for s in shapes]
+        self.links = Carried(
+            names=tuple(links),
+            bodies=tuple(shape_body(s.geometry) for s in shapes),
+            joint=np.array([s.parentJoint for s in shapes], int),
+            X_joint_body=np.array([s.placement.homogeneous for s in shapes]).reshape(-1, 4, 4),
+        )
+        # Joint 0 is the universe; supports[j, m]: does joint m carry what is fixed to joint j?
+        count = self.model.njoints
+        self.supports = np.zeros((count, count), bool)
+        for j in range(1, count):
+            self.supports[j] = self.supports[self.model.parents[j]]
+            self.supports[j, j] = True
+        screws = [np.ravel(self.model.joints[j].createData().S) for j in range(1, count)]
+        self.axis = np.array([np.zeros(3), *[s[3:] if np.any(s[3:]) else s[:3] for s in screws]])
+        self.turns = np.array([False, *[bool(np.any(s[3:])) for s in screws]])
+        self.arm = np.array([self.model.getJointId(name) for name in robot.joint_names])
+        self.fingers = np.array([self.model.getJointId(name) for name in robot.gripper.joints], int)
+        tool = self.model.frames[self.model.getFrameId(robot.tool_link, pinocchio.BODY)]
+        self.tool = int(tool.parentJoint)
+        self.X_joint_tool = tool.placement.homogeneous @ robot.X_link_tool
+        self._seen: OrderedDict[int, Body] = OrderedDict()
+
+    def certify(
+        self, trajectory: Trajectory, worlds: Mapping[int, PhaseWorld], options: ValidationOptions
+    ) -> Certificate:
+        """See `validate`."""
+        robot = self.robot
+        if tuple(trajectory.joint_names) != tuple(robot.joint_names):
+            raise ValueError(
+                f"trajectory.joint_names: expected {robot.name}'s {', '.join(robot.joint_names)}, "
+                f"got {', '.join(trajectory.joint_names)}; plan for the robot that is to execute it"
+            )
+        reasons = list(limit_reasons(robot, trajectory, tolerance=options.limit_tolerance, at_rest=options.at_rest))
+        phase = np.asarray(trajectory.phase, int)
+        joints = self._joints(trajectory)
+        nearest: Near | None = None
+        checked = 0
+        for number in np.unique(phase):
+            if number not in worlds:
+                raise ValueError(f"worlds: expected one for phase {number} ({PHASES[number]}), got {sorted(worlds)}")
+            first, last = np.flatnonzero(phase == number)[[0, -1]]
+            sweep = self._sweep(worlds[number], joints, options)
+            # The step between two phases belongs to the first.
+            sweep.run(_looks(joints.travel, int(first), int(min(last + 1, len(phase) - 1)), options.spacing))
+            checked += sweep.checked
+            for near in sorted(sweep.failures.values(), key=lambda near: near.distance):
+                t = float(np.interp(near.x, np.arange(len(phase)), trajectory.times))
+                reasons.append(_collision_reason(PHASES[number], t, near))
+            if sweep.nearest is not None and (nearest is None or sweep.nearest.distance < nearest.distance):
+                nearest = sweep.nearest
+        if nearest is None or nearest.distance > options.horizon:
+            return Certificate(not reasons, tuple(reasons), options.horizon, float(trajectory.times[0]), (), checked)
+        worst_time = float(np.interp(nearest.x, np.arange(len(phase)), trajectory.times))
+        return Certificate(not reasons, tuple(reasons), nearest.distance, worst_time, nearest.names, checked)
+
+    def _sweep(self, world: PhaseWorld, joints: Joints, options: ValidationOptions) -> Sweep:
+        """What has to be kept apart in one phase."""
+        robot, links = self.robot, self.links
+        names, bodies = list(links.names), list(links.bodies)
+        joint, X = list(links.joint), list(links.X_joint_body)
+        if world.held is not None:
+            names.append(HELD)
+            bodies.append(self.body(world.held))
+            joint.append(self.tool)
+            X.append(self.X_joint_tool)
+        moving = len(names)
+        for name, mesh in world.obstacles:
+            names.append(name)
+            bodies.append(self.body(mesh))
+            joint.append(0)
+            X.append(inverse(robot.X_world_base))
+        known = {*names[:moving], HELD}
+        for link, _ in world.touch:
+            if link not in known:
+                raise ValueError(
+                    f"PhaseWorld.touch: no link {link!r} in {robot.name}; it has {', '.join(sorted(known))}"
+                )
+        gripper = {*robot.gripper.finger_links, *robot.gripper.hand_links}
+        pairs, threshold = [], []
+        for i in range(moving):
+            for j in range(i + 1, len(names)):
+                a, b = names[i], names[j]
+                if j >= moving:
+                    skip = (a, b) in world.touch
+                elif b == HELD:
+                    skip = a in gripper
+                else:
+                    skip = joint[i] == joint[j] or a == b or frozenset((a, b)) in robot.ignored_link_pairs
+                if not skip:
+                    pairs.append((i, j))
+                    threshold.append(-options.held_depth if a == HELD else options.margin)
+        carried = Carried(tuple(names), tuple(bodies), np.array(joint, int), np.array(X))
+        return Sweep(
+            carried,
+            np.array(pairs, int).reshape(-1, 2),
+            np.array(threshold, float),
+            joints,
+            options.horizon,
+            options.resolution,
+        )
+
+    def body(self, mesh: trimesh.Trimesh) -> Body:
+        """The body of a mesh, remembered by its content."""
+        key = hash(mesh)
+        if key not in self._seen:
+            self._seen[key] = mesh_body(mesh)
+        self._seen.move_to_end(key)
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        return self._seen[key]
+
+    def _joints(self, trajectory: Trajectory) -> Joints:
+        """All joints of the model along the trajectory, fingers included, linear between samples."""
+        gripper = self.robot.gripper
+        positions = np.zeros((len(trajectory.times), self.model.njoints))
+        positions[:, self.arm] = trajectory.q
+        for i, joint in enumerate(self.fingers):
+            positions[:, joint] = np.interp(trajectory.grip, gripper.table_width, gripper.table_joints[:, i])
+        travel = np.zeros_like(positions)
+        travel[1:] = np.cumsum(np.abs(np.diff(positions, axis=0)), axis=0)
+        index = np.arange(len(positions))
+
+        def poses(x: FloatArray) -> FloatArray:
+            return self.joint_poses(np.stack([np.interp(x, index, column) for column in positions.T], axis=-1))
+
+        return Joints(self.supports, self.axis, self.turns, travel, poses)
+
+    def joint_poses(self, positions: FloatArray) -> FloatArray:
+        """X_world_joint (n, joints, 4, 4) at positions (n, joints) of the model's joints."""
+        q = np.zeros((len(positions), self.model.nq))
+        for j in range(1, self.model.njoints):
+            start = self.model.idx_qs[j]
+            if self.model.nqs[j] == 2:  # a continuous joint is a point on the circle
+                q[:, start], q[:, start + 1] = np.cos(positions[:, j]), np.sin(positions[:, j])
+            else:
+                q[:, start] = positions[:, j]
+        X = np.empty((len(q), self.model.njoints, 4, 4))
+        for i, row in enumerate(q):
+            pinocchio.forwardKinematics(self.model, self.data, row)
+            X[i] = [pose.np for pose in self.data.oMi]
+        return self.robot.X_world_base @ X
+
+
+_VALIDATORS: WeakKeyDictionary[Robot, Validator] = WeakKeyDictionary()
+
+
+def _looks(travel: FloatArray, first: int, last: int, spacing: float) -> FloatArray:
+    """Sample indices from `first` to `last` between which a point at arm's length moves about `spacing` metres."""
+    way = travel[first : last + 1].sum(axis=1)
+    step = np.floor((way - way[0]) / spacing).astype(int)
+    index = first + np.flatnonzero(np.diff(step, prepend=-1) > 0)
+    return np.unique([*index, first, last]).astype(float)
+
+
+def _collision_reason(phase: str, t: float, near: Near) -> str:
+    where = f"{phase} phase, t = {t:.3f} s: {near.names[0]} and {near.names[1]}"
+    if near.distance <= 0:
+        allowed = f" (allowed {-1e3 * near.threshold:.1f})" if near.threshold < 0 else ""
+        return f"{where} overlap by {-1e3 * near.distance:.1f} mm{allowed}"
+    return f"{where} come within {1e3 * near.distance:.1f} mm (margin {1e3 * near.threshold:.1f})"
