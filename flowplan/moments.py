@@ -195,8 +195,7 @@ def alignment_residual(
     """
     arm = (X[..., :3, :3] @ source_mean[..., None])[..., 0]
     target = (X_star[..., :3, :3] @ source_mean[..., None])[..., 0] + X_star[..., :3, 3]
-    q = quat_wxyz_from_matrix(X[..., :3, :3] @ np.swapaxes(X_star[..., :3, :3], -1, -2))
-    q_w, q_v = q[..., :1], q[..., 1:]
+    q_w, q_v = _half_turn(X[..., :3, :3] @ np.swapaxes(X_star[..., :3, :3], -1, -2))
     residual = np.empty((*arm.shape[:-1], 6))
     residual[..., :3] = root_weight[..., None] * (arm + X[..., :3, 3] - target)
     residual[..., 3:] = 2 * (root_K @ q_v[..., None])[..., 0]
@@ -205,6 +204,17 @@ def alignment_residual(
     G[..., :3, 3:] = -root_weight[..., None, None] * skew(arm)
     G[..., 3:, 3:] = root_K @ (q_w[..., None] * np.eye(3) - skew(q_v))
     return residual, G
+
+
+def _half_turn(R: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Scalar (..., 1) and vector part (..., 3) of the quaternions, with a quick way for turns well short of a half."""
+    square = 1 + R[..., 0, 0] + R[..., 1, 1] + R[..., 2, 2]
+    if square.min() < 1.0:
+        q = quat_wxyz_from_matrix(R)
+        return q[..., :1], q[..., 1:]
+    q_w = 0.5 * np.sqrt(square)[..., None]
+    skew_part = np.stack([R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], -1)
+    return q_w, skew_part / (4 * q_w)
 
 
 def symmetric_root(K: FloatArray) -> FloatArray:

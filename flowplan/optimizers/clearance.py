@@ -66,14 +66,22 @@ class Body:
         robot, held = problem.robot, problem.held_spheres
         self.robot, self.field, self.width = robot, problem.field, problem.width
         self.held = held[:, :3]
+        self.count = len(robot.sphere_radius)
         self.radius = np.concatenate([robot.sphere_radius, held[:, 3]])
         self.carried = np.concatenate([_carried(robot), np.ones((len(held), len(robot.joint_names)), bool)])
-        self.first, self.second, self.reach = _pair_table(problem, self.radius, self.carried)
+        self.first, self.second, self.reach = _pair_table(robot)
+        self._add_held(held[:, 3])
         self.pair_limit = np.where(self.reach > 0, (self.reach + options.self_margin) ** 2, -1).astype(np.float32)
         self.self_margin = options.self_margin
         self.tolerance = options.clearance_tolerance
-        self.count = len(robot.sphere_radius)
         self.margin = self._margins(problem, options.margin)
+
+    def _add_held(self, radius: FloatArray) -> None:
+        # The held object's spheres join the second ones; they may not touch what is not fixed to the tool.
+        arm = ~self.carried[self.first].all(axis=1)
+        reach = np.where(arm[:, None], self.radius[self.first][:, None] + radius, -np.inf).astype(np.float32)
+        self.second = np.concatenate([self.second, self.count + np.arange(len(radius))])
+        self.reach = np.concatenate([self.reach, reach], axis=1)
 
     def arm(self, q: FloatArray) -> Arm:
         """The state of trajectories q (S, T, J)."""
@@ -162,7 +170,7 @@ class Body:
 
         One product: [-2 a, |a|^2, 1] . [b, 1, |b|^2]. 32 bits tell a hundredth of a millimetre at arm's length.
         """
-        c = (centers - centers.mean(axis=(0, 1))).astype(np.float32)
+        c = (centers - centers[0, 0]).astype(np.float32)
         square = np.einsum("bkc,bkc->bk", c, c)[..., None]
         one = np.ones_like(square)
         a = np.concatenate([-2 * c, square, one], axis=2)[:, self.first]
@@ -178,16 +186,18 @@ class Body:
         """
         centers = self.arm(q[None]).centers[0]
         distance = np.where(self.carried.any(axis=1), self.field.distance(centers) - self.radius, np.inf)
-        gap = np.sqrt(np.maximum(self._squares(centers), 0.0)) - self.reach
-        holds = self.second >= self.count
-        robot = np.minimum(_least(distance[:, : self.count]), _least(gap[:, :, ~holds]))
-        relaxed = distance - np.minimum(margins, 0.0)
-        held = np.minimum(_least(relaxed[:, self.count :]), _least(gap[:, :, holds]))
-        return robot, held
+        gap = self._squares(centers)
+        np.maximum(gap, 0.0, out=gap)
+        np.sqrt(gap, out=gap)
+        gap -= self.reach
+        own, n = len(self.second) - len(self.held), self.count
+        robot = np.minimum(_least(distance[:, :n]), _least(gap[:, :, :own]))
+        relaxed = distance[:, n:] - np.minimum(margins[:, n:], 0.0)
+        return robot, np.minimum(_least(relaxed), _least(gap[:, :, own:]))
 
 
 def _least(values: FloatArray) -> FloatArray:
-    return values.reshape(len(values), -1).min(axis=1, initial=np.inf)
+    return values.min(axis=tuple(range(1, values.ndim)), initial=np.inf)
 
 
 @lru_cache(maxsize=16)
@@ -205,22 +215,20 @@ def _carried(robot: Robot) -> NDArray[np.bool_]:
     return out
 
 
-def _pair_table(
-    problem: TrackProblem, radius: FloatArray, carried: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Spheres (P1,) and (P2,) to check against each other, and the distance (P1, P2) of centres at contact.
+@lru_cache(maxsize=16)
+def _pair_table(robot: Robot) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Spheres (P1,) and (P2,) of the robot to check against each other, and the distance (P1, P2) of centres at contact.
 
-    The pairs are the robot's own, and the held object with every link that is not fixed to the tool; -inf elsewhere.
+    The distance is -inf where a pair is not checked. All spheres that are not fixed to the tool are among the first.
     """
-    count, held = len(problem.robot.sphere_radius), len(problem.held_spheres)
-    arm = np.flatnonzero(~carried[:count].all(axis=1))
-    of_held = np.stack(np.meshgrid(arm, count + np.arange(held), indexing="ij"), axis=-1).reshape(-1, 2)
-    pairs = np.concatenate([problem.robot.self_pairs.reshape(-1, 2), of_held]).astype(np.int64)
+    carried = _carried(robot)
     # The one nearer to the base first: then each sphere is on one side mostly, and the table is small.
+    pairs = robot.self_pairs.reshape(-1, 2)
     outer = carried.sum(axis=1)[pairs]
     pairs = np.where((outer[:, 0] > outer[:, 1])[:, None], pairs[:, ::-1], pairs)
-    first, a = np.unique(pairs[:, 0], return_inverse=True)
-    second, b = np.unique(pairs[:, 1], return_inverse=True)
+    first = np.union1d(pairs[:, 0], np.flatnonzero(~carried.all(axis=1)))
+    second = np.unique(pairs[:, 1])
     reach = np.full((len(first), len(second)), -np.inf, np.float32)
-    reach[a, b] = radius[pairs].sum(axis=1)
+    row, column = np.searchsorted(first, pairs[:, 0]), np.searchsorted(second, pairs[:, 1])
+    reach[row, column] = robot.sphere_radius[pairs].sum(axis=1)
     return first, second, reach

@@ -90,6 +90,7 @@ class Objective:
         self.problem, self.options = problem, options
         self.body = Body(problem, options)
         self.layout = Layout(T, J)
+        self.slowed = 0.0
         self.slow_down(1.0)
         self.root_weight, self.root_K = flow_weights(problem, options)
         self.X_star = attachment.X_world_tool
@@ -103,6 +104,8 @@ class Objective:
 
         A flow faster than the arm will be followed at a slower clock, and should not be left for its speed.
         """
+        if factor == self.slowed:
+            return
         robot, options = self.problem.robot, self.options
         limits = np.stack([robot.velocity, robot.acceleration, robot.jerk])
         self.slowed = factor

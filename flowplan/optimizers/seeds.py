@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
 from scipy.stats import qmc
 
 from flowplan.checks import FloatArray
@@ -168,5 +167,12 @@ def _rank(objective: Objective, path: FloatArray, keys: NDArray[np.int64]) -> ND
 
 
 def _densify(path: FloatArray, keys: NDArray[np.int64], T: int) -> FloatArray:
-    dense: FloatArray = CubicSpline(keys, path, axis=1, bc_type="natural")(np.arange(T))
-    return dense
+    """Cubic Hermite interpolation of paths (S, M, J) at the key times."""
+    t = np.arange(T)
+    cell = np.clip(np.searchsorted(keys, t, side="right") - 1, 0, len(keys) - 2)
+    width = (keys[cell + 1] - keys[cell]).astype(float)
+    f, width = ((t - keys[cell]) / width)[:, None], width[:, None]
+    slope = np.gradient(path, keys, axis=1)
+    a, b = path[:, cell], path[:, cell + 1]
+    bend = (1 - f) * (width * slope[:, cell] - (b - a)) - f * (width * slope[:, cell + 1] - (b - a))
+    return a + f * (b - a) + f * (1 - f) * bend
