@@ -80,6 +80,10 @@ class Arm:
         self._fingers = [world.joint_index(body, name) for name in robot.gripper.joints]
         self.finger_sides, knuckles = _fingers_of(robot)
         self._knuckles = [robot.gripper.joints.index(name) for name in knuckles]
+        # The opening by position of the driven knuckle, in ascending order of the latter.
+        position = robot.gripper.table_joints[:, self._knuckles[0]]
+        order = np.argsort(position)
+        self._table_s, self._table_w = position[order], robot.gripper.table_width[order]
         self._still = self._links_that_never_move()
         self._width = robot.gripper.max_width
         self._make_fingers()
@@ -168,28 +172,18 @@ class Arm:
         self._drive_fingers(self._width)
 
     def _drive_fingers(self, width: float) -> None:
-        knuckle = self._fingers[self._knuckles[0]]
-        table_w, table_s = self._knuckle_table()
+        knuckle, s, w = self._fingers[self._knuckles[0]], self._table_s, self._table_w
         at = self.world.bullet.getJointState(self.body, knuckle)[0]
-        i = int(np.clip(np.searchsorted(table_s, at), 1, len(table_s) - 1))
-        slope = abs((table_w[i] - table_w[i - 1]) / (table_s[i] - table_s[i - 1]))
-        order = np.argsort(table_w)
+        i = int(np.clip(np.searchsorted(s, at), 1, len(s) - 1))
         self.world.bullet.setJointMotorControl2(
             self.body,
             knuckle,
             pybullet.POSITION_CONTROL,
-            targetPosition=float(np.interp(width, table_w[order], table_s[order])),
-            force=self.robot.gripper.force * slope,
+            targetPosition=self.robot.gripper.joint_positions(width)[self.robot.gripper.joints[self._knuckles[0]]],
+            force=self.robot.gripper.force * abs((w[i] - w[i - 1]) / (s[i] - s[i - 1])),
             positionGain=self.options.position_gain,
             velocityGain=self.options.velocity_gain,
         )
-
-    def _knuckle_table(self) -> tuple[FloatArray, FloatArray]:
-        """Openings and the driven knuckle's positions, in ascending order of the latter."""
-        gripper = self.robot.gripper
-        s = gripper.table_joints[:, self._knuckles[0]]
-        order = np.argsort(s)
-        return gripper.table_width[order], s[order]
 
     def q(self) -> FloatArray:
         """Measured positions (J,)."""
@@ -197,9 +191,8 @@ class Arm:
 
     def width(self) -> float:
         """Measured opening, metres."""
-        s = self.world.bullet.getJointState(self.body, self._fingers[self._knuckles[0]])[0]
-        table_w, table_s = self._knuckle_table()
-        return float(np.interp(s, table_s, table_w))
+        position = self.world.bullet.getJointState(self.body, self._fingers[self._knuckles[0]])[0]
+        return float(np.interp(position, self._table_s, self._table_w))
 
     def X_world_tool(self) -> FloatArray:
         """Measured pose (4, 4) of the tool frame."""

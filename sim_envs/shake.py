@@ -71,8 +71,8 @@ class ShakeOptions:
 
     force: float = 30.0
     """Newtons between the pads."""
-    friction: tuple[float, float] = (0.4, 0.8)
-    """Range of the coefficient between pads and object."""
+    friction: tuple[float, float] = (0.5, 0.9)
+    """Range of the coefficient between pads and object, from what the proposer trusts upwards."""
     mass: tuple[float, float] = (0.05, 0.25)
     """Range of the object's mass, kilograms."""
     distance: float = 0.05

@@ -31,7 +31,7 @@ from flowplan.geometry import inverse, matrix_from_quat_xyzw, pose, quat_xyzw_fr
 
 if TYPE_CHECKING:
     from flowplan.robot import Robot
-    from sim_envs.arm import Arm
+    from sim_envs.arm import Arm, ArmOptions
 
 TABLE = "table"
 _BASE = -1  # PyBullet's index of a body's base link
@@ -208,14 +208,14 @@ class World:
             self.bullet.setJointMotorControl2(body, joint, pybullet.VELOCITY_CONTROL, targetVelocity=0, force=coulomb)
         return body
 
-    def add_robot(self, robot: Robot, name: str = "robot") -> Arm:
+    def add_robot(self, robot: Robot, name: str = "robot", options: ArmOptions | None = None) -> Arm:
         """Put a robot at its home configuration into the world, its hand open."""
-        from sim_envs.arm import Arm
+        from sim_envs.arm import Arm, ArmOptions
 
         self._new_name(name)
         body = self._load_urdf(robot.urdf_path, robot.X_world_base, fixed=True)
         self._register(name, body)
-        return Arm(self, robot, body)
+        return Arm(self, robot, body, options or ArmOptions())
 
     def _new_name(self, name: str) -> None:
         if name in self.bodies:
