@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 import numpy as np
 
 from flowplan.phases import MANIPULATE, PHASES
 from flowplan.planner import Attempt, NoPlan, Plan
+
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 def feasibility(result: Plan | NoPlan, *, most: int = 12) -> str:
@@ -13,19 +18,20 @@ def feasibility(result: Plan | NoPlan, *, most: int = 12) -> str:
 
     Args:
         result: of flowplan.planner.plan.
-        most: attempts shown.
+        most: lines of each kind.
     """
     lines = _summary(result) if isinstance(result, Plan) else [f"NO PLAN. {result.reason}", *_remedies(result)]
-    failed = [a for a in result.attempts if a.stage != "planned"]
-    if failed:
-        lines += [
-            "",
-            f"{len(failed)} contacts did not lead to a plan:",
-            _row("rank", "kind", "stage", "what was measured"),
-        ]
-        lines += [_row(str(a.contact), a.kind, a.stage, _measured(a)) for a in failed[:most]]
-        if len(failed) > most:
-            lines.append(f"  ... and {len(failed) - most} more")
+    tried = [a for a in result.attempts if a.stage not in ("planned", "rank")]
+    refused = Counter(_NUMBER.sub("..", a.reason) for a in result.attempts if a.stage == "rank")
+    if refused:
+        lines += ["", f"{refused.total()} contacts were refused before any was tried:"]
+        lines += [f"  {count:>4}  {reason}" for reason, count in refused.most_common(most)]
+    if tried:
+        lines += ["", f"{len(tried)} contacts were tried in vain:"]
+        lines += [_row("rank", "kind", "stage", "what was measured")]
+        lines += [_row(str(a.contact), a.kind, a.stage, _measured(a)) for a in tried[:most]]
+        if len(tried) > most:
+            lines.append(f"  ... and {len(tried) - most} more")
     return "\n".join(lines)
 
 
