@@ -5,8 +5,8 @@ continuation along a random hinge or slide, is kept when it stays within limits 
 the object's flow is that of its tool; and obstacles are strewn only where they leave the witness a little room. The
 planner sees the flow, the grasp and the obstacles, never the witness.
 
-A plan is timed from the flow and the grasp to the certificate: attachment, optimisation, timing, validation. The distance
-field belongs to the scene, serves every contact that is tried there, and is timed by itself.
+A plan is timed from the flow and the grasp to the certificate: attachment, optimisation, timing, validation. The
+distance field belongs to the scene, serves every contact that is tried there, and is timed by itself.
 """
 
 from __future__ import annotations
@@ -272,9 +272,7 @@ def _problems(robot: Robot, count: int, seed: int, frames: int = 41, points: int
         yield random_problem(robot, kind, frames=frames, points=points, obstacles=OBSTACLES, seed=1000 * seed + i)
 
 
-def _time(
-    robot: Robot, frames: int, points: int, count: int, seed: int, options: TrackOptions
-) -> list[dict[str, Any]]:
+def _time(robot: Robot, frames: int, points: int, count: int, seed: int, options: TrackOptions) -> list[dict[str, Any]]:
     outcomes: list[Outcome] = []
     fields: list[float] = []
     for problem in _problems(robot, count, seed, frames, points):

@@ -122,8 +122,8 @@ class DistanceField:
         u = points.reshape(-1, 3) * (1.0 / self.voxel)
         u += 0.5 - self.origin / self.voxel
         np.clip(u, 0.0, last + 0.5, out=u)
-        out: FloatArray = flat.take(u.astype(np.intp) @ strides) - 1.5 * self.voxel
-        out = out.reshape(points.shape[:-1])
+        samples = flat.take(u.astype(np.intp) @ strides).astype(float)
+        out = (samples - 1.5 * self.voxel).reshape(points.shape[:-1])
         return out if self.support_height is None else np.minimum(out, points[..., 2] - self.support_height)
 
 
@@ -223,7 +223,7 @@ def _distances(mesh: trimesh.Trimesh, where: str, shell: float) -> list[tuple[_D
     open_parts = [p for p in parts if not p.is_watertight]
     out = [(_mesh_distance(p, None), p.bounds) for p in parts if p.is_watertight]
     if open_parts:
-        rest = trimesh.util.concatenate(open_parts)
+        rest: trimesh.Trimesh = trimesh.util.concatenate(open_parts)
         out.append((_mesh_distance(rest, shell), rest.bounds))
     return out
 

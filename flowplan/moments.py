@@ -164,7 +164,7 @@ def rigid_fit(moments: Moments, R_first: FloatArray, *, min_lever: float) -> Rig
 
 
 def _transport(R: FloatArray, S: FloatArray, deficient: FloatArray, R_first: FloatArray) -> FloatArray:
-    # Of all rotations with the same energy take the one nearest the frame before: maximise tr(R S) + eps tr(R R_prev^T).
+    # Of all rotations of the same energy the one nearest the frame before: maximise tr(R S) + eps tr(R R_prev^T).
     R = R.copy()
     previous = R_first
     for t in range(len(R)):

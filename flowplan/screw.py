@@ -169,7 +169,8 @@ class _Problem:
             J = self.jacobian(axis, G)
             H = J.T @ J
             diagonal = np.diag(H) * damping + 1e-12
-            candidate = axis.moved(-np.linalg.solve(H + np.diag(diagonal), J.T @ r.ravel()))
+            step: FloatArray = -np.linalg.solve(H + np.diag(diagonal), J.T @ r.ravel())
+            candidate = axis.moved(step)
             r_new, G_new = self.residual(candidate)
             cost_new = float((r_new**2).sum())
             if cost_new >= cost:
@@ -187,7 +188,7 @@ class _Problem:
         n = _PARAMETERS[axis.kind]
         r, G = self.residual(axis)
         J = self.jacobian(axis, G)
-        # A track with weight w moves its sums by w noise: cov = H^-1 variance sum(w^2) / sum(w), coordinate by coordinate.
+        # A track of weight w moves its sums by w noise: cov = H^-1 variance sum(w^2) / sum(w), each coordinate alike.
         points = self.moments.count[self.seen].sum()
         energy = self.noise + float((r**2).sum()) / self.scale
         variance = energy * self.scale / 3 / points

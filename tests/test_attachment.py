@@ -115,7 +115,7 @@ def test_slip_measures_what_is_not_rigid(rng):
 
 
 def test_only_the_touched_object_is_held(rng):
-    near, far = cloud(rng, 200), cloud(rng, 200) + [0.03, 0.0, 0.0]
+    near, far = cloud(rng, 200), cloud(rng, 200) + np.array([0.03, 0.0, 0.0])
     ids = np.repeat([0, 1], 200)
     tracks = np.concatenate([transform(hinge(), near), np.broadcast_to(far, (T, 200, 3))], axis=1)
     found = attach(flow_of(tracks, object_id=ids), GRASP, object_id=0)
@@ -125,7 +125,7 @@ def test_only_the_touched_object_is_held(rng):
 
 
 def test_the_patch_reaches_out_to_a_far_object(rng):
-    points = cloud(rng) + [0.3, 0.0, 0.0]
+    points = cloud(rng) + np.array([0.3, 0.0, 0.0])
     found = attach(flow_of(transform(hinge(), points)), GRASP)
     assert (found.held > 0).sum() >= AttachmentOptions().min_points
 
@@ -217,9 +217,9 @@ def test_gauss_newton_rows_against_finite_differences(rng):
         moved = X.copy()
         moved[0, :3, 3] += twist[:3]
         moved[0, :3, :3] = exp_so3(twist[3:]) @ X[0, :3, :3]
-        return alignment_residual(
-            moved, fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K)
-        )[0][0, i]
+        return alignment_residual(moved, fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K))[0][
+            0, i
+        ]
 
     _, G = alignment_residual(X, fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K))
     for i in range(6):
@@ -294,19 +294,19 @@ def test_bad_input_is_one_line_that_names_the_field(rng):
     tracks = transform(hinge(), points)
     none = np.ones((T, 400))
     none[0] = 0
-    with pytest.raises(ValueError, match="flow.confidence: no point .*frame 0"):
+    with pytest.raises(ValueError, match=r"flow\.confidence: no point .*frame 0"):
         attach(flow_of(tracks, none), GRASP)
     only_first = np.zeros((T, 400))
     only_first[0] = 1
-    with pytest.raises(ValueError, match="flow.confidence: no held point has confidence after"):
+    with pytest.raises(ValueError, match=r"flow\.confidence: no held point has confidence after"):
         attach(flow_of(tracks, only_first), GRASP)
     jump = tracks.copy()
     jump[10:] += [0.0, 0.0, 1.0]
-    with pytest.raises(ValueError, match=r"flow.points: the held patch teleports at .* between frames 9 and 10"):
+    with pytest.raises(ValueError, match=r"flow\.points: the held patch teleports at .* between frames 9 and 10"):
         attach(flow_of(jump), GRASP)
     spun = tracks.copy()
     spun[10:] = transform(rotation_about(tracks[10].mean(0), [0, 0, 1], 2.8), tracks[10:])
-    with pytest.raises(ValueError, match="flow.points: the held patch turns by .* degrees between frames 9 and 10"):
+    with pytest.raises(ValueError, match=r"flow\.points: the held patch turns by .* degrees between frames 9 and 10"):
         attach(flow_of(spun), GRASP)
     with pytest.raises(ValueError, match=r"X_world_tool: expected rigid transforms"):
         attach(flow_of(tracks), 2 * GRASP)

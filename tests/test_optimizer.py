@@ -351,7 +351,7 @@ def test_an_obstacle_in_the_elbows_way_is_avoided(robot):
 
 def test_a_thin_wall_between_two_times_is_seen(robot):
     """Two times, far apart: the ends are clear, the way is not."""
-    q = np.stack([robot.home, robot.home + [1.2, 0, 0, 0, 0, 0, 0]])
+    q = np.stack([robot.home, robot.home + 1.2 * np.eye(7)[0]])
     X = robot.tool_pose(q)
     middle = robot.tool_pose(q.mean(axis=0)[None])[0, :3, 3]
     wall = trimesh.creation.box([0.2, 0.02, 0.2], transform=pose(exp_so3([0, 0, 0.6]), middle))
@@ -423,7 +423,7 @@ def test_held_spheres_keep_clear_of_obstacles_where_the_hand_may_turn(robot):
     """A long thing held at one point is turned out of a wall's way, though the hand itself is clear of it."""
     X = lift(robot, 0.05)
     tip = (X[-1] @ [0.0, 0.0, 0.25, 1.0])[:3]
-    wall = trimesh.creation.box([0.08, 0.08, 0.08], transform=pose(None, tip + [0.0, 0.07, 0.0]))
+    wall = trimesh.creation.box([0.08, 0.08, 0.08], transform=pose(None, tip + np.array([0.0, 0.07, 0.0])))
     field = distance_field([wall], lower=LOWER, upper=UPPER, voxel=0.02)
     held = np.array([[0.0, 0.0, z, 0.03] for z in np.linspace(0.05, 0.25, 5)])
     point = ObjectFlow(TIMES, X[:, None, :3, 3], np.ones((T, 1)), np.zeros(1, int))
@@ -475,12 +475,12 @@ def test_key_times_are_even_along_the_way():
 def test_bad_input_is_one_line_that_names_the_field(robot):
     X = lift(robot)
     attachment = attach(flow_of(X), X[0])
-    with pytest.raises(ValueError, match="TrackProblem.times: expected 11 times"):
+    with pytest.raises(ValueError, match=r"TrackProblem\.times: expected 11 times"):
         TrackProblem(robot, TIMES[:5], attachment, FREE)
     with pytest.raises(ValueError, match=r"TrackProblem.held_spheres: expected shape \(H, 4\)"):
         TrackProblem(robot, TIMES, attachment, FREE, np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"TrackProblem.q_start: expected shape \(7,\)"):
         TrackProblem(robot, TIMES, attachment, FREE, q_start=np.zeros(3))
     for name, value in (("margin", -1), ("seeds", 0), ("limit_share", 2), ("max_position_error", 0)):
-        with pytest.raises(ValueError, match=f"TrackOptions.{name}"):
+        with pytest.raises(ValueError, match=rf"TrackOptions\.{name}"):
             TrackOptions(**{name: value})

@@ -1,12 +1,13 @@
 """Joint trajectories along a flow: one problem, one options record, one solution, whichever optimizer solves it.
 
-An optimizer is a function `(TrackProblem, TrackOptions, *, seed) -> TrackSolution`. `flowplan.optimizers.pinocchio` runs
-anywhere; others live in modules of this package that import their own heavy dependencies.
+An optimizer is a function `(TrackProblem, TrackOptions, *, seed) -> TrackSolution`. `flowplan.optimizers.pinocchio`
+runs anywhere; others live in modules of this package that import their own heavy dependencies.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -36,7 +37,7 @@ class TrackProblem:
     times: FloatArray
     attachment: Attachment
     field: DistanceField
-    held_spheres: FloatArray = field(default_factory=lambda: np.zeros((0, 4)))
+    held_spheres: FloatArray = dataclasses.field(default_factory=lambda: np.zeros((0, 4)))
     q_start: FloatArray | None = None
     width: float | None = None
 

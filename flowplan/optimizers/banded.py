@@ -1,8 +1,8 @@
 """Symmetric block-banded systems of a trajectory: T blocks of J unknowns, each coupled to the three that follow.
 
 Costs of a joint trajectory q (T, J) touch neighbouring times only: a pose one, a swept collision check two, an
-acceleration three, a jerk four. Their normal equations, unknowns in the order t J + j, have 3 J subdiagonals, and a banded
-Cholesky factorisation solves them in time linear in T.
+acceleration three, a jerk four. Their normal equations, unknowns in the order t J + j, have 3 J subdiagonals, and a
+banded Cholesky factorisation solves them in time linear in T.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Layout:
         return out.reshape(x.shape)
 
     def solve(self, ab: FloatArray, rhs: FloatArray) -> FloatArray:
-        """Solutions (S, T, J) of the systems, for right-hand sides (S, T, J); NaN where one is not positive definite."""
+        """Solutions (S, T, J) for right-hand sides (S, T, J); NaN where a system is not positive definite."""
         out = np.empty_like(rhs)
         n = self.T * self.J
         for s in range(len(rhs)):

@@ -1,13 +1,13 @@
 """Collision costs of sphere-covered bodies: hinges on the distance to obstacles and between links, swept over time.
 
 A sphere k with centre c and radius r that should keep a margin m costs max(0, m - (d(c) - r))^2, with d the distance
-field, and likewise a pair of spheres with their mutual distance (CHOMP's and cuRobo's model). Since d changes by no more
-than a point moves, two neighbouring times at distances d_0, d_1 and a sphere that moves by L between them cannot come
-nearer than (d_0 + d_1 - L) / 2: only where that is below the margin is the midpoint looked at too.
+field, and likewise a pair of spheres with their mutual distance (CHOMP's and cuRobo's model). Since d changes by no
+more than a point moves, a sphere at distances d_0, d_1 at two neighbouring times that moves by L between them cannot
+come nearer than (d_0 + d_1 - L) / 2: only where that is below the margin is the midpoint looked at too.
 
 The derivative of a distance with normal n at a point c of a link is a wrench on the tool Jacobian,
-n . dc/dq_j = [n, (c - x) x n] . J_j for every joint j that carries the link, x the tool origin: no Jacobian of any sphere
-is ever formed, and only those few that are near something are looked at.
+n . dc/dq_j = [n, (c - x) x n] . J_j for every joint j that carries the link, x the tool origin: no Jacobian of any
+sphere is ever formed, and only those few that are near something are looked at.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Body:
 
     def _add_held(self, radius: FloatArray) -> None:
         # The held object's spheres join the second ones; they may not touch what is not fixed to the tool.
-        arm = ~self.carried[self.first].all(axis=1)
+        arm = np.logical_not(self.carried[self.first].all(axis=1))
         reach = np.where(arm[:, None], self.radius[self.first][:, None] + radius, -np.inf).astype(np.float32)
         self.second = np.concatenate([self.second, self.count + np.arange(len(radius))])
         self.reach = np.concatenate([self.reach, reach], axis=1)
@@ -94,7 +94,7 @@ class Body:
         return Arm(X.reshape(S, T, 4, 4), jacobian.reshape(S, T, 6, J), centers.reshape(S, T, -1, 3))
 
     def _margins(self, problem: TrackProblem, margin: float) -> FloatArray:
-        """(T, K) margins. What rides with the tool goes where the flow takes it: no margin asks it to come less near."""
+        """(T, K) margins; what rides with the tool goes where the flow takes it and is not asked to come less near."""
         attachment, robot = problem.attachment, problem.robot
         # What no joint moves (the base on its support) has nothing to avoid.
         out = np.where(self.carried.any(axis=1), margin, -np.inf) * np.ones((len(problem.times), 1))
@@ -111,7 +111,7 @@ class Body:
 
     def obstacle_rows(self, arm: Arm) -> list[Rows]:
         """Residuals of spheres near obstacles, at the times and half way between them."""
-        S, T, K, _ = arm.centers.shape
+        T = arm.centers.shape[1]
         bound = self.field.lower_bound(arm.centers) - self.radius
         s, t, k = np.nonzero(bound < self.margin)
         out = [self._obstacle(arm, s * T + t, k, arm.centers[s, t, k], self.margin[t, k])]
@@ -196,8 +196,8 @@ class Body:
         return robot, np.minimum(_least(relaxed), _least(gap[:, :, own:]))
 
 
-def _least(values: FloatArray) -> FloatArray:
-    return values.min(axis=tuple(range(1, values.ndim)), initial=np.inf)
+def _least(values: NDArray[np.floating]) -> FloatArray:
+    return values.min(axis=tuple(range(1, values.ndim)), initial=np.inf).astype(float)
 
 
 @lru_cache(maxsize=16)
@@ -217,7 +217,7 @@ def _carried(robot: Robot) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=16)
 def _pair_table(robot: Robot) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Spheres (P1,) and (P2,) of the robot to check against each other, and the distance (P1, P2) of centres at contact.
+    """The robot's spheres (P1,) and (P2,) to check against each other, and their centres' distance (P1, P2) at contact.
 
     The distance is -inf where a pair is not checked. All spheres that are not fixed to the tool are among the first.
     """

@@ -182,7 +182,7 @@ class Objective:
         return Rows(at, residual, slope[:, None] * log_manipulability_gradient(J[at]))
 
     def position_error(self, X: FloatArray) -> FloatArray:
-        """Metres (T,) between the middle of the patch, carried by tool poses (T, 4, 4), and the flow; 0 where unseen."""
+        """Metres (T,) from the middle of the patch, carried by tool poses (T, 4, 4), to the flow; 0 where unseen."""
         gap = (X[:, :3, :3] - self.X_star[:, :3, :3]) @ self.source_mean[..., None]
         error = np.linalg.norm(gap[..., 0] + X[:, :3, 3] - self.X_star[:, :3, 3], axis=-1)
         return np.where(self.problem.attachment.moments.weight > 0, error, 0.0)
@@ -197,8 +197,8 @@ class Objective:
 def flow_weights(problem: TrackProblem, options: TrackOptions) -> tuple[FloatArray, FloatArray]:
     """Roots (T,), (T, 3, 3) of the position weight and rotation stiffness, per tolerance.
 
-    The weights of the flow are relative to the best seen frame, so the number of points does not matter. Rotations that it
-    does not show are held by the small lever arm `free_rotation`, and the first pose, the grasp, in all directions.
+    The weights of the flow are relative to the best seen frame, so the number of points does not matter. Rotations that
+    it does not show are held by the small lever arm `free_rotation`, and the first pose, the grasp, in all directions.
     """
     attachment = problem.attachment
     share = attachment.moments.weight / attachment.moments.weight.max()
@@ -243,7 +243,7 @@ def _accumulate(
 ) -> None:
     if not len(rows.at):
         return
-    S, T, J = gradient.shape
+    S, T = gradient.shape[:2]
     scaled = weight * rows.residual
     cost += np.bincount(rows.at // T, scaled * rows.residual, S)
     _scatter(gradient, rows.at, scaled[:, None] * rows.row)

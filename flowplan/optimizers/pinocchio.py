@@ -1,13 +1,16 @@
 """The CPU optimizer: Levenberg-Marquardt over whole joint trajectories, several seeds side by side in numpy.
 
-Named for the library that its kinematics agree with (a test compares the two to 1e-9): pinocchio's compiled functions take
-one configuration a call from Python, and a batch in numpy is faster for the hundreds of configurations of a few seeds.
+Named for the library that its kinematics agree with (a test compares the two to 1e-9): pinocchio's compiled functions
+take one configuration a call from Python, and a batch in numpy is faster for the hundreds of configurations of a few
+seeds.
 
     (H + lambda diag H) dq = -g,   H block-banded (flowplan.optimizers.banded), one factorisation per seed and step
 
-with lambda lowered where the cost falls and raised where it does not (Marquardt 1963). Joint limits hold by projection. If
-the trajectory asks for more than the velocity, acceleration and jerk limits allow, a second stage adds them; if the robot
-still touches something, a third weighs collisions more. Seeds that fall behind are dropped.
+with lambda lowered where the model keeps its promise and raised where it does not (Marquardt 1963). Every step is bent
+back by what the flow residual's curvature took from it (cf. geodesic acceleration, Transtrum & Sethna 2012), so that an
+arm slides along its self-motions in large steps. Joint limits hold by projection. If the trajectory asks for more than
+the velocity, acceleration and jerk limits allow, a second stage adds them; if the robot still touches something,
+collisions are weighed more. Seeds that fall behind are dropped.
 """
 
 from __future__ import annotations

@@ -58,10 +58,7 @@ def find_seeds(objective: Objective, starts: int, keep: int, rng: np.random.Gene
     problem = objective.problem
     objective.slow_down(1.0)
     keys = key_times(problem.attachment.X_world_tool)
-    if problem.q_start is None:
-        first = _first_configurations(objective, starts, rng)
-    else:
-        first = problem.q_start[None]
+    first = _first_configurations(objective, starts, rng) if problem.q_start is None else problem.q_start[None]
     path = _carry(objective, first, keys)  # (A, M, J)
     chosen: list[int] = []
     for a in _rank(objective, path, keys):
