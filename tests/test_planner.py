@@ -99,7 +99,12 @@ def test_a_brick_under_a_low_lid_cannot_be_grasped(panda):
     walls = tuple(
         SceneObject(f"wall{i}", trimesh.creation.box(size), pose(translation=[0.45 + x, -0.1 + y, 0.05]))
         for i, (x, y, size) in enumerate(
-            [(0.2, 0, [0.02, 0.4, 0.1]), (-0.2, 0, [0.02, 0.4, 0.1]), (0, 0.2, [0.4, 0.02, 0.1]), (0, -0.2, [0.4, 0.02, 0.1])]
+            [
+                (0.2, 0, [0.02, 0.4, 0.1]),
+                (-0.2, 0, [0.02, 0.4, 0.1]),
+                (0, 0.2, [0.4, 0.02, 0.1]),
+                (0, -0.2, [0.4, 0.02, 0.1]),
+            ]
         )
     )
     scene, motion = pick_up([0.45, -0.1], obstacles=(slab, *walls))
