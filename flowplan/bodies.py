@@ -2,7 +2,7 @@
 
 A convex body is its hull. Any other is a triangle surface (a tree of oriented boxes) inside its hull: the hull answers
 first, because it is a hundred times cheaper and can only be nearer than the body itself; the surface is asked where the
-hull says "too near". A surface has no inside, so a body that lies wholly within a closed surface is found by the winding
+hull says "too near". A surface has no inside: a body that lies wholly within a closed surface is found by the winding
 number of a point of it (Jacobson et al., "Robust inside-outside segmentation using generalized winding numbers",
 SIGGRAPH 2013).
 """
@@ -70,7 +70,7 @@ def mesh_body(mesh: trimesh.Trimesh, *, solid: bool = False) -> Body:
 def shape_body(geometry: coal.CollisionGeometry) -> Body:
     """The body of a coal geometry of a robot link: a mesh becomes its hull, a primitive stays what it is."""
     if isinstance(geometry, coal.BVHModelBase):
-        points = np.array([geometry.vertices(i) for i in range(geometry.num_vertices)])
+        points = np.array(geometry.vertices())
         points = points[ConvexHull(points).vertices]
         return Body(convex(points), points, None, np.zeros((0, 3, 3)))
     geometry.computeLocalAABB()
@@ -93,7 +93,7 @@ def convex(points: FloatArray) -> coal.Convex:
 def gap(a: Body, X_a: coal.Transform3s, b: Body, X_b: coal.Transform3s, enough: float) -> float:
     """Metres between two bodies, negative by how deep they overlap.
 
-    Where that is `enough` or more, any number from `enough` up to it may be returned: looking closer would tell nothing.
+    Where that is `enough` or more, any number from `enough` up to it may come back: looking closer would tell nothing.
     """
     result = coal.DistanceResult()
     distance = float(coal.distance(a.hull, X_a, b.hull, X_b, _DISTANCE, result))

@@ -2,8 +2,8 @@
 
 The samples are joined by straight lines, so what counts are divided differences of the positions. Those never exceed
 the true derivative's largest value, at equal or unequal steps (n! times the n-th divided difference is a weighted mean
-of the n-th derivative), so a lawful motion always passes. The derivative fields must then agree with the positions: over
-a step h the mean of the two velocities may differ from the difference quotient by A h / 4, no more, where the
+of the n-th derivative), so a lawful motion always passes. Derivative fields must then agree with the positions: over a
+step h the mean of the two velocities may differ from the difference quotient by A h / 4, no more, where the
 acceleration is at most A (the error of the trapezoidal rule), and likewise for accelerations and jerk.
 """
 

@@ -1,19 +1,20 @@
-"""Which bodies come too near to each other while the arm moves: adaptive checking of pairs over continuous time.
+"""Do moving bodies ever touch? Continuous collision checking along a path that is linear in the joints between samples.
 
-Between samples the arm moves linearly in its joints. A pair whose gap is d_a at one time and d_b at a later one, and of
-which no point moves more than L relative to the other in between, never comes nearer than (d_a + d_b - L) / 2 (Schwarzer,
-Saha and Latombe, T-RO 2005, eq. 1). Where that does not settle the matter the interval is halved, until L is below the
-resolution. With r_j the distance of a body from the axis of joint j and s_j the travel of that joint in the interval,
+A pair of bodies whose gap is d_a at one time and d_b at a later one, and of which no point moves more than L relative
+to the other in between, never comes nearer than (d_a + d_b - L) / 2. Where that settles nothing the interval is
+halved (Schwarzer, Saha and Latombe, "Adaptive dynamic collision checking for single and multiple articulated robots in
+complex environments", T-RO 2005). Nothing slips through a thin wall between two looks, and pairs far apart cost one.
+With r_j the largest distance of a body's points from the axis of joint j, and s_j that joint's travel in the interval,
 
-    L = sum_j u_j s_j,    u_j = (r_j(a) + r_j(b) + sum_{m after j} u_m s_m) / 2  >=  r_j(anywhere in between):
+    L = sum_j u_j s_j,    u_j = (r_j(a) + r_j(b) + sum_{m after j} u_m s_m) / 2  >=  r_j(anywhere in between),
 
-only the joints after j move the body relative to the axis of j. Joints that carry both bodies of a pair are left out.
+since only joints after j move the body relative to that axis. Joints that carry both bodies of a pair count for none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import coal
 import numpy as np
@@ -21,17 +22,36 @@ from numpy.typing import NDArray
 
 from flowplan.bodies import Body, gap
 from flowplan.checks import FloatArray
-from flowplan.geometry import transform
 
-Poses = Callable[[FloatArray], FloatArray]
-"""X_world_joint (n, joints, 4, 4) of all joints at fractional sample indices (n,)."""
+_AT_WORLD = coal.Transform3s()
+
+
+class Nearest(NamedTuple):
+    """Smallest gap (m) of all pairs looked at, where on the path (fractional sample), and between whom."""
+
+    gap: float
+    x: float
+    names: tuple[str, ...]
+
+
+class Failure(NamedTuple):
+    """A pair that came to its threshold (m) or nearer: the smallest gap found, where on the path, and who."""
+
+    gap: float
+    x: float
+    names: tuple[str, str]
+    threshold: float
 
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """Bodies fixed to joints: B names, bodies, joint numbers, and poses (B, 4, 4) in their joints' frames.
+    """Bodies fixed to joints of a robot.
 
-    `joint` 0 is the world: obstacles are bodies that it carries.
+    Attributes:
+        names: B link names; a link may have several bodies.
+        bodies: B.
+        joint: (B,) index of the joint that carries each; 0 is the world.
+        X_joint_body: (B, 4, 4).
     """
 
     names: tuple[str, ...]
@@ -40,176 +60,223 @@ class Carried:
     X_joint_body: FloatArray
 
 
-@dataclass(frozen=True, eq=False)
-class Joints:
-    """How joints move what they carry.
+class Tree(Protocol):
+    """A robot's n joints, parents before children, number 0 the world.
 
-    Attributes:
-        supports: (n, n) does joint m carry what is fixed to joint j?
-        axis: (n, 3) unit, in the joint's own frame.
-        turns: (n,) revolute, not prismatic.
-        travel: (S, n) distance travelled since the first sample, rad or m.
-        poses: see Poses.
+    supports (n, n): does joint m carry what is fixed to joint j? axis (n, 3): unit, in the joint's frame. turns (n,):
+    or does it slide? length (n,): metres from the parent joint to this one.
     """
 
     supports: NDArray[np.bool_]
     axis: FloatArray
     turns: NDArray[np.bool_]
+    length: FloatArray
+
+    def joint_poses(self, positions: FloatArray) -> FloatArray:
+        """X_world_joint (m, n, 4, 4) at positions (m, n)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """The motion over sample index: positions (S, n) of all joints, and the distance each has travelled until then."""
+
+    positions: FloatArray
     travel: FloatArray
-    poses: Poses
+
+    def at(self, values: FloatArray, x: FloatArray) -> FloatArray:
+        """Rows of `values` (S, n) at fractional samples x (m,), linear in between."""
+        low = np.clip(x.astype(int), 0, max(len(values) - 2, 0))
+        high = np.minimum(low + 1, len(values) - 1)
+        f = (x - low)[:, None]
+        return values[low] * (1 - f) + values[high] * f
 
 
-@dataclass(frozen=True)
-class Near:
-    """Two bodies, how far apart (m), and at which fractional sample."""
-
-    distance: float
-    x: float
-    names: tuple[str, str]
-    threshold: float
-
-
-@dataclass
-class Sweep:
-    """The check of some pairs over one stretch of the trajectory.
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """P pairs to keep apart.
 
     Attributes:
-        carried: all bodies.
-        pairs: (P, 2) indices of bodies that are to keep apart.
-        threshold: (P,) metres: the least gap allowed (negative: overlap that is forgiven).
-        joints: how they move.
-        horizon: metres beyond which distances are not told apart.
-        resolution: metres of motion below which nothing is looked at between two times.
-        nearest: the smallest gap seen.
-        failures: the deepest gap below its threshold, of each pair that has one.
-        checked: exact distances computed.
+        a: (P,) index of a carried body.
+        b: (P,) index of another carried body, or B + index of an obstacle.
+        threshold: (P,) metres: the gap must stay above this.
+        counts: (P,) whether the pair's gap is part of the clearance.
     """
 
-    carried: Carried
-    pairs: NDArray[np.int64]
+    a: NDArray[np.int64]
+    b: NDArray[np.int64]
     threshold: FloatArray
-    joints: Joints
-    horizon: float
-    resolution: float
-    nearest: Near | None = None
-    failures: dict[int, Near] = field(default_factory=dict)
-    checked: int = 0
-
-    def run(self, looks: FloatArray) -> None:
-        """Check all pairs between the first and the last of the fractional samples `looks` (n,), increasing."""
-        bounds = [self._look(x) for x in looks]
-        for k in range(len(looks) - 1):
-            self._settle(bounds[k], bounds[k + 1], np.arange(len(self.pairs)))
-        for look in bounds:  # the clearance itself, exactly, where no bound rules a pair out
-            for p in np.argsort(look.lower):
-                if look.lower[p] >= self._best():
-                    break
-                self._exact(look, int(p))
-
-    def _best(self) -> float:
-        return self.horizon if self.nearest is None else min(self.nearest.distance, self.horizon)
-
-    def _look(self, x: float) -> _Look:
-        X_joint = self.joints.poses(np.array([x]))[0]
-        X = X_joint[self.carried.joint] @ self.carried.X_joint_body
-        points = [transform(X[i], b.points) for i, b in enumerate(self.carried.bodies)]
-        low = np.array([p.min(0) for p in points])
-        high = np.array([p.max(0) for p in points])
-        a, b = self.pairs.T
-        apart = np.maximum(np.maximum(low[a] - high[b], low[b] - high[a]), 0.0)
-        lower = np.linalg.norm(apart, axis=1)
-        lower[lower == 0] = -np.inf  # boxes that overlap bound nothing
-        return _Look(x, X, lower, self._radii(X_joint, points), {})
-
-    def _radii(self, X_joint: FloatArray, points: list[FloatArray]) -> FloatArray:
-        """(B, joints) largest distance of a body from the axis of each turning joint that carries it; 1 for a slide."""
-        r = np.zeros((len(points), len(X_joint)))
-        axis = np.einsum("jab,jb->ja", X_joint[:, :3, :3], self.joints.axis)
-        for i, p in enumerate(points):
-            carrying = np.flatnonzero(self.joints.supports[self.carried.joint[i]])
-            for j in carrying:
-                if not self.joints.turns[j]:
-                    r[i, j] = 1.0
-                    continue
-                arm = p - X_joint[j, :3, 3]
-                across = arm - np.outer(arm @ axis[j], axis[j])
-                r[i, j] = np.sqrt(np.einsum("pc,pc->p", across, across).max())
-        return r
-
-    def _settle(self, a: _Look, b: _Look, pairs: NDArray[np.int64]) -> None:
-        """Prove the pairs apart between two looks, or find where they are not."""
-        motion = self._motion(a, b, pairs)
-        open_ = []
-        for p, L in zip(pairs, motion, strict=True):
-            need = self.threshold[p]
-            # A bound on both ends may do; else the exact distances; else look in the middle.
-            if (a.lower[p] + b.lower[p] - L) / 2 >= max(need, 0.0):
-                continue
-            d_a, d_b = self._exact(a, int(p)), self._exact(b, int(p))
-            if min(d_a, d_b) < need:
-                continue  # a failure already, noted
-            if (d_a + d_b - L) / 2 < need and self.resolution < L:
-                open_.append(p)
-        if open_:
-            middle = self._look((a.x + b.x) / 2)
-            index = np.array(open_)
-            self._settle(a, middle, index)
-            self._settle(middle, b, index)
-
-    def _motion(self, a: _Look, b: _Look, pairs: NDArray[np.int64]) -> FloatArray:
-        """(P,) metres: no point of one body of a pair moves farther than this relative to the other between the looks."""
-        travel = self.joints.travel
-        index = np.arange(len(travel))
-        s = np.array([np.interp(b.x, index, t) - np.interp(a.x, index, t) for t in travel.T])
-        first, second = self.carried.joint[self.pairs[pairs]].T
-        both = self.joints.supports[first] & self.joints.supports[second]
-        total = np.zeros(len(pairs))
-        for side in (0, 1):
-            body = self.pairs[pairs, side]
-            moves = self.joints.supports[self.carried.joint[body]] & ~both
-            total += _displacement((a.radii + b.radii)[body], moves, s)
-        return total
-
-    def _exact(self, look: _Look, p: int) -> float:
-        if p not in look.exact:
-            i, j = self.pairs[p]
-            X_i, X_j = look.transform(i), look.transform(j)
-            enough = max(self._best(), self.threshold[p], 0.0)
-            # Within a pair the bound must stay useful for the interval test, so look a little farther than needed.
-            d = gap(self.carried.bodies[i], X_i, self.carried.bodies[j], X_j, max(enough, 0.05))
-            self.checked += 1
-            look.exact[p] = d
-            look.lower[p] = max(look.lower[p], d)
-            near = Near(d, look.x, (self.carried.names[i], self.carried.names[j]), float(self.threshold[p]))
-            if d < self.threshold[p] and (p not in self.failures or d < self.failures[p].distance):
-                self.failures[p] = near
-            if self.nearest is None or d < self.nearest.distance:
-                self.nearest = near
-        return look.exact[p]
+    counts: NDArray[np.bool_]
 
 
-@dataclass(eq=False)
-class _Look:
-    """All bodies at one time: poses, lower bounds of the pairs' gaps (m), radii about the joints, exact gaps so far."""
+class Sweep:
+    """One stretch of path against one world.
 
-    x: float
-    X: FloatArray
-    lower: FloatArray
-    radii: FloatArray
-    exact: dict[int, float]
-    _transforms: dict[int, coal.Transform3s] = field(default_factory=dict)
+    Args:
+        tree: the robot's joints.
+        path: its motion.
+        carried: B bodies that move with the joints.
+        obstacles: bodies that stand in the world, by name.
+        pairs: which to keep apart.
+        resolution: metres of relative motion below which two looks that found the pair apart are enough.
+    """
 
-    def transform(self, i: int) -> coal.Transform3s:
-        """Pose of body i for coal."""
-        if i not in self._transforms:
-            self._transforms[i] = coal.Transform3s(self.X[i, :3, :3], self.X[i, :3, 3])
-        return self._transforms[i]
+    def __init__(
+        self,
+        tree: Tree,
+        path: Path,
+        carried: Carried,
+        obstacles: tuple[tuple[str, Body], ...],
+        pairs: Pairs,
+        resolution: float,
+    ) -> None:
+        self.tree, self.path, self.carried, self.pairs, self.resolution = tree, path, carried, pairs, resolution
+        self.bodies = (*carried.bodies, *(body for _, body in obstacles))
+        self.names = (*carried.names, *(name for name, _ in obstacles))
+        self.count = len(carried.bodies)
+        boxes = np.array([[b.points.min(0), b.points.max(0)] for b in self.bodies]).reshape(-1, 2, 3)
+        own = boxes[: self.count]
+        self.center, self.half = own.mean(1), 0.5 * np.ptp(own, axis=1)
+        self.radius = np.array(
+            [np.linalg.norm(b.points - c, axis=1).max() for b, c in zip(carried.bodies, self.center, strict=True)]
+        )
+        self.fixed_boxes = boxes[self.count :]
+        self.support = tree.supports[carried.joint]
+        # Of two carried bodies, the joints that carry only one of them move it relative to the other.
+        self.within = np.flatnonzero(pairs.b < self.count)
+        of_a, of_b = self.support[pairs.a[self.within]], self.support[pairs.b[self.within]]
+        self.only_a, self.only_b = of_a & ~of_b, of_b & ~of_a
+        self.x = np.zeros(0)
+        self.pose = np.zeros((0, self.count, 4, 4))
+        self.reach = np.zeros((0, self.count, len(tree.turns)))
+        self.bound = np.zeros((0, len(pairs.a)))  # no pair is nearer than this
+        self.exact = np.zeros((0, len(pairs.a)), bool)  # and this one is exactly that near
+        self.transforms: dict[tuple[int, int], coal.Transform3s] = {}
+        self.failed: dict[int, Failure] = {}
+        self.checked = 0
 
+    def run(self, start: float, end: float, spacing: float) -> None:
+        """Check fractional samples `start` to `end`, first at looks between which no body moves more than `spacing`."""
+        looks = self._add(self._first_looks(start, end, spacing))
+        if not len(self.pairs.a):
+            return
+        a, b = looks[:-1], looks[1:]
+        active = np.ones((len(a), len(self.pairs.a)), bool)
+        while len(a):
+            motion = self._motion(a, b)
+            need = motion + 2 * self.pairs.threshold
+            unsettled = active & ~(self.bound[a] + self.bound[b] > need)
+            for i, p in np.argwhere(unsettled):
+                enough = 0.5 * need[i, p] + 1e-9
+                for look in (a[i], b[i]):
+                    if p not in self.failed and self._measure(look, p, enough) <= self.pairs.threshold[p]:
+                        self._fail(p, look)
+            unsettled &= ~(self.bound[a] + self.bound[b] > need) & (motion > self.resolution)
+            unsettled[:, list(self.failed)] = False
+            split = np.flatnonzero(unsettled.any(axis=1))
+            middle = self._add(0.5 * (self.x[a[split]] + self.x[b[split]]))
+            a, b = np.concatenate([a[split], middle]), np.concatenate([middle, b[split]])
+            active = unsettled[np.concatenate([split, split])]
+        for p in list(self.failed):
+            for look in looks:
+                if self._measure(look, p, self.failed[p].gap) < self.failed[p].gap:
+                    self._fail(p, look)
 
-def _displacement(r_ab: FloatArray, moves: NDArray[np.bool_], s: FloatArray) -> FloatArray:
-    """L (P,) of the module's formula, from r(a) + r(b) (P, joints), which joints count (P, joints), and travel s (joints,)."""
-    total = np.zeros(len(r_ab))
-    for j in range(len(s) - 1, -1, -1):  # children come after their parents
-        u = (r_ab[:, j] + total) / 2
-        total = total + np.where(moves[:, j], u * s[j], 0.0)
-    return total
+    def nearest(self, horizon: float) -> Nearest:
+        """The smallest gap below `horizon` at the looks taken so far; the horizon, of nobody, where there is none."""
+        best = Nearest(horizon, float(self.x[0]), ())
+        bound = np.where(self.pairs.counts, self.bound, np.inf)
+        known = np.where(self.exact, bound, np.inf)
+        if known.size and known.min() < horizon:
+            best = self._nearest_at(*np.unravel_index(np.argmin(known), known.shape))
+        candidates = np.argwhere((bound < best.gap) & ~self.exact)
+        for look, p in candidates[np.argsort(bound[tuple(candidates.T)])]:
+            if bound[look, p] >= best.gap:
+                break
+            if self._measure(look, p, best.gap) < best.gap:
+                best = self._nearest_at(look, p)
+        return best
+
+    def _nearest_at(self, look: int | np.intp, p: int | np.intp) -> Nearest:
+        return Nearest(float(self.bound[look, p]), float(self.x[look]), self._names(p))
+
+    def _names(self, p: int | np.intp) -> tuple[str, str]:
+        return self.names[self.pairs.a[p]], self.names[self.pairs.b[p]]
+
+    def _first_looks(self, start: float, end: float, spacing: float) -> FloatArray:
+        # A bound on motion that needs no kinematics: every joint at the longest arm that may hang on it.
+        support = self.support
+        extent = np.linalg.norm(self.carried.X_joint_body[:, :3, 3], axis=1) + np.linalg.norm(self.center, axis=1)
+        after = np.cumsum((support * self.tree.length)[:, ::-1], axis=1)[:, ::-1] - support * self.tree.length
+        arm = np.where(support, (extent + self.radius)[:, None] + after, 0.0).max(axis=0, initial=0.0)
+        total = self.path.travel @ np.where(self.tree.turns, arm, 1.0)
+        index = np.arange(len(total), dtype=float)
+        low, high = np.interp([start, end], index, total)
+        inner = np.linspace(low, high, 2 + int((high - low) / spacing))[1:-1]
+        # Motion that stands still has many samples at one total; interp picks one of them, which is what is wanted.
+        return np.concatenate([[start], np.clip(np.interp(inner, total, index), start, end), [end]])
+
+    def _add(self, x: FloatArray) -> NDArray[np.int64]:
+        """Place every body at fractional samples x (m,); their numbers among the looks."""
+        joints = self.tree.joint_poses(self.path.at(self.path.positions, x))
+        pose = joints[:, self.carried.joint] @ self.carried.X_joint_body
+        R = pose[..., :3, :3]
+        center = (R @ self.center[..., None])[..., 0] + pose[..., :3, 3]
+        half = (np.abs(R) @ self.half[..., None])[..., 0]
+        fixed = np.broadcast_to(self.fixed_boxes, (len(x), *self.fixed_boxes.shape))
+        low = np.concatenate([center - half, fixed[:, :, 0]], axis=1)
+        high = np.concatenate([center + half, fixed[:, :, 1]], axis=1)
+        a, b = self.pairs.a, self.pairs.b
+        apart = np.maximum(np.maximum(low[:, a] - high[:, b], low[:, b] - high[:, a]), 0.0)
+        bound = np.sqrt(np.einsum("mpc,mpc->mp", apart, apart))
+        bound[bound == 0] = -np.inf  # boxes that overlap tell nothing
+        offset = center[:, :, None] - joints[:, None, :, :3, 3]
+        axis = (joints[..., :3, :3] @ self.tree.axis[..., None])[..., 0]
+        along = np.einsum("mbjc,mjc->mbj", offset, axis)
+        square = np.einsum("mbjc,mbjc->mbj", offset, offset) - along**2
+        first = len(self.x)
+        self.x = np.concatenate([self.x, x])
+        self.pose = np.concatenate([self.pose, pose])
+        self.reach = np.concatenate([self.reach, np.sqrt(np.maximum(square, 0.0)) + self.radius[:, None]])
+        self.bound = np.concatenate([self.bound, bound])
+        self.exact = np.concatenate([self.exact, np.zeros(bound.shape, bool)])
+        return np.arange(first, len(self.x))
+
+    def _motion(self, a: NDArray[np.int64], b: NDArray[np.int64]) -> FloatArray:
+        """L (m, P): how far the pairs' points move relative to each other between looks a and b (m,), at most."""
+        travel = self.path.at(self.path.travel, self.x[b]) - self.path.at(self.path.travel, self.x[a])
+        total = np.zeros((len(a), self.count))
+        each = np.zeros((len(a), self.count, travel.shape[1]))
+        mean = 0.5 * (self.reach[a] + self.reach[b])
+        for j in np.flatnonzero(travel.max(axis=0) > 0)[::-1]:  # children come after their parents
+            u = mean[:, :, j] + 0.5 * total if self.tree.turns[j] else 1.0
+            each[:, :, j] = self.support[:, j] * u * travel[:, j, None]
+            total += each[:, :, j]
+        L = total[:, self.pairs.a]
+        p = self.within
+        L[:, p] = np.einsum("mpj,pj->mp", each[:, self.pairs.a[p]], self.only_a[p])
+        L[:, p] += np.einsum("mpj,pj->mp", each[:, self.pairs.b[p]], self.only_b[p])
+        return L
+
+    def _measure(self, look: int, p: int, enough: float) -> float:
+        """The pair's gap at a look, or a bound on it that is at least `enough`."""
+        if self.exact[look, p] or self.bound[look, p] >= enough:
+            return float(self.bound[look, p])
+        a, b = self.bodies[self.pairs.a[p]], self.bodies[self.pairs.b[p]]
+        found = gap(a, self._transform(look, self.pairs.a[p]), b, self._transform(look, self.pairs.b[p]), enough)
+        self.checked += 1
+        self.bound[look, p] = found
+        self.exact[look, p] = found < enough or (a.surface is None and b.surface is None)
+        return found
+
+    def _transform(self, look: int, body: int) -> coal.Transform3s:
+        if body >= self.count:
+            return _AT_WORLD
+        key = (look, body)
+        if key not in self.transforms:
+            X = self.pose[look, body]
+            self.transforms[key] = coal.Transform3s(X[:3, :3], X[:3, 3])
+        return self.transforms[key]
+
+    def _fail(self, p: int, look: int) -> None:
+        found = float(self.bound[look, p])
+        self.failed[p] = Failure(found, float(self.x[look]), self._names(p), float(self.pairs.threshold[p]))

@@ -1,8 +1,9 @@
 """The last word on a trajectory: collisions of true shapes over continuous time, and joint limits as executed.
 
-Nothing here is shared with the optimizer: links are the convex hulls of the URDF's collision meshes, moved by pinocchio,
-against the obstacles' own meshes (flowplan.bodies), where the optimizer knows spheres and a voxel field. Pairs of bodies
-are followed through continuous time (flowplan.sweep), so nothing slips through a thin wall between two samples.
+Nothing here is shared with the optimizer: links are the convex hulls of the URDF's collision meshes (flowplan.bodies),
+moved by pinocchio, against the obstacles' own meshes, where the optimizer knows spheres and a voxel field. Between
+samples the arm moves linearly in its joints, and every moment in between is covered (flowplan.sweep). Limits hold for
+the samples themselves, not for what the trajectory says of their derivatives (flowplan.limits).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,11 +21,10 @@ import trimesh
 from flowplan import checks
 from flowplan.bodies import Body, mesh_body, shape_body
 from flowplan.checks import FloatArray
-from flowplan.geometry import inverse
 from flowplan.limits import limit_reasons
 from flowplan.phases import PHASES
 from flowplan.robot import Robot
-from flowplan.sweep import Carried, Joints, Near, Sweep
+from flowplan.sweep import Carried, Failure, Nearest, Pairs, Path, Sweep
 from flowplan.trajectory import Trajectory
 
 HELD = "held"
@@ -81,7 +82,7 @@ class PhaseWorld:
         for where, mesh in named if self.held is None else [*named, ("held", self.held)]:
             if not len(mesh.faces) or not np.isfinite(mesh.vertices).all():
                 raise ValueError(
-                    f"PhaseWorld.{where}: expected a finite mesh with faces, got {len(mesh.faces)} faces; repair it first"
+                    f"PhaseWorld.{where}: expected a finite mesh, got {len(mesh.faces)} faces or NaNs; repair it first"
                 )
 
 
@@ -117,7 +118,7 @@ def validate(
     Args:
         robot: the arm; what is built for it is kept as long as it lives.
         trajectory: from rest to rest.
-        worlds: what surrounds the robot in each phase of the trajectory. The step between two phases belongs to the first.
+        worlds: what surrounds the robot in each phase. The step between two phases belongs to the first.
         options: see ValidationOptions.
 
     Raises:
@@ -143,9 +144,8 @@ class Validator:
         shapes = pinocchio.buildGeomFromUrdf(
             self.model, path, pinocchio.COLLISION, package_dirs=[str(robot.urdf_path.parent)]
         ).geometryObjects
-        links = [self.model.frames[s.parentFrame].name for s in shapes]
         self.links = Carried(
-            names=tuple(links),
+            names=tuple(self.model.frames[s.parentFrame].name for s in shapes),
             bodies=tuple(shape_body(s.geometry) for s in shapes),
             joint=np.array([s.parentJoint for s in shapes], int),
             X_joint_body=np.array([s.placement.homogeneous for s in shapes]).reshape(-1, 4, 4),
@@ -156,6 +156,7 @@ class Validator:
         for j in range(1, count):
             self.supports[j] = self.supports[self.model.parents[j]]
             self.supports[j, j] = True
+        self.length = np.array([np.linalg.norm(X.translation) for X in self.model.jointPlacements])
         screws = [np.ravel(self.model.joints[j].createData().S) for j in range(1, count)]
         self.axis = np.array([np.zeros(3), *[s[3:] if np.any(s[3:]) else s[:3] for s in screws]])
         self.turns = np.array([False, *[bool(np.any(s[3:])) for s in screws]])
@@ -165,6 +166,7 @@ class Validator:
         self.tool = int(tool.parentJoint)
         self.X_joint_tool = tool.placement.homogeneous @ robot.X_link_tool
         self._seen: OrderedDict[int, Body] = OrderedDict()
+        self._within: dict[bool, list[tuple[int, int]]] = {}
 
     def certify(
         self, trajectory: Trajectory, worlds: Mapping[int, PhaseWorld], options: ValidationOptions
@@ -177,73 +179,67 @@ class Validator:
                 f"got {', '.join(trajectory.joint_names)}; plan for the robot that is to execute it"
             )
         reasons = list(limit_reasons(robot, trajectory, tolerance=options.limit_tolerance, at_rest=options.at_rest))
-        phase = np.asarray(trajectory.phase, int)
-        joints = self._joints(trajectory)
-        nearest: Near | None = None
-        checked = 0
+        path = self._path(trajectory)
+        phase, index = np.asarray(trajectory.phase), np.arange(len(trajectory.times))
+        nearest, checked = Nearest(options.horizon, 0.0, ()), 0
         for number in np.unique(phase):
             if number not in worlds:
                 raise ValueError(f"worlds: expected one for phase {number} ({PHASES[number]}), got {sorted(worlds)}")
             first, last = np.flatnonzero(phase == number)[[0, -1]]
-            sweep = self._sweep(worlds[number], joints, options)
-            # The step between two phases belongs to the first.
-            sweep.run(_looks(joints.travel, int(first), int(min(last + 1, len(phase) - 1)), options.spacing))
+            sweep = self._sweep(worlds[number], path, options)
+            sweep.run(float(first), float(min(last + 1, index[-1])), options.spacing)
+            for failure in sorted(sweep.failed.values()):
+                t = float(np.interp(failure.x, index, trajectory.times))
+                reasons.append(_collision_reason(PHASES[number], t, failure))
+            nearest = min(nearest, sweep.nearest(nearest.gap), key=lambda n: n.gap)
             checked += sweep.checked
-            for near in sorted(sweep.failures.values(), key=lambda near: near.distance):
-                t = float(np.interp(near.x, np.arange(len(phase)), trajectory.times))
-                reasons.append(_collision_reason(PHASES[number], t, near))
-            if sweep.nearest is not None and (nearest is None or sweep.nearest.distance < nearest.distance):
-                nearest = sweep.nearest
-        if nearest is None or nearest.distance > options.horizon:
-            return Certificate(not reasons, tuple(reasons), options.horizon, float(trajectory.times[0]), (), checked)
-        worst_time = float(np.interp(nearest.x, np.arange(len(phase)), trajectory.times))
-        return Certificate(not reasons, tuple(reasons), nearest.distance, worst_time, nearest.names, checked)
+        worst_time = float(np.interp(nearest.x, index, trajectory.times))
+        return Certificate(not reasons, tuple(reasons), nearest.gap, worst_time, nearest.names, checked)
 
-    def _sweep(self, world: PhaseWorld, joints: Joints, options: ValidationOptions) -> Sweep:
-        """What has to be kept apart in one phase."""
-        robot, links = self.robot, self.links
-        names, bodies = list(links.names), list(links.bodies)
-        joint, X = list(links.joint), list(links.X_joint_body)
+    def _sweep(self, world: PhaseWorld, path: Path, options: ValidationOptions) -> Sweep:
+        """The checks that one world asks for: robot and held object against obstacles, and the robot against itself."""
+        carried = self.links
         if world.held is not None:
-            names.append(HELD)
-            bodies.append(self.body(world.held))
-            joint.append(self.tool)
-            X.append(self.X_joint_tool)
-        moving = len(names)
-        for name, mesh in world.obstacles:
-            names.append(name)
-            bodies.append(self.body(mesh))
-            joint.append(0)
-            X.append(inverse(robot.X_world_base))
-        known = {*names[:moving], HELD}
+            carried = Carried(
+                (*carried.names, HELD),
+                (*carried.bodies, self.body(world.held)),
+                np.append(carried.joint, self.tool),
+                np.concatenate([carried.X_joint_body, self.X_joint_tool[None]]),
+            )
+        known = {*self.robot.link_names, HELD}
         for link, _ in world.touch:
             if link not in known:
                 raise ValueError(
-                    f"PhaseWorld.touch: no link {link!r} in {robot.name}; it has {', '.join(sorted(known))}"
+                    f"PhaseWorld.touch: no link {link!r} in {self.robot.name}; it has {', '.join(sorted(known))}"
                 )
-        gripper = {*robot.gripper.finger_links, *robot.gripper.hand_links}
-        pairs, threshold = [], []
-        for i in range(moving):
-            for j in range(i + 1, len(names)):
-                a, b = names[i], names[j]
-                if j >= moving:
-                    skip = (a, b) in world.touch
-                elif b == HELD:
-                    skip = a in gripper
-                else:
-                    skip = joint[i] == joint[j] or a == b or frozenset((a, b)) in robot.ignored_link_pairs
-                if not skip:
-                    pairs.append((i, j))
-                    threshold.append(-options.held_depth if a == HELD else options.margin)
-        carried = Carried(tuple(names), tuple(bodies), np.array(joint, int), np.array(X))
-        return Sweep(
-            carried,
-            np.array(pairs, int).reshape(-1, 2),
-            np.array(threshold, float),
-            joints,
-            options.horizon,
-            options.resolution,
-        )
+        within = self._self_pairs(world.held is not None)
+        # What no joint moves (the base) stands where it was put, whatever the arm does.
+        moving = np.flatnonzero(self.supports[carried.joint].any(axis=1))
+        count = len(carried.names)
+        against = [
+            (i, count + o)
+            for o, (name, _) in enumerate(world.obstacles)
+            for i in moving
+            if (carried.names[i], name) not in world.touch
+        ]
+        a, b = np.array([*within, *against], int).reshape(-1, 2).T
+        resting = (np.array(carried.names)[a] == HELD) & (b >= count)
+        pairs = Pairs(a, b, np.where(resting, -options.held_depth, options.margin), ~resting)
+        obstacles = tuple((name, self.body(mesh)) for name, mesh in world.obstacles)
+        return Sweep(self, path, carried, obstacles, pairs, options.resolution)
+
+    def _self_pairs(self, held: bool) -> list[tuple[int, int]]:
+        """Pairs of links, and of the held object as the last, that an arm joint moves and that may not touch anyway."""
+        if held not in self._within:
+            names = (*self.links.names, HELD) if held else self.links.names
+            by_arm = self.supports[np.append(self.links.joint, self.tool)][:, self.arm]
+            self._within[held] = [
+                (i, j)
+                for i, j in combinations(range(len(names)), 2)
+                if (by_arm[i] != by_arm[j]).any()
+                and frozenset((names[i], names[j])) not in self.robot.ignored_link_pairs
+            ]
+        return self._within[held]
 
     def body(self, mesh: trimesh.Trimesh) -> Body:
         """The body of a mesh, remembered by its content."""
@@ -255,8 +251,8 @@ class Validator:
             self._seen.popitem(last=False)
         return self._seen[key]
 
-    def _joints(self, trajectory: Trajectory) -> Joints:
-        """All joints of the model along the trajectory, fingers included, linear between samples."""
+    def _path(self, trajectory: Trajectory) -> Path:
+        """Positions of all joints of the model at the samples, fingers included, and how far each has travelled."""
         gripper = self.robot.gripper
         positions = np.zeros((len(trajectory.times), self.model.njoints))
         positions[:, self.arm] = trajectory.q
@@ -264,12 +260,7 @@ class Validator:
             positions[:, joint] = np.interp(trajectory.grip, gripper.table_width, gripper.table_joints[:, i])
         travel = np.zeros_like(positions)
         travel[1:] = np.cumsum(np.abs(np.diff(positions, axis=0)), axis=0)
-        index = np.arange(len(positions))
-
-        def poses(x: FloatArray) -> FloatArray:
-            return self.joint_poses(np.stack([np.interp(x, index, column) for column in positions.T], axis=-1))
-
-        return Joints(self.supports, self.axis, self.turns, travel, poses)
+        return Path(positions, travel)
 
     def joint_poses(self, positions: FloatArray) -> FloatArray:
         """X_world_joint (n, joints, 4, 4) at positions (n, joints) of the model's joints."""
@@ -290,17 +281,9 @@ class Validator:
 _VALIDATORS: WeakKeyDictionary[Robot, Validator] = WeakKeyDictionary()
 
 
-def _looks(travel: FloatArray, first: int, last: int, spacing: float) -> FloatArray:
-    """Sample indices from `first` to `last` between which a point at arm's length moves about `spacing` metres."""
-    way = travel[first : last + 1].sum(axis=1)
-    step = np.floor((way - way[0]) / spacing).astype(int)
-    index = first + np.flatnonzero(np.diff(step, prepend=-1) > 0)
-    return np.unique([*index, first, last]).astype(float)
-
-
-def _collision_reason(phase: str, t: float, near: Near) -> str:
-    where = f"{phase} phase, t = {t:.3f} s: {near.names[0]} and {near.names[1]}"
-    if near.distance <= 0:
-        allowed = f" (allowed {-1e3 * near.threshold:.1f})" if near.threshold < 0 else ""
-        return f"{where} overlap by {-1e3 * near.distance:.1f} mm{allowed}"
-    return f"{where} come within {1e3 * near.distance:.1f} mm (margin {1e3 * near.threshold:.1f})"
+def _collision_reason(phase: str, t: float, failure: Failure) -> str:
+    where = f"{phase} phase, t = {t:.3f} s: {failure.names[0]} and {failure.names[1]}"
+    if failure.gap <= 0:
+        allowed = f" ({-1e3 * failure.threshold:.1f} mm allowed)" if failure.threshold < 0 else ""
+        return f"{where} overlap by {-1e3 * failure.gap:.1f} mm{allowed}"
+    return f"{where} come within {1e3 * failure.gap:.1f} mm ({1e3 * failure.threshold:.1f} mm required)"
