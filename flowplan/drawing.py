@@ -36,7 +36,7 @@ Show = Callable[[float], None]
 
 LINK_COLOR = (225, 228, 232)
 CHOSEN_COLOR = (30, 100, 255)
-MEASURED_COLOR = (20, 20, 20)
+MEASURED_COLOR = (0, 190, 170)
 TRACK_COLORS = ((255, 190, 60), (200, 30, 90))
 """The flow at its first and at its last frame."""
 SCORE_COLORS = ((215, 60, 50), (245, 200, 60), (40, 170, 80))
@@ -150,6 +150,7 @@ def _frame(server: viser.ViserServer, run: Run) -> None:
     """The floor, and a camera that has everything in view."""
     points = [o.vertices_world for o in run.scene.objects + run.scene.obstacles]
     points += [v.reshape(-1, 3) for v in run.motion.vertices] if run.motion is not None else []
+    points += [run.rollout.points.reshape(-1, 3)] if run.rollout is not None else []
     if run.robot is not None:
         q = run.robot.home[None] if run.trajectory is None else run.trajectory.q[:: max(1, len(run.trajectory.q) // 50)]
         points.append(run.robot.spheres(q).reshape(-1, 3))
@@ -196,8 +197,8 @@ def _objects(scene: viser.SceneApi, run: Run) -> Iterator[Show]:
         X = fit_rigid(np.broadcast_to(vertices[0], vertices.shape), vertices)
         if np.abs(transform(X, vertices[0]) - vertices).max() < 2e-4:
             yield _carried(_mesh(scene, name, mesh, color, own), run, run.motion.times, X)
-        else:  # viser cannot change the vertices of a mesh that has colours of its own: it gets their mean
-            color = color if own is None else _mean_color(own)
+        else:  # viser cannot change the vertices of a mesh that has colours of its own
+            color = color if own is None else _mean_color(own, color)
             yield _deformed(_mesh(scene, name, mesh, color), run, run.motion.times, vertices)
 
 
@@ -362,9 +363,10 @@ def _mesh(
     )
 
 
-def _mean_color(colors: NDArray[np.uint8]) -> Color:
-    r, g, b = (int(c) for c in colors[:, :3].mean(0))
-    return r, g, b
+def _mean_color(own: NDArray[np.uint8], otherwise: Color) -> Color:
+    """One colour for a mesh with many, which must not be as white as the floor."""
+    r, g, b = (int(c) for c in own[:, :3].mean(0))
+    return (r, g, b) if min(r, g, b) < 180 else otherwise
 
 
 def _cloud(scene: viser.SceneApi, name: str, points: FloatArray, color: Color) -> Any:
