@@ -111,3 +111,26 @@ def close_pads(
     rms = np.sqrt(np.einsum("gsk,gskc->gsc", patch, offsets**2) / count[..., None] + area / 12)
     shift = 0.5 * (front[:, 1] - front[:, 0])
     return PadContacts(touch, centre, normal, patch.sum(-1) * area, rms, front.sum(-1), shift)
+
+
+def depth_in_hand(X_world_tool: FloatArray, widths: FloatArray, points: FloatArray, gripper: Gripper) -> FloatArray:
+    """(G,) metres from the pads' middle towards the palm that the object reaches between the closed fingers.
+
+    Args:
+        X_world_tool: (G, 4, 4).
+        widths: (G,) metres between the pads, closed.
+        points: (M, 3) of the object's surface, world frame; some 2000 of them are looked at.
+        gripper: its pads.
+    """
+    few = points[:: max(1, len(points) // 2000)]
+    half = 0.5 * widths[:, None] + 0.002
+    middle = pad_middle(gripper, widths)
+    out = np.empty(len(X_world_tool))
+    for start in range(0, len(out), 64):  # in pieces that stay in the cache
+        rows = slice(start, start + 64)
+        R = X_world_tool[rows, :3, :3]
+        offset = np.einsum("gij,gi->gj", R, X_world_tool[rows, :3, 3])
+        local = np.swapaxes(R, 1, 2) @ few.T - offset[:, :, None]  # (g, 3, M)
+        between = (np.abs(local[:, 0]) < 0.5 * gripper.pad_size[0]) & (np.abs(local[:, 1]) < half[rows])
+        out[rows] = middle[rows] - np.where(between, local[:, 2], middle[rows, None]).min(-1)
+    return out
