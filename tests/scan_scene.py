@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import trimesh
 
@@ -83,3 +86,13 @@ def chamfer(a: trimesh.Trimesh, b: trimesh.Trimesh, count: int = 5000) -> float:
     there = distances(trimesh.sample.sample_surface(a, count, seed=0)[0], b).mean()
     back = distances(trimesh.sample.sample_surface(b, count, seed=1)[0], a).mean()
     return float(0.5 * (there + back))
+
+
+@contextlib.contextmanager
+def refusals_in_one_line() -> Iterator[None]:
+    """What is done within may raise ValueError, and nothing else, in one line."""
+    try:
+        yield
+    except ValueError as error:
+        if "\n" in str(error):
+            raise AssertionError(f"more than one line: {error}") from error

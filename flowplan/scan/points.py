@@ -52,7 +52,7 @@ class PointOptions:
     """Points whose neighbours are this many standard deviations farther away than usual are dropped; 0 for none."""
     faces: int = 20_000
     """The surface is decimated to about this many faces."""
-    cells: int = 128
+    cells: int = 96
     """Poisson's grid has this many cells along the longest side."""
 
     def __post_init__(self) -> None:

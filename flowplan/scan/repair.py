@@ -32,7 +32,7 @@ class MeshReport:
         extents: (3,) sides of the bounding box, metres if the unit is right.
         watertight: every edge joins exactly two faces, oppositely.
         components: parts that share no vertex.
-        holes: connected sets of edges that belong to one face only.
+        holes: closed loops of edges that belong to one face only.
         degenerate: faces without area.
         crossings: edges that pass through another face; a mesh that crosses itself has some.
         volume: enclosed, cubic metres; 0 unless watertight.
@@ -61,7 +61,7 @@ def inspect_mesh(mesh: trimesh.Trimesh) -> MeshReport:
         extents=np.asarray(mesh.extents),
         watertight=watertight,
         components=len(np.unique(labels[mesh.faces[:, 0]])),
-        holes=len(np.unique(_rims(mesh)[1])),
+        holes=len(_rims(mesh)),
         degenerate=int((mesh.area_faces <= _smallest_area(mesh)).sum()),
         crossings=_crossing_count(mesh),
         volume=float(mesh.volume) if watertight else 0.0,
@@ -100,17 +100,18 @@ def cleaned(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 def filled(mesh: trimesh.Trimesh, largest: float) -> trimesh.Trimesh:
     """Holes whose rim stays within `largest` metres of its centre closed, by a fan around that centre."""
-    rim, hole = _rims(mesh)
-    if len(rim) == 0:
+    centers: list[FloatArray] = []
+    fans = []
+    for loop in _rims(mesh):
+        corners = mesh.vertices[loop]
+        center = corners.mean(0)
+        if np.linalg.norm(corners - center, axis=-1).max() <= largest:
+            hub = np.full(len(loop), len(mesh.vertices) + len(centers))
+            centers.append(center)
+            fans.append(np.column_stack([np.roll(loop, -1), loop, hub]))
+    if not fans:
         return mesh
-    corners = mesh.vertices[rim[:, 0]]
-    count = np.bincount(hole)
-    centers = np.stack([np.bincount(hole, corners[:, c]) for c in range(3)], axis=-1) / count[:, None]
-    reach = np.zeros(len(count))
-    np.maximum.at(reach, hole, np.linalg.norm(corners - centers[hole], axis=-1))
-    fan = np.column_stack([rim[:, ::-1], len(mesh.vertices) + hole])[reach[hole] <= largest]
-    out = trimesh.Trimesh(np.concatenate([mesh.vertices, centers]), np.concatenate([mesh.faces, fan]), process=False)
-    return submesh(out, np.ones(len(out.faces), bool))
+    return trimesh.Trimesh(np.concatenate([mesh.vertices, centers]), np.concatenate([mesh.faces, *fans]), process=False)
 
 
 def closed(mesh: trimesh.Trimesh, *, cells: int, faces: int) -> trimesh.Trimesh:
@@ -187,15 +188,26 @@ def _smallest_area(mesh: trimesh.Trimesh) -> float:
     return 1e-14 * float(np.ptp(mesh.vertices, axis=0).max()) ** 2
 
 
-def _rims(mesh: trimesh.Trimesh) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Edges (E, 2) that belong to one face only, in its direction, and the number of the hole (E,) they bound."""
+def _rims(mesh: trimesh.Trimesh) -> list[list[int]]:
+    """Closed loops of the edges that belong to one face only, in its direction; none passes a vertex twice."""
     _, first, count = np.unique(mesh.edges_sorted, axis=0, return_index=True, return_counts=True)
-    rim = np.asarray(mesh.edges)[first[count == 1]]
-    if len(rim) == 0:
-        return rim, np.zeros(0, np.int64)
-    used, compact = np.unique(rim, return_inverse=True)
-    labels = trimesh.graph.connected_component_labels(compact.reshape(-1, 2), node_count=len(used))
-    return rim, np.asarray(labels)[compact.reshape(-1, 2)[:, 0]].astype(np.int64)
+    following: dict[int, list[int]] = {}
+    for a, b in mesh.edges[first[count == 1]].tolist():
+        following.setdefault(a, []).append(b)
+    loops = []
+    for start in following:
+        path, place = [start], {start: 0}
+        while following.get(path[-1]):
+            vertex = following[path[-1]].pop()
+            if vertex not in place:
+                place[vertex] = len(path)
+                path.append(vertex)
+                continue
+            loops.append(path[place[vertex] :])
+            for passed in path[place[vertex] + 1 :]:
+                del place[passed]
+            del path[place[vertex] + 1 :]
+    return loops
 
 
 def _crossing_count(mesh: trimesh.Trimesh) -> int:

@@ -87,10 +87,23 @@ def _mesh(
     step = (0.5 - corner_share)[..., None] * slope / np.maximum((slope**2).sum(-1, keepdims=True), 0.01)
     length = np.linalg.norm(step, axis=-1, keepdims=True)
     step *= np.minimum(1, 0.7 / np.maximum(length, 1e-9)) * ((corner_filled > 0) & (corner_filled < 1))[..., None]
-    xy = lower + cell * (np.moveaxis(np.indices(corner_share.shape), 0, -1) + step)
-    vertices = np.concatenate([xy, corner_height[..., None]], axis=-1).reshape(-1, 3)
-    mesh = trimesh.Trimesh(vertices, np.concatenate([first, second]), process=False)
+    faces = np.concatenate([first, second])
+    corners = np.moveaxis(np.indices(corner_share.shape), 0, -1).reshape(-1, 2)
+    moved = _without_flips(corners.astype(float), step.reshape(-1, 2), faces)
+    vertices = np.column_stack([lower + cell * moved, corner_height.ravel()])
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
     return submesh(mesh, np.ones(len(mesh.faces), bool))
+
+
+def _without_flips(corners: FloatArray, step: FloatArray, faces: NDArray[np.int64]) -> FloatArray:
+    """Corners (C, 2) moved by their steps, halved until no triangle is left with less than a tenth of its area."""
+    for _ in range(10):
+        a, b, c = np.moveaxis((corners + step)[faces], 1, 0)
+        area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+        if area.min() > 0.1:
+            break
+        step[faces[area <= 0.1]] *= 0.5
+    return corners + step
 
 
 def _corner_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
