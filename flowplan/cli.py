@@ -134,7 +134,7 @@ def run(
     task: tyro.conf.Positional[str],
     generator: Literal["kinematic"] = "kinematic",
     robot: str = "panda",
-    method: Literal["pinocchio", "random_grasp", "kabsch_ik"] = "pinocchio",
+    optimizer: Literal["pinocchio", "random_grasp", "kabsch_ik"] = "pinocchio",
     out: Path | None = None,
     seed: int = 0,
     video: bool = True,
@@ -145,7 +145,7 @@ def run(
         task: close_laptop, pick_place, lower_lamp, fold_cloth, open_drawer or turn_faucet.
         generator: which generator makes the motion.
         robot: name of a robot configuration.
-        method: the optimizer, or a baseline in its place.
+        optimizer: the optimizer, or a baseline in its place.
         out: folder for every stage's file, metrics, video and page; runs/TASK-ROBOT-SEED where not given.
         seed: of the world and every random choice.
         video: film the execution.
@@ -154,7 +154,7 @@ def run(
     from sim_envs.episode import EpisodeSpec
     from sim_envs.record import run_and_record
 
-    spec = EpisodeSpec(task, robot, generator, method, seed)
+    spec = EpisodeSpec(task, robot, generator, optimizer, seed)
     folder = out or Path("runs") / f"{task}-{robot}-{seed}"
     with _bar(spec.label()) as progress:
         episode, report = run_and_record(spec, factory(generator), folder, video=video, progress=progress)
