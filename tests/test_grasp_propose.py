@@ -109,6 +109,12 @@ def test_pads_on_a_slab_measure_its_thickness_and_lie_flat():
     assert pads.offset[0] == pytest.approx(0.003)
     assert pads.tilt.max() < 1e-6
     assert pads.area == pytest.approx(np.prod(GRIPPER.pad_size), rel=0.25)
+    behind = points + np.array([[[0, 0.005, 0]], [[0, -0.005, 0]]])  # a second layer that no pad reaches
+    both = close_pads(
+        np.concatenate([points, behind], axis=2), np.concatenate([normals] * 2, axis=2), 0.04**2 / 400, GRIPPER, 0.002
+    )
+    assert np.allclose(both.area, pads.area)
+    assert np.allclose(both.width, pads.width)
     assert pads.centred().offset[0] == 0
     off = close_pads(points + np.array([0.2, 0, 0]), normals, 1e-6, GRIPPER, 0.002)
     assert not off.touch.any()
@@ -146,11 +152,12 @@ def test_grasps_are_collision_free_above_the_support_and_close_on_the_object(mes
     assert lowest_point(grasps.X_world_tool, boxes).min() > 0
     fresh = transform(thing.X_world_object, sample_surface(mesh, 20_000, np.random.default_rng(9)).points)
     assert in_boxes(grasps.X_world_tool, boxes, fresh).mean() < 0.02
-    # Between the pads there is something, from both sides.
-    for X in grasps.X_world_tool[:20]:
+    # Between the pads there is something, and the hand is centred on it: both pads meet it at once.
+    for X, width in zip(grasps.X_world_tool[:20], grasps.width[:20], strict=True):
         local = transform(inverse(X), fresh)
-        held = local[(np.abs(local[:, 0]) < 0.00875) & (np.abs(local[:, 2]) < 0.009)]
-        assert held[:, 1].min() < 0 < held[:, 1].max()
+        held = local[(np.abs(local) < [0.00875, 0.5 * width, 0.009]).all(1), 1]
+        assert held.min() < 0 < held.max()
+        assert abs(held.min() + held.max()) < 0.004
 
 
 def test_grasps_keep_away_from_a_neighbour_that_stands_close():

@@ -139,8 +139,10 @@ def push_proposal(
     funnel.append(("free at the start", len(X)))
     along = -np.einsum("gi,gi->g", X[:, :3, 2], contacts.normal[contact])
     score = contacts.score[contact] * (0.85 + 0.15 * along)
-    most = spread(X, score, 5 * options.count, distance=0.015, angle=0.3)
-    X, contact, score = X[most], contact[most], score[most]
+    # A few of each contact, unlike each other: which of them an arm can reach is not known here.
+    each = max(1, round(2 * options.count / options.contacts))
+    few = _few_of_each(X, score, contact, 3 * each)
+    X, contact, score = X[few], contact[few], score[few]
     static = np.concatenate([still, others])
     turning, steady = np.ones(len(X), bool), np.ones(len(X), bool)
     for frame in range(1, len(frames)):
@@ -153,10 +155,20 @@ def push_proposal(
     funnel.append(("free along the motion", len(X)))
     if not len(X):
         return Proposal(no_grasps(), tuple(funnel))
-    chosen = spread(X, score, options.count, distance=0.03, angle=0.45)
+    few = _few_of_each(X, score, contact, each)
+    chosen = few[np.argsort(-score[few], kind="stable")[: options.count]]
     grasps = best_first(X[chosen], np.zeros(len(chosen)), score[chosen], "push", target)
     funnel.append(("different from each other", len(grasps)))
     return Proposal(grasps, tuple(funnel))
+
+
+def _few_of_each(X: FloatArray, score: FloatArray, contact: NDArray[np.int64], each: int) -> NDArray[np.int64]:
+    """Indices of up to `each` poses of every contact, good ones whose orientations differ."""
+    chosen = [np.zeros(0, np.int64)]
+    for c in np.unique(contact):
+        rows = np.flatnonzero(contact == c)
+        chosen.append(rows[spread(X[rows], score[rows], each, distance=np.inf, angle=0.5)])
+    return np.concatenate(chosen)
 
 
 def _pushable(tracks: Tracks, options: PushOptions) -> Contacts:
