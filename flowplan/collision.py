@@ -223,7 +223,8 @@ def _distances(mesh: trimesh.Trimesh, where: str, shell: float) -> list[tuple[_D
     open_parts = [p for p in parts if not p.is_watertight]
     out = [(_mesh_distance(p, None), p.bounds) for p in parts if p.is_watertight]
     if open_parts:
-        rest: trimesh.Trimesh = trimesh.util.concatenate(open_parts)
+        rest = trimesh.util.concatenate(open_parts)
+        assert isinstance(rest, trimesh.Trimesh)
         out.append((_mesh_distance(rest, shell), rest.bounds))
     return out
 

@@ -169,7 +169,7 @@ class _Problem:
             J = self.jacobian(axis, G)
             H = J.T @ J
             diagonal = np.diag(H) * damping + 1e-12
-            step: FloatArray = -np.linalg.solve(H + np.diag(diagonal), J.T @ r.ravel())
+            step = np.asarray(-np.linalg.solve(H + np.diag(diagonal), J.T @ r.ravel()), float)
             candidate = axis.moved(step)
             r_new, G_new = self.residual(candidate)
             cost_new = float((r_new**2).sum())

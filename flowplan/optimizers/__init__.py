@@ -87,11 +87,11 @@ class TrackOptions:
     free_rotation: float = 1e-3
     """Metres: lever arm with which a rotation that the flow does not show is held near the least turning."""
     seeds: int = 3
-    """Trajectories optimised side by side."""
+    """Trajectories optimised side by side in the first round."""
     starts: int = 24
     """Configurations that reach for the first pose, from which the seeds are chosen."""
     rounds: int = 3
-    """Sets of seeds, each from twice the starts of the one before, until a solution is within the tolerances."""
+    """Sets of seeds, until a solution is within the tolerances; the later ones are larger and follow the path closer."""
     iterations: int = 40
     """Levenberg-Marquardt steps per set of seeds at most."""
 

@@ -29,6 +29,8 @@ _LONGEST_STEP = 0.5
 """Radians (metres) that any joint may move in one step."""
 _FALL_BEHIND = 4.0
 """Seeds at more than this many times the cost of the best are dropped after a few steps."""
+_FINE_STRIDE = 0.2
+"""Between the key poses of the seeds, in rounds after the first."""
 _GOOD = 0.1
 """Cost per time below which the best seed goes on alone."""
 _SETTLED, _NEGLIGIBLE = 0.03, 0.05
@@ -68,7 +70,9 @@ def optimize(problem: TrackProblem, options: TrackOptions | None = None, *, seed
     best: TrackSolution | None = None
     steps = 0
     for round_ in range(options.rounds):
-        search = _start(objective, find_seeds(objective, options.starts << round_, options.seeds + round_, rng))
+        again = round_ > 0
+        keep, stride = (2 * options.seeds, _FINE_STRIDE) if again else (options.seeds, 1.0)
+        search = _start(objective, find_seeds(objective, options.starts << round_, keep, rng, stride=stride))
         solution = _solve(objective, search)
         steps += search.steps
         if best is None or _worth(solution, options) < _worth(best, options):

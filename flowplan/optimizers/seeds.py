@@ -46,7 +46,9 @@ def _table(robot: Robot) -> tuple[FloatArray, FloatArray]:
     return q, robot.tool_pose(q)
 
 
-def find_seeds(objective: Objective, starts: int, keep: int, rng: np.random.Generator) -> FloatArray:
+def find_seeds(
+    objective: Objective, starts: int, keep: int, rng: np.random.Generator, *, stride: float = 1.0
+) -> FloatArray:
     """Trajectories (S, T, J) to start from, S <= keep, the most promising first; sets the objective's clock by them.
 
     Args:
@@ -54,10 +56,12 @@ def find_seeds(objective: Objective, starts: int, keep: int, rng: np.random.Gene
         starts: configurations that reach for the first pose.
         keep: seeds wanted.
         rng: where starts beyond the table's nearest come from.
+        stride: between key poses, as a share of the usual: shorter ones keep to the path near singularities, where a
+            wrist turns over within a few times.
     """
     problem = objective.problem
     objective.slow_down(1.0)
-    keys = key_times(problem.attachment.X_world_tool)
+    keys = key_times(problem.attachment.X_world_tool, stride)
     first = _first_configurations(objective, starts, rng) if problem.q_start is None else problem.q_start[None]
     path = _carry(objective, first, keys)  # (A, M, J)
     chosen: list[int] = []
@@ -73,12 +77,12 @@ def find_seeds(objective: Objective, starts: int, keep: int, rng: np.random.Gene
     return q
 
 
-def key_times(X: FloatArray) -> NDArray[np.int64]:
+def key_times(X: FloatArray, stride: float = 1.0) -> NDArray[np.int64]:
     """Indices (M,) of times that are about equally far apart along tool poses (T, 4, 4), both ends among them."""
-    shift = np.linalg.norm(np.diff(X[:, :3, 3], axis=0), axis=-1) / _KEY_SHIFT
-    turn = angle_between(X[:-1, :3, :3], X[1:, :3, :3]) / _KEY_TURN
+    shift = np.linalg.norm(np.diff(X[:, :3, 3], axis=0), axis=-1) / (_KEY_SHIFT * stride)
+    turn = angle_between(X[:-1, :3, :3], X[1:, :3, :3]) / (_KEY_TURN * stride)
     way = np.concatenate([[0.0], np.cumsum(np.maximum(shift, turn) + 1e-9)])
-    count = int(np.clip(np.ceil(way[-1]) + 1, 3, 24))
+    count = int(np.clip(np.ceil(way[-1]) + 1, 3, 24 / stride))
     index = np.searchsorted(way, np.linspace(0, way[-1] * (1 - 1e-12), count))
     return np.unique(np.concatenate([[0], index, [len(X) - 1]]))
 
