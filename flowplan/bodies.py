@@ -19,6 +19,7 @@ from scipy.spatial import ConvexHull, QhullError
 from flowplan.checks import FloatArray
 
 _MOST_CONTACTS = 1000
+_MOST_NEIGHBOURS = 200  # of one corner of a hull
 _DISTANCE = coal.DistanceRequest()
 _CONTACTS = coal.CollisionRequest()
 _CONTACTS.enable_contact = True
@@ -81,6 +82,10 @@ def shape_body(geometry: coal.CollisionGeometry) -> Body:
 def convex(points: FloatArray) -> coal.Convex:
     """The convex hull of points (V, 3) that span a volume."""
     hull = ConvexHull(points)
+    if np.bincount(hull.simplices.ravel()).max() > _MOST_NEIGHBOURS:
+        # A flat face of many corners comes as a fan about one of them, more than coal can hold. Seen a hair uneven
+        # (joggled), it falls into triangles that share their corners out; the points stay what they are.
+        hull = ConvexHull(points, qhull_options="QJ")
     index = np.zeros(len(points), int)
     index[hull.vertices] = np.arange(len(hull.vertices))
     vertices = coal.StdVec_Vec3s()

@@ -31,14 +31,12 @@ def limit_reasons(robot: Robot, trajectory: Trajectory, *, tolerance: float, at_
         at_rest: the arm holds still before the first and after the last sample, and that jump counts.
     """
     t, q, qd, qdd = (np.asarray(getattr(trajectory, name)) for name in ("times", "q", "qd", "qdd"))
-    room = tolerance * (robot.upper - robot.lower)
-    yield from _worst(trajectory, t, q - robot.upper - room, "{name} is {value:.4g} above its upper limit", robot)
-    yield from _worst(trajectory, t, robot.lower - q - room, "{name} is {value:.4g} below its lower limit", robot)
-    width = np.asarray(trajectory.grip)[:, None]
-    yield from _worst(
-        trajectory, t, width - robot.gripper.max_width * (1 + tolerance), "fingers open {value:.4g} m too far"
-    )
-    yield from _worst(trajectory, t, -width, "fingers close {value:.4g} m beyond shut")
+    reach, width = tolerance * (robot.upper - robot.lower), np.asarray(trajectory.grip)[:, None]
+    widest = robot.gripper.max_width
+    yield from _worst(trajectory, t, q - robot.upper, reach, "{name} is {value:.4g} above its upper limit", robot)
+    yield from _worst(trajectory, t, robot.lower - q, reach, "{name} is {value:.4g} below its lower limit", robot)
+    yield from _worst(trajectory, t, width - widest, tolerance * widest, "fingers open {value:.4g} m too far")
+    yield from _worst(trajectory, t, -width, tolerance * widest, "fingers close {value:.4g} m beyond shut")
 
     velocity, acceleration, jerk = differences(t, q, at_rest=at_rest)
     for (when, found), stated, limit, what in (
@@ -46,11 +44,11 @@ def limit_reasons(robot: Robot, trajectory: Trajectory, *, tolerance: float, at_
         (acceleration, qdd, robot.acceleration, "acceleration"),
         (jerk, None, robot.jerk, "jerk"),
     ):
-        text = "{name} " + what + " exceeds its limit {limit:.4g} by {value:.4g}"
-        yield from _worst(trajectory, when, np.abs(found) - limit * (1 + tolerance), text, robot, limit)
+        text = "{name} " + what + " exceeds its limit by {value:.4g}"
+        yield from _worst(trajectory, when, np.abs(found) - limit, tolerance * limit, text, robot)
         if stated is not None:
-            text = "{name} stated " + what + " exceeds its limit {limit:.4g} by {value:.4g}"
-            yield from _worst(trajectory, t, np.abs(stated) - limit * (1 + tolerance), text, robot, limit)
+            text = "{name} stated " + what + " exceeds its limit by {value:.4g}"
+            yield from _worst(trajectory, t, np.abs(stated) - limit, tolerance * limit, text, robot)
 
     step = np.diff(t)[:, None]
     middle = 0.5 * (t[1:] + t[:-1])
@@ -59,9 +57,9 @@ def limit_reasons(robot: Robot, trajectory: Trajectory, *, tolerance: float, at_
         (np.diff(qd, axis=0), qdd, robot.jerk, "acceleration"),
     ):
         lie = np.abs(rate / step - 0.5 * (stated[1:] + stated[:-1]))
-        excess = lie - 0.25 * limit * step * (1 + tolerance) - _ROUND_OFF
+        error = 0.25 * limit * step
         text = "{name} stated " + what + " is {value:.4g} further from the motion of its samples than limits allow"
-        yield from _worst(trajectory, middle, excess, text, robot)
+        yield from _worst(trajectory, middle, lie - error, tolerance * error + _ROUND_OFF, text, robot)
 
 
 def differences(times: FloatArray, q: FloatArray, *, at_rest: bool) -> list[tuple[FloatArray, FloatArray]]:
@@ -94,15 +92,15 @@ def _worst(
     trajectory: Trajectory,
     times: FloatArray,
     excess: FloatArray,
+    room: FloatArray | float,
     text: str,
     robot: Robot | None = None,
-    limit: FloatArray | None = None,
 ) -> Iterator[str]:
-    """Lines for the columns of `excess` (n, J) that are positive anywhere, each at its largest."""
-    for j in np.flatnonzero(excess.max(axis=0, initial=-np.inf) > 0):
-        i = int(np.argmax(excess[:, j]))
+    """Lines for the columns of `excess` (n, J) that are anywhere above `room`, each where it is so most."""
+    over = excess - room
+    for j in np.flatnonzero(over.max(axis=0, initial=-np.inf) > 0):
+        i = int(np.argmax(over[:, j]))
         t = float(np.clip(times[i], trajectory.times[0], trajectory.times[-1]))
         sample = int(np.searchsorted(trajectory.times, t, side="right")) - 1
-        name = "" if robot is None else robot.joint_names[j]
-        line = text.format(name=name, value=excess[i, j], limit=np.nan if limit is None else limit[j])
+        line = text.format(name="" if robot is None else robot.joint_names[j], value=excess[i, j])
         yield f"{PHASES[int(trajectory.phase[sample])]} phase, t = {t:.3f} s: {line}"
