@@ -31,6 +31,8 @@ __all__ = ["Attachment", "AttachmentOptions", "Moments", "attach", "attach_loose
 
 _MEDIAN_NORM = 1.538
 """Median length of a 3-vector whose coordinates are normal with unit variance."""
+_NO_WEIGHT = 1e-9
+"""Share of the largest weight below which a point counts as not seen: squares of smaller ones lose their digits."""
 _LARGEST_TURN = np.deg2rad(120)
 """Between two frames; beyond it the way round is anyone's guess."""
 
@@ -130,10 +132,7 @@ def attach(
     for t, frame in enumerate(flow.points):  # points on the last axis: four times faster from here on
         targets[t] = frame.take(index, axis=0).T
     source = X_0[:3, :3].T @ (targets[0] - X_0[:3, 3:])
-    base = w * flow.confidence.take(index, axis=1)
-    if not base[1:].any():
-        raise ValueError("flow.confidence: no held point has confidence after the first frame; give visible points")
-
+    base = _visible(w * flow.confidence.take(index, axis=1))
     moments, kept = _robust_moments(source, targets, base, X_0, options)
     fit = rigid_fit(moments, X_0[:3, :3], min_lever=options.min_lever)
     fit.X_world_tool[0] = X_0
@@ -215,7 +214,8 @@ def _given_patch(flow: ObjectFlow, held: FloatArray | NDArray[np.bool_]) -> Floa
     weights = checks.array("held", held, (flow.points.shape[1],))
     if weights.min() < 0:
         raise ValueError(f"held: expected non-negative weights, got {weights.min():g}; clip them")
-    if not (weights * flow.confidence[0]).any():
+    weights = np.where(flow.confidence[0] > 0, weights, 0.0)  # where a point starts must be known
+    if not weights.any():
         raise ValueError(
             "held: none of the held points has weight and confidence at frame 0, where the grasp is given; "
             "hold points that are seen at the start"
@@ -228,6 +228,19 @@ def _thin(weights: FloatArray, most: int) -> tuple[NDArray[np.int64], FloatArray
     if len(index) > most:
         index = index[np.linspace(0, len(index) - 1, most).astype(np.int64)]
     return index, weights[index]
+
+
+def _visible(base: FloatArray) -> FloatArray:
+    base /= base.max()
+    base[base < _NO_WEIGHT] = 0.0
+    if not base[0].any():
+        raise ValueError(
+            "flow.confidence: no held point has confidence to speak of at frame 0, where the grasp is given; "
+            "start the flow at a frame that sees the object"
+        )
+    if not base[1:].any():
+        raise ValueError("flow.confidence: no held point has confidence after the first frame; give visible points")
+    return base
 
 
 def _robust_moments(

@@ -66,7 +66,7 @@ def test_moving_the_world_moves_the_answer(rng):
     here = attach(flow_of(tracks), GRASP)
     there = attach(flow_of(transform(M, tracks)), M @ GRASP)
     np.testing.assert_allclose(there.X_world_tool, M @ here.X_world_tool, atol=1e-7)
-    np.testing.assert_allclose(there.slip, here.slip, atol=1e-9)
+    np.testing.assert_allclose(there.slip, here.slip, atol=1e-7)
 
 
 def test_without_robustness_and_fall_off_it_is_kabsch_per_frame(rng):
@@ -109,7 +109,7 @@ def test_slip_measures_what_is_not_rigid(rng):
     points = cloud(rng)
     stretch = 1 + np.linspace(0, 0.2, T)[:, None, None] * np.array([1.0, 0.0, 0.0])
     found = attach(flow_of(GRASP[:3, 3] + (points - GRASP[:3, 3]) * stretch), GRASP)
-    assert found.slip[0] < 1e-9
+    assert found.slip[0] < 1e-7
     assert np.all(np.diff(found.slip) > 0)
     assert 1e-3 < found.slip[-1] < 0.2 * 0.06
 
@@ -316,6 +316,10 @@ def test_bad_input_is_one_line_that_names_the_field(rng):
         attach(flow_of(tracks), GRASP, held=-np.ones(400))
     with pytest.raises(ValueError, match=r"held: none of the held points"):
         attach(flow_of(tracks), GRASP, held=np.zeros(400))
+    faint = np.ones((T, 400))
+    faint[0] = 1e-12
+    with pytest.raises(ValueError, match=r"flow\.confidence: no held point .* frame 0"):
+        attach(flow_of(tracks, faint), GRASP)
     with pytest.raises(ValueError, match=r"no point of object 7"):
         attach(flow_of(tracks), GRASP, object_id=7)
     with pytest.raises(ValueError, match=r"AttachmentOptions.radius"):
