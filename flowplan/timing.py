@@ -220,10 +220,13 @@ def _fit(
     `index` names the waypoint at each knot of the path; the factor of the result is k.
     """
     spline = (path, path.derivative(), path.derivative(2))
-    stretch = [max(least, _excess(_sample(spline, clock, 1.0, dt), limits, dt)) for clock in clocks]
-    total = [k * clock.duration for k, clock in zip(stretch, clocks, strict=True)]
-    best = int(np.argmin(total))
-    clock, k = clocks[best], stretch[best]
+    best, clock, k = np.inf, clocks[0], 1.0
+    for wider in clocks:
+        stretch = max(least, _excess(_sample(spline, wider, 1.0, dt), limits, dt))
+        if stretch * wider.duration < best:
+            best, clock, k = stretch * wider.duration, wider, stretch
+        if wider.duration * least > best or best < 0.8 * stretch * wider.duration:
+            break  # smoother clocks only take longer
     while True:
         # The end falls on a sample: the last step is as long as the others, at a little less speed.
         steps = max(int(np.ceil(k * clock.duration / dt - 1e-9)), 1)
@@ -260,6 +263,11 @@ def _excess(
     velocity, acceleration, jerk = limits
     held = np.concatenate([q[:1].repeat(3, 0), q, q[-1:].repeat(3, 0)])  # the arm rests before and after
     d1, d2, d3 = (np.diff(held, n, axis=0) / dt**n for n in (1, 2, 3))
-    v = max(np.abs(qd / velocity).max(), np.abs(d1 / velocity).max())
-    a = max(np.abs(qdd / acceleration).max(), np.abs(d2 / acceleration).max())
-    return float(max(v, np.sqrt(a), np.cbrt(np.abs(d3 / jerk).max())))
+    # How far a mean of two rates may lie from the step between them: dt / 4 of the next derivative (trapezoidal rule).
+    # What exceeds that is a peak between two samples, which the differences alone would miss.
+    peak2 = (np.diff(q, axis=0) / dt - 0.5 * (qd[1:] + qd[:-1])) * (4 / dt)
+    peak3 = (np.diff(qd, axis=0) / dt - 0.5 * (qdd[1:] + qdd[:-1])) * (4 / dt)
+    v = max(np.abs(x / velocity).max() for x in (qd, d1))
+    a = max(np.abs(x / acceleration).max() for x in (qdd, d2, peak2))
+    j = max(np.abs(x / jerk).max() for x in (d3, peak3))
+    return float(max(v, np.sqrt(a), np.cbrt(j)))

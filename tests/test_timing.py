@@ -42,6 +42,10 @@ def assert_lawful(timed: TimedPath, limits: Limits, dt: float = 0.01) -> None:
     np.testing.assert_allclose(np.diff(timed.times), dt, rtol=1e-9)
     for ends in (timed.qd[[0, -1]], timed.qdd[[0, -1]]):
         np.testing.assert_allclose(ends, 0, atol=1e-6)
+    # Derivatives belong to the positions, within the error of the trapezoidal rule.
+    for values, rate, bound in ((timed.q, timed.qd, limits.acceleration), (timed.qd, timed.qdd, limits.jerk)):
+        error = np.diff(values, axis=0) / dt - 0.5 * (rate[1:] + rate[:-1])
+        assert (np.abs(error) / (0.25 * bound * dt + 1e-6)).max() <= 1 + 1e-6
     assert np.all(np.diff(timed.waypoint) >= 0)
 
 

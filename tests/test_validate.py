@@ -145,10 +145,10 @@ def test_depth_is_the_closed_form(arm):
 @pytest.mark.parametrize("samples", [2, 3, 10])
 @pytest.mark.parametrize("angle", [0.3, 1.1, 1.7, 2.9])
 def test_a_thin_wall_between_two_samples_is_not_tunnelled(arm, samples, angle):
-    wall = box((0.001, 0.2, 0.2), (1.0, 0.0, 0.0)).apply_transform(rotation_about([0, 0, 0], [0, 0, 1], angle))
+    wall = box((0.2, 0.001, 0.2), (1.0, 0.0, 0.0)).apply_transform(rotation_about([0, 0, 0], [0, 0, 1], angle))
     sweep = moving(turned(np.linspace(0, np.pi, samples)))
     assert not validate(arm, sweep, world(wall), FAST).ok
-    beyond = wall.copy().apply_scale(1.3)
+    beyond = wall.copy().apply_scale(1.5)
     assert validate(arm, sweep, world(beyond), FAST).ok
 
 
