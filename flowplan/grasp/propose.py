@@ -5,14 +5,15 @@ surface against its normal find such pairs; every pair gives a fan of tool poses
 depths. A pose stays when the gripper, open, can come along its approach axis and close without hitting the object, its
 neighbours or the support. What is left is ranked by the chance to hold,
 
-    logit = - 20 d - 30 |d_x| + 105 depth - 45 width - 4.5 tilt + 6 margin + E_wrong[alignment * cover],
+    logit = - 30 d - 40 d_xz - 25 |d_x| + 85 depth - 50 width - 5 tilt + 5 margin + E_wrong[alignment * cover],
 
-with d (m) from the tool to the centre of mass and d_x its part across the fingers, depth (m) by which the object fills
-the hand above the pads, width (m) between them, tilt (rad) between pad and surface, margin the force at the centre of
-mass that a newton of grip resists (flowplan.grasp.quality), and the last how well the pads lie on, on average, with
-pose and friction a little wrong. The coefficients come from a logistic regression on 330 simulated lifts and shakes of
-eleven objects (one intercept each), rounded: it is an order, not a calibrated probability. Depth and nearness to the
-centre of mass tell the most; wrench-space quality and alignment alone tell little. Near duplicates are thinned out.
+with d (m) from the tool to the centre of mass, d_xz its distance from the closing line and d_x its part across the
+fingers, depth (m) by which the object fills the hand above the pads, width (m) between them, tilt (rad) between pad and
+surface, margin the force at the centre of mass that a newton of grip resists (flowplan.grasp.quality), and the last how
+well the pads lie on, on average, with pose and friction a little wrong. The coefficients come from a logistic
+regression on 400 simulated lifts and shakes of eleven objects (one intercept each), rounded: it is an order, not a
+calibrated probability. Depth and nearness to the centre of mass tell the most; wrench-space quality and alignment
+alone tell little. Near duplicates are thinned out.
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
 _PATCH_POINTS = 64
 """Surface points around each contact that pads are closed on."""
 _LENGTH = 0.04
-"""Metres that torques are compared with forces by."""
-_PER_LEVER, _PER_SIDE, _PER_DEPTH, _PER_WIDTH = -20.0, -30.0, 105.0, -45.0
-"""What a metre adds to the logit of holding: from the centre of mass, across the fingers, into the hand, between pads."""
-_PER_TILT, _PER_MARGIN, _PER_ROBUST = -4.5, 6.0, 1.0
+"""Metres that torques are compared with forces by, and at which a pair is drawn 1/e times as often."""
+_PER_LEVER, _PER_TWIST, _PER_SIDE, _PER_DEPTH, _PER_WIDTH = -30.0, -40.0, -25.0, 85.0, -50.0
+"""What a metre adds to the logit of holding: from the centre of mass to the tool, to the closing line and across the
+fingers, of the object in the hand, and between the pads."""
+_PER_TILT, _PER_MARGIN, _PER_ROBUST = -5.0, 5.0, 1.0
 """What a radian of tilt, a newton at the centre of mass per newton of grip, and certain contact add to it."""
 
 
@@ -326,7 +328,7 @@ def _likely(pairs: Pairs, centre: FloatArray | None, options: GraspOptions, rng:
     log_weight = -2 * sine / options.friction
     if centre is not None:
         away = np.linalg.norm(0.5 * (pairs.first + pairs.second) - centre, axis=1)
-        log_weight -= 2 * away / max(away.max(), 1e-9)
+        log_weight -= away / _LENGTH
     gumbel = -np.log(-np.log(rng.random(len(pairs))))  # the largest of these are a weighted draw without replacement
     return pairs.select(np.argsort(-(log_weight + gumbel))[: options.pairs])
 
@@ -417,7 +419,8 @@ def _judge(
     if centre is not None:
         about = np.einsum("gji,gj->gi", candidates.X[:, :3, :3], centre - candidates.X[:, :3, 3])
     depth = depth_in_hand(candidates.X, pads.width, cloud.points, gripper)
-    logit = _PER_LEVER * np.linalg.norm(about, axis=1) + _PER_SIDE * np.abs(about[:, 0])
+    logit = _PER_LEVER * np.linalg.norm(about, axis=1) + _PER_TWIST * np.hypot(about[:, 0], about[:, 2])
+    logit += _PER_SIDE * np.abs(about[:, 0])
     logit += _PER_DEPTH * depth + _PER_WIDTH * pads.width + _PER_TILT * pads.tilt.max(-1)
     # What is cheap to know sorts out the few that are worth the wrench space and the perturbations.
     best = np.argsort(-logit, kind="stable")[: options.refined]
