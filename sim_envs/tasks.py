@@ -172,7 +172,9 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
     """Fold a square cloth along a diagonal: one of the corners near the robot goes onto the one across."""
     drawn = draw(rng, x=0.50, y=0.0, yaw=0.0)
     X = on_table(drawn["x"], drawn["y"], drawn["yaw"], z=0.005)
-    sheet = ClothOptions(mass=0.08 * drawn["mass_scale"], friction=drawn["friction"])
+    # PyBullet's soft contacts hold far less than their coefficient says: at 0.7 the whole cloth slides along with its
+    # corner instead of folding, at three times that the half that should lie still does so.
+    sheet = ClothOptions(mass=0.08 * drawn["mass_scale"], friction=3 * drawn["friction"])
     cloth = world.add_cloth(CLOTH, X, name="cloth", options=sheet)
     for _ in range(120):
         world.step()
@@ -185,8 +187,14 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
     # Half a turn about the crease takes up an arc of pi * radius, and leaves the corner a cylinder's height up.
     targets = handles + (np.pi * FOLD_RADIUS - 2 * reach)[:, None] * away + [0, 0, 2 * FOLD_RADIUS]
 
+    stays = np.flatnonzero((vertices - centre) @ away < -0.02)  # the half that should not move
+
     def measure(world: World) -> Measures:
-        return {"corner_error": float(np.linalg.norm(world.cloth_vertices(cloth)[corner] - targets, axis=1).mean())}
+        now = world.cloth_vertices(cloth)
+        return {
+            "corner_error": float(np.linalg.norm(now[corner] - targets, axis=1).mean()),
+            "dragged": float(np.linalg.norm(now[stays] - vertices[stays], axis=1).mean()),
+        }
 
     return TaskSetup(
         objects={"cloth": cloth},
@@ -194,7 +202,7 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
         instruction=Action("cloth", handles, targets=targets, duration=4.0),
         laws=(Fold("cloth", centre, np.cross(away, [0, 0, 1]), radius=FOLD_RADIUS),),
         measure=measure,
-        success=lambda m: m["corner_error"] < 0.05,
+        success=lambda m: m["corner_error"] < 0.05 and m["dragged"] < 0.05,
         randomised=drawn,
     )
 
