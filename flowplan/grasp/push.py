@@ -30,6 +30,9 @@ from flowplan.scene import Scene
 if TYPE_CHECKING:
     from flowplan.gripper import Gripper
 
+_UNGUIDED = 0.2
+"""Worth of a push on an object of which no part stays: nothing keeps it from turning away from a single finger."""
+
 
 @dataclass(frozen=True)
 class PushOptions:
@@ -138,7 +141,7 @@ def push_proposal(
     X, contact = X[free], contact[free]
     funnel.append(("free at the start", len(X)))
     along = -np.einsum("gi,gi->g", X[:, :3, 2], contacts.normal[contact])
-    score = contacts.score[contact] * (0.85 + 0.15 * along)
+    score = contacts.score[contact] * (0.85 + 0.15 * along) * (1.0 if len(still) else _UNGUIDED)
     # A few of each contact, unlike each other: which of them an arm can reach is not known here.
     each = max(1, round(2 * options.count / options.contacts))
     few = _few_of_each(X, score, contact, 3 * each)
