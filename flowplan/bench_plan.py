@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import trimesh
-from numpy.typing import NDArray
 
 from flowplan.attachment import attach
 from flowplan.checks import FloatArray
@@ -26,6 +25,7 @@ from flowplan.collision import DistanceField, distance_field, sphere_cover
 from flowplan.geometry import exp_se3, exp_so3, inverse, log_so3, pose, transform
 from flowplan.motion import ObjectFlow, Progress, silent
 from flowplan.optimizers import Optimizer, TrackOptions, TrackProblem
+from flowplan.optimizers.clearance import carried_spheres
 from flowplan.optimizers.pinocchio import optimize
 from flowplan.phases import MANIPULATE
 from flowplan.robot import Robot, load_robot
@@ -39,6 +39,8 @@ KINDS: tuple[MotionKind, ...] = ("rigid", "hinge", "slide")
 DURATION = 4.0
 """Seconds."""
 OBSTACLES = 20
+SIZES = ((41, 100), (41, 1000), (41, 10_000), (41, 100_000), (81, 10_000), (161, 10_000))
+"""(times, points) of the flows that are timed."""
 _ROOM = 0.03
 """Metres that obstacles leave the witness."""
 _ABOVE = 0.02
@@ -198,19 +200,18 @@ def _follow(robot: Robot, q: FloatArray, X: FloatArray) -> FloatArray | None:
 
 def _clear_of_itself(robot: Robot, q: FloatArray) -> bool:
     centers, floor = robot.spheres(q), robot.X_world_base[2, 3] + _ABOVE
-    if (centers[..., 2] - robot.sphere_radius)[:, _moving(robot)].min() < floor:
+    carried = carried_spheres(robot)
+    if (centers[..., 2] - robot.sphere_radius)[:, carried.any(axis=1)].min() < floor:  # the base stands on it
         return False
-    if robot.tool_pose(q)[:, 2, 3].min() - _OBJECT_RADIUS < floor:
+    tool = robot.tool_pose(q)[:, :3, 3]
+    if tool[:, 2].min() - _OBJECT_RADIUS < floor:
+        return False
+    to_object = np.linalg.norm(centers - tool[:, None], axis=-1) - robot.sphere_radius - _OBJECT_RADIUS
+    if to_object[:, ~carried.all(axis=1)].min() < _APART:
         return False
     a, b = robot.self_pairs.T
     gap = np.linalg.norm(centers[:, a] - centers[:, b], axis=-1) - robot.sphere_radius[a] - robot.sphere_radius[b]
     return bool(gap.min() > _APART)
-
-
-def _moving(robot: Robot) -> NDArray[np.bool_]:
-    """(K,) spheres that move: the base itself stands on the support."""
-    _, J = robot.sphere_jacobian(robot.home[None] + 0.1)
-    return np.asarray(np.abs(J[0]).max(axis=(1, 2)) > 1e-9)
 
 
 def _strew(robot: Robot, witness: FloatArray, count: int, rng: np.random.Generator) -> tuple[trimesh.Trimesh, ...]:
@@ -237,6 +238,7 @@ def bench_plan(
     seed: int = 0,
     problems: int = 200,
     timed: int = 15,
+    sizes: Sequence[tuple[int, int]] = SIZES,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Time per certified plan, and the share of random problems that are solved, as records.
@@ -245,14 +247,15 @@ def bench_plan(
         robot: name of a robot configuration.
         seed: of the problems.
         problems: random ones for the share.
-        timed: problems for each time.
+        timed: problems for each median time.
+        sizes: (times, points) of the flows that are timed.
         progress: called with the fraction done and a word.
     """
     arm = load_robot(robot)
     options = TrackOptions()
     records: list[dict[str, Any]] = []
-    for i, (frames, points) in enumerate(_SIZES):
-        progress(0.5 * i / len(_SIZES), f"{frames} times, {points} points")
+    for i, (frames, points) in enumerate(sizes):
+        progress(0.5 * i / len(sizes), f"{frames} times, {points} points")
         records += _time(arm, frames, points, timed, seed, options)
     certified = 0
     for i, problem in enumerate(_problems(arm, problems, seed)):
@@ -260,10 +263,6 @@ def bench_plan(
         certified += solve(arm, problem, options, seed=seed).certified
     records.append(_record("plan/random/certified_share", certified / problems, "share", "up", problems))
     return records
-
-
-_SIZES = ((41, 100), (41, 1000), (41, 10_000), (41, 100_000), (81, 10_000), (161, 10_000))
-"""(times, points) of the flows that are timed."""
 
 
 def _problems(robot: Robot, count: int, seed: int, frames: int = 41, points: int = 1000) -> Iterator[RandomProblem]:

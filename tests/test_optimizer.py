@@ -7,7 +7,7 @@ import trimesh
 from scipy.optimize import least_squares
 
 from flowplan.attachment import AttachmentOptions, attach
-from flowplan.bench_plan import random_problem
+from flowplan.bench_plan import KINDS, bench_plan, random_problem, solve
 from flowplan.collision import distance_field
 from flowplan.geometry import angle_between, exp_so3, inverse, pose, rotation_about, transform
 from flowplan.motion import ObjectFlow
@@ -242,11 +242,11 @@ def test_flow_cost_is_the_sum_over_points(robot):
     arm = objective.body.arm(q)
     residual, rows = objective._alignment(arm.X, arm.J)
     weights = held * flow.confidence
-    weights[0] *= flow.confidence[0]
+    weights /= weights.max()
 
     def direct(q):
         carried = transform(robot.tool_pose(q), transform(inverse(X[0]), flow.points[0]))
-        return ((held * flow.confidence) * ((carried - flow.points) ** 2).sum(axis=2)).sum(axis=1)
+        return (weights * ((carried - flow.points) ** 2).sum(axis=2)).sum(axis=1)
 
     best = attachment.slip**2 * attachment.moments.weight
     scale = options.position_tolerance**2 * attachment.moments.weight.max()
@@ -307,6 +307,29 @@ def test_random_problems_among_obstacles(name, kind):
     assert clear > 0
     assert clear > solution.clearance.min() - 5e-3
     assert solution.slowdown == 1.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_random_problem_is_solved_by_its_witness(robot, kind):
+    """Reachable by construction: the witness makes the flow, and is clear of everything."""
+    problem = random_problem(robot, kind, frames=21, points=100, obstacles=10, seed=4)
+    attachment = attach(problem.flow, problem.X_world_tool)
+    np.testing.assert_allclose(attachment.X_world_tool, robot.tool_pose(problem.witness), atol=1e-6)
+    objective = Objective(TrackProblem(robot, attachment.times, attachment, problem.field), TrackOptions())
+    assert objective.body.clearance(problem.witness, objective.body.margin)[0].min() > 5e-3
+    again = random_problem(robot, kind, frames=21, points=100, obstacles=10, seed=4)
+    np.testing.assert_array_equal(again.flow.points, problem.flow.points)
+    assert solve(robot, problem, TrackOptions()).certified
+
+
+def test_benchmark_records():
+    records = bench_plan(problems=3, timed=1, sizes=((21, 100), (41, 10_000)))
+    keys = {r["key"]: r for r in records}
+    assert keys["plan/random/certified_share"]["n"] == 3
+    assert keys["plan/random/certified_share"]["direction"] == "up"
+    assert keys["plan/T21/N100/median_ms"]["unit"] == "ms"
+    assert {"plan/T41/N10000/median_ms", "plan/T41/N10000/track_ms", "plan/T41/N10000/field_ms"} <= set(keys)
+    assert all(set(r) == {"key", "value", "unit", "direction", "n"} for r in records)
 
 
 def test_the_same_seed_gives_the_same_answer(robot):

@@ -68,7 +68,7 @@ class Body:
         self.held = held[:, :3]
         self.count = len(robot.sphere_radius)
         self.radius = np.concatenate([robot.sphere_radius, held[:, 3]])
-        self.carried = np.concatenate([_carried(robot), np.ones((len(held), len(robot.joint_names)), bool)])
+        self.carried = np.concatenate([carried_spheres(robot), np.ones((len(held), len(robot.joint_names)), bool)])
         self.first, self.second, self.reach = _pair_table(robot)
         self._add_held(held[:, 3])
         self.pair_limit = np.where(self.reach > 0, (self.reach + options.self_margin) ** 2, -1).astype(np.float32)
@@ -201,7 +201,7 @@ def _least(values: NDArray[np.floating]) -> FloatArray:
 
 
 @lru_cache(maxsize=16)
-def _carried(robot: Robot) -> NDArray[np.bool_]:
+def carried_spheres(robot: Robot) -> NDArray[np.bool_]:
     """(K, J): does joint j move sphere k?"""
     above = {joint.child: joint for joint in robot.joints}
     out = np.zeros((len(robot.sphere_link), len(robot.joint_names)), bool)
@@ -221,7 +221,7 @@ def _pair_table(robot: Robot) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
 
     The distance is -inf where a pair is not checked. All spheres that are not fixed to the tool are among the first.
     """
-    carried = _carried(robot)
+    carried = carried_spheres(robot)
     # The one nearer to the base first: then each sphere is on one side mostly, and the table is small.
     pairs = robot.self_pairs.reshape(-1, 2)
     outer = carried.sum(axis=1)[pairs]
