@@ -17,7 +17,7 @@ it started with, and where that fails, turning with the patch by half or wholly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -264,13 +264,14 @@ def _follow_freely(
 
     The first of these that reaches everything without penetration counts, else the one that comes the farthest.
     """
-    best = _follow(
-        robot, np.where(loose[:, None, None, None], _turned(carried, 0.0), carried), widths, field, options, seed
-    )
+    first = np.where(loose[:, None, None, None], _turned(carried, 0.0), carried)
+    best = _follow(robot, first, widths, field, options, seed)
     for share in (0.5, 1.0):
-        again = np.flatnonzero(loose & ~best.passes(options))
-        if len(again):
-            other = _follow(robot, _turned(carried[again], share), widths[again], field, options, seed)
+        passed = best.passes(options)
+        again = np.flatnonzero(loose & ~passed & best.ok[:, 0])  # the first pose is the same however it turns
+        if len(again) and passed.sum() < options.enough:
+            once = replace(options, restarts=0)
+            other = _follow(robot, _turned(carried[again], share), widths[again], field, once, seed)
             best = best.improved(again, other)
     return best
 
@@ -290,15 +291,14 @@ def _follow(
     home = np.broadcast_to(robot.home, (len(X), len(robot.home)))
     best = _measured(robot, X, *_follow_from(robot, X, home, options.jump, seed), widths, field)
     for attempt in range(options.restarts):
+        turned = attempt % 2 == 0
         passed = best.passes(options)
-        again = np.flatnonzero(~passed)
+        # Only another hand makes a first pose reachable: its first search has started at random as well.
+        again = np.flatnonzero(~passed & (turned | best.ok[:, 0]))
         if not len(again) or passed.sum() >= options.enough:
             break
-        X_again, start = X[again], home[again]
-        if attempt % 2 == 0:
-            X_again = X_again @ _HALF_TURN
-        else:
-            start = rng.uniform(robot.lower, robot.upper, start.shape)
+        X_again = X[again] @ _HALF_TURN if turned else X[again]
+        start = home[again] if turned else rng.uniform(robot.lower, robot.upper, (len(again), home.shape[1]))
         q, ok = _follow_from(robot, X_again, start, options.jump, seed)
         best = best.improved(again, _measured(robot, X_again, q, ok, widths[again], field))
     return best
