@@ -17,7 +17,7 @@ LAPTOP = """<robot name="laptop">
   <link name="nothing"/>
   <joint name="hinge" type="revolute"><parent link="base"/><child link="lid"/><origin xyz="0 0.1 0.01"/>
     <axis xyz="2 0 0"/><limit lower="-1.6" upper="0" effort="1" velocity="1"/></joint>
-  <joint name="turn" type="continuous"><parent link="lid"/><child link="knob"/><origin xyz="0 -0.1 0" rpy="0 0 0.3"/>
+  <joint name="turn" type="continuous"><parent link="lid"/><child link="knob"/><origin xyz="0 -0.1 0" rpy="0.4 0 0.3"/>
     <axis xyz="0 0 1"/><mimic joint="hinge" multiplier="-2" offset="0.1"/></joint>
   <joint name="fixed" type="fixed"><parent link="base"/><child link="nothing"/></joint>
 </robot>"""
@@ -39,8 +39,9 @@ def test_links_are_objects_posed_by_the_joints(tmp_path):
     assert np.allclose(lid.X_world_object, expected)
     assert np.allclose(lid.mesh.extents, [0.3, 0.2, 0.01])
     assert np.allclose(lid.mesh.bounds.mean(0), [0, -0.1, 0], atol=1e-9)
-    # The knob mimics the hinge: 0.1 - 2 q, after its own yaw of 0.3.
-    turned = expected @ pose(translation=[0, -0.1, 0]) @ rotation_about([0, 0, 0], [0, 0, 1], 0.3 + 1.1)
+    # The knob mimics the hinge, 0.1 - 2 q, after its own roll and then yaw about fixed axes.
+    yaw, roll = rotation_about([0, 0, 0], [0, 0, 1], 0.3), rotation_about([0, 0, 0], [1, 0, 0], 0.4)
+    turned = expected @ pose(translation=[0, -0.1, 0]) @ yaw @ roll @ rotation_about([0, 0, 0], [0, 0, 1], 1.1)
     assert np.allclose(knob.X_world_object, turned)
     assert np.allclose(knob.mesh.extents, [0.02, 0.04, 0.02], atol=1e-4)  # rolled on its side
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from flowplan import checks
 from flowplan.checks import FloatArray
@@ -44,6 +45,8 @@ class ScanOptions:
     """Most cells that one object's grid may have."""
     faces: int = 6000
     """Meshes are decimated to about this many faces."""
+    blur: float = 0.6
+    """Standard deviation of the blur of the signed distance, voxels: less noise, rounder edges; 0 for none."""
     smoothing: int = 10
     """Iterations of Taubin smoothing; 0 for none."""
     support: bool = True
@@ -70,7 +73,7 @@ class ScanOptions:
     def __post_init__(self) -> None:
         for name in ("voxel", "max_cells", "support_tilt", "support_band", "cluster_gap", "edge_jump"):
             checks.positive(f"ScanOptions.{name}", getattr(self, name))
-        for name in ("smoothing", "sheet_height", "min_size"):
+        for name in ("blur", "smoothing", "sheet_height", "min_size"):
             checks.positive(f"ScanOptions.{name}", getattr(self, name), zero=True)
         if self.faces < 20:
             raise ValueError(f"ScanOptions.faces: expected at least 20, got {self.faces}")
@@ -279,6 +282,8 @@ def _closed_mesh(
         f = tsdf.close_to_support(f, seen, layers=layers, behind=behind)
     else:
         f = tsdf.complete(f, seen, behind=behind, on_support=on_support)
+    if options.blur > 0:  # clipped alike on both sides, or a plane would move
+        f = ndimage.gaussian_filter(np.clip(f, -behind, behind), options.blur, mode="nearest")
     mesh = surface.closed_surface(f, grid.voxel, grid.lower, flat_bottom=on_support)
     return surface.smoothed(surface.without_strays(mesh, 0.02), options.smoothing)
 
