@@ -267,7 +267,7 @@ def test_fast_path_finds_what_a_dense_per_point_solver_finds(robot):
     points, body = flow_of(X).points, transform(inverse(X[0]), flow_of(X).points[0])
     moments = problem.attachment.moments
     held = problem.attachment.held
-    root = np.sqrt(held / moments.weight.max()) / options.position_tolerance
+    root = np.sqrt(held / held.max() / moments.weight.max()) / options.position_tolerance
 
     def residual(x):
         q = np.concatenate([robot.home[None], x.reshape(-1, 7)])
