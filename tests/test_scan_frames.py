@@ -223,6 +223,7 @@ def test_what_is_no_folder_of_frames(tmp_path):
         read_frames(tmp_path)
 
 
+KEYS = ["frames", "depth_scale", "integer_depth_scale", "fl_x", "depth_file_path", "transform_matrix", "intrinsic"]
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -233,7 +234,7 @@ json_values = st.recursive(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     layout=st.sampled_from(["frames.json", "transforms.json", "camera_trajectory.json"]),
-    key=st.sampled_from(["frames", "depth_scale", "fl_x", "parameters", "transform_matrix", "depth_file_path"]),
+    key=st.sampled_from(KEYS),
     value=json_values,
 )
 def test_any_index_is_read_or_refused_in_one_line(tmp_path, layout, key, value):

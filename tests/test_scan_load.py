@@ -135,6 +135,14 @@ def test_what_crosses_itself_is_made_anew():
     assert inspect_mesh(mesh).components == 1
 
 
+def test_crossing_itself_is_warned_about_and_closed(tmp_path):
+    path = save(trimesh.util.concatenate([box(), box().apply_translation([0.02, 0.03, 0.04])]), tmp_path / "two.stl")
+    with pytest.warns(UserWarning, match=r"crosses itself \(\d+ edges pass through faces\).*repair='close'"):
+        assert load_mesh(path).mesh.is_watertight
+    mesh = load_mesh(path, options=MeshOptions(repair="close", cells=64)).mesh
+    assert mesh.volume == pytest.approx(2 * 0.00048 - 0.04 * 0.05 * 0.06, rel=0.02)
+
+
 def test_a_thin_wall_survives_being_made_anew():
     mesh = remeshed(bowl(), cells=96)
     assert chamfer(bowl(), mesh) < 0.0003
@@ -201,6 +209,7 @@ def write_obj(path, lines):
         (["v 0 0 0", "v 1 0 0", "v 0 1 0"], "no faces; if it is a point cloud, use load_points|not readable"),
         (["v 0 0 nan", "v 1 0 0", "v 0 1 0", "f 1 2 3"], "vertices: 1 of 9 values are not finite"),
         (["v 0 0 0", "v 1 0 0", "v 2 0 0", "f 1 2 3"], "on one line, so no face has an area"),
+        (["v 0 0 0", "v 1e300 0 0", "v 0 1 0", "f 1 2 3"], r"reach out to 1e\+300"),
         (["v 0 0 0", "v 1 0 0", "v 0 1 0", "f 1 2 9"], "not readable|name vertex 8 of 3"),
         (["v 0 0 0", "v 0 0 0", "v 0 0 0", "f 1 2 3"], "all lie in one point"),
         ([], "not readable|no faces"),
@@ -365,6 +374,7 @@ def test_a_missing_side_is_warned_about():
         (np.zeros((100, 3)), "one point or on one line"),
         (np.column_stack([np.linspace(0, 1, 100)] * 3), "one point or on one line"),
         (np.column_stack([np.random.default_rng(0).random((100, 2)), np.zeros(100)]), "all lie in one plane"),
+        (np.random.default_rng(0).random((100, 3)) * 1e300, "points: reach out to"),
         (np.full((100, 3), np.nan), "drop points without a return"),
         (np.zeros((100, 4)), r"expected \(P, 3\), or \(P, 6\) with normals, got \(100, 4\)"),
     ],

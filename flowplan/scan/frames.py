@@ -272,6 +272,8 @@ def objects_in(where: object, document: dict[str, Any], key: str) -> Iterator[tu
 def _read(entry: FrameFiles, depth_scale: float | None, intrinsics: ArrayLike | None, color: bool) -> DepthFrame:
     raw = _image(entry.depth, "depth", ("I;16", "I;16B", "I;16L"), "save it as a 16-bit grey PNG")
     scale = depth_scale if depth_scale is not None else checks.positive("depth_scale", entry.depth_scale)
+    if not 1 <= scale <= 1e6:
+        raise ValueError(f"depth_scale: expected units to a metre between 1 and 1e6, got {scale:g}; pass depth_scale=")
     K = entry.intrinsics if intrinsics is None else intrinsics
     if K is None:
         raise ValueError(f"{entry.depth.parent}: no intrinsics beside the depth images; pass intrinsics=")

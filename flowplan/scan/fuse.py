@@ -75,6 +75,9 @@ class ScanOptions:
             checks.positive(f"ScanOptions.{name}", getattr(self, name))
         for name in ("blur", "smoothing", "sheet_height", "min_size"):
             checks.positive(f"ScanOptions.{name}", getattr(self, name), zero=True)
+        for name in ("voxel", "support_band", "cluster_gap"):
+            if getattr(self, name) < 1e-4:
+                raise ValueError(f"ScanOptions.{name}: expected metres, at least 0.0001, got {getattr(self, name):g}")
         if self.faces < 20:
             raise ValueError(f"ScanOptions.faces: expected at least 20, got {self.faces}")
         if len(set(self.names)) < len(self.names):
@@ -256,7 +259,8 @@ def _object_mesh(
         return trimesh.Trimesh()
     if support is not None and np.percentile(cloud[:, 2], 98) < options.sheet_height:
         others = np.concatenate([p[(one != label) & (one != UNKNOWN)] for p, one in zip(points, labels, strict=True)])
-        mesh = sheet_surface(cloud, transform(inverse(X_world_grid), others), 1.5 * options.voxel)
+        cell = max(1.5 * options.voxel, float(np.ptp(cloud, axis=0).max()) / 300)
+        mesh = sheet_surface(cloud, transform(inverse(X_world_grid), others), cell)
     else:
         mesh = _closed_mesh(views, cloud, label, X_world_grid, support is not None, masked, options)
     mesh = surface.decimated(mesh, options.faces)

@@ -54,12 +54,10 @@ def find(folder: Path) -> list[FrameFiles]:
 def _nerfstudio(folder: Path) -> list[FrameFiles]:
     path = folder / "transforms.json"
     document = read_json(path)
-    if "integer_depth_scale" in document:  # instant-ngp: metres to a unit
-        depth_scale = 1 / checks.positive(f"{path}: integer_depth_scale", document["integer_depth_scale"])
-    else:
-        depth_scale = 1 / checks.positive(
-            f"{path}: depth_unit_scale_factor", document.get("depth_unit_scale_factor", 1e-3)
-        )
+    # Metres to a unit: instant-ngp's word, then nerfstudio's.
+    key = "integer_depth_scale" if "integer_depth_scale" in document else "depth_unit_scale_factor"
+    metres = require(path, {"depth_unit_scale_factor": 1e-3, **document}, key, (int, float))
+    depth_scale = 1 / checks.positive(f"{path}: {key}", metres)
     entries = []
     for where, item in objects_in(path, document, "frames"):
         depth = require(where, item, "depth_path" if "depth_path" in item else "depth_file_path", str)
@@ -203,13 +201,13 @@ def _images(folder: Path, names: tuple[str, ...]) -> list[Path]:
 
 def _by_columns(where: object, camera: dict[str, Any]) -> NDArray[np.float64]:
     K = require(where, camera, "intrinsic_matrix", list)
-    return checks.array(f"{where}: intrinsic_matrix", np.ravel(K), (9,)).reshape(3, 3).T
+    return checks.array(f"{where}: intrinsic_matrix", K, (9,)).reshape(3, 3).T
 
 
 def _matrix(path: Path) -> NDArray[np.float64]:
     try:
         rows = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
-        return np.array(rows, float)
+        return np.array(rows, float).reshape(len(rows), -1)
     except (OSError, ValueError):
         raise ValueError(f"{path}: expected a matrix of numbers, one row a line") from None
 

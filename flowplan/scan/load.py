@@ -37,8 +37,9 @@ class MeshOptions:
     """How a mesh file becomes an object."""
 
     repair: Literal["auto", "close", "none"] = "auto"
-    """auto: weld, drop degenerate faces, orient, close holes smaller than a tenth of the size, and warn if it is still
-    open. close: every hole, and a new surface on a grid if it still is open or crosses itself. none: as it is."""
+    """auto: weld, drop degenerate faces, orient, close holes smaller than a tenth of the size, and warn if it still is
+    open or crosses itself. close: every hole, and a new surface on a grid if it still is open or crosses itself. none:
+    as it is."""
     faces: int = 50_000
     """Meshes are decimated to about this many faces."""
     largest: int = 10_000_000
@@ -170,11 +171,15 @@ def _repaired(path: Path, mesh: trimesh.Trimesh, options: MeshOptions, progress:
             raise ValueError(f"{path}: {error}") from None
     if not mesh.is_watertight:
         mesh = repair.filled(mesh, 0.1 * float(mesh.extents.max()))
-    if not mesh.is_watertight:
-        report = repair.inspect_mesh(mesh)
+    report = repair.inspect_mesh(mesh)
+    fault = ""
+    if not report.watertight:
+        fault = f"is open ({report.holes} holes, {report.components} parts), so it has no inside"
+    elif report.crossings:
+        fault = f"crosses itself ({report.crossings} edges pass through faces), so its volume is wrong"
+    if fault:
         warnings.warn(
-            f"{path}: is open ({report.holes} holes, {report.components} parts), so it has no inside; "
-            "pass MeshOptions(repair='close') to close it, or repair='none' if it is meant to be a sheet",
+            f"{path}: {fault}; pass MeshOptions(repair='close') to make it sound, or repair='none' to leave it so",
             stacklevel=3,
         )
     return mesh

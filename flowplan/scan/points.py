@@ -134,7 +134,8 @@ def _kept(points: FloatArray, options: PointOptions) -> NDArray[np.int64]:
     """Which points to use: no outliers, and one a cell of a grid that leaves few enough."""
     keep = np.arange(len(points))
     if options.outlier_ratio > 0:
-        distance = cKDTree(points).query(points, k=options.neighbors + 1)[0].mean(-1)
+        distance, _ = _nearest(points, options.neighbors)
+        distance = distance.mean(-1)
         keep = keep[distance <= distance.mean() + options.outlier_ratio * distance.std()]
     cell = float(np.ptp(points[keep], axis=0).max()) * options.points**-0.5
     while len(keep) > options.points:
@@ -144,13 +145,19 @@ def _kept(points: FloatArray, options: PointOptions) -> NDArray[np.int64]:
     return keep
 
 
+def _nearest(points: FloatArray, neighbors: int) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Distances and indices (P, k + 1) of every point's nearest, itself first."""
+    distance, index = cKDTree(points).query(points, k=min(neighbors + 1, len(points)))
+    return distance, index
+
+
 def _unit(vectors: FloatArray) -> FloatArray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def _normals(points: FloatArray, neighbors: int) -> FloatArray:
     """Outward unit normals (P, 3)."""
-    _, index = cKDTree(points).query(points, k=min(neighbors + 1, len(points)))
+    _, index = _nearest(points, neighbors)
     offsets = points[index] - points[index].mean(1, keepdims=True)
     _, axes = np.linalg.eigh(np.swapaxes(offsets, -1, -2) @ offsets)
     normals = axes[..., 0]
@@ -189,8 +196,8 @@ def _poisson(points: FloatArray, normals: FloatArray, options: PointOptions) -> 
     shape = np.ceil(np.ptp(points, axis=0) / voxel).astype(int) + 17
     lower = points.min(0) - 8 * voxel
     at = (points - lower) / voxel
-    reach = cKDTree(points).query(points, k=options.neighbors + 1)[0][:, -1]
-    area = np.pi * reach**2 / options.neighbors  # a disc around the point holds its neighbours
+    reach = _nearest(points, options.neighbors)[0]
+    area = np.pi * reach[:, -1] ** 2 / (reach.shape[1] - 1)  # a disc around the point holds its neighbours
     x, y, z = (_splat(at, -normals[:, a] * area / voxel**2, a, shape) for a in range(3))
     chi = winding_field((x, y, z), mirror_bottom=False)
     level = float(np.median(ndimage.map_coordinates(chi, at.T, order=1)))
@@ -267,7 +274,9 @@ def _read(path: Path) -> tuple[FloatArray, FloatArray | None]:
     points, normals = table[:, :3], table[:, 3:] if table.shape[1] == 6 else None
     if len(points) == 0:
         raise ValueError(f"{path}: holds no points, or is damaged; export it again")
-    return checks.array(f"{path}: points", points, ("P", 3), hint="drop points without a return"), normals
+    points = checks.array(f"{path}: points", points, ("P", 3), hint="drop points without a return")
+    repair.require_reach(f"{path}: points", points)
+    return points, normals
 
 
 def _ply_table(path: Path) -> FloatArray:

@@ -233,7 +233,17 @@ def require_surface(field: str, mesh: trimesh.Trimesh) -> None:
         raise ValueError(
             f"{field}: faces: name vertex {int(mesh.faces.max())} of {len(mesh.vertices)}; the file is damaged"
         )
+    require_reach(f"{field}: vertices", mesh.vertices)
     if np.count_nonzero(mesh.extents > 1e-9 * mesh.extents.max()) < 2:
         raise ValueError(
             f"{field}: vertices: all lie in one point or on one line, so no face has an area; export it again"
+        )
+
+
+def require_reach(field: str, points: FloatArray) -> None:
+    """Coordinates that single precision can tell apart, or a one-line error."""
+    reach = float(np.abs(points).max())
+    if reach > 1e6:
+        raise ValueError(
+            f"{field}: reach out to {reach:.3g}, expected at most 1e6; move them to the origin, or the file is damaged"
         )
