@@ -11,7 +11,7 @@ with d (m) from the tool to the centre of mass, d_xz its distance from the closi
 fingers, depth (m) by which the object fills the hand above the pads, width (m) between them, tilt (rad) between pad and
 surface, margin the force at the centre of mass that a newton of grip resists (flowplan.grasp.quality), and the last how
 well the pads lie on, on average, with pose and friction a little wrong. The coefficients come from a logistic
-regression on 400 simulated lifts and shakes of eleven objects (one intercept each), rounded: it is an order, not a
+regression on some 400 simulated lifts and shakes (one intercept per object), rounded by hand: it is an order, not a
 calibrated probability. Depth and nearness to the centre of mass tell the most; wrench-space quality and alignment
 alone tell little. Near duplicates are thinned out.
 """

@@ -108,7 +108,7 @@ def epsilon(
         centre: (3,) or (G, 3) point that torques are taken about.
         length: metres that a torque is divided by.
         starts, iterations: descents from the best directions of a fixed set, and their steps. What they find is
-            an upper bound, a few per cent above the minimum with these.
+            an upper bound: usually a few per cent above the minimum, more for poor grasps.
     """
     p = np.asarray(points, float)
     n = np.asarray(normals, float)
