@@ -6,9 +6,9 @@ idea is that of Eppner et al. (ISRR 2019), the shakes are harder: 5 cm at 4 Hz (
 45 degrees at 1 Hz about each.
 
 Objects are five of the vendored scans (fingers cannot get under the rim of the sixth, the plate, where it lies) and
-what PyBullet itself brings: a duck and every 200th of its thousand random shapes (its mug is left out: the collision
-shape is filled). Each is made of convex pieces; grasps are proposed on the union of these, which is what the simulator
-collides. Masses are drawn anew for every trial, since what 30 N can hold at 3 g is light.
+what PyBullet itself brings: a mug, a duck and every 250th of its thousand random shapes. Each is made of convex
+pieces; grasps are proposed on the union of these, which is what the simulator collides. Masses are drawn anew for
+every trial, since what 30 N can hold at 3 g is light.
 
 | verdict | means |
 |---|---|
@@ -55,8 +55,9 @@ VERDICTS = ("held", "slip", "drop", "miss", "collide")
 _BROUGHT = Path(pybullet_data.getDataPath())
 OBJECTS: dict[str, tuple[Path, float]] = {
     **{name: (urdf_path(name).parent / "collision.obj", 1.0) for name in SCANNED if name != "plate"},
+    "mug": (_BROUGHT / "objects" / "mug_col.obj", 1.0),
     "duck": (_BROUGHT / "duck_vhacd.obj", 0.05),
-    **{f"random_{i}": (_BROUGHT / "random_urdfs" / i / f"{i}.obj", 0.015) for i in ("000", "200", "400", "600", "800")},
+    **{f"random_{i}": (_BROUGHT / "random_urdfs" / i / f"{i}.obj", 0.015) for i in ("000", "250", "500", "750")},
 }
 """Mesh of convex pieces, and metres to its unit, by name."""
 
