@@ -178,38 +178,29 @@ def test_manipulability_gradient_against_finite_differences(robot):
 
 
 def test_every_collision_residual_against_finite_differences(robot):
+    """Sums of residuals by their first time; every second time is moved, so that a neighbour's part stays apart."""
     objective, q = near_things(robot)
     body = objective.body
-    rows = [*body.obstacle_rows(body.arm(q)), body.self_rows(body.arm(q))]
-    assert len(rows) == 3  # at the times, half way, and against itself
+
+    def all_rows(q):
+        return [*body.obstacle_rows(body.arm(q)), body.self_rows(body.arm(q))]
+
+    def by_time(at, values):
+        return np.bincount(at, values, q.shape[0] * q.shape[1]).reshape(q.shape[:2])
+
     h = 1e-6
-    for kind, r in enumerate(rows):
-        assert len(r.at) > 5
-
-        def values(q, kind=kind):
-            found = [*body.obstacle_rows(body.arm(q)), body.self_rows(body.arm(q))][kind]
-            sums = np.zeros(q.shape[0] * q.shape[1])
-            np.add.at(sums, found.at, found.residual)
-            return sums
-
+    assert len(all_rows(q)) == 5  # at the times, three on the way between them, and against itself
+    for kind, rows in enumerate(all_rows(q)):
+        assert len(rows.at) > 5
         for j in range(7):
-            for step, mine in ((slice(None), r.row), (slice(1, None), r.following)):
+            for moved_time, mine in ((0, rows.row), (1, rows.following)):
                 if mine is None:
                     continue
-                expected = np.zeros(q.shape[0] * q.shape[1])
-                np.add.at(expected, r.at, mine[:, j])
-                moved = np.zeros_like(q)
-                if mine is r.row:  # move every second time only: its neighbours' residuals then change by theirs alone
-                    moved[:, ::2, j] = h
-                    mask = np.zeros(q.shape[:2], bool)
-                    mask[:, ::2] = True
-                else:
-                    moved[:, 1::2, j] = h
-                    mask = np.zeros(q.shape[:2], bool)
-                    mask[:, 0:-1:2] = True
-                del step
-                slope = (values(q + moved) - values(q - moved)) / (2 * h)
-                got, want = expected.reshape(q.shape[:2])[mask], slope.reshape(q.shape[:2])[mask]
+                dq = np.zeros_like(q)
+                dq[:, moved_time::2, j] = h
+                up, down = (all_rows(q + s * dq)[kind] for s in (1, -1))
+                slope = (by_time(up.at, up.residual) - by_time(down.at, down.residual)) / (2 * h)
+                got, want = by_time(rows.at, mine[:, j])[:, ::2], slope[:, ::2]
                 close = np.abs(got - want) <= 1e-3 * np.abs(want) + 0.05
                 assert close.mean() > 0.95  # a kink of the voxel field or the edge of a hinge now and then
 
@@ -381,9 +372,10 @@ def test_a_thin_wall_between_two_times_is_seen(robot):
     field = distance_field([wall], lower=LOWER, upper=UPPER, voxel=0.02)
     attachment = attach(ObjectFlow(*_two_times(X)), X[0])
     body = Objective(TrackProblem(robot, np.array([0.0, 2.0]), attachment, field), TrackOptions()).body
-    at_times, between = body.obstacle_rows(body.arm(q[None]))
+    at_times, *between = body.obstacle_rows(body.arm(q[None]))
     assert not len(at_times.at)
-    assert len(between.at)
+    assert len(between) == 3  # a long step is looked at in quarters
+    assert len(between[1].at)
 
 
 def _two_times(X):

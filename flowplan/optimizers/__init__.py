@@ -116,10 +116,10 @@ class TrackSolution:
         q: (T, J) positions, within the joint limits.
         position_error: (T,) metres between the middle of the held patch and where the flow takes it.
         rotation_error: (T,) radians off the flow, over the rotations that it shows.
-        clearance: (T,) metres from the robot to the nearest obstacle or other part of itself, at each time and on the
-            way to the next (negative: penetration). Obstacles farther than the field's reach count as that far.
-        held_clearance: (T,) likewise from the held object to obstacles and to the arm, less what the flow itself
-            brings nearer (an object set down touches its support); infinite where nothing is held.
+        clearance: (T,) metres from the robot to the nearest obstacle or other part of itself, at each time and half
+            way to the next (negative: penetration). Obstacles farther than the field's reach count as that far. What
+            the flow itself brings into touch (fingers that pick up a coin) is measured from there.
+        held_clearance: (T,) likewise from the held object to obstacles and to the arm; infinite where nothing is held.
         slowdown: factor, at least 1, by which the clock must be slowed uniformly to meet the velocity, acceleration
             and jerk limits.
         converged: errors and clearance are within the tolerances of the options.

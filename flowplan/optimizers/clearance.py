@@ -3,7 +3,7 @@
 A sphere k with centre c and radius r that should keep a margin m costs max(0, m - (d(c) - r))^2, with d the distance
 field, and likewise a pair of spheres with their mutual distance (CHOMP's and cuRobo's model). Since d changes by no
 more than a point moves, a sphere at distances d_0, d_1 at two neighbouring times that moves by L between them cannot
-come nearer than (d_0 + d_1 - L) / 2: only where that is below the margin is the midpoint looked at too.
+come nearer than (d_0 + d_1 - L) / 2: only where that is below the margin is the way between looked at too.
 
 The derivative of a distance with normal n at a point c of a link is a wrench on the tool Jacobian,
 n . dc/dq_j = [n, (c - x) x n] . J_j for every joint j that carries the link, x the tool origin: no Jacobian of any
@@ -23,8 +23,8 @@ from flowplan.geometry import cross, transform
 from flowplan.optimizers import TrackOptions, TrackProblem
 from flowplan.robot import Robot
 
-_SWEPT_STEP = 0.01
-"""Metres between neighbouring times below which the two ends speak for the way between them."""
+_SWEPT_STEP, _LONG_STEP = 0.01, 0.04
+"""Metres between neighbouring times below which the two ends, or they and the midpoint, speak for the way between."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ class Body:
         return out
 
     def obstacle_rows(self, arm: Arm) -> list[Rows]:
-        """Residuals of spheres near obstacles, at the times and half way between them."""
+        """Residuals of spheres near obstacles, at the times and on the straight way between them."""
         T = arm.centers.shape[1]
         bound = self.field.lower_bound(arm.centers) - self.radius
         s, t, k = np.nonzero(bound < self.margin)
@@ -121,8 +121,9 @@ class Body:
         swept = (0.5 * (bound[:, 1:] + bound[:, :-1] - length) < margin) & (length > _SWEPT_STEP)
         s, t, k = np.nonzero(swept)
         if len(s):
-            middle = 0.5 * (arm.centers[s, t, k] + arm.centers[s, t + 1, k])
-            out.append(self._obstacle(arm, s * T + t, k, middle, margin[t, k], between=True))
+            for share in (0.5,) if length[swept].max() < _LONG_STEP else (0.25, 0.5, 0.75):
+                points = arm.centers[s, t, k] + share * step[s, t, k]
+                out.append(self._obstacle(arm, s * T + t, k, points, margin[t, k], share))
         return out
 
     def _obstacle(
@@ -132,15 +133,14 @@ class Body:
         k: NDArray[np.int64],
         points: FloatArray,
         margin: FloatArray,
-        between: bool = False,
+        share: float = 0.0,
     ) -> Rows:
         distance, normal = self.field.query(points)
         residual = (margin - (distance - self.radius[k])) / self.tolerance
         active = residual > 0
         at, k, normal = at[active], k[active], normal[active] * (-1 / self.tolerance)
-        if not between:
-            return Rows(at, residual[active], self._row(arm, at, k, normal))
-        return Rows(at, residual[active], self._row(arm, at, k, 0.5 * normal), self._row(arm, at + 1, k, 0.5 * normal))
+        row = (1 - share) * self._row(arm, at, k, normal)
+        return Rows(at, residual[active], row, share * self._row(arm, at + 1, k, normal) if share else None)
 
     def self_rows(self, arm: Arm) -> Rows:
         """Residuals of pairs of spheres near each other."""
@@ -182,18 +182,19 @@ class Body:
 
         Args:
             q: configurations.
-            margins: (B, K) what of `margin` is asked for there; a held sphere is measured against it.
+            margins: (B, K) that are asked for there; where one is negative, the flow itself brings that sphere so near
+                that it overlaps, and it is measured from there.
         """
         centers = self.arm(q[None]).centers[0]
-        distance = np.where(self.carried.any(axis=1), self.field.distance(centers) - self.radius, np.inf)
+        moving = self.carried.any(axis=1)
+        distance = np.where(moving, self.field.distance(centers) - self.radius - np.minimum(margins, 0.0), np.inf)
         gap = self._squares(centers)
         np.maximum(gap, 0.0, out=gap)
         np.sqrt(gap, out=gap)
         gap -= self.reach
         own, n = len(self.second) - len(self.held), self.count
         robot = np.minimum(_least(distance[:, :n]), _least(gap[:, :, :own]))
-        relaxed = distance[:, n:] - np.minimum(margins[:, n:], 0.0)
-        return robot, np.minimum(_least(relaxed), _least(gap[:, :, own:]))
+        return robot, np.minimum(_least(distance[:, n:]), _least(gap[:, :, own:]))
 
 
 def _least(values: NDArray[np.floating]) -> FloatArray:

@@ -116,7 +116,7 @@ class Objective:
         S, T, J = q.shape
         arm = self.body.arm(q)
         own, following = np.zeros((S, T, J, J)), np.zeros((S, T - 1, J, J))
-        cost, gradient = self._smoothness(q)
+        cost, gradient = self.rates.smoothness(q)
         bands = np.repeat(self.rates.bands[None], S, axis=0)
         if stage.limits:
             excess = self.rates.excess(q, self.options.limit_share)
@@ -134,10 +134,6 @@ class Objective:
         if singular is not None:
             _accumulate(singular, 1.0, cost, gradient, own, following)
         return Quadratic(cost, gradient, self.layout.pack(own, following, bands), residual, rows)
-
-    def _smoothness(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
-        cost, gradient = self.rates.smoothness(q)
-        return np.maximum(cost, 0.0), gradient
 
     def _alignment(self, X: FloatArray, J: FloatArray) -> tuple[FloatArray, FloatArray]:
         residual, G = alignment_residual(X, self.X_star, self.source_mean, self.root_weight, self.root_K)

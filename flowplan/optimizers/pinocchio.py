@@ -179,5 +179,5 @@ def _worth(s: TrackSolution, options: TrackOptions) -> tuple[bool, float]:
     return True, max(
         s.position_error.max() / options.max_position_error,
         s.rotation_error.max() / options.max_rotation_error,
-        (options.clearance - s.clearance.min()) / options.clearance_tolerance,
+        (options.clearance - min(s.clearance.min(), s.held_clearance.min())) / options.clearance_tolerance,
     )

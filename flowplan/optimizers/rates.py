@@ -67,7 +67,7 @@ class Rates:
         for o in range(1, min(COUPLED + 1, T)):
             gradient[:, o:] += self.bands[o, : T - o] * q[:, : T - o]
             gradient[:, : T - o] += self.bands[o, : T - o] * q[:, o:]
-        return np.einsum("stj,stj->s", gradient, q), gradient
+        return np.maximum(np.einsum("stj,stj->s", gradient, q), 0.0), gradient
 
     def excess(self, q: FloatArray, share: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Cost (S,) of exceeding a share of the limits, half its gradient and half its second derivative.
