@@ -203,7 +203,7 @@ def _back_off(
                 break
             inverse = J[0].T @ np.linalg.inv(J[0] @ J[0].T + 1e-6 * np.eye(6))
             # What the tool does not ask for keeps joints off their limits, and nothing else: the push is a fifth power.
-            away = -0.1 * ((q - middle) / half) ** 5
+            away = -0.1 * np.clip((q - middle) / half, -1, 1) ** 5
             q = q + inverse @ error + away - inverse @ (J[0] @ away)
         beyond = np.flatnonzero((q < robot.lower) | (q > robot.upper))
         if len(beyond):
