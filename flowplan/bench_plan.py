@@ -25,7 +25,7 @@ from flowplan.collision import DistanceField, distance_field, sphere_cover
 from flowplan.geometry import exp_se3, exp_so3, inverse, log_so3, pose, transform
 from flowplan.motion import ObjectFlow, Progress, silent
 from flowplan.optimizers import Optimizer, TrackOptions, TrackProblem
-from flowplan.optimizers.clearance import carried_spheres
+from flowplan.optimizers.clearance import carried_spheres, self_clearance
 from flowplan.optimizers.pinocchio import optimize
 from flowplan.phases import MANIPULATE
 from flowplan.robot import Robot, load_robot
@@ -209,9 +209,7 @@ def _clear_of_itself(robot: Robot, q: FloatArray) -> bool:
     to_object = np.linalg.norm(centers - tool[:, None], axis=-1) - robot.sphere_radius - _OBJECT_RADIUS
     if to_object[:, ~carried.all(axis=1)].min() < _APART:
         return False
-    a, b = robot.self_pairs.T
-    gap = np.linalg.norm(centers[:, a] - centers[:, b], axis=-1) - robot.sphere_radius[a] - robot.sphere_radius[b]
-    return bool(gap.min() > _APART)
+    return bool(self_clearance(robot, q).min() > _APART)
 
 
 def _strew(robot: Robot, witness: FloatArray, count: int, rng: np.random.Generator) -> tuple[trimesh.Trimesh, ...]:

@@ -145,7 +145,9 @@ class Body:
     def self_rows(self, arm: Arm) -> Rows:
         """Residuals of pairs of spheres near each other."""
         centers = arm.centers.reshape(-1, *arm.centers.shape[2:])
-        near = np.flatnonzero(self._squares(centers) < self.pair_limit)  # one axis: several times faster than three
+        near = np.flatnonzero(
+            _squares(centers, self.first, self.second) < self.pair_limit
+        )  # one axis: several times faster than three
         at, pair = np.divmod(near, self.reach.size)
         a, b = self.first[pair // len(self.second)], self.second[pair % len(self.second)]
         gap = centers[at, a] - centers[at, b]
@@ -165,18 +167,6 @@ class Body:
         row *= self.carried[k]
         return row
 
-    def _squares(self, centers: FloatArray) -> NDArray[np.float32]:
-        """Squared distances (B, P1, P2) of the spheres `first` from those of `second` at centres (B, K, 3).
-
-        One product: [-2 a, |a|^2, 1] . [b, 1, |b|^2]. 32 bits tell a hundredth of a millimetre at arm's length.
-        """
-        c = (centers - centers[0, 0]).astype(np.float32)
-        square = np.einsum("bkc,bkc->bk", c, c)[..., None]
-        one = np.ones_like(square)
-        a = np.concatenate([-2 * c, square, one], axis=2)[:, self.first]
-        b = np.concatenate([c, one, square], axis=2)[:, self.second]
-        return a @ b.transpose(0, 2, 1)
-
     def clearance(self, q: FloatArray, margins: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Distances (B,) of the robot, and of what it holds, from obstacles and from itself at q (B, J), metres.
 
@@ -188,13 +178,39 @@ class Body:
         centers = self.arm(q[None]).centers[0]
         moving = self.carried.any(axis=1)
         distance = np.where(moving, self.field.distance(centers) - self.radius - np.minimum(margins, 0.0), np.inf)
-        gap = self._squares(centers)
-        np.maximum(gap, 0.0, out=gap)
-        np.sqrt(gap, out=gap)
-        gap -= self.reach
+        gap = _gaps(centers, self.first, self.second, self.reach)
         own, n = len(self.second) - len(self.held), self.count
         robot = np.minimum(_least(distance[:, :n]), _least(gap[:, :, :own]))
         return robot, np.minimum(_least(distance[:, n:]), _least(gap[:, :, own:]))
+
+
+def self_clearance(robot: Robot, q: FloatArray) -> FloatArray:
+    """Least distance (B,) in metres between the robot's own links at q (B, J), hand wide open."""
+    return _least(_gaps(robot.spheres(q), *_pair_table(robot)))
+
+
+def _squares(centers: FloatArray, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Squared distances (B, P1, P2) of the spheres `first` from those of `second` at centres (B, K, 3).
+
+    One product: [-2 a, |a|^2, 1] . [b, 1, |b|^2]. 32 bits tell a hundredth of a millimetre at arm's length.
+    """
+    c = (centers - centers[0, 0]).astype(np.float32)
+    square = np.einsum("bkc,bkc->bk", c, c)[..., None]
+    one = np.ones_like(square)
+    a = np.concatenate([-2 * c, square, one], axis=2)[:, first]
+    b = np.concatenate([c, one, square], axis=2)[:, second]
+    return a @ b.transpose(0, 2, 1)
+
+
+def _gaps(
+    centers: FloatArray, first: NDArray[np.int64], second: NDArray[np.int64], reach: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Distances (B, P1, P2) between surfaces; infinite for pairs that are not checked."""
+    gap = _squares(centers, first, second)
+    np.maximum(gap, 0.0, out=gap)
+    np.sqrt(gap, out=gap)
+    gap -= reach
+    return gap
 
 
 def _least(values: NDArray[np.floating]) -> FloatArray:

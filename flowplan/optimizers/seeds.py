@@ -16,6 +16,7 @@ from scipy.stats import qmc
 
 from flowplan.checks import FloatArray
 from flowplan.geometry import angle_between, skew
+from flowplan.optimizers.clearance import self_clearance
 from flowplan.optimizers.objective import Objective
 from flowplan.robot import Robot
 
@@ -38,11 +39,7 @@ def _table(robot: Robot) -> tuple[FloatArray, FloatArray]:
     middle, half = (lower + upper) / 2, np.minimum((upper - lower) / 2, np.pi)
     unit = qmc.Sobol(len(lower), seed=0).random(_TABLE)
     q = middle + (2 * unit - 1) * half
-    if len(robot.self_pairs):
-        centers = robot.spheres(q)
-        a, b = robot.self_pairs.T
-        gap = np.linalg.norm(centers[:, a] - centers[:, b], axis=-1) - robot.sphere_radius[a] - robot.sphere_radius[b]
-        q = q[gap.min(axis=1) > 0]
+    q = q[np.concatenate([self_clearance(robot, part) > 0 for part in np.array_split(q, 16)])]
     return q, robot.tool_pose(q)
 
 
