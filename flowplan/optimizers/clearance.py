@@ -145,9 +145,8 @@ class Body:
     def self_rows(self, arm: Arm) -> Rows:
         """Residuals of pairs of spheres near each other."""
         centers = arm.centers.reshape(-1, *arm.centers.shape[2:])
-        near = np.flatnonzero(
-            _squares(centers, self.first, self.second) < self.pair_limit
-        )  # one axis: several times faster than three
+        # Sought along one axis, which is several times faster than along three.
+        near = np.flatnonzero(_squares(centers, self.first, self.second) < self.pair_limit)
         at, pair = np.divmod(near, self.reach.size)
         a, b = self.first[pair // len(self.second)], self.second[pair % len(self.second)]
         gap = centers[at, a] - centers[at, b]
