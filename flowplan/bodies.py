@@ -19,6 +19,7 @@ from scipy.spatial import ConvexHull, QhullError
 from flowplan.checks import FloatArray
 
 _MOST_CONTACTS = 1000
+_HAIR = 1e-6  # metres
 _MOST_NEIGHBOURS = 200  # of one corner of a hull
 _DISTANCE = coal.DistanceRequest()
 _CONTACTS = coal.CollisionRequest()
@@ -95,49 +96,66 @@ def convex(points: FloatArray) -> coal.Convex:
     return coal.Convex(vertices, faces)
 
 
-def gap(a: Body, X_a: coal.Transform3s, b: Body, X_b: coal.Transform3s, enough: float) -> float:
-    """Metres between two bodies, negative by how deep they overlap.
+def gap(
+    a: Body, X_a: coal.Transform3s, b: Body, X_b: coal.Transform3s, enough: float, threshold: float = np.inf
+) -> float:
+    """Metres between two bodies, negative by how deep they overlap; neither must lie wholly inside the other.
 
     Where that is `enough` or more, any number from `enough` up to it may come back: looking closer would tell nothing.
+    Of two concave bodies any number above `threshold` may, up to it: such a bound costs a tenth of the truth.
     """
     result = coal.DistanceResult()
     distance = float(coal.distance(a.hull, X_a, b.hull, X_b, _DISTANCE, result))
     if distance >= enough or (a.surface is None and b.surface is None):
         return distance
     # From here on the hulls are too near, and at least one of the bodies is less than its hull.
+    if a.surface is None or b.surface is None:
+        return _surface_gap(_shape(a), X_a, _shape(b), X_b, enough)
+    bound = _surface_gap(a.hull, X_a, b.surface, X_b, enough)
+    if bound <= threshold:
+        bound = max(bound, _surface_gap(a.surface, X_a, b.hull, X_b, enough))
+    if bound > threshold:
+        return bound
     result.clear()
-    reach = max(enough, 1e-6)
-    result.min_distance = reach  # the trees leave out what is farther
-    distance = min(float(coal.distance(_shape(a), X_a, _shape(b), X_b, _DISTANCE, result)), reach)
-    if distance <= 0:
-        return min(-_depth(a, X_a, b, X_b), -1e-9)
-    if _within(a, X_a, b, X_b) or _within(b, X_b, a, X_a):
-        return -distance
-    return distance
+    result.min_distance = max(enough, _HAIR)
+    distance = float(coal.distance(a.surface, X_a, b.surface, X_b, _DISTANCE, result))
+    # Two surfaces that cross have no depth of their own; what is within the other's hull has.
+    return bound if distance <= 0 else min(distance, max(enough, _HAIR))
+
+
+def contained(a: Body, X_a: coal.Transform3s, b: Body, X_b: coal.Transform3s) -> bool:
+    """Does a point of one body lie inside the closed surface of the other? Their surfaces need not touch for that."""
+    return _holds(a, X_a, b, X_b) or _holds(b, X_b, a, X_a)
 
 
 def _shape(body: Body) -> coal.CollisionGeometry:
     return body.hull if body.surface is None else body.surface
 
 
-def _depth(a: Body, X_a: coal.Transform3s, b: Body, X_b: coal.Transform3s) -> float:
-    """Metres that the deepest triangle of one lies within the hull of the other (the smaller of the two ways)."""
-    depths = []
-    for first, second in ((_shape(a), b.hull), (a.hull, _shape(b))):
-        contacts = coal.CollisionResult()
-        coal.collide(first, X_a, second, X_b, _CONTACTS, contacts)
-        depths.append(max((abs(c.penetration_depth) for c in contacts.getContacts()), default=0.0))
-    return min(depths)
+def _surface_gap(
+    a: coal.CollisionGeometry, X_a: coal.Transform3s, b: coal.CollisionGeometry, X_b: coal.Transform3s, enough: float
+) -> float:
+    """`gap` of a convex geometry and a surface, in either order."""
+    result = coal.DistanceResult()
+    reach = max(enough, _HAIR)
+    result.min_distance = reach  # the tree leaves out what is farther
+    distance = float(coal.distance(a, X_a, b, X_b, _DISTANCE, result))
+    if distance > 0:
+        return min(distance, reach)
+    contacts = coal.CollisionResult()
+    coal.collide(a, X_a, b, X_b, _CONTACTS, contacts)
+    return -max((abs(c.penetration_depth) for c in contacts.getContacts()), default=0.0)
 
 
-def _within(a: Body, X_a: coal.Transform3s, b: Body, X_b: coal.Transform3s) -> bool:
-    """Does a point of `a` lie inside the surface of `b`?"""
-    if not len(b.triangles):
+def _holds(outer: Body, X_outer: coal.Transform3s, inner: Body, X_inner: coal.Transform3s) -> bool:
+    if outer.surface is None:
         return False
-    point = a.points[0] if not len(a.triangles) else a.triangles[0, 0]
-    point = X_a.getRotation() @ point + X_a.getTranslation()
-    point = X_b.getRotation().T @ (point - X_b.getTranslation())
-    return winding_number(b.triangles, point) > 0.5
+    point = inner.points[0] if inner.surface is None else inner.triangles[0, 0]
+    point = X_inner.getRotation() @ point + X_inner.getTranslation()
+    point = X_outer.getRotation().T @ (point - X_outer.getTranslation())
+    if (point < outer.points.min(0)).any() or (point > outer.points.max(0)).any():
+        return False
+    return winding_number(outer.triangles, point) > 0.5
 
 
 def winding_number(triangles: FloatArray, point: FloatArray) -> float:

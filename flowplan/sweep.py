@@ -20,7 +20,7 @@ import coal
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.bodies import Body, gap
+from flowplan.bodies import Body, contained, gap
 from flowplan.checks import FloatArray
 
 _AT_WORLD = coal.Transform3s()
@@ -159,6 +159,7 @@ class Sweep:
         looks = self._add(self._first_looks(start, end, spacing))
         if not len(self.pairs.a):
             return
+        self._look_inside(int(looks[0]))
         a, b = looks[:-1], looks[1:]
         active = np.ones((len(a), len(self.pairs.a)), bool)
         while len(a):
@@ -179,6 +180,20 @@ class Sweep:
         for p in list(self.failed):
             for look in looks:
                 if self._measure(look, p, self.failed[p].gap) < self.failed[p].gap:
+                    self._fail(p, look)
+
+    def _look_inside(self, look: int) -> None:
+        """Fail the pairs of which one body lies inside the other's surface; later it would have to pass through it."""
+        concave = np.array([body.surface is not None for body in self.bodies])
+        for p in np.flatnonzero(
+            (concave[self.pairs.a] | concave[self.pairs.b]) & np.isneginf(self.bound[look])
+        ).tolist():
+            a, b = self.pairs.a[p], self.pairs.b[p]
+            X_a, X_b = self._transform(look, a), self._transform(look, b)
+            if contained(self.bodies[a], X_a, self.bodies[b], X_b):
+                self.bound[look, p] = -abs(gap(self.bodies[a], X_a, self.bodies[b], X_b, np.inf))
+                self.exact[look, p] = True
+                if self.bound[look, p] <= self.pairs.threshold[p]:
                     self._fail(p, look)
 
     def nearest(self, horizon: float) -> Nearest:
@@ -262,7 +277,8 @@ class Sweep:
         if self.exact[look, p] or self.bound[look, p] >= enough:
             return float(self.bound[look, p])
         a, b = self.bodies[self.pairs.a[p]], self.bodies[self.pairs.b[p]]
-        found = gap(a, self._transform(look, self.pairs.a[p]), b, self._transform(look, self.pairs.b[p]), enough)
+        X_a, X_b = self._transform(look, self.pairs.a[p]), self._transform(look, self.pairs.b[p])
+        found = gap(a, X_a, b, X_b, enough, self.pairs.threshold[p])
         self.checked += 1
         self.bound[look, p] = found
         self.exact[look, p] = found < enough or (a.surface is None and b.surface is None)

@@ -384,6 +384,20 @@ def test_convexity_of_bodies():
     assert mesh_body(lidless).surface is not None
 
 
+def test_the_quick_answer_for_two_concave_bodies_is_a_bound_on_the_true_one():
+    rng = np.random.default_rng(0)
+    a, b = mesh_body(trimesh.creation.annulus(0.05, 0.07, 0.1)), mesh_body(trimesh.creation.annulus(0.2, 0.25, 0.1))
+    quick_says_free = 0
+    for _ in range(100):
+        turn = rotation_about([0, 0, 0], rng.normal(size=3), rng.uniform(0, 3))
+        X = coal.Transform3s(turn[:3, :3], rng.uniform(-0.3, 0.3, 3))
+        truth = gap(a, X, b, coal.Transform3s(), 1.0)
+        quick = gap(a, X, b, coal.Transform3s(), 1.0, 0.0)
+        assert quick <= truth + 1e-9
+        quick_says_free += quick > 0
+    assert quick_says_free > 50
+
+
 @pytest.mark.parametrize("sides", [32, 256, 2000])
 def test_flat_faces_of_many_corners(sides):
     plate = mesh_body(trimesh.creation.cylinder(0.1, 0.02, sections=sides))
