@@ -393,7 +393,7 @@ def test_the_quick_answer_for_two_concave_bodies_is_a_bound_on_the_true_one():
         X = coal.Transform3s(turn[:3, :3], rng.uniform(-0.3, 0.3, 3))
         truth = gap(a, X, b, coal.Transform3s(), 1.0)
         quick = gap(a, X, b, coal.Transform3s(), 1.0, 0.0)
-        assert quick <= truth + 1e-9
+        assert quick <= truth + 1e-5  # GJK stops at a millionth
         quick_says_free += quick > 0
     assert quick_says_free > 50
 
