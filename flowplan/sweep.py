@@ -149,7 +149,7 @@ class Sweep:
         self.pose = np.zeros((0, self.count, 4, 4))
         self.reach = np.zeros((0, self.count, len(tree.turns)))
         self.bound = np.zeros((0, len(pairs.a)))  # no pair is nearer than this
-        self.exact = np.zeros((0, len(pairs.a)), bool)  # and this one is exactly that near
+        self.exact = np.zeros((0, len(pairs.a)), bool)  # and looking closer tells no more
         self.transforms: dict[tuple[int, int], coal.Transform3s] = {}
         self.failed: dict[int, Failure] = {}
         self.checked = 0

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pinocchio
@@ -116,7 +116,7 @@ def validate(
     """Certify a trajectory, or say why not.
 
     Args:
-        robot: the arm; what is built for it is kept as long as it lives.
+        robot: the arm; what is built for it is kept for the next call.
         trajectory: from rest to rest.
         worlds: what surrounds the robot in each phase. The step between two phases belongs to the first.
         options: see ValidationOptions.
@@ -124,9 +124,7 @@ def validate(
     Raises:
         ValueError: when the trajectory is another robot's, a phase has no world, or a world names an unknown link.
     """
-    if robot not in _VALIDATORS:
-        _VALIDATORS[robot] = Validator(robot)
-    return _VALIDATORS[robot].certify(trajectory, worlds, options)
+    return _validator(robot).certify(trajectory, worlds, options)
 
 
 class Validator:
@@ -278,7 +276,9 @@ class Validator:
         return self.robot.X_world_base @ X
 
 
-_VALIDATORS: WeakKeyDictionary[Robot, Validator] = WeakKeyDictionary()
+@lru_cache(maxsize=8)
+def _validator(robot: Robot) -> Validator:
+    return Validator(robot)
 
 
 def _collision_reason(phase: str, t: float, failure: Failure) -> str:
