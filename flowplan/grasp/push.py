@@ -39,7 +39,7 @@ class PushOptions:
     """How push contacts are searched and judged."""
 
     count: int = 100
-    """Pushes returned at most."""
+    """Pushes of either kind at most: the best anywhere, and a few of every contact."""
     friction: float = 0.5
     """Coulomb coefficient between finger and surface; the push must stay in its cone at all times."""
     offset: float = 0.005
@@ -144,8 +144,9 @@ def push_proposal(
     score = contacts.score[contact] * (0.85 + 0.15 * along) * (1.0 if len(still) else _UNGUIDED)
     # A few of each contact, unlike each other: which of them an arm can reach is not known here.
     each = max(1, round(2 * options.count / options.contacts))
-    few = _few_of_each(X, score, contact, 3 * each)
-    X, contact, score = X[few], contact[few], score[few]
+    best = spread(X, score, 5 * options.count, distance=0.015, angle=0.3)
+    some = np.union1d(best, _few_of_each(X, score, contact, 3 * each))
+    X, contact, score = X[some], contact[some], score[some]
     static = np.concatenate([still, others])
     turning, steady = np.ones(len(X), bool), np.ones(len(X), bool)
     for frame in range(1, len(frames)):
@@ -158,8 +159,10 @@ def push_proposal(
     funnel.append(("free along the motion", len(X)))
     if not len(X):
         return Proposal(no_grasps(), tuple(funnel))
+    # Half of them the best anywhere, half a few of every contact.
     few = _few_of_each(X, score, contact, each)
-    chosen = few[np.argsort(-score[few], kind="stable")[: options.count]]
+    few = few[np.argsort(-score[few], kind="stable")[: options.count]]
+    chosen = np.union1d(spread(X, score, options.count, distance=0.03, angle=0.45), few)
     grasps = best_first(X[chosen], np.zeros(len(chosen)), score[chosen], "push", target)
     funnel.append(("different from each other", len(grasps)))
     return Proposal(grasps, tuple(funnel))
