@@ -1,0 +1,1 @@
+"""What several generators share: point embedding, attention blocks, the training loop."""

@@ -1,0 +1,1 @@
+"""Procedural articulated objects: many families, each with random proportions, parts, details, axes and limits."""
