@@ -1,0 +1,11 @@
+"""Families of this group, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from generators.objects.articulated import ArticulatedObject
+
+FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {}
