@@ -66,6 +66,40 @@ def read_urdf(path: Path) -> Urdf:
     Raises:
         ValueError: in one line, naming the file and the element, when anything is missing or contradicts itself.
     """
+    tree = read_tree(path)
+    hulls = {}
+    for name, link in tree.links.items():
+        for mesh in link.iterfind("visual/geometry/mesh"):
+            _mesh_path(path, name, mesh)
+        vertices = [_shape_vertices(path, name, collision) for collision in link.findall("collision")]
+        if vertices:
+            hulls[name] = trimesh.convex.convex_hull(np.concatenate(vertices))
+    return Urdf(path, next(iter(tree.links)), tuple(tree.links), tree.joints, hulls)
+
+
+@dataclass(frozen=True, eq=False)
+class UrdfTree:
+    """A URDF's links and joints, no mesh read.
+
+    Attributes:
+        path: the file.
+        links: element of each link, root first, then as their joints come.
+        joints: every joint, parents before children.
+        mimic: (joint, multiplier, offset) by name of the joint that follows: multiplier * position of `joint` + offset.
+    """
+
+    path: Path
+    links: dict[str, ET.Element]
+    joints: tuple[Joint, ...]
+    mimic: dict[str, tuple[str, float, float]]
+
+
+def read_tree(path: Path) -> UrdfTree:
+    """The links and joints of a URDF; meshes are not looked at.
+
+    Raises:
+        ValueError: in one line, naming the file and the element, when anything is missing or contradicts itself.
+    """
     try:
         robot = ET.parse(path).getroot()
     except OSError as error:
@@ -78,16 +112,21 @@ def read_urdf(path: Path) -> Urdf:
     twice = sorted({n for n in names if names.count(n) > 1})
     if not names or twice:
         raise ValueError(f"{path}: expected links with unique names, got {twice or 'no link'}; rename them")
-    joints = [_read_joint(path, element, names) for element in robot.findall("joint")]
+    elements = robot.findall("joint")
+    joints = [_read_joint(path, element, names) for element in elements]
     root, ordered = _sort_tree(path, names, joints)
-    hulls = {}
-    for name, link in zip(names, robot.findall("link"), strict=True):
-        for mesh in link.iterfind("visual/geometry/mesh"):
-            _mesh_path(path, name, mesh)
-        vertices = [_shape_vertices(path, name, collision) for collision in link.findall("collision")]
-        if vertices:
-            hulls[name] = trimesh.convex.convex_hull(np.concatenate(vertices))
-    return Urdf(path, root, (root, *(j.child for j in ordered)), ordered, hulls)
+    links = dict(zip(names, robot.findall("link"), strict=True))
+    mimic = {}
+    for joint, element in zip(joints, elements, strict=True):
+        follows = element.find("mimic")
+        if follows is not None:
+            where = f"joint {joint.name!r} mimic"
+            multiplier, offset = (
+                float(_numbers(path, follows, key, where, default=(default,))[0])
+                for key, default in (("multiplier", 1.0), ("offset", 0.0))
+            )
+            mimic[joint.name] = (_attribute(path, follows, "joint", where), multiplier, offset)
+    return UrdfTree(path, {name: links[name] for name in (root, *(j.child for j in ordered))}, ordered, mimic)
 
 
 def _read_joint(path: Path, element: ET.Element, links: list[str]) -> Joint:

@@ -83,7 +83,7 @@ def load_urdf(
     title = name or root.get("name") or path.stem
     objects = []
     for link, element in links.items():
-        mesh = _link_mesh(path, element, geometry)
+        mesh = link_mesh(path, element, geometry)
         if mesh is not None:
             objects.append(SceneObject(f"{title}/{link}", mesh, X_world_link[link]))
     if not objects:
@@ -213,8 +213,17 @@ def _positions(path: Path, joints: list[_Joint], values: dict[str, float]) -> di
     return q | {joint.name: 0.0 for joint in joints if joint.name not in q}
 
 
-def _link_mesh(path: Path, link: ElementTree.Element, geometry: str) -> trimesh.Trimesh | None:
-    """All shapes of a link in its frame as one mesh, or None if it has none."""
+def link_mesh(path: Path, link: ElementTree.Element, geometry: str = "visual") -> trimesh.Trimesh | None:
+    """All shapes of a <link> in its frame as one mesh, or None if it has none.
+
+    Args:
+        path: the URDF, which mesh files are relative to.
+        link: the element.
+        geometry: "visual" or "collision"; a link without one of the kind uses the other.
+
+    Raises:
+        ValueError: one line that names the file, when a shape cannot be read.
+    """
     other = "collision" if geometry == "visual" else "visual"
     elements = link.findall(geometry) or link.findall(other)
     parts = []
