@@ -225,6 +225,15 @@ def ring(outer: ArrayLike, inner: ArrayLike, length: float, axis: str = "z", cen
     return pointed(_skin(np.stack(loops), closed=True), axis, center)
 
 
+def band(outer: ArrayLike, inner: ArrayLike, length: float, axis: str = "z", center: ArrayLike = ORIGIN) -> trimesh.Trimesh:
+    """A bent plate: the strip between two open lines (m, 2) of as many points, drawn out by `length` (m) along z."""
+    o, i = np.asarray(outer, float), np.asarray(inner, float)
+    section = np.stack([o, i], axis=1)  # (m, 2, 2), each rung of the strip one edge of the loops below
+    low, high = np.full((len(o), 2, 1), -length / 2), np.full((len(o), 2, 1), length / 2)
+    bottom, top = np.concatenate([section, low], axis=2), np.concatenate([section, high], axis=2)
+    return pointed(_skin(np.concatenate([bottom, top[:, ::-1]], axis=1)), axis, center)
+
+
 def slab(
     extents: ArrayLike, center: ArrayLike = ORIGIN, radius: float = 0.0, axis: str = "z", bevel: float = 0.0
 ) -> trimesh.Trimesh:
