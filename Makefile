@@ -3,7 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-RUN := nice -n 0 $(BIN)
+# PyPI's torch for Linux carries 3 GB of CUDA; where PyTorch's own index can be reached, its CPU build is taken instead.
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+TORCH_INDEX = $(shell $(PYTHON) -c 'import urllib.request as u; u.urlopen("$(CPU_WHEELS)/torch/", timeout=3)' 2>/dev/null \
+  && echo --extra-index-url $(CPU_WHEELS))
 
 .PHONY: demo test lint test-slow gpu-check results setup clean
 .DEFAULT_GOAL := test
@@ -15,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "flowplan needs Python 3.11 or 3.12, found $$($(PYTHON) --version 2>&1); set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "python cannot make a virtual environment here: install the package python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[sim,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) -e '.[sim,generators,dev]'
 	@touch $@
 
 demo: $(STAMP)
@@ -39,6 +42,8 @@ gpu-check: $(STAMP)
 results: $(STAMP)
 	$(BIN)/flowplan bench plan --json docs/results/bench_plan.json
 	$(BIN)/flowplan bench grasp --json docs/results/bench_grasp.json
+	$(BIN)/flowplan bench shake --json docs/results/bench_shake_panda.json --seed 1000
+	$(BIN)/flowplan bench shake --json docs/results/bench_shake_ur5e.json --seed 1000 --robot ur5e
 	$(BIN)/flowplan eval --generator kinematic --seeds 20 --json docs/results/eval_kinematic.json
 
 clean:
