@@ -104,7 +104,7 @@ def knob(rng: np.random.Generator, radius: float) -> list[Piece]:
         [(0, 0), (waist * radius, 0), (radius, 0.4 * height), (top * radius, 0.9 * height), (0, height)], sections
     )
     pieces = [body]
-    if rng.random() < 0.4:  # flutes around it
+    if sections >= 6 and rng.random() < 0.4:  # flutes around it
         count = int(rng.integers(5, 10))
         for x, y in circle(0.93 * radius, count):
             pieces.append(cylinder(0.17 * radius, 0.5 * height, center=(x, y, 0.55 * height), sections=8))
