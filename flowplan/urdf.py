@@ -143,7 +143,9 @@ def _read_joint(path: Path, element: ET.Element, links: list[str]) -> Joint:
         if link not in links:
             raise ValueError(f"{path}: {where}: {tag} link {link!r} does not exist, expected one of {', '.join(links)}")
         ends.append(link)
-    axis = _numbers(path, element.find("axis"), "xyz", where, default=(1.0, 0.0, 0.0))
+    # Exporters write zeros for a fixed joint, which has no axis.
+    given = None if kind == "fixed" else element.find("axis")
+    axis = _numbers(path, given, "xyz", where, default=(1.0, 0.0, 0.0))
     norm = float(np.linalg.norm(axis))
     if norm < 1e-9:
         raise ValueError(f"{path}: {where}: axis is zero, expected a direction; repair the URDF")
