@@ -1,4 +1,4 @@
-"""The command line: `flowplan scan | generate | plan | run | eval | bench | view | export`.
+"""The command line: `flowplan scan | generate | plan | run | eval | bench | train | view | export`.
 
 Each command is a function whose annotated arguments are its options (tyro). This is the one module of flowplan that
 reaches into generators and sim_envs, and it does so inside the command that needs them.
@@ -234,6 +234,62 @@ def bench(
     return 0
 
 
+def train(
+    what: tyro.conf.Positional[Literal["neurok"]],
+    out: Path = Path("runs/neurok"),
+    config: Literal["small", "paper"] = "small",
+    steps: int = 100_000,
+    minutes: float | None = None,
+    batch: int = 32,
+    points: int = 256,
+    lr: float = 5e-4,
+    instances: int = 100,
+    families: str = "",
+    seed: int = 0,
+    threads: int = 0,
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False,
+) -> int:
+    """Train a generator's network; an interruption leaves a checkpoint and the weights so far.
+
+    Args:
+        what: which network.
+        out: folder of the checkpoint, metrics, curves and weights.
+        config: size of the network.
+        steps: steps to take.
+        minutes: wall-clock budget, which the learning rate falls over; whichever of the two ends first.
+        batch: pairs of poses in a step.
+        points: surface points of a pair.
+        lr: highest learning rate.
+        instances: objects of each family.
+        families: names separated by commas; all but the held-out ones where not given.
+        seed: of every random choice.
+        threads: threads of the processor; torch's own choice where 0.
+        resume: go on from the folder's checkpoint.
+    """
+    from generators.neurok.train import TrainOptions
+    from generators.neurok.train import train as train_neurok
+
+    chosen = tuple(families.split(",")) if families else ()
+    options = TrainOptions(
+        out=out,
+        config=config,
+        steps=steps,
+        minutes=minutes,
+        batch=batch,
+        points=points,
+        learning_rate=lr,
+        instances=instances,
+        families=chosen,
+        seed=seed,
+        threads=threads,
+        resume=resume,
+    )
+    with _bar(f"training {what}") as progress:
+        weights = train_neurok(options, progress)
+    _say(f"wrote {weights}")
+    return 0
+
+
 def view(folder: tyro.conf.Positional[Path], port: int = 8080) -> int:
     """Serve a run's folder in the browser until interrupted.
 
@@ -274,6 +330,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "run": run,
     "eval": evaluate,
     "bench": bench,
+    "train": train,
     "view": view,
     "export": export,
 }
