@@ -9,12 +9,15 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike
 
+from flowplan.checks import FloatArray
+from generators.objects.assembly import Assembly
 from generators.objects.primitives import (
     ORIGIN,
     box,
     circle,
     cylinder,
     direction,
+    frame_box,
     lathe,
     merge,
     moved,
@@ -131,3 +134,52 @@ def feet(
     taper = rng.uniform(0.5, 1.0)
     h = height / 2
     return [lathe([(0, -h), (taper * size, -h), (size, h), (0, h)], 12, "z", c) for c in corners]
+
+
+OPENS = {"left": "-z", "right": "z", "bottom": "x", "top": "-x"}
+"""The axis about which a door in a front (facing -y) opens, by the side of its hinge seen from the front."""
+
+
+def front_door(
+    a: Assembly,
+    link: str,
+    low: tuple[float, float],
+    high: tuple[float, float],
+    y: float,
+    thick: float,
+    hinge: str,
+    upper: float,
+    *,
+    window: float = 0.0,
+    parent: str = "base",
+) -> FloatArray:
+    """Adds a door that stands before the plane of height `y`, filling x and z from `low` to `high` (m).
+
+    It turns about its front edge at `hinge` ("left", "right", "bottom", "top") by 0 to `upper` (rad). A `window` is the
+    width (m) of the frame around a pane set back in it; 0 makes a whole board. Returns the middle (3,) of its front.
+    """
+    (x0, z0), (x1, z1) = low, high
+    center = np.array([(x0 + x1) / 2, y - thick / 2, (z0 + z1) / 2])
+    size = np.array([x1 - x0, thick, z1 - z0])
+    if window > 0:
+        a.add(link, frame_box(size, window, center))
+        a.add(link, box((size[0] - 1.9 * window, 0.25 * thick, size[2] - 1.9 * window), center))
+    else:
+        a.add(link, box(size, center))
+    edge = {"left": (x0, center[2]), "right": (x1, center[2]), "bottom": (center[0], z0), "top": (center[0], z1)}[hinge]
+    a.hinge(parent, link, (edge[0], y - thick, edge[1]), OPENS[hinge], 0.0, upper)
+    return center - [0, thick / 2, 0]
+
+
+def door_handle(
+    rng: np.random.Generator, kind: str, length: float, low: ArrayLike, high: ArrayLike, y: float, hinge: str, inset: float
+) -> trimesh.Trimesh:
+    """A handle for `front_door` of the same low, high (x, z) and hinge, on its front y, `inset` (m) from its free edge.
+
+    It lies along the free edge, half way along it; a cup or a strip lies level.
+    """
+    (x0, z0), (x1, z1) = np.asarray(low, float), np.asarray(high, float)
+    x = {"left": x1 - inset, "right": x0 + inset}.get(hinge, (x0 + x1) / 2)
+    z = {"bottom": z1 - inset, "top": z0 + inset}.get(hinge, (z0 + z1) / 2)
+    upright = hinge in ("left", "right") and kind != "cup"
+    return handle(rng, kind, length, (x, y, z), "-y", "z" if upright else "x")

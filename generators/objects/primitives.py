@@ -406,7 +406,7 @@ def split_edges(
         )
 
 
-def remesh(mesh: trimesh.Trimesh, rng: np.random.Generator, most_faces: int = 4000) -> trimesh.Trimesh:
+def remesh(mesh: trimesh.Trimesh, rng: np.random.Generator, most_faces: int = 2500) -> trimesh.Trimesh:
     """The same surface with random edges split: half of the time as it is, else down to a random longest edge."""
     if rng.random() < 0.5 or len(mesh.faces) == 0:
         return mesh

@@ -8,7 +8,7 @@ import numpy as np
 
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.assembly import Assembly
-from generators.objects.parts import HANDLES, chance, feet, handle, pick
+from generators.objects.parts import HANDLES, chance, door_handle, feet, front_door, handle, pick
 from generators.objects.primitives import box, shell_box
 
 
@@ -87,7 +87,7 @@ def _dress(a: Assembly, rng: np.random.Generator, w: float, d: float, h: float, 
     if chance(rng, 0.35):
         lip = rng.uniform(0.0, 0.06) * w
         t = wall * rng.uniform(0.6, 1.6)
-        a.add("base", box((w + 2 * lip, d + lip, t), (0, -0.0 * lip, h + t / 2), rng))
+        a.add("base", box((w + 2 * lip, d + lip, t), (0, -lip / 4, h + t / 2), rng))
     if chance(rng, 0.55):
         a.add("base", *feet(rng, w, d, h * rng.uniform(0.03, 0.2)))
     if chance(rng, 0.1):
@@ -95,6 +95,53 @@ def _dress(a: Assembly, rng: np.random.Generator, w: float, d: float, h: float, 
         a.add("base", box((w, wall, b), (0, d / 2 - wall / 2, h + b / 2)))
 
 
+def door_cabinet(rng: np.random.Generator) -> ArticulatedObject:
+    """One or two doors before shelves, hinged at the outer sides; sometimes a drawer above them."""
+    a = Assembly("door_cabinet", rng)
+    doors = 1 if chance(rng, 0.5) else 2
+    w = rng.uniform(0.2, 0.6) if doors == 1 else rng.uniform(0.4, 1.2)
+    d, h = rng.uniform(0.15, 0.6), rng.uniform(0.25, 1.0) if chance(rng, 0.7) else rng.uniform(1.0, 2.0)
+    wall = rng.uniform(0.02, 0.06) * min(w, 2 * d, h)
+    a.add("base", shell_box((w, d, h), wall, (0, 0, h / 2), open_to="-y"))
+    _dress(a, rng, w, d, h, wall)
+    inside_w, inside_d = w - 1.9 * wall, d - 1.5 * wall
+    top = h
+    if chance(rng, 0.2) and h < 1.2:
+        top = h * rng.uniform(0.65, 0.82)
+        a.add("base", box((inside_w, d - wall, wall), (0, -wall / 2, top)))
+        cell = (w - 2 * wall, d - wall, h - wall - top - wall / 2)
+        _drawer(a, rng, "drawer", (0.0, top + wall / 2 + cell[2] / 2), cell, wall, chance(rng, 0.5))
+        a.slide("base", "drawer", "-y", 0.0, d * rng.uniform(0.45, 0.8))
+    for z in np.linspace(0, top, int(rng.integers(2, 6)))[1:-1]:
+        a.add("base", box((inside_w, inside_d, 0.7 * wall), (0, 0.1 * wall, z)))
+
+    inset = chance(rng, 0.35)  # doors within the opening instead of before it
+    edge = 1.05 * wall if inset else rng.uniform(0.0, 0.4) * wall
+    thick = wall * rng.uniform(0.6, 1.1)
+    y = -d / 2 + (thick * 0.95 if inset else 0.0)
+    left, right, slit = -w / 2 + edge, w / 2 - edge, 0.005 * w
+    hinges = ("left", "right") if doors == 2 else (pick(rng, ("left", "right")),)
+    kind = pick(rng, (*HANDLES, "none"), (5, 3, 3, 1, 0.5, 5, 1.5))
+    window = rng.uniform(0.12, 0.25) * (right - left) / doors if chance(rng, 0.25) else 0.0
+    raised = window == 0 and chance(rng, 0.35)
+    upper = rng.uniform(1.4, 1.9) if inset or chance(rng, 0.7) else rng.uniform(1.9, 2.9)
+    like, length = int(rng.integers(2**31)), min((top - edge) * rng.uniform(0.12, 0.4), 0.4)
+    for i, hinge in enumerate(hinges):
+        x0 = left if doors == 1 or i == 0 else slit / 2
+        x1 = right if doors == 1 or i == 1 else -slit / 2
+        low, high, link = (x0, edge), (x1, top - edge), f"door_{i}"
+        front = front_door(a, link, low, high, y, thick, hinge, upper, window=window)
+        if raised:
+            board = (0.7 * (x1 - x0), 0.3 * thick, (top - 2 * edge) - 0.3 * (x1 - x0))
+            if board[2] > 0:
+                a.add(link, box(board, front, np.random.default_rng(like)))
+        if kind != "none":
+            inset_handle = max(0.09 * (x1 - x0), 0.01)
+            a.add(link, door_handle(np.random.default_rng(like), kind, length, low, high, front[1], hinge, inset_handle))
+    return a.build()
+
+
 FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {
     "drawer_cabinet": drawer_cabinet,
+    "door_cabinet": door_cabinet,
 }
