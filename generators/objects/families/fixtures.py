@@ -139,7 +139,7 @@ def dial(rng: np.random.Generator) -> ArticulatedObject:
         along = (i - (count - 1) / 2) * pitch
         at = np.array([along, shift, 0.001] if across else [shift, along, 0.001])
         for x, y in circle(1.2 * radius, int(max(marks, 1)))[:marks]:
-            pieces.append(box((0.12 * radius, 0.12 * radius, 0.004), at + (x, y, 0)))
+            pieces.append(box((0.12 * radius, 0.12 * radius, 0.004), at + np.array([x, y, 0])))
         link = f"dial_{i}" if count > 1 else "dial"
         a.add(link, *_laid(R, _dial(np.random.default_rng(style), radius), at))
         a.hinge("base", link, R @ at, R[:, 2], lower, upper)
