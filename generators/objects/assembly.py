@@ -35,9 +35,7 @@ class Assembly:
         """A revolute joint through `at` (3,) about `axis`, limits in rad; returns its name, "<child>_joint" or `name`."""
         return self._join("revolute", parent, child, np.asarray(at, float), axis, lower, upper, name)
 
-    def slide(
-        self, parent: str, child: str, axis: str | ArrayLike, lower: float, upper: float, name: str = ""
-    ) -> str:
+    def slide(self, parent: str, child: str, axis: str | ArrayLike, lower: float, upper: float, name: str = "") -> str:
         """A prismatic joint along `axis`, limits in metres; the child's frame lies in the middle of its box."""
         return self._join("prismatic", parent, child, None, axis, lower, upper, name)
 

@@ -77,7 +77,9 @@ def handle(
         a = np.linspace(0, np.pi, 11)
         mesh = tube(np.stack([-half * np.cos(a), 0 * a, (h - r) * np.sin(a)], 1), r, 8)
     elif kind == "bracket":
-        path = rounded_path([(-half, 0, 0), (-half, 0, h - r), (half, 0, h - r), (half, 0, 0)], h * rng.uniform(0.1, 0.7))
+        path = rounded_path(
+            [(-half, 0, 0), (-half, 0, h - r), (half, 0, h - r), (half, 0, 0)], h * rng.uniform(0.1, 0.7)
+        )
         width = r * rng.uniform(1.0, 2.2)
         mesh = sweep(path, circle(r, 10) if chance(rng, 0.5) else rectangle(2 * width, 1.6 * r), up="x")
     elif kind == "strip":
@@ -107,8 +109,10 @@ def knob(rng: np.random.Generator, radius: float, height: float) -> trimesh.Trim
     if kind == "mushroom":
         return lathe([(0, 0), (neck, 0), (neck, 0.45 * h), (r, 0.65 * h), (r, 0.85 * h), (0.7 * r, h), (0, h)], 18)
     a = np.linspace(-0.9, np.pi / 2, 7)[:-1]
-    bulb = np.stack([r * np.cos(a), h - r + r * np.sin(a)], 1) if h > 1.8 * r else np.stack(
-        [r * np.cos(a), 0.6 * h + 0.4 * h * np.sin(a)], 1
+    bulb = (
+        np.stack([r * np.cos(a), h - r + r * np.sin(a)], 1)
+        if h > 1.8 * r
+        else np.stack([r * np.cos(a), 0.6 * h + 0.4 * h * np.sin(a)], 1)
     )
     return lathe([(0, 0), (neck, 0), *bulb, (0, h)], 18)
 
@@ -172,7 +176,14 @@ def front_door(
 
 
 def door_handle(
-    rng: np.random.Generator, kind: str, length: float, low: ArrayLike, high: ArrayLike, y: float, hinge: str, inset: float
+    rng: np.random.Generator,
+    kind: str,
+    length: float,
+    low: ArrayLike,
+    high: ArrayLike,
+    y: float,
+    hinge: str,
+    inset: float,
 ) -> trimesh.Trimesh:
     """A handle for `front_door` of the same low, high (x, z) and hinge, on its front y, `inset` (m) from its free edge.
 

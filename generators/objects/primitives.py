@@ -217,15 +217,24 @@ def extrude(
     return pointed(_skin(loops), axis, center)
 
 
-def ring(outer: ArrayLike, inner: ArrayLike, length: float, axis: str = "z", center: ArrayLike = ORIGIN) -> trimesh.Trimesh:
+def ring(
+    outer: ArrayLike, inner: ArrayLike, length: float, axis: str = "z", center: ArrayLike = ORIGIN
+) -> trimesh.Trimesh:
     """A prism with a hole: two outlines (m, 2) of as many points, in the same order, drawn out by `length` (m)."""
     o, i = np.asarray(outer, float), np.asarray(inner, float)
     low, high = np.full(len(o), -length / 2), np.full(len(o), length / 2)
-    loops = [np.column_stack([o, low]), np.column_stack([o, high]), np.column_stack([i, high]), np.column_stack([i, low])]
+    loops = [
+        np.column_stack([o, low]),
+        np.column_stack([o, high]),
+        np.column_stack([i, high]),
+        np.column_stack([i, low]),
+    ]
     return pointed(_skin(np.stack(loops), closed=True), axis, center)
 
 
-def band(outer: ArrayLike, inner: ArrayLike, length: float, axis: str = "z", center: ArrayLike = ORIGIN) -> trimesh.Trimesh:
+def band(
+    outer: ArrayLike, inner: ArrayLike, length: float, axis: str = "z", center: ArrayLike = ORIGIN
+) -> trimesh.Trimesh:
     """A bent plate: the strip between two open lines (m, 2) of as many points, drawn out by `length` (m) along z."""
     o, i = np.asarray(outer, float), np.asarray(inner, float)
     section = np.stack([o, i], axis=1)  # (m, 2, 2), each rung of the strip one edge of the loops below
@@ -284,7 +293,12 @@ def cylinder(
 
 
 def pipe(
-    outer: float, inner: float, length: float, axis: str | ArrayLike = "z", center: ArrayLike = ORIGIN, sections: int = 24
+    outer: float,
+    inner: float,
+    length: float,
+    axis: str | ArrayLike = "z",
+    center: ArrayLike = ORIGIN,
+    sections: int = 24,
 ) -> trimesh.Trimesh:
     """A hollow cylinder open at both ends, of radii `outer` and `inner` (m)."""
     h = length / 2
@@ -307,7 +321,9 @@ def sphere(radius: float | ArrayLike, center: ArrayLike = ORIGIN, sections: int 
     profile = np.stack([np.cos(a), np.sin(a)], axis=1)
     profile[[0, -1], 0] = 0.0
     mesh = lathe(profile, sections)
-    return trimesh.Trimesh(mesh.vertices * np.asarray(radius, float) + np.asarray(center, float), mesh.faces, process=False)
+    return trimesh.Trimesh(
+        mesh.vertices * np.asarray(radius, float) + np.asarray(center, float), mesh.faces, process=False
+    )
 
 
 def arc(
@@ -347,9 +363,7 @@ def sweep(
     return _skin(np.stack(loops), closed=closed)
 
 
-def tube(
-    path: ArrayLike, radius: float | ArrayLike, sections: int = 10, *, closed: bool = False
-) -> trimesh.Trimesh:
+def tube(path: ArrayLike, radius: float | ArrayLike, sections: int = 10, *, closed: bool = False) -> trimesh.Trimesh:
     """A round bar along path (n, 3), mitred at its corners; `radius` (m), one or (n,), may vary along it."""
     return sweep(path, circle(1.0, sections), closed=closed, scale=radius)
 

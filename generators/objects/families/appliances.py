@@ -147,7 +147,11 @@ def refrigerator(rng: np.random.Generator) -> ArticulatedObject:
     a.add("base", shell_box((w, d, h), wall, (0, 0, h / 2), open_to="-y"))
     if chance(rng, 0.7):
         a.add("base", *feet(rng, w, d, rng.uniform(0.01, 0.05)))
-    level = h if form in ("one", "abreast") else h * (rng.uniform(0.6, 0.75) if chance(rng, 0.5) else rng.uniform(0.28, 0.42))
+    level = (
+        h
+        if form in ("one", "abreast")
+        else h * (rng.uniform(0.6, 0.75) if chance(rng, 0.5) else rng.uniform(0.28, 0.42))
+    )
     if form == "french":
         level = h * rng.uniform(0.28, 0.42)
     across = rng.uniform(-0.12, 0.02) * w if form == "abreast" else 0.0
@@ -176,7 +180,10 @@ def refrigerator(rng: np.random.Generator) -> ArticulatedObject:
         front = front_door(a, link, low, high, -d / 2 - 0.002, thick, hinge, upper)
         size = (high[0] - low[0], high[1] - low[1])
         if kind != "none":
-            a.add(link, door_handle(np.random.default_rng(like), kind, fraction * size[1], low, high, front[1], hinge, 0.05))
+            a.add(
+                link,
+                door_handle(np.random.default_rng(like), kind, fraction * size[1], low, high, front[1], hinge, 0.05),
+            )
         if chance(rng, 0.6):  # trays on the inside, clear of the walls as the door turns
             tray = (size[0] - 4 * wall, 0.07, 0.08)
             at = (front[0], -d / 2 + 0.037, low[1] + size[1] * rng.uniform(0.2, 0.7))
@@ -184,7 +191,9 @@ def refrigerator(rng: np.random.Generator) -> ArticulatedObject:
                 a.add(link, shell_box(tray, 0.005, at))
     if form == "french":
         a.add("freezer", box((w, thick, level - base - s), (0, -d / 2 - 0.002 - thick / 2, (base + level - s) / 2)))
-        a.add("freezer", shell_box((w - 3 * wall, d - 2 * wall, 0.6 * (level - wall)), 0.01, (0, 0, wall + 0.33 * level)))
+        a.add(
+            "freezer", shell_box((w - 3 * wall, d - 2 * wall, 0.6 * (level - wall)), 0.01, (0, 0, wall + 0.33 * level))
+        )
         if kind != "none":
             reach = np.random.default_rng(like)
             a.add("freezer", handle(reach, kind, 0.7 * w, (0, -d / 2 - 0.002 - thick, level - 0.07)))
@@ -261,7 +270,15 @@ def _top_loader(a: Assembly, rng: np.random.Generator, w: float, d: float, h: fl
     r = 0.42 * min(w, d - deck)
     a.add("base", cup([(0.95 * r, 0.0), (r, 0.6 * h)], 0.008, 28, "z", (0, -deck / 2, 0.3 * h)))
     if chance(rng, 0.7):  # the agitator
-        a.add("base", lathe([(0, 0), (0.5 * r, 0), (0.2 * r, 0.12 * h), (0.15 * r, 0.45 * h), (0, 0.5 * h)], 14, "z", (0, -deck / 2, 0.31 * h)))
+        a.add(
+            "base",
+            lathe(
+                [(0, 0), (0.5 * r, 0), (0.2 * r, 0.12 * h), (0.15 * r, 0.45 * h), (0, 0.5 * h)],
+                14,
+                "z",
+                (0, -deck / 2, 0.31 * h),
+            ),
+        )
     a.add("base", box((w, deck, 0.06 + console), (0, d / 2 - deck / 2, h + (console - 0.06) / 2)))
     hinge_y = d / 2 - deck - 0.004
     t = rng.uniform(0.015, 0.05)
@@ -269,7 +286,9 @@ def _top_loader(a: Assembly, rng: np.random.Generator, w: float, d: float, h: fl
     size = np.array([w - 2 * edge, hinge_y + d / 2 - edge, t])
     middle = (0, hinge_y - size[1] / 2, h + t / 2 + 0.002)
     if edge > 0.02:
-        a.add("base", frame_box((w, hinge_y + d / 2, 0.012), edge * 1.1, (0, (hinge_y - d / 2) / 2, h - 0.006), along="z"))
+        a.add(
+            "base", frame_box((w, hinge_y + d / 2, 0.012), edge * 1.1, (0, (hinge_y - d / 2) / 2, h - 0.006), along="z")
+        )
     if chance(rng, 0.5):
         a.add("lid", frame_box(size, 0.16 * size[1], middle, along="z"))
         a.add("lid", box((0.7 * size[0], 0.7 * size[1], 0.3 * t), middle))
@@ -372,11 +391,25 @@ def _basket(size: tuple[float, float, float], at: tuple[float, float, float]) ->
     w, d, h = size
     c = np.asarray(at)
     corners = np.array([[-w / 2, -d / 2, 0], [w / 2, -d / 2, 0], [w / 2, d / 2, 0], [-w / 2, d / 2, 0]])
-    loops = [tube(c + corners * s + [0, 0, z], 0.004, 6, closed=True) for s, z in ((1.0, h / 2), (0.99, 0), (0.98, -h / 2))]
+    loops = [
+        tube(c + corners * s + [0, 0, z], 0.004, 6, closed=True) for s, z in ((1.0, h / 2), (0.99, 0), (0.98, -h / 2))
+    ]
     wires = []
     for t in np.linspace(-0.49, 0.49, 7):
-        wires.append(tube(c + [(t * w, -d / 2, h / 2), (t * w, -d / 2, -h / 2), (t * w, d / 2, -h / 2), (t * w, d / 2, h / 2)], 0.0025, 5))
-        wires.append(tube(c + [(-w / 2, t * d, h / 2), (-w / 2, t * d, -h / 2), (w / 2, t * d, -h / 2), (w / 2, t * d, h / 2)], 0.0025, 5))
+        wires.append(
+            tube(
+                c + [(t * w, -d / 2, h / 2), (t * w, -d / 2, -h / 2), (t * w, d / 2, -h / 2), (t * w, d / 2, h / 2)],
+                0.0025,
+                5,
+            )
+        )
+        wires.append(
+            tube(
+                c + [(-w / 2, t * d, h / 2), (-w / 2, t * d, -h / 2), (w / 2, t * d, -h / 2), (w / 2, t * d, h / 2)],
+                0.0025,
+                5,
+            )
+        )
     return loops + wires
 
 
@@ -391,9 +424,17 @@ def _hob(a: Assembly, rng: np.random.Generator, w: float, d: float, h: float) ->
             a.add("base", cylinder(r if kind != "grates" else 0.5 * r, 0.02, "z", at, 18))
             if kind == "grates":
                 z = h + 0.03
-                a.add("base", box((2.6 * r, 0.01, 0.01), (at[0], at[1], z)), box((0.01, 2.6 * r, 0.01), (at[0], at[1], z)))
+                a.add(
+                    "base", box((2.6 * r, 0.01, 0.01), (at[0], at[1], z)), box((0.01, 2.6 * r, 0.01), (at[0], at[1], z))
+                )
                 a.add("base", frame_box((2.6 * r, 2.6 * r, 0.012), 0.01, (at[0], at[1], z), along="z"))
-                a.add("base", *(box((0.012, 0.012, 0.036), (at[0] + s * 1.25 * r, at[1] + s * 1.25 * r, h + 0.015)) for s in (-1, 1)))
+                a.add(
+                    "base",
+                    *(
+                        box((0.012, 0.012, 0.036), (at[0] + s * 1.25 * r, at[1] + s * 1.25 * r, h + 0.015))
+                        for s in (-1, 1)
+                    ),
+                )
     if chance(rng, 0.4):
         b = rng.uniform(0.05, 0.2)
         a.add("base", box((w, 0.05, b), (0, d / 2 - 0.025, h + b / 2), rng))

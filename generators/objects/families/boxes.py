@@ -129,7 +129,10 @@ def _tray(a: Assembly, rng: np.random.Generator, slimness: float) -> tuple[float
         like = int(rng.integers(2**31))
         for s, normal in ((-1, "-x"), (1, "x")):
             same = np.random.default_rng(like)
-            a.add("base", handle(same, pick(same, ("bar", "bow", "bracket")), 0.4 * d, (s * w / 2, 0, -0.35 * h), normal, "y"))
+            a.add(
+                "base",
+                handle(same, pick(same, ("bar", "bow", "bracket")), 0.4 * d, (s * w / 2, 0, -0.35 * h), normal, "y"),
+            )
     if chance(rng, 0.2):  # bands around it
         b, z = 0.06 * h, -h * rng.uniform(0.3, 0.8)
         a.add("base", *(box((w * 1.02, 0.02 * d, b), (0, s * d / 2, z)) for s in (-1, 1)))
@@ -149,7 +152,13 @@ def _vault(w: float, d: float, rise: float, wall: float, z: float) -> list[trime
 
 
 def _lid_grip(
-    a: Assembly, rng: np.random.Generator, link: str, length: float, front: tuple[float, float], z: tuple[float, float], d: float
+    a: Assembly,
+    rng: np.random.Generator,
+    link: str,
+    length: float,
+    front: tuple[float, float],
+    z: tuple[float, float],
+    d: float,
 ) -> None:
     """Sometimes a handle or a knob on top of a lid, a tab or a latch at its front (x, y), between heights z, or nothing."""
     (x, y), (low, high) = front, z
@@ -159,7 +168,13 @@ def _lid_grip(
         reach = min(0.3 * length, 0.15 * d)
         a.add(link, handle(rng, form, length, (x, y + d * rng.uniform(0.2, 0.5), high), "z", "x", reach=reach))
     elif kind == "tab":
-        a.add(link, box((length, 0.12 * d, min(0.02 * d, high - low)), (x, y - 0.04 * d, (low + high) / 2 if low >= 0 else 0.01 * d)))
+        a.add(
+            link,
+            box(
+                (length, 0.12 * d, min(0.02 * d, high - low)),
+                (x, y - 0.04 * d, (low + high) / 2 if low >= 0 else 0.01 * d),
+            ),
+        )
     elif kind == "latch":
         tall = 0.12 * d
         a.add(link, slab((0.6 * length, 0.03 * d, tall), (x, y - 0.015 * d, max(low, 0) + 0.1 * tall), 0.02 * d, "y"))

@@ -137,7 +137,9 @@ def door_cabinet(rng: np.random.Generator) -> ArticulatedObject:
                 a.add(link, box(board, front, np.random.default_rng(like)))
         if kind != "none":
             inset_handle = max(0.09 * (x1 - x0), 0.01)
-            a.add(link, door_handle(np.random.default_rng(like), kind, length, low, high, front[1], hinge, inset_handle))
+            a.add(
+                link, door_handle(np.random.default_rng(like), kind, length, low, high, front[1], hinge, inset_handle)
+            )
     return a.build()
 
 

@@ -10,7 +10,18 @@ import trimesh
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.assembly import Assembly
 from generators.objects.parts import OPENS, chance, handle, knob, pick, placed
-from generators.objects.primitives import ORIGIN, box, cylinder, frame_box, merge, mirrored, rounded_box, rounded_path, slab, tube
+from generators.objects.primitives import (
+    ORIGIN,
+    box,
+    cylinder,
+    frame_box,
+    merge,
+    mirrored,
+    rounded_box,
+    rounded_path,
+    slab,
+    tube,
+)
 
 
 def window(rng: np.random.Generator) -> ArticulatedObject:
@@ -66,9 +77,7 @@ def window(rng: np.random.Generator) -> ArticulatedObject:
     return a.build()
 
 
-def _sash(
-    size: np.ndarray, bar: float, t: float, at: np.ndarray, muntins: tuple[int, int]
-) -> list[trimesh.Trimesh]:
+def _sash(size: np.ndarray, bar: float, t: float, at: np.ndarray, muntins: tuple[int, int]) -> list[trimesh.Trimesh]:
     """A frame, a thin pane, and bars across the pane."""
     w, h = size
     pieces = [frame_box((w, t, h), bar, at), box((w - 1.9 * bar, 0.15 * t, h - 1.9 * bar), at)]
@@ -120,7 +129,11 @@ def _latch(a: Assembly, rng: np.random.Generator, sash: str, at: tuple[float, fl
     link = f"{sash}_lever"
     x, y, z = at
     a.add(sash, slab((0.6 * bar, 0.008, 0.07), (x, y - 0.003, z), 0.008, "y"))
-    a.add(link, cylinder(0.007, 0.035, "y", (x, y - 0.0175, z), 10), rounded_box((0.014, 0.012, 0.12), (x, y - 0.035, z - 0.05), 0.004))
+    a.add(
+        link,
+        cylinder(0.007, 0.035, "y", (x, y - 0.0175, z), 10),
+        rounded_box((0.014, 0.012, 0.12), (x, y - 0.035, z - 0.05), 0.004),
+    )
     a.hinge(sash, link, at, "y", *((0.0, np.pi / 2) if chance(rng, 0.5) else (-np.pi / 2, 0.0)))
 
 
