@@ -92,6 +92,13 @@ def test_a_hole_is_closed_and_orientation_does_not_matter():
     assert volume(inverted) == pytest.approx(1.0, rel=0.03)
 
 
+@pytest.mark.parametrize("missing", [[0, 2], [0, 5], [3, 5]])  # by face normal: -x -y -z +x +y +z
+def test_two_holes_are_closed(missing):
+    side = np.argmax(CUBE.face_normals @ np.vstack([-np.eye(3), np.eye(3)]).T, axis=1)
+    frame = trimesh.Trimesh(CUBE.vertices, CUBE.faces[~np.isin(side, missing)], process=False)
+    assert volume(frame) == pytest.approx(1.0, rel=0.03)
+
+
 def test_part_of_a_shape_outside_the_grid_is_not_folded_in():
     assert volume(moved(CUBE, pose(translation=[1.0, 0, 0]))) == pytest.approx(0.5, rel=0.05)
     assert volume(moved(CUBE, pose(translation=[-1.0, 0, 0]))) == pytest.approx(0.5, rel=0.05)
