@@ -155,9 +155,8 @@ def test_a_needle_follows_its_own_points_and_not_the_dial_around_it():
     turn = rotation_about([0, 0, 0], [0, 0, 1], np.linspace(0, 2.0, T))
     q = np.tile(REST, (T, len(points), 1))
     q[:, of_needle] = dual_quaternions(turn)[:, None]
-    true = np.where(
-        (np.arange(len(mesh.vertices)) >= len(dial.vertices))[:, None], transform(turn, mesh.vertices), mesh.vertices
-    )
+    in_needle = np.arange(len(mesh.vertices)) >= len(dial.vertices)
+    true = np.where(in_needle[:, None], transform(turn, mesh.vertices), mesh.vertices)
     moved = drive_mesh(mesh.vertices, mesh.faces, points, q, point_faces=faces)
     assert error(moved, true).max() < 0.02
     # Three of its points are enough, and where none is among the nearest they are found further off.
