@@ -83,7 +83,7 @@ def eyeglasses(rng: np.random.Generator) -> ArticulatedObject:
     bridge, bar = rng.uniform(0.012, 0.024), rng.uniform(0.0008, 0.0035)
     outline = _lens(rng, w, h)
     rim = pick(rng, ("full", "half", "none"), (6, 1, 1))
-    glass = chance(rng, 0.6) or rim == "none"
+    glass = chance(rng, 0.6) or rim != "full"
     for s in (-1, 1):
         pieces = []
         loop = np.column_stack([outline[:, 0], 0 * outline[:, 0], outline[:, 1]])

@@ -1,4 +1,4 @@
-"""Families of this group, by name."""
+"""Seats, and what one fills and empties, by name; both kinds have a file of their own."""
 
 from __future__ import annotations
 
@@ -7,5 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from generators.objects.articulated import ArticulatedObject
+from generators.objects.families.seats import folding_chair, swivel_chair, toilet
 
-FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {}
+FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {
+    "folding_chair": folding_chair,
+    "swivel_chair": swivel_chair,
+    "toilet": toilet,
+}

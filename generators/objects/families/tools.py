@@ -39,7 +39,7 @@ def scissors(rng: np.random.Generator) -> ArticulatedObject:
     length = rng.uniform(0.04, 0.16)
     thick, width = rng.uniform(0.0015, 0.004), length * rng.uniform(0.1, 0.2)
     back = length * rng.uniform(0.15, 0.6)
-    radius = rng.uniform(0.012, 0.03) * pick(rng, (1.0, 1.0, 0.7))
+    radius = min(rng.uniform(0.012, 0.03), 0.35 * length) * pick(rng, (1.0, 1.0, 0.7))
     curved, uneven, style = chance(rng, 0.3), chance(rng, 0.2), int(rng.integers(2**31))
     for i, side in enumerate((1.0, -1.0)):
         z = (0.5 - i) * thick * 1.05
