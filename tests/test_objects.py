@@ -131,8 +131,8 @@ def test_assembly_places_links_by_their_joints():
     X = obj.link_poses([[np.pi / 2]])[0]
     arm = np.array([-0.275, 0, 0.5])
     # The tip was 1 m along x from the hinge; it now is 1 m above it, and half of pi / 2 further out.
-    np.testing.assert_allclose(X[2, :3, 3], arm + [0, 0, 1 + np.pi / 4], atol=1e-12)
-    np.testing.assert_allclose(X[3, :3, 3], arm + [-0.1, 0, 1 + np.pi / 4], atol=1e-12)
+    np.testing.assert_allclose(X[2, :3, 3], arm + np.array([0, 0, 1 + np.pi / 4]), atol=1e-12)
+    np.testing.assert_allclose(X[3, :3, 3], arm + np.array([-0.1, 0, 1 + np.pi / 4]), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)

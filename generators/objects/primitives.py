@@ -101,8 +101,8 @@ def _grid_surface(nx: int, ny: int, nz: int) -> tuple[NDArray[np.int64], Faces]:
         for side in (0, counts[i] - 1):
             corners = np.zeros((a.size, 4, 3), int)
             corners[..., i] = side
-            corners[..., j] = a.reshape(-1, 1) + [0, 1, 1, 0]
-            corners[..., k] = b.reshape(-1, 1) + [0, 0, 1, 1]
+            corners[..., j] = a.reshape(-1, 1) + np.array([0, 1, 1, 0])
+            corners[..., k] = b.reshape(-1, 1) + np.array([0, 0, 1, 1])
             quads.append(corners if side else corners[:, ::-1])
     nodes = np.concatenate(quads).reshape(-1, 3)
     unique, index = np.unique(nodes @ [ny * nz, nz, 1], return_inverse=True)
@@ -159,6 +159,17 @@ def shell_box(
     R = np.roll(np.eye(3), (i + 1) % 3, axis=0)
     mesh = moved(mesh, ORIGIN, R)
     return moved(mesh if open_to[0] != "-" else mirrored(mesh, open_to[-1]), center)
+
+
+def vessel(
+    outline: ArrayLike, height: float, wall: float, center: ArrayLike = ORIGIN, *, floor: float | None = None
+) -> trimesh.Trimesh:
+    """An open-topped vessel of any convex outline (m, 2) about the z axis, its middle at `center`, as one closed piece."""
+    o = np.asarray(outline, float)
+    inner = o * (1 - 2 * wall / np.ptp(o, axis=0))
+    base = min(wall if floor is None else floor, 0.9 * height) - height / 2
+    loops = [(o, -height / 2), (o, height / 2), (inner, height / 2), (inner, base)]
+    return moved(_skin(np.stack([np.column_stack([p, np.full(len(p), z)]) for p, z in loops])), center)
 
 
 def frame_box(extents: ArrayLike, wall: float, center: ArrayLike = ORIGIN, *, along: str = "y") -> trimesh.Trimesh:

@@ -398,14 +398,20 @@ def _basket(size: tuple[float, float, float], at: tuple[float, float, float]) ->
     for t in np.linspace(-0.49, 0.49, 7):
         wires.append(
             tube(
-                c + [(t * w, -d / 2, h / 2), (t * w, -d / 2, -h / 2), (t * w, d / 2, -h / 2), (t * w, d / 2, h / 2)],
+                c
+                + np.array(
+                    [(t * w, -d / 2, h / 2), (t * w, -d / 2, -h / 2), (t * w, d / 2, -h / 2), (t * w, d / 2, h / 2)]
+                ),
                 0.0025,
                 5,
             )
         )
         wires.append(
             tube(
-                c + [(-w / 2, t * d, h / 2), (-w / 2, t * d, -h / 2), (w / 2, t * d, -h / 2), (w / 2, t * d, h / 2)],
+                c
+                + np.array(
+                    [(-w / 2, t * d, h / 2), (-w / 2, t * d, -h / 2), (w / 2, t * d, -h / 2), (w / 2, t * d, h / 2)]
+                ),
                 0.0025,
                 5,
             )

@@ -10,11 +10,27 @@ import trimesh
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.assembly import Assembly
 from generators.objects.parts import chance, feet, handle, knob, pick, placed
-from generators.objects.primitives import ORIGIN, band, box, cylinder, extrude, pipe, shell_box, slab, tube
+from generators.objects.primitives import (
+    ORIGIN,
+    band,
+    box,
+    circle,
+    cylinder,
+    extrude,
+    mirrored,
+    pipe,
+    rectangle,
+    shell_box,
+    slab,
+    tube,
+    vessel,
+)
 
 
 def hinged_box(rng: np.random.Generator) -> ArticulatedObject:
     """A hollow box whose lid turns about the rear edge of its rim, opening by 80 to 200 degrees."""
+    if chance(rng, 0.2):
+        return _tin(rng)
     a = Assembly("hinged_box", rng)
     w, d, h, wall = _tray(a, rng, rng.uniform(0.15, 0.8))
     form = pick(rng, ("flat", "deep", "vault"), (4, 3, 1.5))
@@ -37,6 +53,34 @@ def hinged_box(rng: np.random.Generator) -> ArticulatedObject:
     _barrels(a, rng, w, d / 2, gap, 0.4 * wall)
     upper = rng.uniform(1.4, 2.2) if chance(rng, 0.8) else rng.uniform(2.2, 3.4)
     a.hinge("base", "lid", (0, d / 2, gap), "-x", 0.0, upper)
+    return a.build()
+
+
+def _tin(rng: np.random.Generator) -> ArticulatedObject:
+    """A hinged box of another outline: rounded, oval or with many sides."""
+    a = Assembly("hinged_box", rng)
+    w = float(np.exp(rng.uniform(np.log(0.06), np.log(0.5))))
+    d, h = w * rng.uniform(0.5, 1.0), w * rng.uniform(0.15, 0.9)
+    form = pick(rng, ("rounded", "oval", "polygon"), (3, 2, 1))
+    if form == "rounded":
+        outline = rectangle(w, d, rng.uniform(0.1, 0.45) * d, 4)
+    else:
+        sides = 28 if form == "oval" else int(rng.integers(5, 10))
+        outline = circle(1.0, sides)
+        outline = outline / np.ptp(outline, axis=0) * [w, d]
+    wall = max(rng.uniform(0.015, 0.06) * min(d, h), 0.001)
+    rear = float(outline[:, 1].max())
+    a.add("base", vessel(outline, h, wall, (0, 0, -h / 2)))
+    deep = chance(rng, 0.6)
+    t = h * rng.uniform(0.08, 0.4) + wall if deep else 1.5 * wall
+    gap = rng.uniform(0.0, 0.005) * h
+    if deep:
+        a.add("lid", mirrored(vessel(outline, t, wall, (0, 0, -gap - t / 2)), "z"))
+    else:
+        a.add("lid", extrude(outline, t, "z", (0, 0, gap + t / 2)))
+    _lid_grip(a, rng, "lid", 0.3 * w, (0.0, float(outline[:, 1].min())), (gap, gap + t), d)
+    a.add("base", cylinder(0.6 * wall, 0.25 * w, "x", (0, rear, gap), 10))
+    a.hinge("base", "lid", (0, rear, gap), "-x", 0.0, rng.uniform(1.4, 2.4))
     return a.build()
 
 
@@ -104,7 +148,7 @@ def safe(rng: np.random.Generator) -> ArticulatedObject:
         link = "handle"
         a.hinge("door", "handle", at, "-y", *((-np.pi, np.pi) if chance(rng, 0.3) else (0.0, rng.uniform(0.8, 1.7))))
     a.add(link, *_turning_handle(rng, r, at))
-    other = at + [side * 2.6 * r if abs(at[0]) > 0.1 * door_w else -side * 2.6 * r, 0, 0]
+    other = at + np.array([side * 2.6 * r if abs(at[0]) > 0.1 * door_w else -side * 2.6 * r, 0, 0])
     if chance(rng, 0.4):
         a.add("door", placed(knob(rng, 0.8 * r, 0.6 * r), other, "-y", "x"))
     elif chance(rng, 0.7):
@@ -196,7 +240,7 @@ def _turning_handle(rng: np.random.Generator, r: float, at: np.ndarray) -> list[
     pieces = [cylinder(0.28 * r, stem * 1.2, "y", at - [0, stem * 0.6, 0], 14)]
     if kind == "lever":
         long = r * rng.uniform(1.3, 2.2)
-        return [*pieces, box((long, 0.28 * r, 0.35 * r), hub + [pick(rng, (-1, 1)) * 0.4 * long, 0, 0], rng)]
+        return [*pieces, box((long, 0.28 * r, 0.35 * r), hub + np.array([pick(rng, (-1, 1)) * 0.4 * long, 0, 0]), rng)]
     angles = np.arange(count := int(rng.integers(3, 6))) * 2 * np.pi / count + rng.uniform(0, 1)
     tips = [hub + r * np.array([np.cos(t), 0, np.sin(t)]) for t in angles]
     pieces += [tube([hub, tip], 0.11 * r, 8) for tip in tips]

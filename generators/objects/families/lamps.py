@@ -53,10 +53,13 @@ def desk_lamp(rng: np.random.Generator) -> ArticulatedObject:
         spin = rng.uniform(1.0, np.pi)
         a.hinge("base", "turntable", (x0, 0, top), "z", -spin, spin, "swivel")
     # A turn about +y takes z to x: positive bends the arm down, towards the head.
-    a.hinge(carrier, "lower_arm", shoulder, "y", -rng.uniform(0.3, 0.9), rng.uniform(0.4, 1.1), "shoulder")
+    bends = rng.uniform([[0.3, 0.4], [0.5, 0.4]], [[0.9, 1.1], [1.3, 1.3]]) * [[1.0], [float(elbow)]] * [-1, 1]
+    lengths = size * np.array([split, 1 - split])
+    bends = _above_table(bends, shoulder[2], lengths, np.array([lean, reach]), 0.22 * size)
+    a.hinge(carrier, "lower_arm", shoulder, "y", bends[0, 0], bends[0, 1], "shoulder")
     a.add("lower_arm", *_arm(rng, kind, shoulder, middle, r), _knuckle(rng, shoulder, 1.7 * r, kind))
     if elbow:
-        a.hinge("lower_arm", "upper_arm", middle, "y", -rng.uniform(0.5, 1.3), rng.uniform(0.4, 1.3), "elbow")
+        a.hinge("lower_arm", "upper_arm", middle, "y", bends[1, 0], bends[1, 1], "elbow")
     arm = "upper_arm" if elbow else "lower_arm"
     a.add(arm, *_arm(rng, kind, middle, end, r), _knuckle(rng, middle, 1.7 * r, kind))
     if elbow and chance(rng, 0.3):  # a clamping screw
@@ -83,20 +86,38 @@ def _foot(a: Assembly, rng: np.random.Generator, size: float, swivel: bool) -> f
         e = (2 * radius * rng.uniform(0.75, 1.0), 2 * radius * rng.uniform(0.75, 1.0), h)
         a.add("base", slab(e, (0, 0, h / 2), radius * rng.uniform(0, 0.5), "z", bevel=rng.uniform(0, 0.4) * h))
     else:  # a clamp as it holds the edge of a table, drawn down to its lower jaw
-        depth, t = size * rng.uniform(0.12, 0.2), size * 0.02
+        depth, jaw = size * rng.uniform(0.12, 0.2), size * 0.02
         h = size * rng.uniform(0.12, 0.2)
         w = size * rng.uniform(0.06, 0.1)
-        a.add("base", box((depth, w, t), (0, 0, h - t / 2)), box((depth, w, t), (0, 0, t / 2)))
-        a.add("base", box((t, w, h), (-depth / 2 + t / 2, 0, h / 2)))
-        a.add("base", cylinder(0.3 * t, 0.5 * h, "z", (depth / 4, 0, 0.25 * h), 10))
-        a.add("base", cylinder(1.2 * t, 0.3 * t, "z", (depth / 4, 0, 0.5 * h), 12))
+        a.add("base", box((depth, w, jaw), (0, 0, h - jaw / 2)), box((depth, w, jaw), (0, 0, jaw / 2)))
+        a.add("base", box((jaw, w, h), (-depth / 2 + jaw / 2, 0, h / 2)))
+        a.add("base", cylinder(0.3 * jaw, 0.5 * h, "z", (depth / 4, 0, 0.25 * h), 10))
+        a.add("base", cylinder(1.2 * jaw, 0.3 * jaw, "z", (depth / 4, 0, 0.5 * h), 12))
     if kind in ("disc", "square") and chance(rng, 0.4):  # a switch
         a.add("base", cylinder(0.1 * radius, 0.2 * h, "z", (0.5 * radius, 0.3 * radius, 1.05 * h), 10))
     if swivel:
-        t = size * rng.uniform(0.01, 0.03)
-        a.add("turntable", cylinder(radius * rng.uniform(0.2, 0.6), t, "z", (0, 0, h + t / 2), 20))
-        h += t
+        disc = size * rng.uniform(0.01, 0.03)
+        a.add("turntable", cylinder(radius * rng.uniform(0.2, 0.6), disc, "z", (0, 0, h + disc / 2), 20))
+        h += disc
     return h
+
+
+def _above_table(
+    bends: FloatArray, shoulder: float, lengths: FloatArray, angles: FloatArray, lowest: float
+) -> FloatArray:
+    """Limits (2, 2) of shoulder and elbow, narrowed until the far end of the arms stays `lowest` (m) above the table.
+
+    `shoulder` is its height, `lengths` and `angles` (2,) are the arms' and how far each leans from the vertical at
+    rest. Where the end hangs lower than that at rest, it stays at least that high.
+    """
+    lowest = min(lowest, shoulder + float(lengths @ np.cos(angles)) - 1e-6)
+    for _ in range(40):
+        s, e = np.meshgrid(*bends)
+        height = shoulder + lengths[0] * np.cos(angles[0] + s) + lengths[1] * np.cos(angles[1] + s + e)
+        if height.min() >= lowest:
+            break
+        bends = 0.9 * bends
+    return bends
 
 
 def _arm(rng: np.random.Generator, kind: str, start: FloatArray, stop: FloatArray, r: float) -> list[trimesh.Trimesh]:

@@ -83,9 +83,9 @@ def _sash(size: np.ndarray, bar: float, t: float, at: np.ndarray, muntins: tuple
     pieces = [frame_box((w, t, h), bar, at), box((w - 1.9 * bar, 0.15 * t, h - 1.9 * bar), at)]
     columns, rows = muntins
     for x in np.linspace(-0.5, 0.5, columns + 2)[1:-1]:
-        pieces.append(box((0.3 * bar, 0.5 * t, h - 1.5 * bar), at + [x * w, 0, 0]))
+        pieces.append(box((0.3 * bar, 0.5 * t, h - 1.5 * bar), at + np.array([x * w, 0, 0])))
     for z in np.linspace(-0.5, 0.5, rows + 2)[1:-1]:
-        pieces.append(box((w - 1.5 * bar, 0.5 * t, 0.3 * bar), at + [0, 0, z * h]))
+        pieces.append(box((w - 1.5 * bar, 0.5 * t, 0.3 * bar), at + np.array([0, 0, z * h])))
     return pieces
 
 
@@ -113,7 +113,7 @@ def _casement(
 ) -> None:
     a.add(link, *_sash(size, bar, t, at, muntins))
     side = {"left": (-1, 0), "right": (1, 0), "top": (0, 1), "bottom": (0, -1)}[hinge]
-    edge = at + [side[0] * size[0] / 2, -t / 2, side[1] * size[1] / 2]
+    edge = at + np.array([side[0] * size[0] / 2, -t / 2, side[1] * size[1] / 2])
     along = np.array([0, 0, 1.0]) if side[0] else np.array([1.0, 0, 0])
     length = size[1 if side[0] else 0]
     if chance(rng, 0.6):
@@ -183,7 +183,7 @@ def _leaf(rng: np.random.Generator, form: str, size: np.ndarray, center: np.ndar
         return [frame_box(size, bar, center), box((w - 1.9 * bar, 0.2 * t, h - 1.9 * bar), center)]
     if form == "half glass":
         low = h * rng.uniform(0.35, 0.5)
-        bottom, top = center - [0, 0, (h - low) / 2], center + [0, 0, low / 2]
+        bottom, top = center - np.array([0, 0, (h - low) / 2]), center + np.array([0, 0, low / 2])
         bar = rng.uniform(0.14, 0.22) * w
         upper = (w, t, h - low)
         return [
@@ -198,7 +198,7 @@ def _leaf(rng: np.random.Generator, form: str, size: np.ndarray, center: np.ndar
         cell = np.array([0.8 * w / columns, 0.88 * h / rows])
         for i in range(columns):
             for j in range(rows):
-                at = center + [(i - (columns - 1) / 2) * cell[0], 0, (j - (rows - 1) / 2) * cell[1]]
+                at = center + np.array([(i - (columns - 1) / 2) * cell[0], 0, (j - (rows - 1) / 2) * cell[1]])
                 pieces.append(slab((0.75 * cell[0], t + 2 * proud, 0.82 * cell[1]), at, 0.0, "y", bevel=proud))
     return pieces
 
@@ -221,7 +221,7 @@ def _lever(a: Assembly, rng: np.random.Generator, leaf: str, at: np.ndarray, t: 
             piece = grip
         else:
             end = np.array([towards * long, -out, 0])
-            back = [end, end + [0, 0.5 * out, 0]] if kind == "bent lever" else [end]
+            back = [end, end + np.array([0, 0.5 * out, 0])] if kind == "bent lever" else [end]
             piece = tube(rounded_path([ORIGIN, (0, -out, 0), *back], 0.4 * out), r, 10)
         if s < 0:
             piece = mirrored(piece, "y")
