@@ -21,6 +21,8 @@ COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 PLAIN = ("KHR_materials_", "KHR_texture_", "KHR_lights_", "KHR_mesh_quantization", "EXT_texture_", "MSFT_texture_")
 """Beginnings of the extensions that a file may require without its geometry or motion being encoded otherwise."""
+LARGEST = 50_000_000
+"""Numbers in one accessor; a damaged count must not take all memory."""
 
 
 class GltfFile:
@@ -66,6 +68,8 @@ class GltfFile:
         accessor = self.items("accessors")[index]
         dtype, width = np.dtype(COMPONENTS[accessor["componentType"]]), WIDTHS[accessor["type"]]
         count = int(accessor["count"])
+        if not 0 <= count * width <= LARGEST:
+            raise ValueError(f"{self.path}: accessor {index} has {count} elements, expected 0 to {LARGEST // width}")
         out = np.zeros((count, width), dtype)
         if "bufferView" in accessor:
             out = self._view(accessor, dtype, width, count)
@@ -85,7 +89,7 @@ class GltfFile:
         start = view.get("byteOffset", 0) + part.get("byteOffset", 0)
         buffer = self._buffer(view["buffer"])
         end = start + (count - 1) * stride + width * dtype.itemsize
-        if count < 0 or start < 0 or end > len(buffer):
+        if start < 0 or end > len(buffer):
             raise ValueError(f"{self.path}: an accessor ends at byte {end} of {len(buffer)}; the file is cut off")
         return np.ndarray((count, width), dtype, buffer, start, (stride, dtype.itemsize))
 
