@@ -50,6 +50,7 @@ class Encoder(nn.Module):
         width, reading = config.encoder_width, config.encoder_point_blocks
         self.embedding = PointEmbedding(inputs, config.frequencies, config.point_width)
         self.norm = RMSNorm()
+        # About as large as what a block adds: distinct from the start, and not what the output is made of.
         self.codebook = nn.Parameter(torch.randn(tokens, width) * 0.5)
         self.blocks = nn.ModuleList(
             PerceiverBlock(width, config.heads, config.mlp_ratio, config.point_width if i < reading else None)
@@ -237,4 +238,4 @@ def kl(mean: Tensor, log_variance: Tensor, prior_mean: Tensor) -> Tensor:
 def _in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """An output layer in full precision under autocast: bfloat16's three digits are too few for positions and KL."""
     with torch.autocast(x.device.type, enabled=False):
-        return layer(x.to(torch.get_default_dtype()) if x.dtype == torch.bfloat16 else x)
+        return layer(x if x.dtype == torch.float64 else x.float())
