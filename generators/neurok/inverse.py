@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +29,16 @@ class FitOptions:
 
     starts: int = 48
     """States looked at first: the rest state and draws from the prior."""
-    kept: int = 4
-    """Starts that are followed: the best of those."""
+    kept: int = 3
+    """Starts that are followed: the rest state and the best of the others."""
+    tries: int = 4
+    """Gauss-Newton steps after which only the best of them is followed further."""
+    iterations: int = 12
+    """Gauss-Newton steps at most."""
     points: int = 400
     """Points of either set that are matched."""
-    iterations: int = 15
-    """Gauss-Newton steps at most."""
+    curvature_points: int = 64
+    """Of those, from how many a step's curvature is judged."""
     kernel: tuple[float, float] = (0.4, 0.05)
     """Distance beyond which a match counts as wrong, at the first and at the last step (Geman-McClure)."""
     sideways: float = 0.1
@@ -65,12 +68,14 @@ class ShapeFit:
 class DragOptions:
     """What decides the states that handles' paths leave open; lengths are in the normalised frame."""
 
-    key_times: int = 9
+    key_times: int = 8
     """Frames that are followed one after the other, before all are solved together."""
-    steps: int = 4
+    steps: int = 3
     """Gauss-Newton steps at each of them."""
-    joint_steps: int = 4
+    joint_steps: int = 2
     """Gauss-Newton steps of all frames together."""
+    handles: int = 24
+    """Handles that are followed at most, evenly picked from the list: more say little else."""
     stay: float = 0.05
     """Weight of the squared distance of the body's points from where they were, beside the handles' from their paths."""
     let_go: float = 0.05
@@ -81,16 +86,19 @@ class DragOptions:
     """Weight of the squared rate of change of the state per unit of the whole time."""
 
 
-def linearise(space: KinematicSpace, q: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions (B, M, 3) of points (M, 3) at q (B, k), and their derivatives (B, M, 3, k), by forward mode."""
+def jacobian(space: KinematicSpace, q: Tensor, points: Tensor) -> Tensor:
+    """Derivatives (B, M, 3, k) of the positions of points (M, 3) at q (B, k), by forward mode.
+
+    A network in float32 is run in bfloat16: half the time, and a Jacobian right to a percent steers as well.
+    """
     directions = torch.eye(space.dim, dtype=q.dtype, device=q.device)[:, None].expand(-1, len(q), -1)
 
-    def along(direction: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.func.jvp(lambda at: space.positions(at, points), (q,), (direction,))
+    def along(direction: Tensor) -> Tensor:
+        return torch.func.jvp(lambda at: space.positions(at, points), (q,), (direction,))[1]
 
-    with torch.no_grad(), forward_mode():
-        x, J = torch.func.vmap(along, out_dims=(None, -1))(directions)
-    return x, J
+    rough = torch.autocast(q.device.type, torch.bfloat16, enabled=q.dtype == torch.float32)
+    with torch.no_grad(), forward_mode(), rough:
+        return torch.func.vmap(along, out_dims=-1)(directions)
 
 
 # --- a point set of the same object in another pose ---------------------------------------------------------------
@@ -126,8 +134,6 @@ def fit_shape(
 
 
 def _some(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    if len(points) <= count:
-        return points
     return points[torch.randperm(len(points), generator=generator)[:count].to(points.device)]
 
 
@@ -145,37 +151,43 @@ def _robust(x: Tensor, goal: Tensor, kernel: float) -> Tensor:
 
 def _newton(space: KinematicSpace, q: Tensor, source: Tensor, goal: Tensor, options: FitOptions) -> Tensor:
     metric = _plane_metric(goal, options.sideways)
+    few = source[: options.curvature_points]
     damping = q.new_full((len(q), 1), 1e-3)
-    for kernel in np.geomspace(*options.kernel, options.iterations):
-
-        def cost(q: Tensor, kernel: float = kernel) -> Tensor:
-            return _robust(space.positions(q, source), goal, kernel) + options.prior * (q - space.mean).square().sum(1)
-
-        x, J = linearise(space, q, source)
-        W, r = _pull(x, goal, metric, kernel)
-        H = torch.einsum("bmik,bmij,bmjl->bkl", J, W, J) + options.prior * torch.eye(space.dim).to(q)
-        g = torch.einsum("bmik,bmi->bk", J, r) + options.prior * (q - space.mean)
-        q, damping = _damped_step(cost, q, H, g, damping)
+    J = q.new_zeros(0)
+    for i, kernel in enumerate(np.geomspace(*options.kernel, options.iterations)):
+        if i == options.tries and len(q) > 1:
+            best = _chamfer(space.positions(q, source), goal).argmin()
+            q, damping = q[best][None], damping[best][None]
+        # The gradient is of all points, one backward pass; the curvature, far dearer, is judged from a few of them,
+        # and again only every second step.
+        if i % 2 == 0 or i == options.tries:
+            J = jacobian(space, q, few)
+        at = q.detach().requires_grad_(True)
+        with torch.enable_grad():
+            x = space.positions(at, source)
+        W, r = _pull(x.detach(), goal, metric, kernel)
+        (g,) = torch.autograd.grad(x, at, r)
+        g = g + options.prior * (q - space.mean)
+        H = torch.einsum("bmik,bmij,bmjl->bkl", J, W[:, : len(few)], J) * (len(source) / len(few))
+        trial = q - _solve_damped(H + options.prior * torch.eye(space.dim).to(q), g, damping)
+        now, then = (
+            _robust(x, goal, kernel) + options.prior * (s - space.mean).square().sum(1)
+            for s, x in ((q, x.detach()), (trial, space.positions(trial, source)))
+        )
+        q, damping = _keep_better(q, trial, now, then, damping)
     return q
 
 
-def _damped_step(
-    cost: Callable[[Tensor], Tensor], q: Tensor, H: Tensor, g: Tensor, damping: Tensor
-) -> tuple[Tensor, Tensor]:
-    """A Levenberg-Marquardt step of every row of q (B, k) that it makes cheaper, and the dampings (B, 1) after it.
-
-    Three dampings are tried at once, since looking costs far less than a Jacobian.
-    """
-    tried = damping[None] * q.new_tensor([0.1, 1.0, 100.0])[:, None, None]  # (3, B, 1)
+def _solve_damped(H: Tensor, g: Tensor, damping: Tensor) -> Tensor:
+    """Levenberg-Marquardt steps (B, k) for curvatures (B, k, k), gradients (B, k) and dampings (B, 1)."""
     scale = H.diagonal(dim1=-2, dim2=-1)
     floor = 1e-9 * scale.amax(-1, keepdim=True) + 1e-30
-    steps = torch.linalg.solve(H + torch.diag_embed(tried * scale + floor), g.expand(3, -1, -1))
-    options = torch.cat([q[None], q - steps])  # (4, B, k)
-    costs = cost(options.flatten(0, 1)).unflatten(0, (4, -1))
-    best = costs.argmin(0)
-    rows = torch.arange(len(q), device=q.device)
-    after = torch.cat([1e3 * damping[None], tried])[best, rows]
-    return options[best, rows], after.clamp(1e-8, 1e8)
+    return torch.linalg.solve(H + torch.diag_embed(damping * scale + floor), g)
+
+
+def _keep_better(q: Tensor, trial: Tensor, now: Tensor, then: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+    better = (then < now)[:, None]
+    return torch.where(better, trial, q), torch.where(better, damping / 10, damping * 30).clamp(1e-8, 1e8)
 
 
 def _pull(x: Tensor, goal: Tensor, metric: Tensor, kernel: float) -> tuple[Tensor, Tensor]:
@@ -249,8 +261,9 @@ def drag(
     """
     checks.array("handles", handles, ("H", 3))
     checks.array("paths", paths, ("T", len(handles), 3), hint="one position of every handle at every time")
-    pull = _Pull(space, handles.to(space.rest), body.to(space.rest), options)
-    paths = paths.to(space.rest)
+    every = torch.linspace(0, len(handles) - 1, min(len(handles), options.handles)).round().long()
+    pull = _Pull(space, handles[every].to(space.rest), body.to(space.rest), options)
+    paths = paths[:, every].to(space.rest)
     # Along the way the handles travel rather than along time: where nothing moves there is nothing to follow.
     travel = torch.cat([paths.new_zeros(1), (paths[1:] - paths[:-1]).norm(dim=-1).mean(1).cumsum(0)])
     if travel[-1] < 1e-9:
@@ -303,9 +316,13 @@ class _Pull:
             at = both[self.cost(both, goal.expand(2, -1, -1)).argmin()][None]
             damping = at.new_full((1, 1), 1e-3)
             for _ in range(self.options.steps):
-                x, J = linearise(self.space, at, self.points)
-                matrix, gradient = self.system(at, x, J, goal)
-                at, damping = _damped_step(lambda c: self.cost(c, goal.expand(len(c), -1, -1)), at, matrix, gradient, damping)
+                J = jacobian(self.space, at, self.points)
+                matrix, gradient = self.system(at, self.space.positions(at, self.points), J, goal)
+                trial = at - _solve_damped(matrix, gradient, damping)
+                now, then = self.cost(at, goal), self.cost(trial, goal)
+                at, damping = _keep_better(at, trial, now, then, damping)
+                if bool((then > 0.98 * now).all()):
+                    break
             q.append(at[0])
         return torch.stack(q)
 
@@ -320,7 +337,7 @@ class _Pull:
 
         now = total(q)
         for _ in range(self.options.joint_steps):
-            J = _interpolate(times, times[keys], linearise(self.space, q[keys], self.points)[1])
+            J = _interpolate(times, times[keys], jacobian(self.space, q[keys], self.points))
             matrix, gradient = self.system(q, self.space.positions(q, self.points), J, paths)
             scale = matrix.diagonal(dim1=-2, dim2=-1)
             matrix = (matrix + torch.diag_embed(damping * scale)) / len(q)

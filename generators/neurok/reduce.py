@@ -28,7 +28,7 @@ class ReduceOptions:
     """Latent directions kept (k_q); None keeps the whole latent space."""
     samples: int = 64
     """Latents drawn from the prior; no more directions than gradients are found, so at least `dimension` are drawn."""
-    points: int = 256
+    points: int = 128
     """Surface points whose deformation is looked at."""
     measure: Measure = "norm"
     """Whose gradients count: of the norm of the deformation (the paper), or of white-noise projections of it."""

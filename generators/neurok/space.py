@@ -104,7 +104,7 @@ class SpaceOptions:
 
     points: int = 512
     """Surface points that the encoders see."""
-    refinements: int = 10
+    refinements: int = 5
     """L-BFGS steps at most that bring the decoded rest state to the identity."""
     reduce: ReduceOptions = ReduceOptions()
     """See ReduceOptions."""
