@@ -1,5 +1,8 @@
 """Latent dynamics on hand-made decoders: against closed forms and scipy's DOP853, and by their invariances."""
 
+from dataclasses import replace
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ from scipy.integrate import solve_ivp
 from flowplan.collision import DistanceField
 from generators.neurok import dynamics
 from generators.neurok.contact import HalfSpace, Obstacle, SelfCollision
-from generators.neurok.derivatives import derivatives, forward_attention
+from generators.neurok.derivatives import Derivatives, derivatives, forward_attention
 from generators.neurok.dynamics import DynamicsOptions, simulate
 from generators.neurok.forces import Force, Region
 from generators.neurok.initial import initial_coordinates, initial_velocity
@@ -16,9 +19,23 @@ from generators.neurok.potentials import springs
 from generators.neurok.system import System, particle_masses
 
 G = 9.81
-FLOATING = DynamicsOptions(gravity=(0.0, 0.0, 0.0), trace=True)
+LEAPFROG = DynamicsOptions(scheme="leapfrog", step=1e-2, trace=True)
+FLOATING = replace(LEAPFROG, gravity=(0.0, 0.0, 0.0))
 TWO_D = torch.tensor([[1.0, 0, 0], [0, 0, -1.0]], dtype=torch.float64)
 """(sin, cos) of an angle from straight down to a point of the xz plane."""
+
+
+@pytest.fixture(autouse=True)
+def _each_decoder_is_recorded_once(monkeypatch):
+    def once(positions, z, *, trace):
+        return recorded(positions, len(z)) if trace and z.dtype == torch.float64 else derivatives(positions, z)
+
+    monkeypatch.setattr(dynamics, "derivatives", once)
+
+
+@cache
+def recorded(positions, size):
+    return derivatives(positions, torch.full((size,), 0.1, dtype=torch.float64), trace=True)
 
 
 def t(*values):
@@ -30,9 +47,10 @@ def hanging(angles):
     return torch.sin(angles[:, None] + t(0.0, np.pi / 2)) @ TWO_D
 
 
-def rod(lengths):
+@cache
+def rod(*lengths):
     """A pendulum of particles at `lengths` along a rigid rod; z is its angle."""
-    along = torch.as_tensor(lengths, dtype=torch.float64)[:, None]
+    along = t(*lengths)[:, None]
     return lambda z: along * hanging(z)
 
 
@@ -67,21 +85,26 @@ def double_pendulum_acceleration(q, w):
 
 
 def decode(positions, z):
-    return torch.stack([positions(torch.as_tensor(row)) for row in z]).numpy()
+    return torch.stack([positions(torch.tensor(row)) for row in z]).numpy()
 
 
 TIMES = np.linspace(0, 1.0, 11)
 
 
-@pytest.mark.parametrize("lengths", [[1.0], np.linspace(0.05, 1.0, 20)], ids=["point", "rod"])
+@pytest.mark.parametrize("lengths", [(1.0,), tuple(np.linspace(0.05, 1.0, 20))], ids=["point", "rod"])
 def test_pendulum_swings_as_the_equation_says(lengths):
-    lengths = np.array(lengths)
-    run = simulate(rod(lengths), TIMES, t(2.5), options=DynamicsOptions(trace=True))
-    ratio = lengths.sum() / (lengths**2).sum()
+    ratio = sum(lengths) / sum(np.square(lengths))
     expected = truth(lambda q, w: -G * ratio * np.sin(q), TIMES, [2.5], [0.0])
-    assert np.abs(run.z - expected).max() < 3e-3
+    run = simulate(rod(*lengths), TIMES, t(2.5), options=LEAPFROG)
+    assert np.abs(run.z - expected).max() < 2e-3
     assert run.failure is None
     assert (run.rank == 1).all()
+
+
+def test_the_papers_scheme_at_the_papers_step():
+    expected = truth(lambda q, w: -G * np.sin(q), TIMES[:3], [2.5], [1.0])
+    run = simulate(rod(1.0), TIMES[:3], t(2.5), t(1.0), options=DynamicsOptions(trace=True))
+    assert np.abs(run.z - expected).max() < 1e-3
 
 
 def test_symplectic_euler_is_of_first_order_and_leapfrog_of_second():
@@ -91,12 +114,12 @@ def test_symplectic_euler_is_of_first_order_and_leapfrog_of_second():
         options = DynamicsOptions(mass=2.0, step=step, scheme=scheme, trace=True)
         return np.abs(simulate(double_pendulum, TIMES, t(1.2, 0.4), t(0.5, -1.0), options=options).z - expected).max()
 
-    euler = [error("symplectic_euler", h) for h in (4e-3, 2e-3)]
+    euler = [error("symplectic_euler", h) for h in (1e-2, 5e-3)]
     leapfrog = [error("leapfrog", h) for h in (2e-2, 1e-2)]
-    assert 1.7 < euler[0] / euler[1] < 2.3
+    assert 1.8 < euler[0] / euler[1] < 2.2
     assert 3.5 < leapfrog[0] / leapfrog[1] < 4.5
-    assert leapfrog[1] < 5e-3
-    assert euler[1] < 1e-2
+    assert euler[1] < 0.03
+    assert leapfrog[1] < 3e-4
 
 
 def test_slider_crank_turns_as_the_equation_says():
@@ -109,24 +132,25 @@ def test_slider_crank_turns_as_the_equation_says():
         second = -r * c - r**2 * (c**2 - s**2) / root - r**4 * s**2 * c**2 / root**3
         return -(first * second * w**2 + G * r * c) / (r**2 + first**2)
 
-    run = simulate(
-        slider_crank, TIMES, t(0.3), t(6.0), options=DynamicsOptions(mass=2, scheme="leapfrog", step=2e-3, trace=True)
-    )
-    assert np.abs(run.z - truth(acceleration, TIMES, [0.3], [6.0])).max() < 1e-3
+    run = simulate(slider_crank, TIMES, t(0.3), t(6.0), options=replace(LEAPFROG, mass=2.0, step=5e-3))
+    assert np.abs(run.z - truth(acceleration, TIMES, [0.3], [6.0])).max() < 2e-3
     assert np.abs(run.total - run.total[0]).max() < 1e-3 * run.kinetic.max()
 
 
 def test_energy_stays_bounded_over_ten_seconds_and_drifts_where_it_should(monkeypatch):
     times = np.linspace(0, 10, 41)
-    options = DynamicsOptions(step=5e-3, scheme="leapfrog", mass=2.0, trace=True)
-    run = simulate(double_pendulum, times, t(1.2, 0.4), options=options)
-    error = np.abs(run.total - run.total[0])
-    assert error.max() < 0.01 * run.kinetic.max()
-    assert error[21:].max() < 2 * error[:21].max() + 1e-4
 
-    pendulum = simulate(rod([1.0]), times, t(2.0), options=DynamicsOptions(step=5e-3, trace=True))
-    wobble = np.abs(pendulum.total - pendulum.total[0])
-    assert wobble.max() < 0.05 * pendulum.kinetic.max()
+    def error(positions, z, options):
+        run = simulate(positions, times, z, options=options)
+        assert run.failure is None
+        return (run.total - run.total[0]) / run.kinetic.max()
+
+    leapfrog = np.abs(error(double_pendulum, t(1.2, 0.4), replace(LEAPFROG, mass=2.0)))
+    assert leapfrog.max() < 0.01
+    assert leapfrog[21:].max() < 2 * leapfrog[:21].max() + 1e-4
+    euler = DynamicsOptions(step=1e-2, trace=True)
+    wobble = np.abs(error(rod(1.0), t(2.0), euler))
+    assert wobble.max() < 0.05
     assert wobble[21:].max() < 1.2 * wobble[:21].max()
 
     def explicit(self, time, h):  # z by the old velocity: not symplectic
@@ -137,14 +161,13 @@ def test_energy_stays_bounded_over_ten_seconds_and_drifts_where_it_should(monkey
         return True
 
     monkeypatch.setattr(dynamics._Run, "_symplectic_euler", explicit)
-    drifting = simulate(rod([1.0]), times, t(2.0), options=DynamicsOptions(step=5e-3, trace=True))
-    assert drifting.total[-1] - drifting.total[0] > 3 * wobble.max()
+    assert error(rod(1.0), t(2.0), euler)[-1] > 5 * wobble.max()
 
 
 def test_without_the_coriolis_term_the_double_pendulum_is_wrong(monkeypatch):
     expected = truth(double_pendulum_acceleration, TIMES, [1.2, 0.4], [0.0, 0.0])
-    monkeypatch.setattr(dynamics.derivatives.__globals__["Derivatives"], "along", lambda self, z, v: torch.zeros(2, 3))
-    run = simulate(double_pendulum, TIMES, t(1.2, 0.4), options=DynamicsOptions(mass=2.0, step=2e-3, trace=True))
+    monkeypatch.setattr(Derivatives, "along", lambda self, z, v: torch.zeros(2, 3))
+    run = simulate(double_pendulum, TIMES, t(1.2, 0.4), options=replace(LEAPFROG, mass=2.0))
     assert np.abs(run.z - expected).max() > 0.1
 
 
@@ -180,13 +203,12 @@ def test_redundant_coordinates_move_the_particle_as_one_would():
 @pytest.mark.parametrize("inertia", [0.0, 1e-6])
 def test_redundant_nonlinear_coordinates_of_a_pendulum(inertia):
     def redundant(z):
-        return rod([1.0])(z[:1] + z[1:2] + 0.3 * torch.sin(2 * z[:1]) * z[1:2] + 0.5 * z[2:] ** 2)
+        return rod(1.0)(z[:1] + z[1:2] + 0.3 * torch.sin(2 * z[:1]) * z[1:2] + 0.5 * z[2:] ** 2)
 
     z = t(0.9, 0.4, 0.3)
     start = torch.atan2(*redundant(z)[0, [0, 2]] * t(1, -1)).item()
     expected = truth(lambda q, w: -G * np.sin(q), TIMES, [start], [0.0])[:, 0]
-    options = DynamicsOptions(step=2.5e-3, scheme="leapfrog", latent_inertia=inertia, trace=True)
-    run = simulate(redundant, TIMES, z, options=options)
+    run = simulate(redundant, TIMES, z, options=replace(LEAPFROG, step=5e-3, latent_inertia=inertia))
     x = decode(redundant, run.z)[:, 0]
     assert np.abs(x[:, 0] - np.sin(expected)).max() < 1e-3
     assert np.abs(x[:, 2] + np.cos(expected)).max() < 1e-3
@@ -199,7 +221,7 @@ def test_motion_does_not_depend_on_the_parameterisation():
 
     s, sdot = t(0.8, 0.5), t(-1.0, 2.0)
     z, zdot = torch.func.jvp(skewed, (s,), (sdot,))
-    options = DynamicsOptions(mass=2.0, step=2e-3, scheme="leapfrog", uniform_force=(3.0, 0.0, 0.0), trace=True)
+    options = replace(LEAPFROG, step=5e-3, mass=2.0, uniform_force=(3.0, 0.0, 0.0))
     push = [Force([0.0, 0.0, 8.0], points=[1], start=0.2, end=0.7, ramp=0.2)]
     a = simulate(double_pendulum, TIMES, z, zdot, forces=push, options=options)
     b = simulate(lambda r: double_pendulum(skewed(r)), TIMES, s, sdot, forces=push, options=options)
@@ -230,16 +252,16 @@ def test_generalised_force_does_the_virtual_work():
 def test_a_uniform_force_is_a_potential_and_a_generalised_force():
     vector = (2.0, 0.0, 5.0)
     as_potential = simulate(
-        double_pendulum, TIMES, t(0.5, 0.2), options=DynamicsOptions(uniform_force=vector, step=2e-3, trace=True)
+        double_pendulum, TIMES, t(0.5, 0.2), options=replace(LEAPFROG, uniform_force=vector, step=5e-3)
     )
     as_force = simulate(
-        double_pendulum, TIMES, t(0.5, 0.2), forces=[Force(vector)], options=DynamicsOptions(step=2e-3, trace=True)
+        double_pendulum, TIMES, t(0.5, 0.2), forces=[Force(vector)], options=replace(LEAPFROG, step=5e-3)
     )
     np.testing.assert_allclose(as_potential.z, as_force.z, atol=1e-12)
     # The potential's energy is conserved by itself, the force's with the work that it does.
-    np.testing.assert_allclose(as_potential.total - as_potential.total[0], (as_force.total - as_force.work) -
-                               as_force.total[0], atol=0.02)  # fmt: skip
-    assert np.abs(as_force.work[-1]) > 0.5
+    np.testing.assert_allclose(as_potential.total, as_potential.total[0], atol=1e-3)
+    np.testing.assert_allclose(as_force.total - as_force.work, as_force.total[0], atol=1e-3)
+    assert np.abs(as_force.work).max() > 0.1
 
 
 def test_a_gravity_of_zero_leaves_what_falls_nothing_to_do():
@@ -249,6 +271,9 @@ def test_a_gravity_of_zero_leaves_what_falls_nothing_to_do():
 
 # A box of particles that only moves up and down: z is its height.
 CUBE = torch.tensor([[x, y, h] for x in (0, 1.0) for y in (0, 1.0) for h in (0, 1.0)], dtype=torch.float64)
+
+
+FLOOR = HalfSpace(0.0, stiffness=1e4)
 
 
 def cube(z):
@@ -265,7 +290,7 @@ def test_windows_and_ramps():
         force = Force([0.0, 0.0, 4.0], start=0.2, end=0.7, ramp=ramp)
         run = simulate(cube, TIMES, t(0.0), forces=[force], options=FLOATING)
         np.testing.assert_allclose(run.zdot[-1], 4 * (0.5 - ramp), rtol=1e-3)
-        np.testing.assert_allclose(run.zdot[:3], 0.0, atol=1e-12)
+        np.testing.assert_allclose(run.zdot[:2], 0.0, atol=1e-12)
         np.testing.assert_allclose(run.zdot[-4:], run.zdot[-1:].repeat(4, 0))
     assert force.strength(0.25) == pytest.approx(0.5)
     assert [force.strength(s) for s in (0.1, 0.2, 0.45, 0.7)] == [0, 0, 1, 0]
@@ -291,18 +316,16 @@ def test_a_force_of_any_kind_as_a_function():
 
 def test_bigger_force_bigger_motion():
     height = []
-    for newtons in (5.0, 10.0, 20.0, 40.0):
+    for newtons in (5.0, 15.0, 25.0, 35.0):
         force = Force([0.0, 0.0, newtons], end=0.2)
-        run = simulate(cube, np.linspace(0, 1.5, 31), t(0.0), forces=[force], obstacles=[HalfSpace(0.0)],
-                       options=DynamicsOptions(trace=True))  # fmt: skip
+        run = simulate(cube, TIMES, t(0.0), forces=[force], obstacles=[FLOOR], options=replace(LEAPFROG, step=4e-3))
         height.append(run.z.max())
     assert height[0] < 1e-3  # less than its weight
     assert np.all(np.diff(height) > 0)
 
 
 def test_damping_is_exponential():
-    options = DynamicsOptions(gravity=(0, 0, 0), damping=1.7, trace=True)
-    run = simulate(cube, TIMES, t(0.0), t(2.0), options=options)
+    run = simulate(cube, TIMES, t(0.0), t(2.0), options=replace(FLOATING, damping=1.7))
     np.testing.assert_allclose(run.zdot[:, 0], 2 * np.exp(-1.7 * TIMES), rtol=1e-9)
     np.testing.assert_allclose(run.total - run.work, run.total[0], rtol=1e-9)
 
@@ -343,38 +366,38 @@ def test_initial_velocity_leaves_the_rest_to_the_least_kinetic_energy():
     torch.testing.assert_close(*velocity, rtol=1e-8, atol=1e-8)
 
 
-FALL = np.linspace(0, 1.2, 49)
+FALL = np.linspace(0, 0.8, 33)
 
 
-@pytest.mark.parametrize("floor", ["half-space", "function", "voxels"])
-def test_a_bounce_keeps_its_energy_or_loses_it(floor):
-    if floor == "half-space":
-        obstacle = HalfSpace(0.0)
-    elif floor == "function":
-        obstacle = Obstacle(lambda x: x[:, 2])
-    else:
-        heights = np.broadcast_to(np.linspace(-2, 2, 9), (9, 9, 9)).astype(np.float32)
-        obstacle = Obstacle(DistanceField([-2, -2, -2], 0.5, heights))
-    run = simulate(cube, FALL, t(0.5), obstacles=[obstacle], options=DynamicsOptions(trace=True))
+def test_a_bounce_keeps_its_energy_or_loses_it():
+    options = replace(LEAPFROG, step=2e-3)
+    run = simulate(cube, FALL, t(0.5), obstacles=[FLOOR], options=options)
     np.testing.assert_allclose(run.total, run.total[0], rtol=0.02)
     landing = np.sqrt(2 * 0.5 / G)
-    assert run.contacts.any()
-    assert landing - 0.025 < FALL[np.nonzero(run.contacts)[0][0]] < landing + 0.05
-    assert run.z.min() > -0.02
+    assert FALL[np.nonzero(run.contacts)[0][0]] == pytest.approx(landing, abs=0.025)
+    assert run.z.min() > -0.03
     late = landing + 0.1 < FALL
     assert run.z[late].max() == pytest.approx(0.5, abs=0.01)
-    lossy = simulate(cube, FALL, t(0.5), obstacles=[obstacle], options=DynamicsOptions(trace=True, restitution=0.97))
+    lossy = simulate(cube, FALL, t(0.5), obstacles=[FLOOR], options=replace(options, restitution=0.98))
     assert 0.02 < lossy.z[late].max() < 0.45
     # What it lost is accounted for.
     np.testing.assert_allclose(lossy.total - lossy.work, lossy.total[0], rtol=0.02)
+    longer = simulate(cube, FALL, t(0.5), obstacles=[FLOOR], options=replace(options, restitution=0.98, step=4e-3))
+    assert longer.z[late].max() == pytest.approx(lossy.z[late].max(), rel=0.1)
 
 
-def test_restitution_does_not_depend_on_the_step():
-    heights = []
-    for step in (5e-4, 2.5e-4):
-        options = DynamicsOptions(restitution=0.98, step=step, trace=True)
-        heights.append(simulate(cube, FALL, t(0.5), obstacles=[HalfSpace(0.0)], options=options).z[-10:].max())
-    assert heights[0] == pytest.approx(heights[1], rel=0.1)
+def test_obstacles_by_any_distance_push_alike():
+    heights = np.broadcast_to(np.linspace(-2, 2, 9), (9, 9, 9)).astype(np.float32)
+    field = DistanceField([-2, -2, -2], 0.5, heights)
+    x, masses = CUBE - t(0.3, 0.2, 0.15), torch.linspace(1, 2, 8, dtype=torch.float64)
+    energy, gradient = HalfSpace(0.0, margin=0.2, stiffness=7.0).potential(masses)(x)
+    assert energy > 0
+    for distance in (field, lambda p: p[:, 2]):
+        other, slope = Obstacle(distance, margin=0.2, stiffness=7.0).potential(masses)(x)
+        torch.testing.assert_close(other, energy)
+        torch.testing.assert_close(slope, gradient)
+    run = simulate(cube, TIMES[:6], t(0.1), obstacles=[Obstacle(field, stiffness=1e4)], options=LEAPFROG)
+    assert run.z.min() > -0.05
 
 
 def test_margin_and_direction_of_a_half_space():
@@ -410,7 +433,7 @@ def test_a_spring_swings_at_its_frequency():
     def pair(z):  # two particles of 0.5 kg, z apart: V = 2 * (m k / 2)(z - 1)^2, reduced mass m / 2
         return torch.stack([-0.5 * z, 0.5 * z]) * t(1.0, 0, 0)
 
-    options = DynamicsOptions(gravity=(0, 0, 0), spring=50.0, trace=True)
+    options = replace(FLOATING, spring=50.0, step=5e-3)
     run = simulate(pair, TIMES, t(1.2), rest=pair(t(1.0)), options=options)
     np.testing.assert_allclose(run.z[:, 0], 1 + 0.2 * np.cos(np.sqrt(200.0) * TIMES), atol=2e-3)
 
@@ -421,11 +444,12 @@ def test_particles_of_one_object_do_not_pass_through_each_other():
         return torch.cat([a, b])
 
     rest = scissors(t(1.2))
-    touch = SelfCollision(reach=0.15, apart=0.3)
+    touch = SelfCollision(reach=0.15, apart=0.3, stiffness=1e4)
     pairs = touch.pairs(rest)
-    assert not pairs[0].any()  # the pivot is near nothing that it should be kept from
+    assert not pairs[0, [0, 1, 5, 6]].any()  # what is near the pivot is not kept from it
     assert pairs[4, 9]
-    options = DynamicsOptions(gravity=(0, 0, 0), self_collision=touch, trace=True)
+    assert not pairs[9, 4]
+    options = replace(FLOATING, self_collision=touch, step=4e-3)
     closing = simulate(scissors, TIMES, t(1.2), t(-2.0), options=options)
     assert closing.z.min() > 0
     assert closing.zdot[-1, 0] == pytest.approx(2.0, rel=0.02)
@@ -441,17 +465,19 @@ def test_bounds_reflect():
 
 
 def test_divergence_is_reported_and_nothing_broken_is_returned():
-    stiff = DynamicsOptions(spring=1e6, step=5e-3, gravity=(0, 0, 0), trace=True)
+    stiff = replace(FLOATING, spring=1e6)
     rng = np.random.default_rng(1)
     modes = torch.as_tensor(rng.normal(size=(8, 3, 4)))
     run = simulate(lambda z: CUBE + modes @ z, TIMES, t(0.1, 0, 0, 0), rest=CUBE, options=stiff)
     assert "diverged at" in run.failure
     assert "nothing accounts for" in run.failure
     assert 1 <= len(run.times) < len(TIMES)
-    blown = simulate(lambda z: CUBE + torch.sqrt(z - 0.5) * t(0, 0, 1.0), TIMES, t(1.0), t(-3.0), options=FLOATING)
+    edge = torch.tensor(torch.nan).double()
+    blown = simulate(lambda z: cube(torch.where(z < 0.5, z, edge)), TIMES, t(0.0), t(1.0), options=FLOATING)
+    assert len(blown.times) == 5
     assert "not finite" in blown.failure
-    for run in (run, blown):
-        assert all(np.isfinite(getattr(run, n)).all() for n in ("z", "zdot", "kinetic", "potential", "work"))
+    for result in (run, blown):
+        assert all(np.isfinite(getattr(result, n)).all() for n in ("z", "zdot", "kinetic", "potential", "work"))
 
 
 def test_a_recorded_decoder_moves_as_the_original_in_float32():
@@ -472,7 +498,7 @@ def test_a_recorded_decoder_moves_as_the_original_in_float32():
 
 def test_weights_are_relative_masses():
     lengths = np.array([0.5, 1.0])
-    run = simulate(rod(lengths), TIMES, t(0.4), weights=t(3.0, 1.0), options=DynamicsOptions(trace=True, mass=7.0))
+    run = simulate(rod(*lengths), TIMES, t(0.4), weights=t(3.0, 1.0), options=replace(LEAPFROG, mass=7.0))
     ratio = (lengths * [3, 1]).sum() / (lengths**2 * [3, 1]).sum()
     assert np.abs(run.z - truth(lambda q, w: -G * ratio * np.sin(q), TIMES, [0.4], [0.0])).max() < 2e-3
     assert run.potential[0] == pytest.approx(-7 * G * np.cos(0.4) * (3 * 0.5 + 1) / 4)
