@@ -54,7 +54,8 @@ def microwave(rng: np.random.Generator) -> ArticulatedObject:
     slit = 0.003
     low, high = (low[0] + slit, low[1] + slit), (high[0] - slit, high[1] - slit)
     window = (high[1] - low[1]) * rng.uniform(0.14, 0.28) if chance(rng, 0.85) else 0.0
-    front = front_door(a, "door", low, high, -d / 2, thick, hinge, rng.uniform(1.4, 2.1), window=window)
+    upper = rng.uniform(1.3, 1.6) if hinge == "bottom" else rng.uniform(1.4, 2.1)
+    front = front_door(a, "door", low, high, -d / 2, thick, hinge, upper, window=window)
     kind = pick(rng, ("bar", "bow", "bracket", "strip", "none"), (5, 2, 2, 1, 2))
     if kind != "none":
         length = (h if hinge != "bottom" else w) * rng.uniform(0.4, 0.8)
@@ -290,8 +291,9 @@ def _top_loader(a: Assembly, rng: np.random.Generator, w: float, d: float, h: fl
             "base", frame_box((w, hinge_y + d / 2, 0.012), edge * 1.1, (0, (hinge_y - d / 2) / 2, h - 0.006), along="z")
         )
     if chance(rng, 0.5):
-        a.add("lid", frame_box(size, 0.16 * size[1], middle, along="z"))
-        a.add("lid", box((0.7 * size[0], 0.7 * size[1], 0.3 * t), middle))
+        rim = rng.uniform(0.1, 0.2) * size[1]
+        a.add("lid", frame_box(size, rim, middle, along="z"))
+        a.add("lid", box((size[0] - 1.9 * rim, size[1] - 1.9 * rim, 0.3 * t), middle))
     else:
         a.add("lid", box(size, middle, rng))
     if chance(rng, 0.6):

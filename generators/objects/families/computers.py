@@ -23,7 +23,7 @@ def laptop(rng: np.random.Generator) -> ArticulatedObject:
     corner = rng.uniform(0.0, 0.025) if chance(rng, 0.7) else 0.0
     gap = rng.uniform(0.0, 0.002)
 
-    a.add("base", slab((w, d, h), (0, 0, -h / 2), corner, "z", bevel=rng.uniform(0, 0.3) * h))
+    a.add("base", slab((w, d, h), (0, 0, -h / 2), corner, "z", bevel=rng.uniform(0, 0.3) * min(h, 0.02)))
     a.add("base", *_keyboard(rng, w, d))
     if chance(rng, 0.6):
         a.add("base", *feet(rng, 0.9 * w, 0.85 * d, rng.uniform(0.001, 0.004), -h, "round"))

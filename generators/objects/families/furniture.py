@@ -89,9 +89,9 @@ def _dress(a: Assembly, rng: np.random.Generator, w: float, d: float, h: float, 
         t = wall * rng.uniform(0.6, 1.6)
         a.add("base", box((w + 2 * lip, d + lip, t), (0, -lip / 4, h + t / 2), rng))
     if chance(rng, 0.55):
-        a.add("base", *feet(rng, w, d, h * rng.uniform(0.03, 0.2)))
+        a.add("base", *feet(rng, w, d, min(h, 1.0) * rng.uniform(0.03, 0.2)))
     if chance(rng, 0.1):
-        b = h * rng.uniform(0.1, 0.3)
+        b = min(h, 0.7) * rng.uniform(0.1, 0.3)
         a.add("base", box((w, wall, b), (0, d / 2 - wall / 2, h + b / 2)))
 
 
