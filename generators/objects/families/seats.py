@@ -107,8 +107,8 @@ def swivel_chair(rng: np.random.Generator) -> ArticulatedObject:
     column = rng.uniform(0.018, 0.03)
     rises = chance(rng, 0.4)
     if rises:
-        a.add("lift", cylinder(0.7 * column, 0.5 * level, "z", (0, 0, 0.7 * level), 14))
-        a.slide("base", "lift", "z", 0.0, rng.uniform(0.08, 0.14))
+        a.add("lift", cylinder(0.7 * column, 0.75 * level, "z", (0, 0, 0.575 * level), 14))
+        a.slide("base", "lift", "z", 0.0, rng.uniform(0.2, 0.33) * level)
     else:
         a.add("base", cylinder(0.7 * column, 0.5 * level, "z", (0, 0, 0.7 * level), 14))
     a.hinge("lift" if rises else "base", "seat", (0, 0, 0.92 * level), "z", -np.pi, np.pi)

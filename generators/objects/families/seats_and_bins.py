@@ -8,9 +8,14 @@ import numpy as np
 
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.families.seats import folding_chair, swivel_chair, toilet
+from generators.objects.families.vessels import bucket, kettle, suitcase, trash_can
 
 FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {
     "folding_chair": folding_chair,
     "swivel_chair": swivel_chair,
     "toilet": toilet,
+    "bucket": bucket,
+    "trash_can": trash_can,
+    "kettle": kettle,
+    "suitcase": suitcase,
 }
