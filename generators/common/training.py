@@ -17,6 +17,7 @@ import copy
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -317,12 +318,8 @@ def _signals() -> Iterator[_Stop]:
         stop.asked = True
         signal.signal(number, before[number])
 
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.getsignal(number)
-            signal.signal(number, ask)
-    except ValueError:  # not the main thread: signals are somebody else's
-        before.clear()
+    if threading.current_thread() is threading.main_thread():  # elsewhere signals are somebody else's
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

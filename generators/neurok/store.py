@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -336,7 +337,8 @@ def _pad(records: list[dict[str, NDArray]]) -> dict[str, Tensor]:
             if key.startswith("outer"):  # repeat what is there: a box does not mind
                 out[i] = a[np.resize(np.arange(len(a)), shape[0])]
             else:
-                out[(i, *map(slice, a.shape))] = a
+                part: Any = (i, *map(slice, a.shape))
+                out[part] = a
         tables[key] = torch.from_numpy(out)
     return tables
 
