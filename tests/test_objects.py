@@ -263,7 +263,12 @@ def test_urdf_keeps_turned_frames_mimics_and_links_without_a_mesh(tmp_path: Path
         "bare": trimesh.Trimesh(),
         "tip": shapes.box((1, 1, 1)),
     }
-    turns = [rng.normal(size=3), np.array([0, np.pi / 2, 0]), np.array([0.3, 0, 0])]
+    # The second is at URDF's singularity, a pitch of 90 degrees, with a roll besides.
+    turns = [
+        exp_so3(rng.normal(size=3)),
+        exp_so3(np.array([0, np.pi / 2, 0])) @ exp_so3(np.array([0.4, 0, 0])),
+        np.eye(3),
+    ]
     names, kinds = list(links), ("revolute", "prismatic", "fixed")
     joints = [
         Joint(
@@ -271,7 +276,7 @@ def test_urdf_keeps_turned_frames_mimics_and_links_without_a_mesh(tmp_path: Path
             kinds[i],
             names[i],
             names[i + 1],
-            pose(exp_so3(turns[i]), rng.normal(size=3)),
+            pose(turns[i], rng.normal(size=3)),
             np.eye(3)[i],
             -1.0,
             1.0,

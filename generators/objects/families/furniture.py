@@ -35,7 +35,7 @@ def drawer_cabinet(rng: np.random.Generator) -> ArticulatedObject:
     heights = weights / weights.sum() * (inner_h - (rows - 1) * wall)
     overlay = chance(rng, 0.5)
     kind = pick(rng, (*HANDLES, "none"), (6, 2, 3, 1, 1, 4, 2))
-    length = cell_w * rng.uniform(0.2, 0.75)
+    length = cell_w * rng.uniform(0.2, 0.9)
     grip = int(rng.integers(2**31))  # so that all drawers have the same handle
     travel = d * rng.uniform(0.45, 0.85)
     z = wall
