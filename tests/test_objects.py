@@ -143,7 +143,7 @@ def test_every_family_stands_and_has_a_sensible_size(name):
         home = obj.posed(np.zeros(len(obj.free)))
         assert np.isfinite(home.vertices).all()
         assert abs(home.bounds[0, 2]) < 1e-6 or home.bounds[0, 2] > 0
-        assert 0.02 <= home.extents.max() <= 2.5
+        assert 0.02 <= home.extents.max() <= (4.0 if name in ("seesaw", "swing") else 2.5)
         assert 1 <= len(obj.free) <= 16
         assert (obj.lower <= 0).all()
         assert (obj.upper >= 0).all()

@@ -39,18 +39,14 @@ def microwave(rng: np.random.Generator) -> ArticulatedObject:
     if hinge == "bottom":
         panel *= 0.6
         low, high = (-w / 2, 0.0), (w / 2, h - panel)
-        face, face_at = (w, thick, panel), np.array([0, -d / 2 - thick / 2, h - panel / 2])
+        face, face_at = (w, thick, panel), (0.0, -d / 2 - thick / 2, h - panel / 2)
     else:
-        low, high = (-w / 2, 0.0), (w / 2 - panel, h)
-        face, face_at = (panel, thick, h), np.array([(w - panel) / 2, -d / 2 - thick / 2, h / 2])
-        a.add("base", box((panel - wall, d - 1.5 * wall, h - 1.9 * wall), ((w - panel) / 2 - wall / 2, 0, h / 2)))
+        side = 1 if hinge == "left" else -1  # where the panel is
+        low, high = (-w / 2 + (panel if side < 0 else 0.0), 0.0), (w / 2 - (panel if side > 0 else 0.0), h)
+        face, face_at = (panel, thick, h), (side * (w - panel) / 2, -d / 2 - thick / 2, h / 2)
+        works = (side * (w - panel - wall) / 2, 0, h / 2)
+        a.add("base", box((panel - wall, d - 1.5 * wall, h - 1.9 * wall), works))
     a.add("base", box(face, face_at))
-    if hinge == "right":  # the mirror image: panel at the left
-        low, high = (-w / 2 + panel, 0.0), (w / 2, h)
-        a = Assembly("microwave", rng)
-        face_at = face_at * [-1, 1, 1]
-        a.add("base", shell_box((w, d, h), wall, (0, 0, h / 2), open_to="-y"), box(face, face_at))
-        a.add("base", box((panel - wall, d - 1.5 * wall, h - 1.9 * wall), ((panel - w) / 2 + wall / 2, 0, h / 2)))
     slit = 0.003
     low, high = (low[0] + slit, low[1] + slit), (high[0] - slit, high[1] - slit)
     window = (high[1] - low[1]) * rng.uniform(0.14, 0.28) if chance(rng, 0.85) else 0.0

@@ -49,7 +49,7 @@ def drawer_cabinet(rng: np.random.Generator) -> ArticulatedObject:
                 front = -d / 2 - (0.9 * wall if overlay else 0.0)
                 a.add(link, handle(np.random.default_rng(grip), kind, length, (center[0], front, center[1])))
             a.slide("base", link, "-y", 0.0, travel)
-            if column and row < rows:
+            if column:
                 a.add("base", box((wall, d - wall, heights[row]), (x - cell_w / 2 - wall / 2, 0, center[1])))
         z += heights[row]
         if row < rows - 1:
@@ -70,7 +70,7 @@ def _drawer(
     """A tray that fills its cell (width, depth, height) up to a gap, and a front board upon or within the opening."""
     x, z = center
     gap = 0.03 * min(cell) + 0.0005
-    tray = (cell[0] - 2 * gap, cell[1] - 2 * gap, cell[2] * rng.uniform(0.6, 0.95) - 2 * gap)
+    tray = (cell[0] - 2 * gap, cell[1] - 2 * gap - 0.4 * wall, cell[2] * rng.uniform(0.6, 0.95) - 2 * gap)
     thin = wall * rng.uniform(0.4, 0.8)
     front = -(cell[1] + wall) / 2  # the plane of the cabinet's front
     y = front + tray[1] / 2 + (0.0 if overlay else 0.4 * wall)
