@@ -41,7 +41,7 @@ def faucet(rng: np.random.Generator) -> ArticulatedObject:
 # Handles
 
 
-def swing(rng: np.random.Generator, whole_turn: bool) -> tuple[float, float]:
+def turning_range(rng: np.random.Generator, whole_turn: bool) -> tuple[float, float]:
     """Limits (rad) of a handle: a lever turns both ways or one way by up to about 100 degrees, a knob up to a turn."""
     a = rng.choice([np.pi / 2, np.pi]) if whole_turn and rng.random() < 0.7 else rng.uniform(0.6, 1.8)
     return ((-a, a), (-a, a), (0.0, a), (-a, 0.0))[rng.integers(4)]
@@ -220,14 +220,14 @@ def _mixer(rng: np.random.Generator) -> ArticulatedObject:
     top = np.array([0, 0, height + 0.001])
     if rng.random() < 0.15:
         pieces, whole_turn = _handle(rng, radius)
-        a.hinge("base", "handle", top, "z", *swing(rng, whole_turn))
+        a.hinge("base", "handle", top, "z", *turning_range(rng, whole_turn))
         a.add("handle", *_place(pieces, top, "z", yaw))
         return a.build()
     hub, *bar = _place(lever(rng, radius * rng.uniform(0.7, 1.1), rng.uniform(0.05, 0.2)), top, "z", yaw)
     turning = "cartridge" if rng.random() < 0.25 else "handle"
     a.add(turning, hub)
     a.add("handle", *bar)
-    a.hinge("base", turning, top, "z", *swing(rng, False))
+    a.hinge("base", turning, top, "z", *turning_range(rng, False))
     if turning == "cartridge":  # the hub turns, the bar lifts on it
         pivot = top + 0.5 * np.ptp(hub.vertices[:, 2]) * UP
         sideways = exp_so3([0, 0, yaw]) @ (-1.0, 0, 0)
@@ -273,7 +273,7 @@ def _valves(
     for i, place in enumerate(places):
         rng.bit_generator.state = state  # the same draws give the same handle
         pieces, whole_turn = _handle(rng, valve)
-        lower, upper = swing(rng, whole_turn)
+        lower, upper = turning_range(rng, whole_turn)
         out = pointed(cylinder(0.8 * valve, stem, center=(0, 0, stem / 2), sections=16), axis, place)
         at = place + (out.bounds.mean(0) - place) * 2 * 1.01
         sign = 1 if i == 0 else -1
@@ -320,13 +320,13 @@ def _wall(rng: np.random.Generator) -> ArticulatedObject:
     if form == 0:  # one lever on top, as on a column
         at = np.array([0, -out, radius])
         a.add("handle", *_place(lever(rng, 0.8 * radius, rng.uniform(0.06, 0.18)), at, "z", rng.choice([0.0, np.pi])))
-        a.hinge("base", "handle", at, "z", *swing(rng, False))
+        a.hinge("base", "handle", at, "z", *turning_range(rng, False))
     elif form == 1:  # valves at the ends
         pieces, whole_turn = _handle(rng, radius)
         for s, axis in (("right", "x"), ("left", "-x")):
             at = np.array([(1 if s == "right" else -1) * (length / 2 + 0.001), -out, 0])
             a.add(f"handle_{s}", *_place(pieces, at, axis))
-            a.hinge("base", f"handle_{s}", at, axis, *swing(rng, whole_turn))
+            a.hinge("base", f"handle_{s}", at, axis, *turning_range(rng, whole_turn))
     else:  # valves that face the user
         places = [np.array([s * 0.38 * length, -out, 0]) for s in (-1, 1)]
         _valves(a, rng, places, "-y", 0.9 * radius, radius * rng.uniform(1.2, 2.0))
@@ -355,5 +355,5 @@ def _tap(rng: np.random.Generator) -> ArticulatedObject:
     pieces, whole_turn = _handle(rng, radius)
     yaw = rng.choice([0.0, np.pi / 2, np.pi, -np.pi / 2])
     a.add("handle", *_place(pieces, at, "z", yaw))
-    a.hinge("base", "handle", at, "z", *swing(rng, whole_turn))
+    a.hinge("base", "handle", at, "z", *turning_range(rng, whole_turn))
     return a.build()
