@@ -168,15 +168,16 @@ def test_rms_norm_agrees_with_torchs_own_and_survives_zeros():
     assert zero.grad.isfinite().all()
 
 
-def test_embedding_tells_points_apart_at_its_finest_wave_even_under_autocast():
+def test_embedding_is_exact_at_its_finest_wave_even_under_autocast():
     embedding = PointEmbedding(3, 8, 32)
+    embedding.mlp = torch.nn.Identity()
     p = torch.rand(200, 3) * 2 - 1
-    exact = embedding(p)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = embedding(p)
-    # Phases in bfloat16 would be off by whole radians at 128 pi; features would then share nothing.
-    assert (rough.float() - exact).abs().max() < 0.05 * exact.abs().max()
-    assert embedding.scale[-1].item() == pytest.approx(2**7 * np.pi)
+        features = embedding(p)
+    phase = (p[:, :, None].double() * np.pi * 2.0 ** torch.arange(8)).flatten(1)
+    expected = torch.cat([p, phase.sin(), phase.cos()], dim=-1)
+    # Phases in bfloat16 would be off by whole radians at 128 pi.
+    torch.testing.assert_close(features, expected.float(), rtol=0.0, atol=1e-4)
 
 
 def test_clamp_is_smooth_monotone_and_bounded():
@@ -336,6 +337,29 @@ def test_loss_does_not_tell_a_dual_quaternion_from_its_negative():
     p = points(1, 20).float()
     quat = torch.tensor([np.cos(half), 0, 0, np.sin(half)], dtype=torch.float32).expand(1, 20, 4)
     assert elbo(model, PosePairs(p, dq.rotate(quat, p), quat)).reconstruction < 1e-10
+
+
+def test_the_decoder_is_trained_on_samples_of_the_posterior():
+    model = lively()
+    pairs = hinge_pairs(2, 20, torch.Generator().manual_seed(0))
+    pairs = PosePairs(pairs.points.double(), pairs.moved.double(), pairs.quat_wxyz.double())
+
+    def loss(seed):
+        return elbo(model, pairs, torch.Generator().manual_seed(seed)).reconstruction
+
+    assert abs(loss(0) - loss(1)) > 1e-4
+    with torch.no_grad():
+        model.log_variance.bias.fill_(-80)  # a posterior without spread
+    torch.testing.assert_close(loss(0), loss(1))
+
+
+def test_mean_and_log_variance_have_tokens_of_their_own():
+    model = lively()
+    p, d = points(2, 30), torch.randn(2, 30, 8, dtype=torch.float64)
+    both = model.posterior_encoder(torch.cat([p, d], dim=-1))
+    mean, log_variance = model.posterior(p, d)
+    torch.testing.assert_close(mean, model.posterior_mean(both[:, : TINY.tokens]))
+    torch.testing.assert_close(log_variance, clamp_above(model.log_variance(both[:, TINY.tokens :]), 2.0))
 
 
 def test_displacement_targets_are_displacements():
