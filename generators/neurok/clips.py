@@ -110,9 +110,13 @@ def _donors(points: FloatArray, faces: NDArray[np.int64], determined: NDArray[np
     joined = np.stack([faces, np.roll(faces, 1, axis=1)]).reshape(2, -1)
     piece = connected_components(coo_array((np.ones(joined.shape[1]), joined), (count, count)), directed=False)[1]
     donors = np.arange(count)
-    for p in np.unique(piece[~determined]):
-        lost = np.flatnonzero(~determined & (piece == p))
-        known = np.flatnonzero(determined & (piece == p))
-        known = known if len(known) else np.flatnonzero(determined)
+
+    def take(lost: NDArray[np.bool_], known: NDArray[np.int64]) -> None:
         donors[lost] = known[cKDTree(points[known]).query(points[lost])[1]]
+
+    alone = ~np.isin(piece, piece[determined])
+    if alone.any():
+        take(alone, np.flatnonzero(determined))
+    for p in np.unique(piece[~determined & ~alone]):
+        take(~determined & (piece == p), np.flatnonzero(determined & (piece == p)))
     return donors

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array, csr_array, diags_array
 
 from flowplan.checks import FloatArray, choice
 from generators.neurok.clips import Clip
@@ -202,18 +202,26 @@ def _pressure(x: FloatArray, v: FloatArray, faces: NDArray[np.int64], wind: Floa
 
 
 def _laplacian(garment: Garment) -> csr_array:
-    """(V, V) difference of a vertex from the mean of its neighbours; none on the rim, which bends freely."""
-    count = len(garment.vertices)
-    i, j = np.concatenate([garment.faces[:, [k, (k + 1) % 3]] for k in range(3)]).T
-    edges = coo_array((np.ones(2 * len(i)), (np.r_[i, j], np.r_[j, i])), (count, count)).tocsr()
-    rim = np.zeros(count, bool)
-    once = edges.tocoo()
-    rim[once.row[once.data == 1]] = True  # an inner edge has a face on either side
-    edges.data[:] = 1.0
-    degree = np.asarray(edges.sum(1)).ravel()
-    inner = np.where(rim, 0.0, 1.0)
-    diagonal = coo_array((inner, (np.arange(count), np.arange(count))), (count, count))
-    return csr_array(diagonal - coo_array((inner / degree, (np.arange(count), np.arange(count)))) @ edges)
+    """(V, V) difference of a vertex from the mean of its neighbours; none on the rim, which bends freely.
+
+    With weights (cot a + cot b) / 2 of an edge's opposite angles it vanishes on a flat sheet however that is meshed.
+    """
+    x, faces, count = garment.vertices, garment.faces, len(garment.vertices)
+    weights, rows, columns = [], [], []
+    for k in range(3):
+        tip, i, j = (faces[:, (k + n) % 3] for n in range(3))
+        u, v = x[i] - x[tip], x[j] - x[tip]
+        cotangent = (u * v).sum(1) / np.linalg.norm(np.cross(u, v), axis=1)
+        weights += [cotangent / 2, cotangent / 2]
+        rows += [i, j]
+        columns += [j, i]
+    at = (np.concatenate(rows), np.concatenate(columns))
+    edges = coo_array((np.concatenate(weights), at), (count, count)).tocsr()
+    sides = coo_array((np.ones(len(at[0])), at), (count, count)).tocsr().tocoo()
+    inner = np.ones(count)
+    inner[sides.row[sides.data == 1]] = 0.0  # an inner edge has a face on either side
+    share = np.divide(inner, np.asarray(edges.sum(1)).ravel(), out=np.zeros(count), where=inner > 0)
+    return csr_array(diags_array(inner) - diags_array(share) @ edges)
 
 
 class _Winds:
