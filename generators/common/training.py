@@ -79,8 +79,8 @@ class LoopOptions:
     """Minutes between checkpoints."""
     seed: int = 0
     """Of every random choice."""
-    cpu: bool = False
-    """Keep off an accelerator that is there."""
+    cpu: bool = not torch.cuda.is_available()
+    """Train on processors, even where there is a GPU."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "cycles", "cycle_growth", "log_every", "evaluate_every"):
@@ -143,7 +143,7 @@ def fit(
     generator = torch.Generator(device)
     measures: Mapping[str, float] = {}
     with _Log(folder, step, lead) as log, _signals() as stop:
-        clock = _Clock(seconds)
+        clock = _Clock(step, seconds)
         while not _done(step, clock.seconds, options):
             fraction = _fraction(step, clock.seconds, options)
             rate = learning_rate(fraction, step, options)
@@ -275,11 +275,11 @@ def _agreed(accelerator: Accelerator, asked: bool) -> bool:
 class _Clock:
     """Seconds trained, going on from an earlier run's; one clock for all processes."""
 
-    def __init__(self, before: float) -> None:
-        self.seconds = before
-        self._begin = time.monotonic() - before
-        self._saved = self._mark_time = before
-        self._mark_step = -1
+    def __init__(self, step: int, seconds: float) -> None:
+        self.seconds = seconds
+        self._begin = time.monotonic() - seconds
+        self._saved = self._mark_time = seconds
+        self._mark_step = step
 
     def tick(self, accelerator: Accelerator) -> None:
         seconds = time.monotonic() - self._begin
@@ -289,9 +289,8 @@ class _Clock:
         self.seconds = seconds
 
     def speed(self, step: int) -> float:
-        """Steps a second since this was last asked; 0 the first time."""
-        steps = step - self._mark_step if self._mark_step >= 0 else 0
-        speed = steps / max(self.seconds - self._mark_time, 1e-9)
+        """Steps a second since this was last asked."""
+        speed = (step - self._mark_step) / max(self.seconds - self._mark_time, 1e-9)
         self._mark_step, self._mark_time = step, self.seconds
         return speed
 

@@ -81,8 +81,8 @@ class TrainOptions:
     """Threads of a processor; torch's own choice where 0."""
     resume: bool = False
     """Go on from the folder's checkpoint."""
-    cpu: bool = False
-    """Keep off a GPU that is there."""
+    cpu: bool = not torch.cuda.is_available()
+    """Train on processors, even where there is a GPU."""
 
     def __post_init__(self) -> None:
         checks.choice("TrainOptions.config", self.config, tuple(_CONFIGS))
@@ -102,6 +102,7 @@ def train(options: TrainOptions, progress: Progress = silent, *, clips: Sequence
     options.out.mkdir(parents=True, exist_ok=True)
     families = options.families or trained_families()
     state = PartialState(cpu=options.cpu)
+    progress = progress if state.is_main_process else silent
     with state.main_process_first():
         store = stored_objects(
             families, range(options.instances), folder=options.out, scan_share=options.scan_share, progress=progress
