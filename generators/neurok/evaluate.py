@@ -1,0 +1,263 @@
+"""Inverse kinematics on many objects: how near a method brings an object in one pose to the shape of another (6.1, E.1).
+
+For an object two poses are drawn within its joint limits. A method sees the mesh in the first and points on the surface
+in the second, no parts or joints, and gives the vertices of the mesh where it believes them to be. Both are compared as
+shapes, in the frame in which the first pose fills [-1, 1]^3 (generators.neurok.metrics). Objects come from three splits:
+
+- trained: families that the network was trained on, with seeds that training never reaches;
+- never_trained: families that it has never seen;
+- whatever articulated objects a caller brings, such as those of a simulator.
+
+Results are appended to a log as they come, one JSON object a line, so an evaluation that was interrupted goes on where
+it stopped. Means stand with 95 % intervals of the bootstrap over objects (Efron 1979).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import trimesh
+
+from flowplan.checks import FloatArray
+from flowplan.motion import Progress, silent
+from generators.neurok.drive import DriveOptions, drive_mesh
+from generators.neurok.inverse import FitOptions, fit_shape
+from generators.neurok.metrics import MetricOptions, shape_error, surface_points
+from generators.neurok.model import Neurok
+from generators.neurok.space import Frame, LatentSpace, SpaceOptions
+from generators.objects.articulated import ArticulatedObject
+from generators.objects.families import FAMILIES, HELD_OUT, make
+
+FIRST_SEED = 1_000_000
+"""Objects of a trained family with this seed and later ones are never trained on."""
+
+MEASURES = {"cd_l1": "down", "cd_l2": "down", "iou": "up"}
+"""What is measured, and which way is better."""
+
+
+class Method(Protocol):
+    """Brings a mesh to the shape of a point set."""
+
+    def __call__(self, mesh: trimesh.Trimesh, target: FloatArray, *, seed: int) -> FloatArray:
+        """Vertices (V, 3) of the mesh in the pose of target (P, 3), everything in the normalised frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An object to be evaluated on.
+
+    Attributes:
+        split: what it is an example of.
+        name: of the object, unique within the split.
+        build: makes it.
+        seed: of its two poses, of the points drawn on it, and of the method.
+    """
+
+    split: str
+    name: str
+    build: Callable[[], ArticulatedObject]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """How near a method came in one case; see ShapeError. `seconds` is the method's own time."""
+
+    split: str
+    name: str
+    method: str
+    cd_l1: float
+    cd_l2: float
+    iou: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class IkOptions:
+    """What a method is shown, and how it is measured."""
+
+    target_points: int = 4096
+    """Points on the surface in the target pose."""
+    metrics: MetricOptions = field(default_factory=MetricOptions)
+    """See MetricOptions."""
+
+    def __post_init__(self) -> None:
+        if self.target_points < 1:
+            raise ValueError(f"IkOptions.target_points: expected at least 1, got {self.target_points}")
+
+
+@dataclass(frozen=True)
+class NeurokIkOptions:
+    """How the network's space of states is searched, and how the mesh follows."""
+
+    driving_points: int = 2048
+    """Surface points whose motion the mesh follows."""
+    space: SpaceOptions = field(default_factory=SpaceOptions)
+    """See SpaceOptions."""
+    fit: FitOptions = field(default_factory=FitOptions)
+    """See FitOptions."""
+    drive: DriveOptions = field(default_factory=DriveOptions)
+    """See DriveOptions."""
+
+
+def neurok_method(model: Neurok, options: NeurokIkOptions = NeurokIkOptions()) -> Method:
+    """Encode the mesh, find the state that fits the target best, and drive the mesh there."""
+
+    def solve(mesh: trimesh.Trimesh, target: FloatArray, *, seed: int) -> FloatArray:
+        space = LatentSpace.encode(mesh, model, options.space, seed=seed)
+        points, faces = surface_points(mesh, options.driving_points, seed=seed)
+        driving, goal = (torch.as_tensor(p, dtype=space.rest.dtype, device=space.rest.device) for p in (points, target))
+        fit = fit_shape(space, driving, goal, options.fit, seed=seed)
+        with torch.no_grad():
+            deformation = space.field(fit.q[None], driving).double().cpu().numpy()
+        return drive_mesh(mesh.vertices, mesh.faces, points, deformation, options.drive, point_faces=faces)[0]
+
+    return solve
+
+
+def family_cases(split: str, count: int) -> list[Case]:
+    """`count` objects of the families of a split, "trained" or "never_trained", in turn."""
+    splits = {"trained": [f for f in sorted(FAMILIES) if f not in HELD_OUT], "never_trained": sorted(HELD_OUT)}
+    if split not in splits:
+        raise ValueError(f"split: expected one of {', '.join(splits)}, got {split!r}")
+    families = splits[split]
+    cases = []
+    for i in range(count):
+        family, seed = families[i % len(families)], FIRST_SEED + i // len(families)
+        cases.append(Case(split, f"{family}/{seed}", partial(make, family, seed), seed))
+    return cases
+
+
+def object_cases(split: str, objects: Mapping[str, ArticulatedObject], repeats: int = 1) -> list[Case]:
+    """Given objects by name, each with `repeats` pairs of poses."""
+    return [
+        Case(split, f"{name}/{seed}", partial(_given, obj), seed)
+        for seed in range(repeats)
+        for name, obj in objects.items()
+    ]
+
+
+def _given(obj: ArticulatedObject) -> ArticulatedObject:
+    return obj
+
+
+def evaluate(
+    cases: Sequence[Case],
+    methods: Mapping[str, Method],
+    options: IkOptions = IkOptions(),
+    *,
+    log: Path | None = None,
+    progress: Progress = silent,
+) -> list[Result]:
+    """Run every method in every case, or what of it the log does not hold yet.
+
+    Args:
+        cases: from `family_cases` and `object_cases`.
+        methods: by the name that they have in the log and the records.
+        options: see IkOptions; a log is to be continued with the options it was begun with.
+        log: JSON-lines file of results, read first and appended to.
+        progress: called after each result with an estimate of the time left.
+    """
+    wanted = [(c, m) for c in cases for m in methods]
+    done = {(r.split, r.name, r.method): r for r in _read_log(log)}
+    todo = [(c, m) for c, m in wanted if (c.split, c.name, m) not in done]
+    start = time.monotonic()
+    for count, (case, name) in enumerate(todo, 1):
+        result = run_case(case, name, methods[name], options)
+        done[case.split, case.name, name] = result
+        if log is not None:
+            with log.open("a") as f:
+                f.write(json.dumps(asdict(result)) + "\n")
+        left = (time.monotonic() - start) / count * (len(todo) - count)
+        word = f"{count}/{len(todo)} {case.name} {name} {result.cd_l1:.3f}, {left / 60:.0f} min left"
+        progress(count / len(todo), word)
+    return [done[c.split, c.name, m] for c, m in wanted]
+
+
+def run_case(case: Case, name: str, method: Method, options: IkOptions = IkOptions()) -> Result:
+    """One method in one case."""
+    mesh, target = posed_pair(case)
+    shown, _ = surface_points(target, options.target_points, seed=case.seed)
+    start = time.monotonic()
+    vertices = method(mesh, shown, seed=case.seed)
+    seconds = time.monotonic() - start
+    if np.shape(vertices) != mesh.vertices.shape or not np.isfinite(vertices).all():
+        raise ValueError(
+            f"methods[{name!r}]: expected finite vertices {mesh.vertices.shape}, got {np.shape(vertices)} for {case.name}"
+        )
+    found = trimesh.Trimesh(vertices, mesh.faces, process=False)
+    e = shape_error(found, target, options.metrics, seed=case.seed + 1)  # other points than the method was shown
+    return Result(case.split, case.name, name, e.cd_l1, e.cd_l2, e.iou, seconds)
+
+
+def posed_pair(case: Case) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
+    """The object in its two poses, in the frame in which the first fills [-1, 1]^3."""
+    obj = case.build()
+    rng = np.random.default_rng((zlib.crc32(case.name.encode()), case.seed))
+    mesh, target = (obj.posed(q) for q in obj.sample(rng, 2))
+    frame = Frame.around(mesh.vertices[np.unique(mesh.faces)])
+    first, second = (trimesh.Trimesh(frame.normalised(m.vertices), m.faces, process=False) for m in (mesh, target))
+    return first, second
+
+
+def ik_records(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """JSON records: per split and method the mean of each measure, and its 95 % interval."""
+    records = []
+    for (split, method), group in _groups(results).items():
+        for measure, direction in MEASURES.items():
+            values = np.array([getattr(r, measure) for r in group])
+            for suffix, value in zip(("", "_low95", "_high95"), (values.mean(), *bootstrap(values)), strict=True):
+                key = f"neurok/ik/{split}/{method}/{measure}{suffix}"
+                unit = "share" if measure == "iou" else "half object lengths"
+                value = round(float(value), 5)
+                records.append({"key": key, "value": value, "unit": unit, "direction": direction, "n": len(group)})
+    return records
+
+
+def ik_table(results: Iterable[Result]) -> str:
+    """The same as a Markdown table, one row per split and method."""
+    lines = ["| split | method | Chamfer L1 | Chamfer L2 | IoU | s | n |", "|---|---|---|---|---|---|---|"]
+    for (split, method), group in _groups(results).items():
+        cells = []
+        for measure in MEASURES:
+            values = np.array([getattr(r, measure) for r in group])
+            low, high = bootstrap(values)
+            cells.append(f"{values.mean():.3f} [{low:.3f}, {high:.3f}]")
+        seconds = np.mean([r.seconds for r in group])
+        lines.append(f"| {split} | {method} | {' | '.join(cells)} | {seconds:.1f} | {len(group)} |")
+    return "\n".join(lines)
+
+
+def bootstrap(values: FloatArray, resamples: int = 5000) -> tuple[float, float]:
+    """Percentile 95 % interval of the mean of values (n,); the value itself where there is one alone."""
+    draws = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
+    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _groups(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for r in results:
+        groups.setdefault((r.split, r.method), []).append(r)
+    return groups
+
+
+def _read_log(log: Path | None) -> list[Result]:
+    if log is None or not log.exists():
+        return []
+    results = []
+    for number, line in enumerate(log.read_text().splitlines(), 1):
+        try:
+            results.append(Result(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise ValueError(f"{log}: line {number} is not a result; delete the line to run it again") from None
+    return results
