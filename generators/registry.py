@@ -12,7 +12,10 @@ from flowplan.motion import Generator
 Factory = Callable[[tuple[Law, ...]], Generator]
 """Makes a generator for objects whose laws of motion are these; one that needs no laws ignores them."""
 
-_WHERE = {"kinematic": ("generators.kinematic", "kinematic")}
+_WHERE = {
+    "kinematic": ("generators.kinematic", "kinematic"),
+    "neurok": ("generators.neurok.generate", "neurok"),
+}
 
 NAMES = tuple(_WHERE)
 

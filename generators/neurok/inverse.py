@@ -33,15 +33,17 @@ class FitOptions:
     """Starts that are followed: the rest state and the best of the others."""
     tries: int = 4
     """Gauss-Newton steps after which only the best of them is followed further."""
-    iterations: int = 12
+    iterations: int = 15
     """Gauss-Newton steps at most."""
     points: int = 400
-    """Points of either set that are matched."""
+    """Points of the object that are matched."""
+    target_points: int = 1500
+    """Points of the target that are matched: no network sees them, so they cost little."""
     curvature_points: int = 64
     """Of those, from how many a step's curvature is judged."""
     kernel: tuple[float, float] = (0.4, 0.05)
     """Distance beyond which a match counts as wrong, at the first and at the last step (Geman-McClure)."""
-    sideways: float = 0.1
+    sideways: float = 0.03
     """Share of a residual's square across the target's normal that counts."""
     prior: float = 1e-5
     """Weight of the squared distance from the prior's mean, beside mean squared distances."""
@@ -115,12 +117,13 @@ def fit_shape(
         points: (M, 3) evenly spread over the object's surface at rest, normalised frame.
         target: (P, 3) evenly spread over its surface in the other pose, in the same frame.
         options: see FitOptions.
-        seed: of the starts, and of the points where there are more than options.points.
+        seed: of the starts, and of the points where there are more than the options say.
     """
-    checks.array("points", points, ("M", 3))
-    checks.array("target", target, ("P", 3))
+    checks.array("points", points.cpu().numpy(), ("M", 3))
+    checks.array("target", target.cpu().numpy(), ("P", 3))
     generator = torch.Generator().manual_seed(seed)
-    source, goal = (_some(p, options.points, generator).to(space.rest) for p in (points, target))
+    source = _some(points, options.points, generator).to(space.rest)
+    goal = _some(target, options.target_points, generator).to(space.rest)
     draws = torch.randn(options.starts - 1, space.dim, generator=generator).to(space.rest)
     starts = torch.cat([space.rest[None], space.mean + draws])
     distance = _chamfer(space.positions(starts, source), goal)
@@ -259,8 +262,10 @@ def drag(
     Returns:
         (T, k).
     """
-    checks.array("handles", handles, ("H", 3))
-    checks.array("paths", paths, ("T", len(handles), 3), hint="one position of every handle at every time")
+    checks.array("handles", handles.cpu().numpy(), ("H", 3))
+    checks.array(
+        "paths", paths.cpu().numpy(), ("T", len(handles), 3), hint="one position of every handle at every time"
+    )
     every = torch.linspace(0, len(handles) - 1, min(len(handles), options.handles)).round().long()
     pull = _Pull(space, handles[every].to(space.rest), body.to(space.rest), options)
     paths = paths[:, every].to(space.rest)
@@ -370,7 +375,8 @@ def solve_chain(matrix: Tensor, right: Tensor, coupling: float) -> Tensor:
     T, k = right.shape
     eye = torch.eye(k).to(matrix)
     degree = [2.0] * (T - 1) + [1.0]
-    factors, rows = [], []
+    factors: list[Tensor] = []
+    rows: list[Tensor] = []
     for t in range(T):  # block elimination downwards, then substitution back up
         block, b = matrix[t] + coupling * degree[t] * eye, right[t]
         if t:

@@ -10,13 +10,14 @@ Everything happens in a normalised frame (`Frame`): the bounding box centred at 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 import trimesh
 from numpy.typing import ArrayLike
+from scipy.spatial import QhullError
 from torch import Tensor
 
 from flowplan import checks
@@ -60,16 +61,23 @@ class Frame:
         """Normalised points (..., 3), in the world frame, metres."""
         return (self.scale * np.asarray(points, float) + self.center) @ _about_z(self.yaw).T
 
-    def normalised_vectors(self, vectors: ArrayLike) -> FloatArray:
-        """World displacements or velocities (..., 3) in m or m/s, in the normalised frame."""
-        return np.asarray(vectors, float) @ _about_z(self.yaw) / self.scale
+    @property
+    def affine(self) -> tuple[FloatArray, FloatArray]:
+        """A (3, 3) and b (3,) of x_world = A x + b."""
+        turn = _about_z(self.yaw)
+        return self.scale * turn, turn @ self.center
 
 
 def box_yaw(points: ArrayLike) -> float:
     """Yaw in [-45, 45) degrees, in rad, of the upright box of least area around points (N, 3)."""
-    to_box, _ = trimesh.bounds.oriented_bounds_2D(np.asarray(points, float)[:, :2])
+    flat = np.asarray(points, float)[:, :2]
+    try:
+        along = trimesh.bounds.oriented_bounds_2D(flat)[0][0, :2]
+    except QhullError:  # seen from above, all lie on a line
+        along = np.linalg.svd(flat - flat.mean(0), full_matrices=False)[2][0]
     quarter = np.pi / 2
-    return float((np.arctan2(to_box[0, 1], to_box[0, 0]) + quarter / 2) % quarter - quarter / 2)
+    # Rounded, so that a box that stands straight is one: -45 and 45 degrees are the same to it, -1e-17 and 0 too.
+    return float((np.round(np.arctan2(along[1], along[0]), 9) + quarter / 2) % quarter - quarter / 2)
 
 
 def _about_z(yaw: float) -> FloatArray:
@@ -106,7 +114,7 @@ class SpaceOptions:
     """Surface points that the encoders see."""
     refinements: int = 5
     """L-BFGS steps at most that bring the decoded rest state to the identity."""
-    reduce: ReduceOptions = ReduceOptions()
+    reduce: ReduceOptions = field(default_factory=ReduceOptions)
     """See ReduceOptions."""
 
 
