@@ -171,7 +171,7 @@ def test_mimic_joints_and_primitive_shapes(tmp_path):
 
 DATA = Path(__file__).parents[1] / "sim_envs" / "assets"
 FOREIGN = ["cartpole.urdf", "r2d2.urdf", "pr2_gripper.urdf", "kuka_iiwa/model.urdf", "xarm/xarm6_robot.urdf",
-           "mini_cheetah/mini_cheetah.urdf", "quadruped/minitaur.urdf", "a1/a1.urdf", "pendulum5.urdf",
+           "cube_rotate.urdf", "quadruped/minitaur.urdf", "a1/a1.urdf", "pendulum5.urdf",
            DATA / "laptop/laptop.urdf", DATA / "drawer/drawer.urdf", DATA / "faucet/faucet.urdf"]  # fmt: skip
 
 
