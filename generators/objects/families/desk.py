@@ -64,7 +64,7 @@ def _stapler_cover(rng: np.random.Generator, width: float, reach: float, tall: f
     s = np.linspace(0, 1, 10)
     bow, nose = rng.uniform(-0.3, 1.0) * tall, rng.uniform(0.5, 1.1)
     top = tall * np.interp(s, (0, 0.06, 0.85, 1), (0.5, 1.0, nose, 0.6 * nose)) + bow * np.sin(np.pi * s)
-    y = 0.08 * reach - 1.1 * reach * s
+    y = 0.03 * reach - 1.05 * reach * s
     side = np.concatenate([np.column_stack([y, 0 * s]), np.column_stack([y, np.maximum(top, 0.2 * tall)])[::-1]])
     pieces = [extrude(side, 0.92 * width, "x")]
     if chance(rng, 0.5):  # a pad for the thumb
@@ -104,15 +104,12 @@ def eyeglasses(rng: np.random.Generator) -> ArticulatedObject:
     edge, high = bridge / 2 + 2 * w, rng.uniform(0.1, 0.7) * h
     reach = np.array([edge + rng.uniform(0.001, 0.006), 0.006, high])
     path, thick = _temple(rng, reach, bar), max(rng.uniform(0.8, 1.4) * bar, 0.001)
-    section = (
-        rectangle(1.6 * thick, rng.uniform(1.5, 5.0) * thick)
-        if chance(rng, 0.6)
-        else rectangle(2 * thick, 2 * thick, 0.8 * thick)
-    )
+    round_bar, tall = chance(rng, 0.4), rng.uniform(1.5, 5.0)
+    section = rectangle(2 * thick, 2 * thick, 0.8 * thick) if round_bar else rectangle(1.6 * thick, tall * thick)
     fold = rng.uniform(1.45, 1.62)
     for s, side in ((-1, "left"), (1, "right")):
-        inner = (edge - 0.25 * w, 0, high) if rim != "none" else (edge - 0.4 * w, 0, high)
-        lug = tube([inner, (reach[0], 0, high), reach], 1.1 * thick, 8)
+        inner = np.array([edge - (0.25 if rim != "none" else 0.4) * w, 0, high])
+        lug = tube(np.stack([inner, reach * (1, 0, 1), reach]), 1.1 * thick, 8)
         temple = sweep(path, section)
         a.add("front", mirrored(lug, "x") if s < 0 else lug)
         a.add(side, mirrored(temple, "x") if s < 0 else temple)
@@ -130,8 +127,9 @@ def _lens(rng: np.random.Generator, w: float, h: float) -> FloatArray:
 
 def _temple(rng: np.random.Generator, hinge: FloatArray, bar: float) -> FloatArray:
     """(n, 3) the path of the right temple from its hinge backwards, bent down behind the ear or straight."""
-    long, drop = rng.uniform(0.085, 0.11), rng.uniform(0.0, 0.045)
-    behind = rng.uniform(0.02, 0.045)
+    # Folded they are about as long as the front is wide.
+    long, behind = hinge[0] * rng.uniform((1.3, 0.3), (1.7, 0.5))
+    drop = rng.uniform(0.0, 0.045)
     points = [hinge, hinge + np.array([0, long, 0]), hinge + np.array([-0.004, long + behind, -drop])]
     return rounded_path(points, 0.02, 6)
 

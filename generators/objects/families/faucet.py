@@ -78,7 +78,7 @@ def lever(rng: np.random.Generator, radius: float, length: float) -> list[Piece]
     if ending == 0:
         pieces.append(sphere(thick * rng.uniform(1.2, 1.9), path[-1], 10))
     elif ending == 1:  # a grip around the end
-        pieces.append(tube([path[-1] + 0.35 * (path[0] - path[-1]), path[-1]], thick * rng.uniform(1.15, 1.6), 10))
+        pieces.append(tube(path[-1] + np.outer([0.35, 0.0], path[0] - path[-1]), thick * rng.uniform(1.15, 1.6), 10))
     return pieces
 
 
@@ -90,7 +90,7 @@ def cross(rng: np.random.Generator, radius: float) -> list[Piece]:
     pieces = [_hub(rng, hub, height)]
     for a in np.arange(count) * 2 * np.pi / count:
         end = np.array([radius * np.cos(a), radius * np.sin(a), level])
-        pieces.append(tube([(0, 0, level), end], [thick, thick * rng.uniform(0.7, 1.0)], 8))
+        pieces.append(tube(np.stack([(0, 0, level), end]), [thick, thick * rng.uniform(0.7, 1.0)], 8))
         if ball:
             pieces.append(sphere(1.5 * thick, end, 8))
     return pieces
@@ -323,10 +323,10 @@ def _wall(rng: np.random.Generator) -> ArticulatedObject:
         a.hinge("base", "handle", at, "z", *turning_range(rng, False))
     elif form == 1:  # valves at the ends
         pieces, whole_turn = _handle(rng, radius)
-        for s, axis in (("right", "x"), ("left", "-x")):
-            at = np.array([(1 if s == "right" else -1) * (length / 2 + 0.001), -out, 0])
-            a.add(f"handle_{s}", *_place(pieces, at, axis))
-            a.hinge("base", f"handle_{s}", at, axis, *turning_range(rng, whole_turn))
+        for side, axis in (("right", "x"), ("left", "-x")):
+            at = np.array([(1 if side == "right" else -1) * (length / 2 + 0.001), -out, 0])
+            a.add(f"handle_{side}", *_place(pieces, at, axis))
+            a.hinge("base", f"handle_{side}", at, axis, *turning_range(rng, whole_turn))
     else:  # valves that face the user
         places = [np.array([s * 0.38 * length, -out, 0]) for s in (-1, 1)]
         _valves(a, rng, places, "-y", 0.9 * radius, radius * rng.uniform(1.2, 2.0))

@@ -65,7 +65,7 @@ def folding_chair(rng: np.random.Generator) -> ArticulatedObject:
     for t in rng.uniform(0.1, 0.5, int(rng.integers(1, 3))):
         a.add("frame", cylinder(0.8 * bar, width, "x", foot + t * (seat_pivot - foot), 8))
     a.add("rear", cylinder(0.8 * bar, 2 * inner, "x", rear + rng.uniform(0.1, 0.4) * (pivot - rear), 8))
-    tall = rng.uniform(0.25, 0.9) * (np.linalg.norm(top - seat_pivot) - 0.08)
+    tall = rng.uniform(0.25, 0.9) * float(np.linalg.norm(top - seat_pivot) - 0.08)
     back = _panel(rng, (width, 0.02, tall))
     middle = top - up * (tall / 2 + 0.02)
     a.add("frame", *(moved(p, middle, exp_so3([-lean, 0, 0])) for p in back))

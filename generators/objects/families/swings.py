@@ -229,6 +229,7 @@ def seesaw(rng: np.random.Generator) -> ArticulatedObject:
         end.append(tube([(inward, 0, height), (inward, 0, height + tall)], 0.35 * thick + 0.01 * tall, 8))
         end.append(cylinder(0.4 * thick + 0.01 * tall, 1.5 * wide, "y", (inward, 0, height + tall), 8))
         a.add("plank", *end, *(mirrored(p, "x") for p in end))
-    tip = float(np.arcsin(min(0.95 * (height - thick) / (long / 2), 0.6)))
+    # Either end comes down to the ground, seats included.
+    tip = float(np.arcsin(min((height - max(thick, 0.5 * wide)) / (0.53 * long), 0.6)))
     a.hinge("base", "plank", (0, 0, height), "y", -tip, tip)
     return a.build()

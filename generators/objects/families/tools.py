@@ -49,7 +49,7 @@ def scissors(rng: np.random.Generator) -> ArticulatedObject:
         blade = extrude(outline, thick, "z", (0, 0, z))
         like = rng if uneven else np.random.default_rng(style)
         grip = _ring_grip(like, radius, back, width, thick, curved)
-        a.add(f"blade_{i}", *(mirrored(p, "x") if side < 0 else p for p in (blade, *grip)))
+        a.add(f"blade_{i}", *(mirrored(p, "x") if side < 0 else p for p in (mirrored(blade, "x"), *grip)))
     a.add("blade_0", cylinder(0.3 * width, 3.0 * thick, sections=12))
     a.hinge("blade_0", "blade_1", (0, 0, 0), "-z", 0.0, rng.uniform(0.7, 1.6))
     return a.build()
@@ -94,11 +94,12 @@ def pliers(rng: np.random.Generator) -> ArticulatedObject:
         if shape == "round":
             front = tube([(0.5 * width, 0, 0), (0.3 * width, jaw, 0)], [0.5 * width, 0.3 * min(tip, width)], sections)
         elif shape == "hook":
-            line = np.array([(0.5 * width, 0, 0), (1.3 * width, 0.55 * jaw, 0), (0.5 * tip, jaw, 0)])
+            line = [(0.5 * width, 0, 0), (1.3 * width, 0.55 * jaw, 0), (0.5 * tip, jaw, 0)]
             front = sweep(rounded_path(line, 0.3 * jaw), rectangle(width, thick))
         else:
             front = extrude([(0.0005, 0), (width, 0), (max(tip, 0.2 * width), jaw), (0.0005, jaw)], thick)
-        pieces = [front, tube(path, grip * np.interp(s, (0, 0.2, 1), (1.1, 0.8, 0.7)), sections)]
+        # What grips on one side is held on the other.
+        pieces = [mirrored(front, "x"), tube(path, grip * np.interp(s, (0, 0.2, 1), (1.1, 0.8, 0.7)), sections)]
         pieces.append(cylinder(boss, 0.5 * thick, "z", (0, 0, (0.5 - i) * 0.5 * thick), 16))
         if sleeve:
             pieces.append(tube(path[3:], sleeve * grip * np.linspace(0.8, 0.75, 6), sections))

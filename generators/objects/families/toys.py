@@ -129,7 +129,8 @@ def wagon(rng: np.random.Generator) -> ArticulatedObject:
     front, thick = -rng.uniform(0.3, 0.38) * long, long * rng.uniform(0.02, 0.05)
     hitch = np.array([0, -long / 2, floor])
     if steers:
-        hitch = np.array([0, front, radius])
+        hitch[2] = radius
+        a.add("axle", box((2 * plank, 0.5 * long + front, plank), (0, (front - 0.5 * long) / 2, radius)))
         turn = rng.uniform(0.4, 0.7)
         a.hinge("body", "axle", (0, front, floor), "z", -turn, turn)
         a.add("axle", cylinder(0.15 * radius, floor - radius, "z", (0, front, (floor + radius) / 2), 10))

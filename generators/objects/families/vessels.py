@@ -35,12 +35,12 @@ def _bail(rng: np.random.Generator, radius: float, wire: float, start: float, ri
     if form == 0:
         path = arc((0, 0, 0), 1.0, np.pi, 0, segments=int(pick(rng, (8, 14, 20)))) * [radius, 1, rise]
     elif form == 1:
-        top = radius * rng.uniform(0.5, 0.95)
+        top = radius * rng.uniform(0.75, 0.95)
         path = rounded_path([(-radius, 0, 0), (-top, 0, rise), (top, 0, rise), (radius, 0, 0)], 0.3 * radius)
     else:
         shoulder = [(-radius, 0, 0), (-radius, 0, 0.6 * rise)]
         path = rounded_path([*shoulder, (0, 0, rise), *np.array(shoulder)[::-1] * (-1, 1, 1)], 0.4 * radius, 6)
-    path = path + np.array([0, 0, start])
+    path = path * [1, 1, rise / path[:, 2].max()] + np.array([0, 0, start])
     pieces = [tube(path, wire, 8)]
     middle = np.array([0, 0, path[:, 2].max()])
     grip = pick(rng, ("wood", "sleeve", "none"), (2, 1, 2))
@@ -84,7 +84,7 @@ def bucket(rng: np.random.Generator) -> ArticulatedObject:
         else:
             a.add("body", box((0.014, rng.uniform(0.02, 0.04), rng.uniform(0.02, 0.04)), ear, rng))
     # It clears the rim it swings over, front and back.
-    pieces = _bail(rng, out, wire, pivot[2], top * rng.uniform(1.12, 1.5) + 0.012)
+    pieces = _bail(rng, out, wire, pivot[2], top * rng.uniform(1.15, 1.5) + 0.01 + 4 * wire)
     lies = np.pi / 2 + rng.uniform(-0.05, 0.2)
     if chance(rng, 0.5):
         a.hinge("body", "handle", pivot, "x", -lies, lies)
@@ -274,7 +274,8 @@ def suitcase(rng: np.random.Generator) -> ArticulatedObject:
 def _lying_case(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
     """Two trays hinged behind; a handle in front that tips, and latches on some."""
     width, deep = rng.uniform(0.32, 0.75), rng.uniform(0.24, 0.5)
-    low, high = rng.uniform(0.04, 0.16), rng.uniform(0.03, 0.1)
+    low = rng.uniform(0.04, 0.16)
+    high = rng.uniform(0.03, min(0.1, low))  # so that it can lie beside the body
     rim, wall = rectangle(width, deep, rng.uniform(0.01, 0.06)), rng.uniform(0.004, 0.01)
     a.add("body", *_tray(rim, low, wall, rng.uniform(0.94, 1.0)))
     level = low + 0.001
@@ -285,18 +286,10 @@ def _lying_case(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
         a.add("body", cylinder(0.006, 0.05, "x", back + np.array([x, 0.002, 0]), 10))
     a.hinge("body", "lid", back, "-x", 0.0, rng.uniform(1.5, 2.2) if chance(rng, 0.6) else np.pi)
     if chance(rng, 0.8):
-        bar = handle(
-            rng,
-            pick(rng, ("bow", "bracket")),
-            rng.uniform(0.1, 0.16),
-            front - np.array([0, 0.006, 0.02]),
-            "-y",
-            "x",
-            reach=rng.uniform(0.035, 0.055),
-        )
-        a.add("handle", bar)
-        a.add("body", *(box((0.02, 0.014, 0.016), front + np.array([s * 0.07, -0.003, -0.02])) for s in (-1, 1)))
-        a.hinge("body", "handle", front - np.array([0, 0.006, 0.02]), "x", -0.2, np.pi / 2)
+        at, reach = front - np.array([0, 0.006, 0.02]), rng.uniform(0.035, 0.055)
+        a.add("handle", handle(rng, pick(rng, ("bow", "bracket")), rng.uniform(0.1, 0.16), at, "-y", "x", reach=reach))
+        a.add("body", *(box((0.02, 0.014, 0.016), at + np.array([s * 0.07, 0.003, 0])) for s in (-1, 1)))
+        a.hinge("body", "handle", at, "x", -rng.uniform(0.2, 1.2), np.arcsin(min(1.0, 0.9 * at[2] / reach)))
     if chance(rng, 0.5):
         for s, link in ((-1, "left_latch"), (1, "right_latch")):
             at = front + np.array([s * 0.33 * width, -0.004, -0.012])
@@ -332,7 +325,7 @@ def _trolley(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
         a.add("front" if opens else "body", *([ahead] if glides else _caster((x, -0.35 * deep), wheel, base)))
     half, top = width * rng.uniform(0.15, 0.32), base + height
     bow = np.array([(-half, base + 0.3 * height), (-half, top + 0.02), (half, top + 0.02), (half, base + 0.3 * height)])
-    path = rounded_path(np.insert(bow, 1, 0.35 * deep, axis=1), 0.015)
+    path = rounded_path(list(np.insert(bow, 1, 0.35 * deep, axis=1)), 0.015)
     grip = cylinder(rng.uniform(0.01, 0.014), 1.8 * half, "x", (0, 0.35 * deep, top + 0.022), 10)
     a.add("bow", tube(path, rng.uniform(0.005, 0.009), 8), grip)
     a.slide("body", "bow", "z", 0.0, rng.uniform(0.25, 0.6) * height)
