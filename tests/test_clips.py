@@ -8,7 +8,7 @@ import trimesh
 
 from flowplan.geometry import angle_between, exp_so3, matrix_from_quat_wxyz, pose, rotation_about, transform
 from generators.neurok import cloth
-from generators.neurok.clips import Clip, vertex_rotations
+from generators.neurok.clips import Clip, _covariances, vertex_rotations
 from generators.neurok.cloth import ClothOptions, cloth_clip
 from generators.neurok.plants import plant_clip, sections
 
@@ -89,6 +89,19 @@ def test_stretch_and_scale_leave_the_rotation():
     assert error(vertex_rotations(mesh.vertices, 2.5 * mesh.vertices @ R.T, mesh.faces), R) < 1e-7
     flat, faces = sheet(5)
     assert error(vertex_rotations(flat, (flat * [1.4, 1, 1]) @ R.T, faces), R) < 0.1
+
+
+def test_a_crumpled_neighbourhood_still_gives_the_best_rotation():
+    rng = np.random.default_rng(0)
+    mesh = trimesh.creation.box([3, 2, 1])
+    crumpled = rng.normal(size=(8, 3))
+    found = vertex_rotations(mesh.vertices, crumpled, mesh.faces)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1)
+    covariance = _covariances(mesh.vertices, crumpled, mesh.faces)
+    assert np.linalg.det(covariance).min() < 0 < np.linalg.det(covariance).max()
+    others = exp_so3(rng.normal(size=(5000, 3)) * 2)
+    best = np.einsum("vij,vij->v", matrix_from_quat_wxyz(found), covariance)
+    assert np.all(best >= np.einsum("rij,vij->rv", others, covariance).max(0))
 
 
 def test_what_has_no_neighbourhood_turns_like_the_nearest_that_has():

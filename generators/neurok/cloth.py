@@ -142,8 +142,11 @@ def _split(grid: NDArray[np.int64], inside: NDArray[np.bool_], rng: np.random.Ge
 
 def _simulate(garment: Garment, rng: np.random.Generator, options: ClothOptions) -> FloatArray:
     """(F, V, 3) from rest through two gusts."""
-    import mujoco  # an optional dependency, and slow to load
-
+    try:
+        import mujoco  # optional, and slow to load
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        raise ImportError(f"mujoco: could not be imported ({reason}); run `pip install mujoco`") from None
     area = np.linalg.norm(_normals(garment.vertices, garment.faces), axis=1).sum()
     model = mujoco.MjModel.from_xml_string(_mjcf(garment, float(rng.uniform(0.12, 0.3) * area)))
     data = mujoco.MjData(model)
