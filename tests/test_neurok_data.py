@@ -116,6 +116,17 @@ def test_pose_a_fills_the_cube():
     torch.testing.assert_close(pairs.points, pairs.moved)
 
 
+def test_a_scan_fills_the_cube_too_and_shows_the_pose_it_was_made_in():
+    store = ArticulatedStore.build([hinged()], StoreOptions(surface_points=8, snapshots=8), scan_share=1.0)
+    pairs = store.sample(60, 200, seeded())
+    assert pairs.points.abs().max() <= 1 + 1e-4  # the box is that of the snapshot's pose
+    # The base's underside is never seen; its points would lie at the least z of a closed box, facing down.
+    closed = ArticulatedStore.build([hinged(upper=0.0)], StoreOptions(snapshots=4), scan_share=1.0)
+    z = closed.sample(20, 200, seeded()).points[..., 2]
+    bottom = (z < z.amin(1, keepdim=True) + 1e-6).sum(1)
+    assert bottom.max() <= 2
+
+
 def test_configurations_keep_to_the_limits_and_meet_them():
     lower, upper = torch.tensor([-0.5, 0.2]).repeat(4000, 1), torch.tensor([1.0, 0.9]).repeat(4000, 1)
     q = draw_configurations(lower, upper, seeded())
