@@ -119,7 +119,7 @@ def test_symplectic_euler_is_of_first_order_and_leapfrog_of_second():
     assert 1.8 < euler[0] / euler[1] < 2.2
     assert 3.5 < leapfrog[0] / leapfrog[1] < 4.5
     assert euler[1] < 0.03
-    assert leapfrog[1] < 3e-4
+    assert leapfrog[1] < 2e-3
 
 
 def test_slider_crank_turns_as_the_equation_says():
@@ -156,8 +156,7 @@ def test_energy_stays_bounded_over_ten_seconds_and_drifts_where_it_should(monkey
     def explicit(self, time, h):  # z by the old velocity: not symplectic
         old = self.v
         acceleration = self.system.acceleration(self.local, old, self.system.force(self.local, old, time))
-        self._drift(old, h)
-        self._settle(old + h * acceleration, h)
+        self.local, self.v = self.system.at(self.local.z + h * old), old + h * acceleration
         return True
 
     monkeypatch.setattr(dynamics._Run, "_symplectic_euler", explicit)
@@ -167,7 +166,7 @@ def test_energy_stays_bounded_over_ten_seconds_and_drifts_where_it_should(monkey
 def test_without_the_coriolis_term_the_double_pendulum_is_wrong(monkeypatch):
     expected = truth(double_pendulum_acceleration, TIMES, [1.2, 0.4], [0.0, 0.0])
     monkeypatch.setattr(Derivatives, "along", lambda self, z, v: torch.zeros(2, 3))
-    run = simulate(double_pendulum, TIMES, t(1.2, 0.4), options=replace(LEAPFROG, mass=2.0))
+    run = simulate(double_pendulum, TIMES, t(1.2, 0.4), options=DynamicsOptions(mass=2.0, step=1e-2, trace=True))
     assert np.abs(run.z - expected).max() > 0.1
 
 
@@ -200,35 +199,38 @@ def test_redundant_coordinates_move_the_particle_as_one_would():
     np.testing.assert_allclose(run.kinetic, 2.0, atol=1e-12)
 
 
-@pytest.mark.parametrize("inertia", [0.0, 1e-6])
-def test_redundant_nonlinear_coordinates_of_a_pendulum(inertia):
+@pytest.mark.parametrize(
+    ("scheme", "step", "inertia"), [("symplectic_euler", 1e-3, 0.0), ("leapfrog", 5e-3, 0.0), ("leapfrog", 5e-3, 1e-6)]
+)
+def test_redundant_nonlinear_coordinates_of_a_pendulum(scheme, step, inertia):
     def redundant(z):
         return rod(1.0)(z[:1] + z[1:2] + 0.3 * torch.sin(2 * z[:1]) * z[1:2] + 0.5 * z[2:] ** 2)
 
     z = t(0.9, 0.4, 0.3)
     start = torch.atan2(*redundant(z)[0, [0, 2]] * t(1, -1)).item()
     expected = truth(lambda q, w: -G * np.sin(q), TIMES, [start], [0.0])[:, 0]
-    run = simulate(redundant, TIMES, z, options=replace(LEAPFROG, step=5e-3, latent_inertia=inertia))
+    options = replace(LEAPFROG, scheme=scheme, step=step, latent_inertia=inertia)
+    run = simulate(redundant, TIMES, z, options=options)
     x = decode(redundant, run.z)[:, 0]
-    assert np.abs(x[:, 0] - np.sin(expected)).max() < 1e-3
-    assert np.abs(x[:, 2] + np.cos(expected)).max() < 1e-3
+    assert np.abs(x[:, 0] - np.sin(expected)).max() < 3e-3
+    assert np.abs(x[:, 2] + np.cos(expected)).max() < 3e-3
     assert run.failure is None
 
 
-def test_motion_does_not_depend_on_the_parameterisation():
+@pytest.mark.parametrize(("scheme", "exact"), [("symplectic_euler", 0.05), ("leapfrog", 1e-7)])
+def test_motion_does_not_depend_on_the_parameterisation(scheme, exact):
     def skewed(s):  # angles by an invertible nonlinear map
         return torch.stack([s[0] + 0.4 * torch.sin(s[1]), 0.5 * s[1] + 0.1 * s[1] ** 3 - 0.2 * s[0]])
 
     s, sdot = t(0.8, 0.5), t(-1.0, 2.0)
     z, zdot = torch.func.jvp(skewed, (s,), (sdot,))
-    options = replace(LEAPFROG, step=5e-3, mass=2.0, uniform_force=(3.0, 0.0, 0.0))
+    options = DynamicsOptions(scheme=scheme, step=5e-3, mass=2.0, uniform_force=(3.0, 0.0, 0.0), trace=True)
     push = [Force([0.0, 0.0, 8.0], points=[1], start=0.2, end=0.7, ramp=0.2)]
     a = simulate(double_pendulum, TIMES, z, zdot, forces=push, options=options)
     b = simulate(lambda r: double_pendulum(skewed(r)), TIMES, s, sdot, forces=push, options=options)
-    np.testing.assert_allclose(
-        decode(double_pendulum, a.z), decode(lambda r: double_pendulum(skewed(r)), b.z), atol=1e-3
-    )
-    np.testing.assert_allclose(a.total, b.total, atol=0.02)
+    there, here = decode(double_pendulum, a.z), decode(lambda r: double_pendulum(skewed(r)), b.z)
+    np.testing.assert_allclose(here, there, atol=exact)
+    np.testing.assert_allclose(b.kinetic, a.kinetic, atol=20 * exact)
 
 
 def system_of(positions, z, **parts):
@@ -310,7 +312,7 @@ def test_regions_choose_particles_by_frame():
 def test_a_force_of_any_kind_as_a_function():
     # Linear drag: z' = v0 exp(-c t).
     run = simulate(cube, TIMES, t(0.0), t(2.0), forces=[lambda x, v, time: -3 * v / 8], options=FLOATING)
-    np.testing.assert_allclose(run.zdot[:, 0], 2 * np.exp(-3 * TIMES), atol=3e-3)
+    np.testing.assert_allclose(run.zdot[:, 0], 2 * np.exp(-3 * TIMES), atol=5e-4)
     np.testing.assert_allclose(run.kinetic - run.work, 2.0, atol=5e-3)
 
 
@@ -390,10 +392,10 @@ def test_obstacles_by_any_distance_push_alike():
     heights = np.broadcast_to(np.linspace(-2, 2, 9), (9, 9, 9)).astype(np.float32)
     field = DistanceField([-2, -2, -2], 0.5, heights)
     x, masses = CUBE - t(0.3, 0.2, 0.15), torch.linspace(1, 2, 8, dtype=torch.float64)
-    energy, gradient = HalfSpace(0.0, margin=0.2, stiffness=7.0).potential(masses)(x)
+    energy, gradient = HalfSpace(0.0, margin=0.2, stiffness=7.0).potential(masses, 0.01)(x)
     assert energy > 0
     for distance in (field, lambda p: p[:, 2]):
-        other, slope = Obstacle(distance, margin=0.2, stiffness=7.0).potential(masses)(x)
+        other, slope = Obstacle(distance, margin=0.2, stiffness=7.0).potential(masses, 0.01)(x)
         torch.testing.assert_close(other, energy)
         torch.testing.assert_close(slope, gradient)
     run = simulate(cube, TIMES[:6], t(0.1), obstacles=[Obstacle(field, stiffness=1e4)], options=LEAPFROG)
@@ -402,7 +404,7 @@ def test_obstacles_by_any_distance_push_alike():
 
 def test_margin_and_direction_of_a_half_space():
     plane = HalfSpace(1.0, normal=[0, 0, 2.0], margin=0.1, stiffness=10.0)
-    energy, gradient = plane.potential(t(2.0))(t(0.0, 0.0, 1.05)[None])
+    energy, gradient = plane.potential(t(2.0), 0.01)(t(0.0, 0.0, 1.05)[None])
     assert energy.item() == pytest.approx(10 * 2 * 0.05**2)
     torch.testing.assert_close(gradient, t(0.0, 0.0, -2 * 10 * 2 * 0.05)[None])
 
@@ -412,7 +414,7 @@ def test_gradients_of_springs_and_self_collision():
     rest = torch.as_tensor(rng.uniform(-1, 1, (12, 3)))
     masses = torch.as_tensor(rng.uniform(0.5, 2, 12))
     x = torch.as_tensor(rng.uniform(-0.5, 0.5, (12, 3))).requires_grad_()
-    for potential in (springs(rest, masses, 30.0, 4), SelfCollision(0.4, 0.5, 20.0).potential(rest, masses)):
+    for potential in (springs(rest, masses, 30.0, 4), SelfCollision(0.4, 0.5, 20.0).potential(rest, masses, 0.01)):
         energy, gradient = potential(x)
         assert energy > 0
         torch.testing.assert_close(gradient, torch.autograd.grad(energy, x)[0])
@@ -462,6 +464,20 @@ def test_bounds_reflect():
     there = np.where(TIMES <= 0.5, TIMES, 1 - TIMES)
     np.testing.assert_allclose(run.z[:, 0], there, atol=1e-3)
     np.testing.assert_allclose(run.total - run.work, run.total[0], atol=1e-9)
+
+
+def test_leapfrog_outlives_a_direction_that_ends():
+    # Beside a falling height, a soft coordinate whose particles can move by 0.01 at most, and then no further.
+    def soft(z):
+        return cube(z[:1]) + 0.01 * torch.sin(z[1:]) * t(1.0, 0.0, 0.0)
+
+    run = simulate(soft, TIMES, t(1.0, 0.3), options=replace(LEAPFROG, uniform_force=(1.0, 0, 0)))
+    assert run.failure is None
+    np.testing.assert_allclose(run.z[:, 0], 1 - G * TIMES**2 / 2, atol=1e-6)
+    euler = simulate(
+        soft, TIMES, t(1.0, 0.3), options=replace(FLOATING, scheme="symplectic_euler", uniform_force=(1.0, 0, 0))
+    )
+    assert euler.failure is not None
 
 
 def test_divergence_is_reported_and_nothing_broken_is_returned():

@@ -27,8 +27,13 @@ class Derivatives:
     """A decoder's derivatives, in double precision whatever the decoder computes in."""
 
     dtype: torch.dtype
+    positions: Positions
     first: Callable[[Tensor], tuple[Tensor, Tensor]]
     second: Callable[[Tensor, Tensor], Tensor]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Particles (n, 3) at z (k,)."""
+        return self.positions(z.to(self.dtype)).detach().double()
 
     def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Particles (n, 3) at z (k,), and their Jacobian (3n, k)."""
@@ -55,8 +60,10 @@ def derivatives(positions: Positions, z: Tensor, *, trace: bool = False) -> Deri
         return jvp(lambda r: jvp(positions, (r,), (v,))[1], (s,), (v,))[1]
 
     if trace:
-        return Derivatives(z.dtype, _recorded(first, z), _recorded(second, z, torch.ones_like(z)))
-    return Derivatives(z.dtype, first, second)
+        return Derivatives(
+            z.dtype, _recorded(lambda s: positions(s), z), _recorded(first, z), _recorded(second, z, torch.ones_like(z))
+        )
+    return Derivatives(z.dtype, positions, first, second)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ threshold, which eigenvalues cross, or a damped inverse it would not be.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,9 @@ from torch import Tensor
 from generators.neurok.derivatives import Derivatives
 from generators.neurok.forces import ForceField
 from generators.neurok.potentials import Potential
+
+_ROUNDS = 12
+"""Decodings at most in which one step is solved."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,14 @@ class Local:
     def kinetic(self, v: Tensor) -> float:
         """Joules at a velocity (k,)."""
         return 0.5 * float(v @ self.metric @ v)
+
+    def pull_back(self, forces: Tensor) -> Tensor:
+        """What forces or momenta of the particles (n, 3) are to the coordinates: J^T (k,) of them (eq. 39)."""
+        return self.J.T @ forces.reshape(-1)
+
+    def solve(self, momentum: Tensor) -> Tensor:
+        """The velocity (k,) of a momentum M v, or the acceleration under a force, within the range of M."""
+        return self.vectors @ ((self.vectors.T @ momentum) / self.values)
 
     def effective(self, v: Tensor) -> Tensor:
         """The part of a velocity (k,) that moves particles."""
@@ -111,7 +123,32 @@ class System:
         """z'' (k,) of eq. 47 at a velocity (k,) under `force` (n, 3)."""
         bend = self.derivatives.along(local.z, v)
         pull = force - local.gradient - self.masses[:, None] * bend
-        return local.vectors @ (local.vectors.T @ (local.J.T @ pull.reshape(-1)) / local.values)
+        return local.solve(local.pull_back(pull))
+
+    def reach(self, start: Local, moment: Tensor) -> Tensor:
+        """z' (k,) such that J^T m (F(z') - F(z)) + inertia (z' - z) = `moment` (k,), J at the start z.
+
+        Newton's method with the start's M: what it lacks is of the order of the step. Where a direction has no answer
+        (its particles cannot go that far), the nearest that was found; a z' where the decoder overflows is returned.
+        """
+        scale = float(moment @ start.solve(moment))
+        tolerance = (1e-5 if self.derivatives.dtype == torch.float32 else 1e-10) ** 2 * scale
+        best, z, least, step = start.z, start.z, math.inf, torch.zeros_like(moment)
+        for _ in range(_ROUNDS):
+            travel = self.derivatives.decode(z) - start.x
+            lack = moment - start.pull_back(self.masses[:, None] * travel) - self.inertia * (z - start.z)
+            correction = start.solve(lack)
+            size = float(lack @ correction)
+            if not math.isfinite(size):
+                return z
+            if size < least:
+                best, least, step = z, size, correction
+            else:  # too far
+                step = step / 4
+            if least <= tolerance:
+                break
+            z = best + step
+        return best
 
 
 def _sum(potentials: Sequence[Potential], x: Tensor) -> tuple[float, Tensor]:
