@@ -146,11 +146,11 @@ def test_a_globe_turns_in_its_place():
 def test_a_bail_clears_the_rim_it_swings_over():
     for bucket in some("bucket"):
         body = vertices(bucket, "body")
-        height, (x, y) = body[:, 2].max(), np.abs(body[:, :2]).max(0)
+        middle, half = (body.min(0) + body.max(0)) / 2, np.ptp(body, axis=0) / 2
         for angle in np.linspace(*limit(bucket, "handle"), 9):
-            v = vertices(bucket, "handle", at(bucket, handle=float(angle)))
-            middle = v[np.abs(v[:, 0]) < 0.3 * x]
-            assert np.all((middle[:, 2] > height) | (np.abs(middle[:, 1]) > y - 0.012))
+            v = np.abs(vertices(bucket, "handle", at(bucket, handle=float(angle))) - middle * (1, 1, 0))
+            v = v[v[:, 0] < 0.3 * half[0]]
+            assert np.all((v[:, 2] > body[:, 2].max()) | (v[:, 1] > half[1] - 0.012))
 
 
 def test_what_holds_something_is_hollow():
