@@ -242,11 +242,12 @@ def train(
     minutes: float | None = None,
     batch: int = 32,
     points: int = 256,
-    lr: float = 5e-4,
+    lr: float = 2e-4,
     instances: int = 100,
     families: str = "",
     seed: int = 0,
     threads: int = 0,
+    compile: tyro.conf.FlagCreatePairsOff[bool] = False,
     resume: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Train a generator's network; an interruption leaves a checkpoint and the weights so far.
@@ -264,6 +265,7 @@ def train(
         families: names separated by commas; all but the held-out ones where not given.
         seed: of every random choice.
         threads: threads of the processor; torch's own choice where 0.
+        compile: compile the loss first: minutes, and then steps take two thirds of the time (needs a C++ compiler).
         resume: go on from the folder's checkpoint.
     """
     from generators.neurok.train import TrainOptions
@@ -282,6 +284,7 @@ def train(
         families=chosen,
         seed=seed,
         threads=threads,
+        compile=compile,
         resume=resume,
     )
     with _bar(f"training {what}") as progress:

@@ -134,7 +134,11 @@ def fit(
     accelerator = Accelerator(mixed_precision="bf16", cpu=options.cpu)
     device, lead = accelerator.device, accelerator.is_main_process
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+        model.parameters(),
+        lr=options.learning_rate,
+        betas=(0.9, 0.99),  # as 200 steps of warm-up: the second moment of a small batch's gradient changes fast
+        weight_decay=options.weight_decay,
+        fused=True,
     )
     # The wrapper makes the objective a forward pass, which is what a distributed model averages the gradients of.
     wrapped, prepared = accelerator.prepare(_Objective(model, objective), optimizer)

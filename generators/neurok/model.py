@@ -78,6 +78,8 @@ class Decoder(nn.Module):
         super().__init__()
         width, heads = config.decoder_width, config.heads
         self.latent = nn.Linear(config.channels, width)
+        with torch.no_grad():
+            self.latent.weight.mul_(3.0)  # as loud as what the blocks add: learning starts twice as fast
         self.seen = nn.Linear(config.encoder_width, width, bias=False) if config.condition_decoder else None
         self.embedding = PointEmbedding(3, config.frequencies, width)
         self.blocks = nn.ModuleList(
@@ -128,6 +130,11 @@ class Neurok(nn.Module):
         self.prior_mean = nn.Linear(width, channels) if width != channels else nn.Identity()
         self.posterior_mean = nn.Linear(width, channels) if width != channels else nn.Identity()
         self.log_variance = nn.Linear(width, channels)
+        # Nearly certain at first. With a spread of 1 what the decoder reads is noise, it learns to ignore z, and the
+        # divergence, which Adam follows however small its weight, takes the posterior to the prior.
+        nn.init.constant_(self.log_variance.bias, -6.0)
+        with torch.no_grad():
+            self.log_variance.weight.mul_(0.1)
         self.decoder = Decoder(config)
         rest = torch.eye(8)[0] if config.deformation == "dual_quaternion" else torch.zeros(3)
         self.register_buffer("rest", rest, persistent=False)
