@@ -61,11 +61,15 @@ class ArticulatedObject:
             placed.add(j.child)
         lost = sorted(set(self.links) - placed)
         if lost or not self.links:
-            raise ValueError(f"{where}.links: {', '.join(lost) or 'none given'}: expected a joint to every link but one")
+            raise ValueError(
+                f"{where}.links: {', '.join(lost) or 'none given'}: expected a joint to every link but one"
+            )
         free = {j.name for j in self.joints if j.kind != "fixed" and j.name not in self.mimic}
         for name, m in self.mimic.items():
             if m.joint not in free:
-                raise ValueError(f"{where}.mimic: {name} follows {m.joint!r}, expected one of {', '.join(sorted(free))}")
+                raise ValueError(
+                    f"{where}.mimic: {name} follows {m.joint!r}, expected one of {', '.join(sorted(free))}"
+                )
 
     @cached_property
     def free(self) -> tuple[Joint, ...]:
