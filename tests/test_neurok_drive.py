@@ -21,7 +21,7 @@ def dual_quaternions(X):
 REST = dual_quaternions(pose())
 
 
-def box(extents, center, edge=0.15):
+def box(extents, center, edge=0.2):
     return trimesh.creation.box(extents, transform=pose(translation=center)).subdivide_to_size(edge)
 
 
@@ -82,7 +82,7 @@ def test_a_thin_gap_is_found_without_knowing_the_faces_of_points():
     q = np.tile(REST, (T, len(points), 1))
     q[:, faces >= len(BASE.faces)] = dual_quaternions(OPEN)[:, None]
     true = np.where(IN_LID[:, None], transform(OPEN, mesh.vertices), mesh.vertices)
-    assert error(drive_mesh(mesh.vertices, mesh.faces, points, q), true).max() < 0.02
+    assert error(drive_mesh(mesh.vertices, mesh.faces, points, q), true).max() < 0.03
 
 
 def test_one_fused_surface_tears_only_at_the_seam():

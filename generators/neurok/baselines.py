@@ -48,9 +48,9 @@ class RegistrationOptions:
     """Nearest nodes that a node is tied to."""
     stiffness: tuple[float, float] = (10.0, 0.3)
     """Weight of the edges beside that of the matches, in the first and in the last step."""
-    trust: tuple[float, float] = (0.5, 0.05)
+    trust: tuple[float, float] = (1.0, 0.1)
     """Distance beyond which a match counts as wrong, in the first and in the last step."""
-    tear: float = 0.1
+    tear: float = 0.05
     """Length by which an edge is out of shape beyond which it counts as torn."""
     sideways: float = 0.1
     """Share of a residual's square across the target's normal that counts."""
