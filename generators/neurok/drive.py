@@ -29,6 +29,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import trimesh
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
@@ -333,8 +334,6 @@ def _point_faces(point_faces: ArrayLike | None, vertices: FloatArray, faces: Int
     if len(faces) == 0:
         return np.empty(0, np.int64)
     if point_faces is None:
-        import trimesh
-
         scene = raycasting_scene(trimesh.Trimesh(vertices, faces, process=False))
         query = open3d().core.Tensor(points.astype(np.float32))
         return scene.compute_closest_points(query)["primitive_ids"].numpy().astype(np.int64)
