@@ -14,7 +14,7 @@ from generators.neurok.config import NeurokConfig
 from generators.neurok.dynamics import DynamicsOptions
 from generators.neurok.generate import NeurokOptions, generator
 from generators.neurok.inverse import DragOptions, FitOptions, drag, fit_shape, jacobian, solve_chain
-from generators.neurok.model import Neurok
+from generators.neurok.model import Neurok, moved
 from generators.neurok.paths import handle_paths
 from generators.neurok.reduce import ReduceOptions, active_subspace
 from generators.neurok.space import Frame, KinematicSpace, LatentSpace, SpaceOptions, box_yaw, surface_points
@@ -217,6 +217,30 @@ def test_what_the_handles_leave_open_is_left_alone(laptop):
     assert torch.equal(drag(space, handles, handles.expand(5, -1, -1), handles), torch.zeros(5, 8).double())
 
 
+class Loose(Laptop):
+    """Two coordinates: the lid's angle, and three times as strong, that of the whole laptop."""
+
+    def __init__(self, mesh):
+        super().__init__(mesh, dim=2)
+        self.turn, self.push = torch.tensor([1.0, 3.0]).double(), torch.zeros(2).double()
+
+    def field(self, q, points):
+        whole = Laptop.field(self, torch.stack([0 * q[:, 0], q[:, 1]], 1), self.vertices[-1:])
+        lid = self.on_lid[torch.cdist(points.to(self.vertices), self.vertices).argmin(1)]
+        return torch.where(lid[:, None], super().field(q, points), whole)
+
+
+def test_a_body_that_could_come_along_stays(laptop):
+    space = Loose(laptop)
+    handles = lid_points(laptop, 4)
+    angles = torch.linspace(0, 1, 11).double()
+    paths = space.positions(torch.stack([angles, 0 * angles], 1), handles)
+    body = surface_points(laptop, 64, 1)
+    np.testing.assert_allclose(drag(space, handles, paths, body), torch.stack([angles, 0 * angles], 1), atol=2e-2)
+    # Nothing but the prior decides where nothing is held: the stronger coordinate takes most of it.
+    assert drag(space, handles, paths, body, DragOptions(stay=0.0))[-1, 1] > 0.25
+
+
 def test_a_drag_that_stops_and_turns_back(laptop):
     space = Laptop(laptop)
     handles = lid_points(laptop, 4)
@@ -268,9 +292,12 @@ def test_a_network_leaves_the_object_alone_at_rest(laptop):
             with torch.no_grad():
                 at_rest = space.positions(space.rest[None], points)[0]
                 q = torch.randn(2, space.dim, generator=torch.Generator().manual_seed(0))
-                away = space.positions(q, points)
-                assert space.field(q, points).shape == (2, 30, 8 if kind == "dual_quaternion" else 3)
+                away, field = space.positions(q, points), space.field(q, points)
+                assert field.shape == (2, 30, 8 if kind == "dual_quaternion" else 3)
+                decoded = [model.decode(z, points, space.shape) for z in (space.z_rest[None], space.latent(q))]
             np.testing.assert_allclose(at_rest, points, atol=1e-5)
+            # What the field does to a point that the decoder leaves astray at rest is what the decoder does to it.
+            np.testing.assert_allclose(moved(moved(points, decoded[0]), field), moved(points, decoded[1]), atol=1e-5)
             assert (away - points).abs().max() > 1e-2
             again = LatentSpace.encode(laptop, model, SpaceOptions(points=64, reduce=reduce), seed=1)
             assert torch.equal(again.latent(q), space.latent(q))

@@ -193,7 +193,7 @@ class _Sample:
         return self._tensor(run.z)
 
     def _tensor(self, values: FloatArray | Tensor) -> Tensor:
-        return torch.as_tensor(np.array(values)).to(self.space.rest)
+        return (values if isinstance(values, Tensor) else torch.tensor(values)).to(self.space.rest)
 
 
 def _faults(mesh: trimesh.Trimesh, vertices: FloatArray, action: Action) -> float:
@@ -209,7 +209,7 @@ def _faults(mesh: trimesh.Trimesh, vertices: FloatArray, action: Action) -> floa
     face, weight = _attach(mesh, action.handles)
     off = action.handles - np.einsum("hk,hkc->hc", weight, vertices[0][mesh.faces[face]])
     end = np.einsum("hk,hkc->hc", weight, vertices[-1][mesh.faces[face]]) + off
-    way = np.linalg.norm(action.targets - action.handles)
+    way = float(np.linalg.norm(action.targets - action.handles))
     return float(np.linalg.norm(end - action.targets) / max(way, 1e-9) + stretch)
 
 
