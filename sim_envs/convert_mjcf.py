@@ -13,6 +13,26 @@ The models under `assets/` were made by
         --links case drawer --masses 3.0 0.5 --friction 2.0 --damping 2.0 --stand 0.08
     python -m sim_envs.convert_mjcf METAWORLD/assets/objects/faucet.xml OUT/faucet --body faucet_link2 \\
         --links base handle --masses 1.0 0.2 --friction 0.25 --damping 0.02
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/doorlockB.xml OUT/door --body door_link \\
+        --links safe door --masses 8.0 1.2 --friction 0.5 --damping 0.1
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/doorlockA.xml OUT/door_lock --body lock_link \\
+        --links safe door lock --masses 8.0 1.2 0.1 --friction 0.2 --damping 0.02
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/dial.xml OUT/dial --body knob_Joint_1 \\
+        --links base knob --masses 1.0 0.15 --friction 0.05 --damping 0.01 --stand 0.03
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/handle_press.xml OUT/handle_press --body handle_link \\
+        --links base handle --masses 5.0 0.3 --friction 5.0 --damping 5.0
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/lever.xml OUT/lever --body lever_link1 \\
+        --links base lever --masses 5.0 0.4 --friction 1.0 --damping 0.1
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/window.xml OUT/window --body window_slide \\
+        --links frame sash --masses 4.0 0.6 --friction 8.0 --damping 5.0
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/window_horiz.xml OUT/window_horizontal \\
+        --body window_slide --links frame sash pane --masses 4.0 0.6 0.6 --friction 2.0 --damping 5.0
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/buttonbox.xml OUT/button_box --body button \\
+        --links base button --masses 3.0 0.05 --friction 3.0 --damping 5.0
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/coffeemachine.xml OUT/coffee_machine --body cmbutton \\
+        --links base machine button --masses 0.1 5.0 0.05 --friction 3.0 --damping 5.0
+    python -m sim_envs.convert_mjcf METAWORLD/assets/objects/hammerblock.xml OUT/hammer_block --body nail_link \\
+        --links block nail --masses 3.0 0.1 --friction 5.0 --damping 5.0
 """
 
 from __future__ import annotations
@@ -39,7 +59,8 @@ class ConvertOptions:
     out: Annotated[Path, tyro.conf.Positional]
     """Folder to write NAME.urdf and its meshes into; its last part is NAME."""
     body: str = ""
-    """Name of any body of the wanted model; its topmost ancestor that has geometry becomes the base link."""
+    """Name of any body or joint of the wanted model. The topmost ancestor that has geometry becomes the base link; where
+    that moves itself, the empty body above it."""
     links: tuple[str, ...] = ()
     """Names of the URDF links, in the MJCF's order."""
     masses: tuple[float, ...] = ()
@@ -51,7 +72,7 @@ class ConvertOptions:
     damping: float = 0.0
     """Viscous damping of each joint, N m s/rad or N s/m."""
     stand: float = 0.0
-    """Height of a solid block put under the base link, metres."""
+    """Height of a solid block put under the model as a part of the base link, metres."""
     stand_rgb: tuple[float, float, float] = field(default=(0.55, 0.42, 0.3))
     """Its colour."""
 
@@ -75,15 +96,19 @@ def convert(options: ConvertOptions) -> Path:
             )
     options.out.mkdir(parents=True, exist_ok=True)
     robot = ET.Element("robot", name=options.out.name)
-    lift = _lowest(model, bodies[0]) * options.scale - options.stand
+    bounds = _solid_bounds(model, bodies) * options.scale
+    lift = bounds[0, 2] - options.stand
     for body, link, mass in zip(bodies, options.links, options.masses, strict=True):
         X_link_body = pose(translation=[0, 0, -lift]) if body == bodies[0] else pose()
         element = ET.SubElement(robot, "link", name=link)
-        _inertial(element, model, body, X_link_body, mass, options.scale)
+        if _geoms(model, body):
+            _inertial(element, model, body, X_link_body, mass, options.scale)
+        else:
+            _block_inertial(element, mass, bounds, options.stand)
         for geom in _geoms(model, body):
             _geometry(element, model, geom, X_link_body, options)
         if body == bodies[0] and options.stand:
-            _stand(element, model, body, options)
+            _stand(element, bounds, options)
         if body != bodies[0]:
             parent = bodies.index(model.body_parentid[body])
             X_parent = pose(translation=[0, 0, -lift]) if parent == 0 else pose()
@@ -95,14 +120,18 @@ def convert(options: ConvertOptions) -> Path:
 
 
 def _subtree(model: Any, name: str) -> list[int]:
-    """Ids of the bodies of the model that holds the body `name`, base first."""
-    names = [model.body(i).name for i in range(model.nbody)]
-    if name not in names:
-        raise ValueError(f"ConvertOptions.body: got {name!r}, expected one of {', '.join(filter(None, names))}")
-    body = root = names.index(name)
+    """Ids of the bodies of the model that holds the body or joint `name`, base first."""
+    bodies_by_name = {model.body(i).name: i for i in range(model.nbody)}
+    joints_by_name = {model.joint(i).name: int(model.jnt_bodyid[i]) for i in range(model.njnt)}
+    known = joints_by_name | bodies_by_name
+    if not name or name not in known:
+        raise ValueError(f"ConvertOptions.body: got {name!r}, expected one of {', '.join(filter(None, known))}")
+    body = root = known[name]
     while body:
         root = body if len(_geoms(model, body)) else root
         body = model.body_parentid[body]
+    if model.body_jntnum[root]:  # what moves is not a base
+        root = model.body_parentid[root]
     bodies = [root]
     for child in range(root + 1, model.nbody):
         if model.body_parentid[child] in bodies:
@@ -147,10 +176,26 @@ def _shape(model: Any, geom: int) -> trimesh.Trimesh:
     raise ValueError(f"{model.geom(geom).name or geom}: got a geom of type {kind.name}; only bounded shapes are read")
 
 
-def _lowest(model: Any, body: int) -> float:
-    """Least z of a body's collision geometry in the body frame."""
-    solid = [g for g in _geoms(model, body) if model.geom_contype[g]]
-    return min(_shape(model, g).apply_transform(_pose_of(model, "geom", g)).bounds[0, 2] for g in solid)
+def _solid(model: Any, geom: int) -> bool:
+    # One bit on either side is enough for MuJoCo to let two geoms collide.
+    return bool(model.geom_contype[geom] or model.geom_conaffinity[geom])
+
+
+def _solid_bounds(model: Any, bodies: list[int]) -> NDArray[np.float64]:
+    """Corners (2, 3) of the base's collision geometry in its frame; of the whole model at rest where it has none."""
+    X_base = {bodies[0]: pose()}
+    for body in bodies[1:]:
+        X_base[body] = X_base[model.body_parentid[body]] @ _pose_of(model, "body", body)
+    for chosen in (bodies[:1], bodies):
+        boxes = [
+            _shape(model, g).apply_transform(X_base[body] @ _pose_of(model, "geom", g)).bounds
+            for body in chosen
+            for g in _geoms(model, body)
+            if _solid(model, g)
+        ]
+        if boxes:
+            return np.stack([np.min(boxes, axis=(0, 1)), np.max(boxes, axis=(0, 1))])
+    raise ValueError("ConvertOptions.body: expected a model with collision geometry, got none")
 
 
 def _geometry(
@@ -161,8 +206,7 @@ def _geometry(
 
     X = X_link_body @ _scaled(_pose_of(model, "geom", geom), options.scale)
     size, kind = model.geom_size[geom] * options.scale, mujoco.mjtGeom(model.geom_type[geom])
-    solid = bool(model.geom_contype[geom])
-    tag = "collision" if solid else "visual"
+    tag = "collision" if _solid(model, geom) else "visual"
     material = model.geom_matid[geom]
     rgba = model.geom_rgba[geom] if material < 0 else model.mat_rgba[material]
     if kind == mujoco.mjtGeom.mjGEOM_BOX:
@@ -183,13 +227,10 @@ def _geometry(
         _shape_element(link, tag, X, "mesh", {"filename": name}, rgba)
 
 
-def _stand(link: ET.Element, model: Any, body: int, options: ConvertOptions) -> None:
-    """A block as wide as the base link's collision geometry, from z = 0 up to it."""
-    solid = [g for g in _geoms(model, body) if model.geom_contype[g]]
-    bounds = np.stack([_shape(model, g).apply_transform(_pose_of(model, "geom", g)).bounds for g in solid])
-    lower, upper = bounds[:, 0].min(0) * options.scale, bounds[:, 1].max(0) * options.scale
-    size = np.array([*(upper - lower)[:2], options.stand])
-    X = pose(translation=[*(0.5 * (lower + upper))[:2], 0.5 * options.stand])
+def _stand(link: ET.Element, bounds: NDArray[np.float64], options: ConvertOptions) -> None:
+    """A block as wide as the collision geometry between `bounds`, from z = 0 up to it."""
+    size = np.array([*(bounds[1] - bounds[0])[:2], options.stand])
+    X = pose(translation=[*bounds.mean(0)[:2], 0.5 * options.stand])
     for tag in ("visual", "collision"):
         _shape_element(link, tag, X, "box", {"size": _text(size)}, np.array([*options.stand_rgb, 1.0]))
 
@@ -201,6 +242,19 @@ def _inertial(
     _origin(element, X_link_body @ _scaled(_pose_of(model, "inertia", body), scale))
     ET.SubElement(element, "mass", value=f"{mass:g}")
     ixx, iyy, izz = model.body_inertia[body] * (mass / model.body_mass[body]) * scale**2
+    _inertia(element, ixx, iyy, izz)
+
+
+def _block_inertial(link: ET.Element, mass: float, bounds: NDArray[np.float64], height: float) -> None:
+    """That of the block under the model: of a link that has no shape of its own."""
+    element = ET.SubElement(link, "inertial")
+    _origin(element, pose(translation=[*bounds.mean(0)[:2], 0.5 * height]))
+    ET.SubElement(element, "mass", value=f"{mass:g}")
+    squares = np.square([*(bounds[1] - bounds[0])[:2], height])
+    _inertia(element, *(mass / 12 * (squares.sum() - squares)))
+
+
+def _inertia(element: ET.Element, ixx: float, iyy: float, izz: float) -> None:
     values = {"ixx": ixx, "ixy": 0.0, "ixz": 0.0, "iyy": iyy, "iyz": 0.0, "izz": izz}
     ET.SubElement(element, "inertia", {k: f"{v:.4g}" for k, v in values.items()})
 

@@ -16,8 +16,24 @@ from flowplan.urdf import rpy_matrix
 FOLDER = Path(__file__).parent
 SCANNED = ("ramekin", "black_bowl", "white_bowl", "plate", "frypan", "basket")
 """Real scans that a gripper of 8 cm can hold somewhere."""
-ARTICULATED = ("laptop", "drawer", "faucet", "desk_lamp")
-"""Models with joints."""
+METAWORLD = (
+    "laptop",
+    "drawer",
+    "faucet",
+    "door",
+    "door_lock",
+    "dial",
+    "handle_press",
+    "lever",
+    "window",
+    "window_horizontal",
+    "button_box",
+    "coffee_machine",
+    "hammer_block",
+)
+"""Meta-World's models with a joint."""
+ARTICULATED = (*METAWORLD, "desk_lamp")
+"""Models with joints: Meta-World's and the project's own."""
 CLOTH = FOLDER / "cloth" / "cloth.obj"
 """A sheet of 121 vertices, 0.3 m square."""
 
@@ -26,6 +42,11 @@ def urdf_path(name: str) -> Path:
     """The URDF of the model called `name`."""
     checks.choice("name", name, SCANNED + ARTICULATED)
     return FOLDER / name / f"{name}.urdf"
+
+
+def metaworld_urdfs() -> dict[str, Path]:
+    """The URDF of each of Meta-World's articulated models, by name."""
+    return {name: urdf_path(name) for name in METAWORLD}
 
 
 def collision_pieces(name: str) -> tuple[trimesh.Trimesh, ...]:
