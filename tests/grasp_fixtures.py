@@ -19,6 +19,8 @@ class BoxGripper:
     pad_size: np.ndarray = field(default_factory=lambda: np.array([0.0175, 0.018]))
     table_width: np.ndarray = field(default_factory=lambda: np.array([0.0, 0.08]))
     table_pad_z: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    tool_link: str = "palm"
+    box_link: tuple[str, ...] = ("left", "right", "palm")
 
     def boxes(self, width: float) -> tuple[np.ndarray, np.ndarray]:
         y = 0.5 * width + 0.007

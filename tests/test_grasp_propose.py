@@ -160,6 +160,21 @@ def test_grasps_are_collision_free_above_the_support_and_close_on_the_object(mes
         assert abs(held.min() + held.max()) < 0.004
 
 
+def test_the_palm_stays_clear_of_what_is_in_front_of_it():
+    thing = standing(trimesh.creation.box([0.05, 0.05, 0.16]))
+    points = transform(thing.X_world_object, sample_surface(thing.mesh, 20_000, np.random.default_rng(9)).points)
+    for gap in (0.007, 0.02):
+        grasps = propose_grasps(thing, Scene((thing,)), GRIPPER, GraspOptions(palm_clearance=gap), seed=3)
+        centres, sizes = GRIPPER.boxes(0.08)
+        ahead = []
+        for X in grasps.X_world_tool:
+            local = transform(inverse(X), points) - centres[2, :3, 3]
+            in_front = (np.abs(local[:, :2]) < sizes[2, :2] / 2).all(1) & (local[:, 2] > 0)
+            ahead.append(local[in_front, 2].min() - sizes[2, 2] / 2)
+        # The deepest of a hundred grasps come as near as they may, and no nearer than the cloud's points tell.
+        assert gap - 0.001 < min(ahead) < gap + 0.01
+
+
 def test_grasps_keep_away_from_a_neighbour_that_stands_close():
     thing = standing(trimesh.creation.box([0.04, 0.04, 0.1]), turn=0.0)
     alone = propose_grasps(thing, Scene((thing,)), GRIPPER)

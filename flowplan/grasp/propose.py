@@ -76,6 +76,8 @@ class GraspOptions:
     """Radians (standard deviation) by which the hand is turned, about each axis."""
     clearance: float = 0.003
     """Metres that the open gripper keeps from everything."""
+    palm_clearance: float = 0.007
+    """Metres that the palm keeps from what is in front of it: a hand that stops too late presses with the whole arm."""
     opening: float = 0.01
     """Metres that each finger stays away from its contact before closing, where the hand opens so far."""
     approach: float = 0.06
@@ -91,7 +93,7 @@ class GraspOptions:
                 raise ValueError(f"GraspOptions.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("friction", "compliance"):
             checks.positive(f"GraspOptions.{name}", getattr(self, name))
-        for name in ("position_error", "rotation_error", "clearance", "opening", "approach", "separation"):
+        for name in ("position_error", "rotation_error", "clearance", "palm_clearance", "opening", "approach", "separation"):
             checks.positive(f"GraspOptions.{name}", getattr(self, name), zero=True)
 
 
@@ -395,7 +397,10 @@ def _collision_free(
     still_open = gripper_boxes(gripper, _opening(width, gripper, options))
     closed = gripper_boxes(gripper, width + 2 * options.compliance)
     sweep = still_open.hull(closed)
-    free = clear_of_points(candidates.X, still_open.grown(options.clearance).approached(options.approach), cloud.points)
+    palm = np.array([link == gripper.tool_link for link in gripper.box_link])
+    coming = still_open.grown(options.clearance).approached(options.approach)
+    coming = coming.advanced(np.where(palm, max(options.palm_clearance - options.clearance, 0.0), 0.0))
+    free = clear_of_points(candidates.X, coming, cloud.points)
     rows = np.flatnonzero(free)
     # Closed on the pads, no other part of the fingers may have met the object first.
     free[rows] = clear_of_points(candidates.X[rows], closed.select(rows).grown(-options.compliance), cloud.points)

@@ -56,6 +56,12 @@ class Boxes:
         lower[..., 2] -= distance
         return Boxes(lower, self.upper)
 
+    def advanced(self, distance: FloatArray) -> Boxes:
+        """What the boxes sweep while each of them goes on along z by its own distance (B,), metres."""
+        upper = self.upper.copy()
+        upper[..., 2] += distance
+        return Boxes(self.lower, upper)
+
     def hull(self, other: Boxes) -> Boxes:
         """What each box sweeps between this opening and that of `other`."""
         return Boxes(np.minimum(self.lower, other.lower), np.maximum(self.upper, other.upper))
