@@ -171,8 +171,8 @@ def test_the_palm_stays_clear_of_what_is_in_front_of_it():
             local = transform(inverse(X), points) - centres[2, :3, 3]
             in_front = (np.abs(local[:, :2]) < sizes[2, :2] / 2).all(1) & (local[:, 2] > 0)
             ahead.append(local[in_front, 2].min() - sizes[2, 2] / 2)
-        # The deepest of a hundred grasps come as near as they may, and no nearer than the cloud's points tell.
-        assert gap - 0.001 < min(ahead) < gap + 0.01
+        # The deepest of a hundred grasps comes as near as it may, give or take the cloud's spacing at the box's edges.
+        assert gap - 0.005 < min(ahead) < gap + 0.01
 
 
 def test_grasps_keep_away_from_a_neighbour_that_stands_close():
