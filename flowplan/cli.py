@@ -65,7 +65,7 @@ def scan(
 def generate(
     scene: tyro.conf.Positional[Path],
     motion: tyro.conf.Positional[Path],
-    generator: Literal["kinematic"] = "kinematic",
+    generator: Literal["neurok", "kinematic"] = "neurok",
     out: Path = Path("motion.npz"),
     seed: int = 0,
 ) -> int:
@@ -132,7 +132,7 @@ def plan(
 
 def run(
     task: tyro.conf.Positional[str],
-    generator: Literal["kinematic"] = "kinematic",
+    generator: Literal["neurok", "kinematic"] = "neurok",
     robot: str = "panda",
     optimizer: Literal["pinocchio", "random_grasp", "kabsch_ik"] = "pinocchio",
     out: Path | None = None,
@@ -167,18 +167,23 @@ def run(
 
 
 def evaluate(
-    generator: Literal["kinematic"] = "kinematic",
+    what: tyro.conf.Positional[Literal["tasks", "neurok"]] = "tasks",
+    generator: Literal["kinematic", "neurok"] = "kinematic",
     tasks: str = "all",
     robots: str = "panda,ur5e",
     methods: str = "pinocchio,random_grasp,kabsch_ik",
     seeds: int = 20,
     first_seed: int = 0,
     workers: int = 2,
+    weights: str = "neurok-small",
+    also: str = "",
+    instances: int = 64,
     json: Path | None = None,
 ) -> int:
-    """Success shares over many seeds, with Wilson intervals, failures by kind and baselines.
+    """Evaluate `tasks` in simulation (success shares, failures by kind, baselines), or the `neurok` network itself.
 
     Args:
+        what: tasks (the next seven options are theirs), or neurok (the three after them).
         generator: which generator makes the motions.
         tasks: names separated by commas, or "all".
         robots: names separated by commas.
@@ -186,8 +191,13 @@ def evaluate(
         seeds: episodes of each combination.
         first_seed: the first seed.
         workers: processes.
+        weights: name of weights that ship, or path of a file.
+        also: further weights that stand beside them in the tables, NAME=PATH separated by commas.
+        instances: held-out objects of trained families; half as many of families that were never trained on.
         json: file for the records; beside it FILE.episodes.jsonl keeps every episode, and an interrupted run resumes.
     """
+    if what == "neurok":
+        return _evaluate_neurok(weights, also, instances, json)
     from generators.registry import factory
     from sim_envs.evaluate import EvaluationOptions, success_records, success_table
     from sim_envs.evaluate import evaluate as run_all
@@ -201,6 +211,58 @@ def evaluate(
     _records(success_records(episodes), json)
     console.print(success_table(episodes), markup=False)
     return 0
+
+
+def _evaluate_neurok(weights: str, also: str, instances: int, out: Path | None) -> int:
+    from generators.neurok import evaluate, study
+    from generators.neurok.box_experiment import box_records, dynamics_speed_records
+    from generators.neurok.weights import load
+    from generators.objects.partnet import read_articulated
+    from sim_envs.assets import metaworld_urdfs
+
+    model = load(weights)
+    pairs = [entry.partition("=") for entry in also.split(",") if entry]
+    methods = study.ik_methods(model, also={name: load(path) for name, _, path in pairs})
+    others = {name: read_articulated(path, name=name) for name, path in metaworld_urdfs().items()}
+    log = out.with_name(out.name + ".episodes.jsonl") if out else None
+    with _bar("inverse kinematics") as progress:
+        results = evaluate.evaluate(study.ik_cases(instances, others), methods, log=log, progress=progress)
+    with _bar("timing") as progress:
+        records = evaluate.ik_records(results) + study.speed_records(model, progress=progress)
+    with _bar("the box's lid") as progress:
+        box, fall, pushes = _falling_box()
+        records += box_records(model, box, fall, pushes, progress=progress)
+        records += dynamics_speed_records(model, box, fall)
+    _records(records, out)
+    console.print(evaluate.ik_table(results), markup=False)
+    return 0
+
+
+def _falling_box() -> tuple[Any, Any, dict[float, Any]]:
+    """A held-out box, how its lid falls from one radian, and how it rises when pushed by multiples of its weight."""
+    import tempfile
+
+    import numpy as np
+
+    from generators.neurok.box_experiment import BoxOptions, BoxTruth, lid_inertia
+    from generators.neurok.evaluate import FIRST_SEED
+    from generators.objects.export import write_urdf
+    from generators.objects.families import make
+    from sim_envs.falling_lid import Push, RigidInertia, falling_lid
+
+    box, options = make("hinged_box", FIRST_SEED), BoxOptions()
+    lid = RigidInertia(*lid_inertia(box, options.dynamics.mass))
+    with tempfile.TemporaryDirectory() as folder:
+        urdf = write_urdf(box, Path(folder))
+
+        def fall(angle: float, push: Push | None, seconds: float) -> BoxTruth:
+            run = falling_lid(urdf, angle, np.linspace(0, seconds, 21), inertia=lid, push=push)
+            return BoxTruth(run.times, run.link_poses, float(run.impacts[0]) if len(run.impacts) else None)
+
+        def pushed(size: float) -> BoxTruth:
+            return fall(0.0, Push(np.array([0, 0, size * 9.81 * lid.mass]), end=options.push_seconds), 0.3)
+
+        return box, fall(1.0, None, 0.5), {size: pushed(size) for size in (0.5, 1.5, 2.0, 3.0)}
 
 
 def bench(

@@ -1,0 +1,137 @@
+"""What is measured of a NeuROK checkpoint: inverse kinematics beside baselines and ablations, and how long it takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+
+from flowplan.geometry import exp_so3
+from flowplan.motion import Progress, silent
+from flowplan.scene import Action, Scene, SceneObject
+from generators.neurok.baselines import registration, static
+from generators.neurok.evaluate import (
+    FIRST_SEED,
+    Case,
+    Method,
+    NeurokIkOptions,
+    family_cases,
+    neurok_method,
+    object_cases,
+    posed_pair,
+)
+from generators.neurok.generate import NeurokOptions, generator
+from generators.neurok.inverse import fit_shape
+from generators.neurok.metrics import surface_points
+from generators.neurok.model import Neurok
+from generators.neurok.space import KinematicSpace, LatentSpace
+from generators.objects.articulated import ArticulatedObject
+from generators.objects.families import make
+
+METHODS = ("neurok", "static", "registration", "k5", "k100", "no_reduction")
+"""Methods that a single checkpoint gives: the network, the baselines, and the network with other reductions."""
+
+
+def ik_cases(count: int, others: Mapping[str, ArticulatedObject]) -> list[Case]:
+    """`count` held-out instances of trained families, half as many of never-trained ones, two of every other object."""
+    return [
+        *family_cases("trained", count),
+        *family_cases("never_trained", (count + 1) // 2),
+        *object_cases("metaworld", others, 2),
+    ]
+
+
+def ik_methods(
+    model: Neurok, names: Sequence[str] = METHODS, also: Mapping[str, Neurok] | None = None
+) -> dict[str, Method]:
+    """Methods by name: some of METHODS, and further checkpoints, such as those of ablations."""
+    usual = NeurokIkOptions()
+
+    def reduced(dimension: int | None) -> Method:
+        reduce = replace(usual.space.reduce, dimension=dimension)
+        return neurok_method(model, replace(usual, space=replace(usual.space, reduce=reduce)))
+
+    every: dict[str, Method] = {
+        "neurok": neurok_method(model),
+        "static": static,
+        "registration": registration,
+        "k5": reduced(5),
+        "k100": reduced(100),
+        "no_reduction": reduced(None),
+    }
+    return {name: every[name] for name in names} | {name: neurok_method(m) for name, m in (also or {}).items()}
+
+
+def speed_records(model: Neurok, *, repeats: int = 5, progress: Progress = silent) -> list[dict[str, Any]]:
+    """Medians over laptops: encoding with inverse kinematics, and a motion of 41 frames under a drag. Seconds."""
+
+    def kinematics(seed: int) -> None:
+        case = Case("speed", "laptop", lambda: make("laptop", FIRST_SEED + seed), seed)
+        mesh, target = posed_pair(case)
+        points, goal = (
+            torch.as_tensor(surface_points(m, n, seed=seed)[0], dtype=torch.float32)
+            for m, n in ((mesh, 2048), (target, 4096))
+        )
+        with _timed(spent["ik_s"]):
+            fit_shape(LatentSpace.encode(mesh, model, seed=seed), points, goal, seed=seed)
+
+    def motion(seed: int) -> None:
+        scene, action = _closing(seed)
+
+        def encode(mesh: trimesh.Trimesh, seed: int) -> KinematicSpace:
+            return LatentSpace.encode(mesh, model, seed=seed)
+
+        with _timed(spent["motion_s"]):
+            generator(encode, NeurokOptions(samples=1))(scene, action, seed=seed)
+
+    spent: dict[str, list[float]] = {"ik_s": [], "motion_s": []}
+    runs: list[tuple[str, Callable[[int], None]]] = [("inverse kinematics", kinematics), ("motion", motion)]
+    for i, (what, run) in enumerate(runs):
+        for seed in range(repeats + 1):
+            progress((i + seed / (repeats + 1)) / len(runs), f"timing {what}")
+            run(seed)
+    return [
+        {
+            "key": f"neurok/speed/{name}",
+            "value": round(float(np.median(seconds[1:])), 3),  # the first is the warm-up
+            "unit": "s",
+            "direction": "down",
+            "n": repeats,
+        }
+        for name, seconds in spent.items()
+    ]
+
+
+def _closing(seed: int) -> tuple[Scene, Action]:
+    """A laptop, open and half a metre away, and an action that closes its lid by 60 degrees."""
+    laptop = make("laptop", FIRST_SEED + seed)
+    lid = next(i for i, j in enumerate(laptop.free) if j.kind == "revolute")
+    start = (laptop.lower + laptop.upper) / 2
+    end = start.copy()
+    end[lid] = max(start[lid] - np.pi / 3, laptop.lower[lid])
+    child = list(laptop.links).index(laptop.free[lid].child)
+    X = laptop.link_poses(np.stack([start, end]))[:, child]
+    on_lid = np.asarray(laptop.links[laptop.free[lid].child].vertices)[:: max(1, seed)][:12]
+    turn = np.eye(4)
+    turn[:3, :3], turn[:3, 3] = exp_so3([0, 0, 0.3]), [0.5, 0.0, 0.0]
+    handles, targets = (np.c_[on_lid, np.ones(len(on_lid))] @ (turn @ X_link).T[:, :3] for X_link in X)
+    scene = Scene((SceneObject("laptop", laptop.posed(start), turn),))
+    return scene, Action("laptop", handles, targets=targets, duration=2.0)
+
+
+class _timed:
+    """Appends the wall time of a block to a list."""
+
+    def __init__(self, seconds: list[float]) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._seconds.append(time.perf_counter() - self._start)
