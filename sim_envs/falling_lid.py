@@ -1,0 +1,240 @@
+"""The truth of NeuROK's box experiment (E.4, E.5): the lid of a box that falls under gravity, simulated by PyBullet.
+
+The lid's shape takes no part: PyBullet would put convex hulls in the place of both meshes, and the hull of an open box
+is closed. What stops the lid is its joint's limits, one of which is where it lies on the rim, by Newton's law of
+impact: the velocity is turned around and multiplied by the restitution. Between impacts a lid is a compound pendulum,
+
+    I q'' = m (a x r) . g - friction sign(q')
+
+with I its moment of inertia about the hinge's axis a, r from the hinge to its centre of mass.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pybullet
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+from flowplan.geometry import transform
+from sim_envs.world import World, WorldOptions
+
+
+@dataclass(frozen=True)
+class LidOptions:
+    """Physics of the fall."""
+
+    step: float = 2e-4
+    """Seconds per step at most; a whole number of equal steps leads from each saved time to the next."""
+    gravity: float = 9.81
+    """Metres per second squared, downwards."""
+    restitution: float = 0.3
+    """Part of the velocity that an impact at a limit of the joint gives back; 0 is plastic, 1 elastic."""
+    friction: float = 0.0
+    """Coulomb friction of the hinge, N m."""
+
+    def __post_init__(self) -> None:
+        checks.positive("LidOptions.step", self.step)
+        checks.positive("LidOptions.gravity", self.gravity, zero=True)
+        checks.positive("LidOptions.friction", self.friction, zero=True)
+        if not 0 <= self.restitution <= 1:
+            raise ValueError(f"LidOptions.restitution: expected a number in [0, 1], got {self.restitution!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class RigidInertia:
+    """How a link's mass is spread.
+
+    Attributes:
+        mass: kilograms.
+        center: (3,) of mass, link frame, metres.
+        inertia: (3, 3) about the centre of mass, along the link frame's axes, kg m^2.
+    """
+
+    mass: float
+    center: FloatArray
+    inertia: FloatArray
+
+    def __post_init__(self) -> None:
+        checks.positive("RigidInertia.mass", self.mass)
+        object.__setattr__(self, "center", checks.array("RigidInertia.center", self.center, (3,)))
+        object.__setattr__(self, "inertia", checks.array("RigidInertia.inertia", self.inertia, (3, 3)))
+
+
+@dataclass(frozen=True, eq=False)
+class Push:
+    """A constant force on the lid.
+
+    Attributes:
+        force: (3,) newtons, world frame.
+        start, end: seconds between which it acts.
+        point: (3,) where it acts, lid frame, metres; None is the centre of mass.
+    """
+
+    force: FloatArray
+    start: float = 0.0
+    end: float = math.inf
+    point: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "force", checks.array("Push.force", self.force, (3,)))
+        if self.point is not None:
+            object.__setattr__(self, "point", checks.array("Push.point", self.point, (3,)))
+        if not self.end > self.start:
+            raise ValueError(f"Push.end: expected a time after start {self.start:g} s, got {self.end:g} s")
+
+
+@dataclass(frozen=True, eq=False)
+class LidMotion:
+    """What the lid did.
+
+    Attributes:
+        times: (T,) seconds.
+        angle: (T,) position of its joint, rad.
+        velocity: (T,) rad/s.
+        center: (T, 3) its centre of mass, frame of the box, metres.
+        link_poses: X_box_link (T, 4, 4) of every link; the box is its root link.
+        impacts: (I,) times at which it met a limit of its joint, those of a lid at rest there left out.
+    """
+
+    times: FloatArray
+    angle: FloatArray
+    velocity: FloatArray
+    center: FloatArray
+    link_poses: dict[str, FloatArray]
+    impacts: FloatArray
+
+
+_RESTING = 4.0
+"""Steps of falling that make an impact: a lid that meets a limit more slowly than after these comes to lie there."""
+
+
+def falling_lid(
+    urdf_path: str | Path,
+    angle: float,
+    times: FloatArray,
+    *,
+    inertia: RigidInertia | None = None,
+    push: Push | None = None,
+    options: LidOptions = LidOptions(),
+) -> LidMotion:
+    """Let go of a box's lid, at rest, and watch it.
+
+    Args:
+        urdf_path: a box whose root link stands on the ground and one joint of which moves; its meshes are not needed.
+        angle: of the lid at the start, within the joint's limits, rad.
+        times: (T,) seconds from 0 at which the motion is saved.
+        inertia: the lid's; None is what the URDF says.
+        push: a force on the lid besides gravity.
+        options: see LidOptions.
+
+    Raises:
+        ValueError: for a URDF that is no box, or an angle out of its lid's reach.
+    """
+    times = checks.times("times", times)
+    with tempfile.TemporaryDirectory() as folder:
+        bare, joint, lid = _without_shapes(Path(urdf_path), inertia, Path(folder))
+        with World(WorldOptions(rate=1 / options.step, gravity=options.gravity)) as world:
+            body = world.load(bare, name="box", fixed=True)
+            return _Fall(world, body, joint, lid, push, options).run(angle, times)
+
+
+def _without_shapes(path: Path, inertia: RigidInertia | None, folder: Path) -> tuple[Path, str, str]:
+    """A copy of the URDF without shapes and with the lid's inertia, its moving joint, and the lid's link."""
+    robot = ET.parse(path).getroot()
+    moving = [j for j in robot.findall("joint") if j.attrib["type"] != "fixed"]
+    if len(moving) != 1 or moving[0].attrib["type"] != "revolute":
+        kinds = ", ".join(f"{j.attrib['name']} ({j.attrib['type']})" for j in moving) or "none"
+        raise ValueError(f"{path}: expected one joint that moves, a revolute one with limits, got {kinds}")
+    joint, lid = moving[0], moving[0].find("child").attrib["link"]  # type: ignore[union-attr]
+    for link in robot.findall("link"):
+        for tag in ("visual", "collision"):
+            for element in link.findall(tag):
+                link.remove(element)
+        if link.attrib["name"] == lid and inertia is not None:
+            for element in link.findall("inertial"):
+                link.remove(element)
+            link.append(_inertial(inertia))
+    copy = folder / "bare.urdf"
+    ET.ElementTree(robot).write(copy)
+    return copy, joint.attrib["name"], lid
+
+
+def _inertial(inertia: RigidInertia) -> ET.Element:
+    element = ET.Element("inertial")
+    ET.SubElement(element, "origin", xyz=" ".join(f"{v:.9g}" for v in inertia.center), rpy="0 0 0")
+    ET.SubElement(element, "mass", value=f"{inertia.mass:.9g}")
+    axes = "xyz"
+    values = {f"i{axes[i]}{axes[j]}": f"{inertia.inertia[i, j]:.9g}" for i in range(3) for j in range(i, 3)}
+    ET.SubElement(element, "inertia", values)
+    return element
+
+
+class _Fall:
+    """A lid in a world, its joint without motor, damping or limits: those are applied here."""
+
+    def __init__(self, world: World, body: int, joint: str, lid: str, push: Push | None, options: LidOptions) -> None:
+        self.world, self.body, self.bullet = world, body, world.bullet
+        self.name, self.index, self.lid = joint, world.joint_index(body, joint), lid
+        self.push, self.options = push, options
+        self.lower, self.upper = self.bullet.getJointInfo(body, self.index)[8:10]
+        for link in range(-1, self.bullet.getNumJoints(body)):
+            self.bullet.changeDynamics(body, link, linearDamping=0, angularDamping=0, jointDamping=0)
+        # PyBullet's own limits take all of the velocity, a step too early.
+        self.bullet.changeDynamics(body, self.index, jointLowerLimit=-1e3, jointUpperLimit=1e3)
+        self.bullet.setJointMotorControl2(
+            body, self.index, pybullet.VELOCITY_CONTROL, targetVelocity=0, force=options.friction
+        )
+        self.impacts: list[float] = []
+
+    def run(self, angle: float, times: FloatArray) -> LidMotion:
+        if not self.lower <= angle <= self.upper:
+            raise ValueError(f"angle: expected one within [{self.lower:g}, {self.upper:g}] rad, got {angle!r}")
+        self.world.set_joint_positions(self.body, {self.name: angle})
+        rows = [self._row()]
+        for start, end in pairwise(times):
+            count = max(1, math.ceil((end - start) / self.options.step - 1e-9))
+            h = (end - start) / count
+            self.bullet.setTimeStep(h)
+            for i in range(count):
+                self._step(start + i * h, h)
+            rows.append(self._row())
+        angles, velocities, centers, poses = zip(*rows, strict=True)
+        links = {link: np.stack([p[link] for p in poses]) for link in poses[0]}
+        return LidMotion(
+            times, np.array(angles), np.array(velocities), np.array(centers), links, np.array(self.impacts)
+        )
+
+    def _step(self, time: float, h: float) -> None:
+        if self.push is not None and self.push.start <= time + h / 2 < self.push.end:
+            point = self._center() if self.push.point is None else self._at(self.push.point)
+            self.bullet.applyExternalForce(
+                self.body, self.index, self.push.force.tolist(), point.tolist(), pybullet.WORLD_FRAME
+            )
+        before = self.bullet.getJointState(self.body, self.index)[1]
+        self.world.step()
+        angle, velocity = self.bullet.getJointState(self.body, self.index)[:2]
+        hits = abs(velocity) > _RESTING * abs(velocity - before)
+        for limit, outwards in ((self.lower, -1), (self.upper, 1)):
+            if outwards * (angle - limit) > 0 and outwards * velocity > 0:
+                rebound = -self.options.restitution * velocity if hits else 0.0
+                self.bullet.resetJointState(self.body, self.index, limit, rebound)
+                if hits:
+                    self.impacts.append(time + h)
+
+    def _row(self) -> tuple[float, float, FloatArray, dict[str, FloatArray]]:
+        angle, velocity = self.bullet.getJointState(self.body, self.index)[:2]
+        return angle, velocity, self._center(), self.world.link_poses(self.body)
+
+    def _center(self) -> FloatArray:
+        return np.array(self.bullet.getLinkState(self.body, self.index, computeForwardKinematics=True)[0])
+
+    def _at(self, point: FloatArray) -> FloatArray:
+        return transform(self.world.link_pose(self.body, self.lid), point[None])[0]
