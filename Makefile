@@ -44,7 +44,8 @@ results: $(STAMP)
 	$(BIN)/flowplan bench grasp --json docs/results/bench_grasp.json
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_panda.json --seed 1000
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_ur5e.json --seed 1000 --robot ur5e
-	$(BIN)/flowplan eval --generator kinematic --seeds 20 --json docs/results/eval_kinematic.json
+	$(BIN)/flowplan eval --generator kinematic --methods pinocchio --seeds 20 --first-seed 400 --json docs/results/eval_kinematic.json
+	$(BIN)/flowplan eval --generator kinematic --seeds 20 --first-seed 200 --json docs/results/eval_kinematic_baselines.json
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info
