@@ -65,7 +65,7 @@ def scan(
 def generate(
     scene: tyro.conf.Positional[Path],
     motion: tyro.conf.Positional[Path],
-    generator: Literal["neurok", "kinematic"] = "neurok",
+    generator: Literal["kinematic", "neurok"] = "kinematic",
     out: Path = Path("motion.npz"),
     seed: int = 0,
 ) -> int:
@@ -132,7 +132,7 @@ def plan(
 
 def run(
     task: tyro.conf.Positional[str],
-    generator: Literal["neurok", "kinematic"] = "neurok",
+    generator: Literal["kinematic", "neurok"] = "kinematic",
     robot: str = "panda",
     optimizer: Literal["pinocchio", "random_grasp", "kabsch_ik"] = "pinocchio",
     out: Path | None = None,

@@ -93,7 +93,15 @@ class GraspOptions:
                 raise ValueError(f"GraspOptions.{name}: expected at least 1, got {getattr(self, name)}")
         for name in ("friction", "compliance"):
             checks.positive(f"GraspOptions.{name}", getattr(self, name))
-        for name in ("position_error", "rotation_error", "clearance", "palm_clearance", "opening", "approach", "separation"):
+        for name in (
+            "position_error",
+            "rotation_error",
+            "clearance",
+            "palm_clearance",
+            "opening",
+            "approach",
+            "separation",
+        ):
             checks.positive(f"GraspOptions.{name}", getattr(self, name), zero=True)
 
 
