@@ -178,12 +178,13 @@ def evaluate(
     weights: str = "neurok-small",
     also: str = "",
     instances: int = 64,
+    ablations: tyro.conf.FlagCreatePairsOff[bool] = False,
     json: Path | None = None,
 ) -> int:
     """Evaluate `tasks` in simulation (success shares, failures by kind, baselines), or the `neurok` network itself.
 
     Args:
-        what: tasks (the next seven options are theirs), or neurok (the three after them).
+        what: tasks (the next seven options are theirs), or neurok (the four after them).
         generator: which generator makes the motions.
         tasks: names separated by commas, or "all".
         robots: names separated by commas.
@@ -194,10 +195,11 @@ def evaluate(
         weights: name of weights that ship, or path of a file.
         also: further weights that stand beside them in the tables, NAME=PATH separated by commas.
         instances: held-out objects of trained families; half as many of families that were never trained on.
+        ablations: also with other reductions of the latent space (k5, k100, no_reduction).
         json: file for the records; beside it FILE.episodes.jsonl keeps every episode, and an interrupted run resumes.
     """
     if what == "neurok":
-        return _evaluate_neurok(weights, also, instances, json)
+        return _evaluate_neurok(weights, also, instances, ablations, json)
     from generators.registry import factory
     from sim_envs.evaluate import EvaluationOptions, success_records, success_table
     from sim_envs.evaluate import evaluate as run_all
@@ -213,7 +215,7 @@ def evaluate(
     return 0
 
 
-def _evaluate_neurok(weights: str, also: str, instances: int, out: Path | None) -> int:
+def _evaluate_neurok(weights: str, also: str, instances: int, ablations: bool, out: Path | None) -> int:
     from generators.neurok import evaluate, study
     from generators.neurok.box_experiment import box_records, dynamics_speed_records
     from generators.neurok.weights import load
@@ -222,7 +224,8 @@ def _evaluate_neurok(weights: str, also: str, instances: int, out: Path | None) 
 
     model = load(weights)
     pairs = [entry.partition("=") for entry in also.split(",") if entry]
-    methods = study.ik_methods(model, also={name: load(path) for name, _, path in pairs})
+    names = study.METHODS + study.ABLATIONS if ablations else study.METHODS
+    methods = study.ik_methods(model, names, {name: load(path) for name, _, path in pairs})
     others = {name: read_articulated(path, name=name) for name, path in metaworld_urdfs().items()}
     log = out.with_name(out.name + ".episodes.jsonl") if out else None
     with _bar("inverse kinematics") as progress:

@@ -33,8 +33,10 @@ from generators.neurok.space import KinematicSpace, LatentSpace
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.families import make
 
-METHODS = ("neurok", "static", "registration", "k5", "k100", "no_reduction")
-"""Methods that a single checkpoint gives: the network, the baselines, and the network with other reductions."""
+METHODS = ("neurok", "static", "registration")
+"""The network, and the baselines."""
+ABLATIONS = ("k5", "k100", "no_reduction")
+"""The network with other reductions of its latent space."""
 
 
 def ik_cases(count: int, others: Mapping[str, ArticulatedObject]) -> list[Case]:
@@ -49,7 +51,7 @@ def ik_cases(count: int, others: Mapping[str, ArticulatedObject]) -> list[Case]:
 def ik_methods(
     model: Neurok, names: Sequence[str] = METHODS, also: Mapping[str, Neurok] | None = None
 ) -> dict[str, Method]:
-    """Methods by name: some of METHODS, and further checkpoints, such as those of ablations."""
+    """Methods by name: some of METHODS and ABLATIONS, and further checkpoints, such as those of ablations."""
     usual = NeurokIkOptions()
 
     def reduced(dimension: int | None) -> Method:
