@@ -118,7 +118,8 @@ def _closing(seed: int) -> tuple[Scene, Action]:
     end[lid] = max(start[lid] - np.pi / 3, laptop.lower[lid])
     child = list(laptop.links).index(laptop.free[lid].child)
     X = laptop.link_poses(np.stack([start, end]))[:, child]
-    on_lid = np.asarray(laptop.links[laptop.free[lid].child].vertices)[:: max(1, seed)][:12]
+    vertices = np.asarray(laptop.links[laptop.free[lid].child].vertices)
+    on_lid = vertices[np.linspace(0, len(vertices) - 1, 12).astype(int)]
     turn = np.eye(4)
     turn[:3, :3], turn[:3, 3] = exp_so3([0, 0, 0.3]), [0.5, 0.0, 0.0]
     handles, targets = (np.c_[on_lid, np.ones(len(on_lid))] @ (turn @ X_link).T[:, :3] for X_link in X)
