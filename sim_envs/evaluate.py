@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -90,7 +91,8 @@ def _run(
         return
     start = time.monotonic()
     # Fresh interpreters: PyBullet's plugins and Open3D's threads do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    fresh, threads = multiprocessing.get_context("spawn"), max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(workers, fresh, initializer=_share_cores, initargs=(threads,)) as pool:
         futures = [pool.submit(run_episode, spec, generator) for spec in specs]
         for count, future in enumerate(as_completed(futures), 1):
             episode = future.result()
@@ -98,6 +100,11 @@ def _run(
             word = f"{count}/{len(specs)} {episode.spec.label()} {episode.outcome}, {left / 60:.0f} min left"
             progress(count / len(specs), word)
             yield episode
+
+
+def _share_cores(threads: int) -> None:
+    """Before a network is loaded: threads of several processes that wait for each other stand still together."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def success_records(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
