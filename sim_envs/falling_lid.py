@@ -178,7 +178,7 @@ def _inertial(inertia: RigidInertia) -> ET.Element:
 
 
 class _Fall:
-    """A lid in a world, its joint without motor, damping or limits: those are applied here."""
+    """A lid in a world, its joint without damping, stopped at its limits."""
 
     def __init__(self, world: World, body: int, joint: str, lid: str, push: Push | None, options: LidOptions) -> None:
         self.world, self.body, self.bullet = world, body, world.bullet
@@ -187,8 +187,6 @@ class _Fall:
         self.lower, self.upper = self.bullet.getJointInfo(body, self.index)[8:10]
         for link in range(-1, self.bullet.getNumJoints(body)):
             self.bullet.changeDynamics(body, link, linearDamping=0, angularDamping=0, jointDamping=0)
-        # PyBullet's own limits take all of the velocity, a step too early.
-        self.bullet.changeDynamics(body, self.index, jointLowerLimit=-1e3, jointUpperLimit=1e3)
         self.bullet.setJointMotorControl2(
             body, self.index, pybullet.VELOCITY_CONTROL, targetVelocity=0, force=options.friction
         )
