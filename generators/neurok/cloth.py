@@ -181,7 +181,7 @@ def _mjcf(garment: Garment, mass: float) -> str:
       <option timestep="{TIME_STEP}" solver="CG" tolerance="1e-6" integrator="implicitfast"/>
       <worldbody><flexcomp name="cloth" type="direct" dim="2" mass="{mass:.9g}" radius="0.002"
         point="{text(garment.vertices)}" element="{text(garment.faces)}">
-        <contact selfcollide="none" internal="false"/><edge equality="true" solref="0.008 1" damping="0.01"/>
+        <contact selfcollide="none"/><edge equality="true" solref="0.008 1" damping="0.01"/>
         <pin id="{text(garment.pins)}"/>
       </flexcomp></worldbody></mujoco>"""
 
