@@ -311,6 +311,7 @@ def train(
     seed: int = 0,
     threads: int = 0,
     compile: tyro.conf.FlagCreatePairsOff[bool] = False,
+    start: str | None = None,
     resume: tyro.conf.FlagCreatePairsOff[bool] = False,
 ) -> int:
     """Train a generator's network; an interruption leaves a checkpoint and the weights so far.
@@ -329,6 +330,7 @@ def train(
         seed: of every random choice.
         threads: threads of the processor; torch's own choice where 0.
         compile: compile the loss first: minutes, and then steps take two thirds of the time (needs a C++ compiler).
+        start: weights to begin with, a name among those that ship or a file; chance where not given.
         resume: go on from the folder's checkpoint.
     """
     from generators.neurok.train import TrainOptions
@@ -348,6 +350,7 @@ def train(
         seed=seed,
         threads=threads,
         compile=compile,
+        start=start,
         resume=resume,
     )
     with _bar(f"training {what}") as progress:

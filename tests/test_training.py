@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,11 @@ def test_training_neurok_writes_weights_that_load(tmp_path):
     card = weights.card(path)
     assert card["steps"] == 2
     assert card["data"]["families"] == ["lever"]
+    again = train(replace(options, out=tmp_path / "again", steps=1, learning_rate=1e-12, start=str(path)))
+    for a, b in zip(weights.load(path).parameters(), weights.load(again).parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"TrainOptions.start: .* is not of the sizes of 'small' with displacement"):
+        train(replace(options, out=tmp_path / "other", deformation="displacement", start=str(path)))
     assert card["measures"]["held_out/point_error"] > 0
     with pytest.raises(ValueError, match=r"TrainOptions.families: got 'sofa'"):
         TrainOptions(families=("sofa",))

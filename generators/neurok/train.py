@@ -79,6 +79,8 @@ class TrainOptions:
     """Of every random choice."""
     threads: int = 0
     """Threads of a processor; torch's own choice where 0."""
+    start: str | None = None
+    """Weights to begin with (a name among those that ship, or a file), of the same sizes; chance where not given."""
     resume: bool = False
     """Go on from the folder's checkpoint."""
     compile: bool = False
@@ -117,7 +119,7 @@ def train(options: TrainOptions, progress: Progress = silent, *, clips: Sequence
             progress=progress,
         )
     torch.manual_seed(options.seed)
-    model = Neurok(replace(_CONFIGS[options.config], deformation=options.deformation))
+    model = _network(options)
     exam = Exam(held_out, options.points, state.device)
     loop = LoopOptions(
         steps=options.steps,
@@ -143,7 +145,8 @@ def train(options: TrainOptions, progress: Progress = silent, *, clips: Sequence
         measures = outcome.measures or exam(model)
         card = {
             "data": {"families": list(families), "instances": options.instances, "clips": len(clips)},
-            "options": {k: v for k, v in asdict(options).items() if k not in ("out", "resume", "threads")},
+            "options": {k: v for k, v in asdict(options).items() if k not in ("out", "start", "resume", "threads")},
+            "started_from": options.start and Path(options.start).name,
             "steps": outcome.step,
             "minutes": round(outcome.seconds / 60, 1),
             "finished": outcome.finished,
@@ -153,6 +156,20 @@ def train(options: TrainOptions, progress: Progress = silent, *, clips: Sequence
         weights.save(path, model, card)
     state.wait_for_everyone()
     return path
+
+
+def _network(options: TrainOptions) -> Neurok:
+    """The network to train: new, or with the weights of `options.start`."""
+    config = replace(_CONFIGS[options.config], deformation=options.deformation)
+    if options.start is None:
+        return Neurok(config)
+    model = weights.load(options.start)
+    if model.config != config:
+        raise ValueError(
+            f"TrainOptions.start: {options.start} is not of the sizes of {options.config!r} with {options.deformation}; "
+            "give the config and deformation that it was trained with"
+        )
+    return model.train()
 
 
 def trained_families() -> tuple[str, ...]:
