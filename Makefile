@@ -46,6 +46,9 @@ results: $(STAMP)
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_ur5e.json --seed 1000 --robot ur5e
 	$(BIN)/flowplan eval --generator kinematic --methods pinocchio --seeds 20 --first-seed 400 --json docs/results/eval_kinematic.json
 	$(BIN)/flowplan eval --generator kinematic --seeds 20 --first-seed 200 --json docs/results/eval_kinematic_baselines.json
+	$(BIN)/flowplan eval --generator neurok --tasks close_laptop,lower_lamp,open_drawer,turn_faucet --robots panda \
+	  --methods pinocchio --seeds 10 --json docs/results/eval_neurok_tasks.json
+	$(BIN)/flowplan eval neurok --instances 52 --json docs/results/eval_neurok.json
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info
