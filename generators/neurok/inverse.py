@@ -72,8 +72,8 @@ class DragOptions:
 
     key_times: int = 8
     """Frames that are followed one after the other, before all are solved together."""
-    steps: int = 3
-    """Gauss-Newton steps at each of them."""
+    steps: int = 8
+    """Gauss-Newton steps at each of them, at most."""
     joint_steps: int = 2
     """Gauss-Newton steps of all frames together."""
     handles: int = 24
@@ -82,7 +82,7 @@ class DragOptions:
     """Weight of the squared distance of the body's points from where they were, beside the handles' from their paths."""
     let_go: float = 0.05
     """Distance beyond which a point that moves is hardly held back any more."""
-    prior: float = 1e-4
+    prior: float = 1e-5
     """Weight of the squared distance from the rest state."""
     smooth: float = 1e-5
     """Weight of the squared rate of change of the state per unit of the whole time."""
@@ -320,14 +320,20 @@ class _Pull:
             goal = paths[i][None]
             at = both[self.cost(both, goal.expand(2, -1, -1)).argmin()][None]
             damping = at.new_full((1, 1), 1e-3)
+            now = self.cost(at, goal)
+            matrix = gradient = at.new_zeros(0)
+            moved = True
             for _ in range(self.options.steps):
-                J = jacobian(self.space, at, self.points)
-                matrix, gradient = self.system(at, self.space.positions(at, self.points), J, goal)
+                if moved:  # a refused step is tried again shorter, with the Jacobian that is there
+                    x, J = self.space.positions(at, self.points), jacobian(self.space, at, self.points)
+                    matrix, gradient = self.system(at, x, J, goal)
                 trial = at - _solve_damped(matrix, gradient, damping)
-                now, then = self.cost(at, goal), self.cost(trial, goal)
+                then = self.cost(trial, goal)
+                moved = bool(then < now)
                 at, damping = _keep_better(at, trial, now, then, damping)
-                if bool((then > 0.98 * now).all()):
+                if moved and bool(then > 0.98 * now):
                     break
+                now = torch.minimum(now, then)
             q.append(at[0])
         return torch.stack(q)
 
