@@ -47,7 +47,7 @@ results: $(STAMP)
 	$(BIN)/flowplan eval --generator kinematic --methods pinocchio --seeds 20 --first-seed 400 --json docs/results/eval_kinematic.json
 	$(BIN)/flowplan eval --generator kinematic --seeds 20 --first-seed 200 --json docs/results/eval_kinematic_baselines.json
 	$(BIN)/flowplan eval --generator neurok --tasks close_laptop,lower_lamp,open_drawer,turn_faucet --robots panda \
-	  --methods pinocchio --seeds 10 --json docs/results/eval_neurok_tasks.json
+	  --methods pinocchio --seeds 6 --json docs/results/eval_neurok_tasks.json
 	$(BIN)/flowplan eval neurok --instances 52 --json docs/results/eval_neurok.json
 
 clean:
