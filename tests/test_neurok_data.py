@@ -11,10 +11,10 @@ from generators.neurok.clip_store import ClipOptions, ClipStore
 from generators.neurok.clips import Clip
 from generators.neurok.pairs import AugmentOptions, Mixture, PosePairs, augment, quat_from_matrix, rotate
 from generators.neurok.store import ArticulatedStore, StoreOptions, draw_configurations
-from generators.neurok.train import HELD_OUT_SEED, stored_objects, trained_families
+from generators.neurok.train import stored_objects
 from generators.neurok.visibility import random_views, seen
 from generators.objects.articulated import ArticulatedObject, Mimic
-from generators.objects.families import FAMILIES, HELD_OUT
+from generators.objects.families import FAMILIES, HELD_OUT, HELD_OUT_SEED, trained_families
 
 QUICK = StoreOptions(surface_points=256, snapshots=2, snapshot_points=128)
 rng = np.random.default_rng(0)

@@ -13,7 +13,6 @@ from flowplan.urdf import Joint
 from generators.neurok.baselines import static
 from generators.neurok.config import NeurokConfig
 from generators.neurok.evaluate import (
-    FIRST_SEED,
     IkOptions,
     NeurokIkOptions,
     Result,
@@ -33,7 +32,7 @@ from generators.neurok.model import Neurok
 from generators.neurok.reduce import ReduceOptions
 from generators.neurok.space import SpaceOptions
 from generators.objects.articulated import ArticulatedObject
-from generators.objects.families import HELD_OUT
+from generators.objects.families import HELD_OUT, HELD_OUT_SEED
 
 QUICK = IkOptions(target_points=500, metrics=MetricOptions(points=1000, cells=40))
 
@@ -92,7 +91,7 @@ def test_methods_see_the_target_as_points_and_never_the_object():
 
 def test_splits():
     trained, never = family_cases("trained", 70), family_cases("never_trained", 9)
-    assert all(c.seed >= FIRST_SEED for c in trained + never)
+    assert all(c.seed >= HELD_OUT_SEED for c in trained + never)
     assert not {c.name.split("/")[0] for c in trained} & set(HELD_OUT)
     assert {c.name.split("/")[0] for c in never} == set(HELD_OUT)
     assert len({c.name for c in trained}) == 70

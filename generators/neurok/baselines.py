@@ -27,6 +27,7 @@ from scipy.spatial import cKDTree
 from flowplan import checks
 from flowplan.checks import FloatArray
 from flowplan.geometry import exp_so3, skew
+from generators.common.sampling import farthest_points
 from generators.neurok.metrics import surface_points
 
 Ints = NDArray[np.int64]
@@ -99,7 +100,7 @@ def registration(
     stiffness, trust = np.geomspace(*options.stiffness, steps), np.geomspace(*options.trust, steps)
     graph = None
     for level, count in enumerate(options.nodes):
-        chosen = _spread(points, count)
+        chosen = farthest_points(points, count)
         finer = _Graph(points[chosen], piece_of_point[chosen], options.edges)
         if graph is not None:
             finer.take_over(graph, options.skinning)
@@ -241,13 +242,3 @@ def _normals(points: FloatArray, neighbours: int = 10) -> FloatArray:
     near = points[cKDTree(points).query(points, np.arange(1, min(neighbours, len(points)) + 1))[1]]
     spread = near - near.mean(1, keepdims=True)
     return np.linalg.eigh(np.swapaxes(spread, 1, 2) @ spread)[1][..., 0]
-
-
-def _spread(points: FloatArray, count: int) -> Ints:
-    """Indices of `count` points far from each other (farthest point sampling), or of all there are."""
-    chosen = np.zeros(min(count, len(points)), np.int64)
-    distance = np.linalg.norm(points - points[0], axis=1)
-    for i in range(1, len(chosen)):
-        chosen[i] = np.argmax(distance)
-        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[i]], axis=1))
-    return chosen

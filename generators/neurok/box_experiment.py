@@ -34,11 +34,11 @@ from flowplan.checks import FloatArray
 from flowplan.geometry import inverse, transform
 from flowplan.motion import Progress, silent
 from flowplan.scan.surface import raycasting_scene
+from generators.common.sampling import farthest_points
 from generators.neurok import potentials, weights
 from generators.neurok.contact import SelfCollision
 from generators.neurok.derivatives import decoded, forward_attention
 from generators.neurok.dynamics import DynamicsOptions, LatentTrajectory, simulate
-from generators.neurok.evaluate import FIRST_SEED
 from generators.neurok.forces import Force, ForceField
 from generators.neurok.generate import Encode
 from generators.neurok.initial import initial_coordinates
@@ -46,7 +46,7 @@ from generators.neurok.metrics import chamfer, surface_points
 from generators.neurok.model import Neurok
 from generators.neurok.space import Frame, LatentSpace, SpaceOptions
 from generators.objects.articulated import ArticulatedObject
-from generators.objects.families import make
+from generators.objects.families import HELD_OUT_SEED, make
 
 _DENSE = 20_000
 """Points from which particles are chosen, and whose shares are their masses."""
@@ -122,7 +122,7 @@ class BoxTruth:
 
 def held_out_box() -> ArticulatedObject:
     """A plain box with a flat lid, 30 cm wide, from seeds that training never reaches."""
-    return make("hinged_box", FIRST_SEED + 23)
+    return make("hinged_box", HELD_OUT_SEED + 23)
 
 
 def lid_inertia(box: ArticulatedObject, mass: float) -> tuple[float, FloatArray, FloatArray]:
@@ -392,18 +392,8 @@ class _Scene:
         meeting = np.flatnonzero(clear & (gap < 1.1) & (opened * self.options.reach > self.options.apart))
         if len(meeting) == 0:
             raise ValueError("truth: at its start no point of the rim is clear of the lid; open it further")
-        chosen = meeting[_spread(at[meeting], self.options.rim)]
+        chosen = meeting[farthest_points(at[meeting], self.options.rim)]
         return clear, base[chosen], above[chosen]
-
-
-def _spread(points: FloatArray, count: int) -> NDArray[np.int64]:
-    """Indices of `count` of the points (P, 3), or all, each as far as can be from those before."""
-    chosen = [0]
-    distance = np.linalg.norm(points - points[0], axis=1)
-    while len(chosen) < min(count, len(points)):
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
-    return np.array(chosen)
 
 
 def _comparison(scene: _Scene, truth: BoxTruth, run: _Frames) -> list[dict[str, Any]]:

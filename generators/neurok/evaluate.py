@@ -35,10 +35,7 @@ from generators.neurok.metrics import MetricOptions, shape_error, surface_points
 from generators.neurok.model import Neurok
 from generators.neurok.space import Frame, LatentSpace, SpaceOptions
 from generators.objects.articulated import ArticulatedObject
-from generators.objects.families import FAMILIES, HELD_OUT, make
-
-FIRST_SEED = 1_000_000
-"""Objects of a trained family with this seed and later ones are never trained on."""
+from generators.objects.families import HELD_OUT, HELD_OUT_SEED, make, trained_families
 
 MEASURES = {"cd_l1": "down", "cd_l2": "down", "iou": "up"}
 """What is measured, and which way is better."""
@@ -126,13 +123,13 @@ def neurok_method(model: Neurok, options: NeurokIkOptions = NeurokIkOptions()) -
 
 def family_cases(split: str, count: int) -> list[Case]:
     """`count` objects of the families of a split, "trained" or "never_trained", in turn."""
-    splits = {"trained": [f for f in sorted(FAMILIES) if f not in HELD_OUT], "never_trained": sorted(HELD_OUT)}
+    splits = {"trained": sorted(trained_families()), "never_trained": sorted(HELD_OUT)}
     if split not in splits:
         raise ValueError(f"split: expected one of {', '.join(splits)}, got {split!r}")
     families = splits[split]
     cases = []
     for i in range(count):
-        family, seed = families[i % len(families)], FIRST_SEED + i // len(families)
+        family, seed = families[i % len(families)], HELD_OUT_SEED + i // len(families)
         cases.append(Case(split, f"{family}/{seed}", partial(make, family, seed), seed))
     return cases
 

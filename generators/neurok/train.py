@@ -30,10 +30,7 @@ from generators.neurok.model import LossOptions, Neurok, elbo, moved, target
 from generators.neurok.pairs import AugmentOptions, Mixture, PosePairs, Store, augment
 from generators.neurok.store import ArticulatedStore, StoreOptions
 from generators.objects.articulated import ArticulatedObject
-from generators.objects.families import FAMILIES, HELD_OUT, make
-
-HELD_OUT_SEED = 1_000_000
-"""Instances from here on are for evaluation."""
+from generators.objects.families import FAMILIES, HELD_OUT_SEED, make, trained_families
 
 WEIGHTS = "weights.safetensors"
 _CONFIGS = {"small": SMALL, "paper": PAPER}
@@ -170,11 +167,6 @@ def _network(options: TrainOptions) -> Neurok:
             "give the config and deformation that it was trained with"
         )
     return model.train()
-
-
-def trained_families() -> tuple[str, ...]:
-    """Every family that may be learned."""
-    return tuple(f for f in FAMILIES if f not in HELD_OUT)
 
 
 def stored_objects(

@@ -6,15 +6,15 @@ Nothing in a file is executed, and a file that is damaged, of another kind or of
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
+from flowplan.files import atomic
 from generators.neurok.config import NeurokConfig
 from generators.neurok.model import Neurok
 
@@ -38,9 +38,8 @@ def save(path: Path | str, model: Neurok, card: dict[str, Any], *, dtype: torch.
         "card": json.dumps(card),
     }
     tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata)
-    os.replace(part, path)
+    with atomic(path) as file:
+        file.write(to_bytes(tensors, metadata))
     return path
 
 

@@ -27,6 +27,13 @@ FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {
 }
 HELD_OUT = ("microwave", "stapler", "toilet", "globe", "trash_can", "bucket")
 """Families that are never trained on, so that they can tell whether an unseen kind of object is understood."""
+HELD_OUT_SEED = 1_000_000
+"""Instances from here on, of any family, are for evaluation and never trained on."""
+
+
+def trained_families() -> tuple[str, ...]:
+    """Every family that may be learned."""
+    return tuple(f for f in FAMILIES if f not in HELD_OUT)
 
 
 def make(family: str, seed: int) -> ArticulatedObject:
