@@ -1,0 +1,1 @@
+"""ROS 2 nodes over flowplan: thin, without planning mathematics of their own."""

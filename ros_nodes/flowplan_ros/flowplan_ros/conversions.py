@@ -1,0 +1,411 @@
+"""Records to messages and back: what crosses the wire, in numpy's buffers.
+
+A message's frame is its header's; records know one world, so whoever converts says which frame that is (`frame_of`).
+Positions cross in single precision (a tenth of a micrometre at a metre), poses and joint values in double. What does not
+fit raises a ValueError that names the field of the message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import trimesh
+from builtin_interfaces.msg import Duration, Time
+from flowplan_msgs import msg as messages
+from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
+from numpy.typing import ArrayLike, NDArray
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from trimesh.visual import ColorVisuals
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+from flowplan.geometry import matrix_from_quat_xyzw, pose, quat_xyzw_from_matrix
+from flowplan.grasp import Grasps, Kind
+from flowplan.instructions import parse_instruction, parse_json
+from flowplan.laws import Law
+from flowplan.motion import ObjectFlow, SceneMotion
+from flowplan.scene import Action, Instruction, Observation, Prompt, Scene, SceneObject
+from flowplan.trajectory import Trajectory
+from flowplan_ros.points import buffer, cloud_from_msg, cloud_to_msg
+
+if TYPE_CHECKING:  # the planner's own packages are heavy, and nobody who only passes messages on needs them
+    from flowplan.planner import Attempt, Plan
+
+_KINDS: tuple[Kind, ...] = ("grasp", "push")
+
+
+def frame_of(header: Header, frame: str, field: str) -> None:
+    """Insist that a message is in the frame `frame`."""
+    if header.frame_id != frame:
+        raise ValueError(
+            f"{field}.header.frame_id: got {header.frame_id!r}, expected {frame!r}; transform it, or set parameter frame"
+        )
+
+
+# -- Time ------------------------------------------------------------------------------------------------------------
+
+
+def duration_to_msg(seconds: float) -> Duration:
+    """Seconds, not negative, to the nanosecond."""
+    whole, rest = divmod(round(seconds * 1e9), 10**9)
+    return Duration(sec=whole, nanosec=rest)
+
+
+def seconds(stamp: Duration | Time) -> float:
+    """A duration or stamp in seconds."""
+    return stamp.sec + 1e-9 * stamp.nanosec
+
+
+# -- Poses -----------------------------------------------------------------------------------------------------------
+
+
+def pose_to_msg(X: ArrayLike) -> Pose:
+    """A rigid transform (4, 4)."""
+    X = np.asarray(X, float)
+    x, y, z, w = map(float, quat_xyzw_from_matrix(X[:3, :3]))
+    return Pose(
+        position=Point(**dict(zip("xyz", map(float, X[:3, 3]), strict=True))),
+        orientation=Quaternion(x=x, y=y, z=z, w=w),
+    )
+
+
+def pose_from_msg(msg: Pose, field: str = "pose") -> FloatArray:
+    """(4, 4) rigid transform; the quaternion may be off unit length by a thousandth."""
+    p, q = msg.position, msg.orientation
+    quat_xyzw = np.array([q.x, q.y, q.z, q.w])
+    length = float(np.linalg.norm(quat_xyzw))
+    if not abs(length - 1.0) < 1e-3:
+        raise ValueError(f"{field}.orientation: expected a unit quaternion, got length {length:.4g}; normalise it")
+    return checks.poses(field, pose(matrix_from_quat_xyzw(quat_xyzw), [p.x, p.y, p.z]))
+
+
+# -- Scenes and how they move ----------------------------------------------------------------------------------------
+
+
+def scene_to_msg(scene: Scene, header: Header) -> messages.Scene:
+    """A scene in the frame of `header`."""
+    return messages.Scene(
+        header=header,
+        objects=[_object_to_msg(o) for o in scene.objects],
+        obstacles=[_object_to_msg(o) for o in scene.obstacles],
+        has_support=scene.support_height is not None,
+        support_height=float(scene.support_height or 0.0),
+    )
+
+
+def scene_from_msg(msg: messages.Scene, field: str = "scene") -> Scene:
+    """The scene in the frame of the message's header."""
+    objects, obstacles = (
+        tuple(_object_from_msg(o, f"{field}.{name}[{i}]") for i, o in enumerate(getattr(msg, name)))
+        for name in ("objects", "obstacles")
+    )
+    if not objects:
+        raise ValueError(f"{field}.objects: expected at least one object, got none; scan first")
+    return Scene(objects, msg.support_height if msg.has_support else None, obstacles)
+
+
+def _object_to_msg(obj: SceneObject) -> messages.SceneObject:
+    visual = obj.mesh.visual
+    colored = isinstance(visual, ColorVisuals) and visual.kind == "vertex"
+    return messages.SceneObject(
+        name=obj.name,
+        pose=pose_to_msg(obj.X_world_object),
+        vertices=buffer("f", obj.mesh.vertices),
+        triangles=buffer("I", obj.mesh.faces),
+        colors=buffer("B", visual.vertex_colors[:, :3] if colored else []),
+    )
+
+
+def _object_from_msg(msg: messages.SceneObject, field: str) -> SceneObject:
+    vertices = _rows(msg.vertices, 3, f"{field}.vertices").astype(float)
+    triangles = _rows(msg.triangles, 3, f"{field}.triangles").astype(np.int64)
+    if not len(triangles) or triangles.max() >= len(vertices):
+        raise ValueError(
+            f"{field}.triangles: expected indices below {len(vertices)}, the number of vertices, "
+            f"got {triangles.max() if len(triangles) else 'none'}"
+        )
+    colors = _rows(msg.colors, 3, f"{field}.colors") if msg.colors else None
+    if colors is not None and len(colors) != len(vertices):
+        raise ValueError(f"{field}.colors: expected {len(vertices)}, one a vertex, or none; got {len(colors)}")
+    mesh = trimesh.Trimesh(vertices, triangles, vertex_colors=colors, process=False)
+    return SceneObject(msg.name, mesh, pose_from_msg(msg.pose, f"{field}.pose"))
+
+
+def motion_to_msg(motion: SceneMotion, scene: Scene, header: Header) -> messages.SceneMotion:
+    """A motion of `scene`, in the frame of `header`."""
+    moves = [
+        messages.ObjectMotion(name=obj.name, vertices=buffer("f", vertices))
+        for obj, vertices in zip(scene.objects, motion.vertices, strict=True)
+    ]
+    return messages.SceneMotion(header=header, times=buffer("d", motion.times), objects=moves)
+
+
+def motion_from_msg(msg: messages.SceneMotion, scene: Scene, field: str = "motion") -> SceneMotion:
+    """A motion of `scene`, whose objects it must name in their order."""
+    names = [o.name for o in msg.objects]
+    if names != [o.name for o in scene.objects]:
+        raise ValueError(
+            f"{field}.objects: expected {', '.join(o.name for o in scene.objects)}, as the scene has them, got {names}"
+        )
+    vertices: list[NDArray[Any]] = []
+    for i, (obj, move) in enumerate(zip(scene.objects, msg.objects, strict=True)):
+        expected = (len(msg.times), len(obj.mesh.vertices), 3)
+        if len(move.vertices) != np.prod(expected):
+            raise ValueError(
+                f"{field}.objects[{i}].vertices: expected {np.prod(expected)} numbers, (T, V, 3) = {expected}, "
+                f"got {len(move.vertices)}"
+            )
+        vertices.append(np.frombuffer(move.vertices, np.float32).reshape(expected))
+    return SceneMotion(np.asarray(msg.times), tuple(vertices))
+
+
+def flow_to_msg(flow: ObjectFlow, header: Header) -> messages.ObjectFlow:
+    """Object flow in the frame of `header`."""
+    return messages.ObjectFlow(
+        header=header,
+        times=buffer("d", flow.times),
+        points=flow.points.shape[1],
+        positions=buffer("f", flow.points),
+        confidence=buffer("f", flow.confidence),
+        object_id=buffer("i", flow.object_id),
+    )
+
+
+def flow_from_msg(msg: messages.ObjectFlow, field: str = "flow") -> ObjectFlow:
+    """Object flow in the frame of the message's header."""
+    T, N = len(msg.times), msg.points
+    for name, expected in (("positions", T * N * 3), ("confidence", T * N), ("object_id", N)):
+        if len(getattr(msg, name)) != expected:
+            raise ValueError(
+                f"{field}.{name}: expected {expected} numbers for {T} times and {N} points, "
+                f"got {len(getattr(msg, name))}"
+            )
+    return ObjectFlow(
+        np.asarray(msg.times),
+        np.asarray(msg.positions, float).reshape(T, N, 3),
+        np.asarray(msg.confidence, float).reshape(T, N),
+        np.asarray(msg.object_id, np.int64),
+    )
+
+
+# -- What is asked ---------------------------------------------------------------------------------------------------
+
+
+def instruction_to_msg(instruction: Instruction) -> messages.Instruction:
+    """What is asked, in the frame of the scene that it goes with."""
+    msg = messages.Instruction()
+    match instruction:
+        case Prompt():
+            msg.kind, msg.text = messages.Instruction.PROMPT, instruction.text
+        case Action():
+            msg.kind, msg.object = messages.Instruction.ACTION, instruction.object
+            msg.duration = float(instruction.duration)
+            msg.handles = _vectors(instruction.handles, Point)
+            for name, kind in (("targets", Point), ("forces", Vector3), ("velocities", Vector3)):
+                if getattr(instruction, name) is not None:
+                    setattr(msg, name, _vectors(getattr(instruction, name), kind))
+        case Observation():
+            msg.kind, msg.object = messages.Instruction.OBSERVATION, instruction.object
+            msg.times = buffer("d", instruction.times)
+            msg.clouds = [cloud_to_msg(cloud, Header()) for cloud in instruction.clouds]
+    return msg
+
+
+def document_to_msg(text: str) -> messages.Instruction:
+    """A JSON document (`flowplan.instructions`), law of motion included."""
+    return messages.Instruction(kind=messages.Instruction.DOCUMENT, text=text)
+
+
+def instruction_from_msg(
+    msg: messages.Instruction, scene: Scene, field: str = "instruction"
+) -> tuple[tuple[Law, ...], Instruction]:
+    """The laws of motion (none but in a document) and what is asked of `scene`."""
+    if msg.kind == messages.Instruction.DOCUMENT:
+        return parse_instruction(parse_json(msg.text, f"{field}.text"), scene, f"{field}.text")
+    try:
+        return (), _instruction(msg, scene)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
+
+
+def _instruction(msg: messages.Instruction, scene: Scene) -> Instruction:
+    if msg.kind == messages.Instruction.PROMPT:
+        return Prompt(msg.text)
+    if msg.kind not in (messages.Instruction.ACTION, messages.Instruction.OBSERVATION):
+        raise ValueError(f"kind: got {msg.kind}, expected PROMPT (0), ACTION (1), OBSERVATION (2) or DOCUMENT (3)")
+    checks.choice("object", msg.object, [o.name for o in scene.objects])
+    if msg.kind == messages.Instruction.OBSERVATION:
+        clouds = tuple(cloud_from_msg(cloud, f"clouds[{i}]") for i, cloud in enumerate(msg.clouds))
+        return Observation(msg.object, np.asarray(msg.times), clouds)
+    points = {name: _points(getattr(msg, name)) for name in ("handles", "targets", "forces", "velocities")}
+    given = {name: value for name, value in points.items() if len(value)}
+    if "handles" not in given:
+        raise ValueError("handles: expected at least one point on the object, got none")
+    rest: dict[str, Any] = given | ({"duration": msg.duration} if msg.duration else {})
+    return Action(msg.object, **rest)
+
+
+# -- Contacts and plans ----------------------------------------------------------------------------------------------
+
+
+def grasps_to_msg(grasps: Grasps, header: Header) -> messages.Grasps:
+    """Contacts in the frame of `header`, best first."""
+    return messages.Grasps(
+        header=header,
+        tool_poses=[pose_to_msg(X) for X in grasps.X_world_tool],
+        widths=buffer("d", grasps.width),
+        scores=buffer("d", grasps.score),
+        kinds=buffer("B", [_KINDS.index(kind) for kind in grasps.kind]),
+    )
+
+
+def grasps_from_msg(msg: messages.Grasps, field: str = "grasp") -> Grasps:
+    """Contacts in the frame of the message's header; which object they touch is not in the message."""
+    poses = [pose_from_msg(p, f"{field}.tool_poses[{i}]") for i, p in enumerate(msg.tool_poses)]
+    if any(kind >= len(_KINDS) for kind in msg.kinds):
+        raise ValueError(f"{field}.kinds: expected GRASP (0) or PUSH (1), got {max(msg.kinds)}")
+    kinds = tuple(_KINDS[kind] for kind in msg.kinds)
+    return Grasps(np.array(poses), np.asarray(msg.widths), np.asarray(msg.scores), kinds)
+
+
+def attempt_to_msg(attempt: Attempt) -> messages.Attempt:
+    """One contact that was tried."""
+    return messages.Attempt(**{name: getattr(attempt, name) for name in messages.Attempt.get_fields_and_field_types()})
+
+
+def certified_plan(plan: Plan, robot: str, header: Header) -> messages.CertifiedPlan:
+    """A plan that the validator passed, sealed with its digest.
+
+    Args:
+        plan: the planner's.
+        robot: name of the robot whose joints move.
+        header: stamp: when it was certified; frame_id: the frame that the plan's world poses are in.
+
+    Raises:
+        ValueError: for a plan whose certificate is not a pass.
+    """
+    if not plan.certificate.ok:
+        raise ValueError(f"plan.certificate: expected a pass, got {plan.certificate.reasons}; plan again")
+    t = plan.trajectory
+    msg = messages.CertifiedPlan(
+        header=header,
+        robot=robot,
+        trajectory=trajectory_to_msg(t),
+        phase=buffer("B", t.phase),
+        certified_clearance=float(plan.certificate.clearance),
+        grasp=grasps_to_msg(plan.contact, header),
+    )
+    for name in ("grip", "position_error", "rotation_error", "clearance"):
+        setattr(msg, name, buffer("d", getattr(t, name)))
+    msg.digest = digest(msg)
+    return msg
+
+
+def trajectory_to_msg(trajectory: Trajectory) -> JointTrajectory:
+    """The arm's part of a trajectory, to start when it arrives (stamp 0)."""
+    rows = zip(trajectory.times, trajectory.q, trajectory.qd, trajectory.qdd, strict=True)
+    points = [
+        JointTrajectoryPoint(
+            positions=buffer("d", q),
+            velocities=buffer("d", qd),
+            accelerations=buffer("d", qdd),
+            time_from_start=duration_to_msg(float(t)),
+        )
+        for t, q, qd, qdd in rows
+    ]
+    return JointTrajectory(joint_names=list(trajectory.joint_names), points=points)
+
+
+def trajectory_from_msg(msg: messages.CertifiedPlan, field: str = "plan") -> Trajectory:
+    """The trajectory of a plan, every sample with its phase, grip and errors."""
+    points, joints = msg.trajectory.points, len(msg.trajectory.joint_names)
+    columns = {}
+    for name, part in (("q", "positions"), ("qd", "velocities"), ("qdd", "accelerations")):
+        for i, point in enumerate(points):
+            if len(getattr(point, part)) != joints:
+                raise ValueError(
+                    f"{field}.trajectory.points[{i}].{part}: expected {joints} numbers, one a joint, "
+                    f"got {len(getattr(point, part))}"
+                )
+        columns[name] = np.array([getattr(point, part) for point in points])
+    for name in ("grip", "phase", "position_error", "rotation_error", "clearance"):
+        values = np.asarray(getattr(msg, name))
+        if len(values) != len(points):
+            raise ValueError(f"{field}.{name}: expected {len(points)} numbers, one a point, got {len(values)}")
+        columns[name] = values
+    times = np.array([seconds(point.time_from_start) for point in points])
+    return Trajectory(tuple(msg.trajectory.joint_names), times, **columns)
+
+
+def positions_from_joint_state(msg: JointState, joint_names: Sequence[str], field: str = "joint_states") -> FloatArray:
+    """(J,) positions of `joint_names`, by name, whatever else the message holds."""
+    if len(msg.position) != len(msg.name):
+        raise ValueError(f"{field}.position: expected {len(msg.name)} numbers, one a name, got {len(msg.position)}")
+    known = dict(zip(msg.name, msg.position, strict=True))
+    missing = [name for name in joint_names if name not in known]
+    if missing:
+        raise ValueError(
+            f"{field}.name: lacks {missing[0]!r} ({len(missing)} missing); got {', '.join(known) or 'none'}"
+        )
+    return checks.array(f"{field}.position", [known[name] for name in joint_names], (len(joint_names),))
+
+
+def digest(msg: messages.CertifiedPlan) -> str:
+    """SHA-256 of every field of a plan but its digest, hexadecimal: the same wherever it is computed.
+
+    It tells a plan from one that was altered or cut short, not a friend from a foe: anybody can compute it.
+    """
+    sha = hashlib.sha256()
+    for name in msg.get_fields_and_field_types():
+        if name != "digest":
+            _feed(sha, getattr(msg, name))
+    return sha.hexdigest()
+
+
+def _feed(sha: hashlib._Hash, value: Any) -> None:
+    """One field, each with its type and length before it so that no two messages read alike."""
+    if isinstance(value, array):
+        if sys.byteorder == "big":
+            value = array(value.typecode, value)
+            value.byteswap()
+        sha.update(f"{value.typecode}{len(value)}:".encode())
+        sha.update(memoryview(value).cast("B"))
+    elif isinstance(value, str):
+        data = value.encode()
+        sha.update(f"s{len(data)}:".encode() + data)
+    elif isinstance(value, bool | int):
+        sha.update(f"i{int(value)}:".encode())
+    elif isinstance(value, float):
+        sha.update(b"d" + struct.pack("<d", value))
+    elif isinstance(value, list | tuple):
+        sha.update(f"l{len(value)}:".encode())
+        for item in value:
+            _feed(sha, item)
+    else:
+        fields = value.get_fields_and_field_types()
+        sha.update(f"m{len(fields)}:".encode())
+        for name in fields:
+            _feed(sha, getattr(value, name))
+
+
+def _vectors(rows: FloatArray, kind: type) -> list[Any]:
+    return [kind(x=float(x), y=float(y), z=float(z)) for x, y, z in rows]
+
+
+def _points(vectors: Sequence[Any]) -> FloatArray:
+    return np.array([[v.x, v.y, v.z] for v in vectors]).reshape(-1, 3)
+
+
+def _rows(values: Sequence[float], width: int, field: str) -> NDArray[Any]:
+    """A flat field as rows of `width`."""
+    if len(values) % width:
+        raise ValueError(f"{field}: expected a multiple of {width} numbers, got {len(values)}")
+    return np.asarray(values).reshape(-1, width)

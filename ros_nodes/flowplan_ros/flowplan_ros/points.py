@@ -1,0 +1,131 @@
+"""Point clouds, depth images and camera matrices as sensor_msgs, by whole buffers.
+
+Depth images come as 32FC1 (metres) or 16UC1 (millimetres), REP 118; 0, NaN and infinities mean that nothing returned.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import Header
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+
+_DEPTH = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3)}
+"""Encoding -> type of a pixel, and metres of its unit."""
+
+
+def buffer(typecode: str, values: ArrayLike) -> array:
+    """Numbers as the flat array.array that a sequence field takes without looking at each."""
+    out = array(typecode)
+    out.frombytes(np.ascontiguousarray(values, np.dtype(typecode)).tobytes())
+    return out
+
+
+def cloud_to_msg(points: ArrayLike, header: Header, colors: ArrayLike | None = None) -> PointCloud2:
+    """Points (N, 3) in metres, and where given colours (N, 3) uint8 RGB, as an unordered cloud."""
+    xyz = np.asarray(points, np.float32).reshape(-1, 3)
+    names = ["x", "y", "z"]
+    columns = [("xyz", "<f4", (3,))]
+    if colors is not None:
+        names.append("rgb")
+        columns.append(("rgb", "<u4"))
+    rows = np.empty(len(xyz), columns)
+    rows["xyz"] = xyz
+    if colors is not None:
+        r, g, b = np.asarray(colors, np.uint32).reshape(-1, 3).T
+        rows["rgb"] = r << 16 | g << 8 | b
+    msg = PointCloud2(header=header, height=1, width=len(xyz), is_dense=True)
+    msg.fields = [
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate(names)
+    ]
+    msg.point_step = rows.itemsize
+    msg.row_step = rows.itemsize * len(rows)
+    msg.data = buffer("B", rows.view(np.uint8))
+    return msg
+
+
+def cloud_from_msg(msg: PointCloud2, field: str = "cloud") -> FloatArray:
+    """The finite points (N, 3) of a cloud whatever else it carries, metres.
+
+    Raises:
+        ValueError: naming `field`, for a cloud without x, y, z as floats, or a buffer of another size.
+    """
+    kinds = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
+    order = ">" if msg.is_bigendian else "<"
+    known = {f.name: f for f in msg.fields}
+    for name in "xyz":
+        if name not in known or known[name].datatype not in kinds:
+            raise ValueError(f"{field}.fields: expected x, y and z as FLOAT32 or FLOAT64, got {sorted(known)}")
+    row = np.dtype(
+        {
+            "names": list("xyz"),
+            "formats": [order + kinds[known[name].datatype] for name in "xyz"],
+            "offsets": [known[name].offset for name in "xyz"],
+            "itemsize": msg.point_step,
+        }
+    )
+    needed = msg.row_step * msg.height
+    if len(msg.data) < needed or msg.row_step < msg.point_step * msg.width:
+        raise ValueError(f"{field}.data: expected {needed} bytes (row_step times height), got {len(msg.data)}")
+    data = np.frombuffer(msg.data, np.uint8)[:needed].reshape(msg.height, msg.row_step)
+    rows = np.ascontiguousarray(data[:, : msg.point_step * msg.width]).reshape(-1).view(row)
+    points = np.stack([rows[name].astype(np.float64) for name in "xyz"], axis=-1)
+    return points[np.isfinite(points).all(axis=-1)]
+
+
+def depth_from_image(msg: Image, field: str = "image") -> NDArray[np.float32]:
+    """(H, W) metres, 0 where nothing returned.
+
+    Raises:
+        ValueError: naming `field`, for another encoding or a buffer of another size.
+    """
+    if msg.encoding not in _DEPTH:
+        raise ValueError(f"{field}.encoding: got {msg.encoding!r}, expected one of {', '.join(_DEPTH)}")
+    kind, unit = _DEPTH[msg.encoding]
+    pixel = np.dtype((">" if msg.is_bigendian else "<") + kind)
+    if msg.step < pixel.itemsize * msg.width or len(msg.data) != msg.step * msg.height or not msg.data:
+        raise ValueError(
+            f"{field}.data: expected {msg.height} rows of {msg.step} bytes for {msg.width} pixels, got {len(msg.data)}"
+        )
+    rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, : pixel.itemsize * msg.width]
+    metres = np.ascontiguousarray(rows).view(pixel).astype(np.float32) * np.float32(unit)
+    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+
+
+def depth_to_image(depth: ArrayLike, header: Header) -> Image:
+    """A depth image (H, W) in metres as 32FC1."""
+    metres = np.asarray(depth, "<f4")
+    height, width = metres.shape
+    msg = Image(header=header, height=height, width=width, encoding="32FC1", step=4 * width)
+    msg.data = buffer("B", metres.view(np.uint8))
+    return msg
+
+
+def intrinsics_from_info(msg: CameraInfo, field: str = "camera_info") -> FloatArray:
+    """K (3, 3) in pixels of a rectified image.
+
+    Raises:
+        ValueError: naming `field`, where the camera is not calibrated, or its image not rectified.
+    """
+    K = np.asarray(msg.k, float).reshape(3, 3)
+    if K[0, 0] <= 0 or K[1, 1] <= 0:
+        raise ValueError(f"{field}.k: expected a camera matrix, got {K.tolist()}; calibrate the camera")
+    if len(msg.d) and np.abs(np.asarray(msg.d)).max() > 1e-6:
+        raise ValueError(f"{field}.d: expected a rectified image, got distortion; remap to the rectified topics")
+    return checks.array(f"{field}.k", K, (3, 3))
+
+
+def intrinsics_to_info(intrinsics: ArrayLike, height: int, width: int, header: Header) -> CameraInfo:
+    """The camera info of a rectified image with this K (3, 3)."""
+    K = np.asarray(intrinsics, float)
+    msg = CameraInfo(header=header, height=height, width=width, distortion_model="plumb_bob")
+    msg.d = [0.0] * 5
+    msg.k = K.ravel()
+    msg.r = np.eye(3).ravel()
+    msg.p = np.c_[K, np.zeros(3)].ravel()
+    return msg

@@ -1,0 +1,19 @@
+"""Installs the nodes; flowplan itself, a plain Python library, is installed with pip."""
+
+from setuptools import setup
+
+NODES = ("scan_node", "flow_node", "plan_node", "executor_node", "lifecycle_manager")
+
+setup(
+    name="flowplan_ros",
+    version="0.1.0",
+    packages=["flowplan_ros"],
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/flowplan_ros"]),
+        ("share/flowplan_ros", ["package.xml"]),
+    ],
+    description="Lifecycle nodes over flowplan: scan, generate flow, plan, execute; and a client for all of them.",
+    license="Apache-2.0",
+    zip_safe=True,
+    entry_points={"console_scripts": [f"{name} = flowplan_ros.{name}:main" for name in NODES]},
+)
