@@ -114,13 +114,13 @@ def scene_from_msg(msg: messages.Scene, field: str = "scene") -> Scene:
 
 def _object_to_msg(obj: SceneObject) -> messages.SceneObject:
     visual = obj.mesh.visual
-    colored = isinstance(visual, ColorVisuals) and visual.kind == "vertex"
+    colors = visual.vertex_colors[:, :3] if isinstance(visual, ColorVisuals) and visual.kind == "vertex" else []
     return messages.SceneObject(
         name=obj.name,
         pose=pose_to_msg(obj.X_world_object),
         vertices=buffer("f", obj.mesh.vertices),
         triangles=buffer("I", obj.mesh.faces),
-        colors=buffer("B", visual.vertex_colors[:, :3] if colored else []),
+        colors=buffer("B", colors),
     )
 
 

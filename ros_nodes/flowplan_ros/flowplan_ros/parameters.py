@@ -1,0 +1,184 @@
+"""A node's parameters, declared from the frozen dataclass that holds its options.
+
+A field becomes a parameter of the same name, a field of options within options one with a dot (`plan.dwell`); its
+docstring is the description, a Literal its choices, and `Annotated[float, Range(0, 1)]` or an entry of `ranges` its
+range. ROS has no parameter without a value: None is NaN here. What the dataclass refuses, setting the parameter refuses
+with the same words.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+Options = TypeVar("Options")
+
+
+class Range(NamedTuple):
+    """The least and the greatest value that a number may take."""
+
+    lower: float
+    upper: float
+
+
+class Spec(NamedTuple):
+    """One parameter: its name, its value if nobody sets it, and what to say about it."""
+
+    name: str
+    default: Any
+    description: str
+    range: Range | None
+    choices: tuple[str, ...]
+
+    def descriptor(self) -> ParameterDescriptor:
+        """For `declare_parameter`."""
+        out = ParameterDescriptor(name=self.name, description=self.description)
+        if self.choices:
+            out.additional_constraints = f"one of {', '.join(self.choices)}"
+        if self.range and isinstance(self.default, int):
+            least, most = (int(bound) for bound in self.range)
+            out.integer_range = [IntegerRange(from_value=least, to_value=most, step=0)]
+        elif self.range:
+            lower, upper = (float(bound) for bound in self.range)
+            out.floating_point_range = [FloatingPointRange(from_value=lower, to_value=upper, step=0.0)]
+        return out
+
+
+def specs(options: Any, ranges: Mapping[str, Range] = types.MappingProxyType({}), prefix: str = "") -> tuple[Spec, ...]:
+    """What `options` declares, its own values as defaults.
+
+    Args:
+        options: a dataclass of booleans, numbers, strings, tuples of them, and further such dataclasses.
+        ranges: of numbers whose annotation has none, by parameter name.
+        prefix: in front of every name.
+    """
+    hints = typing.get_type_hints(type(options), include_extras=True)
+    words = field_docs(type(options))
+    out: list[Spec] = []
+    for field in dataclasses.fields(options):
+        name, value, hint = prefix + field.name, getattr(options, field.name), hints[field.name]
+        if dataclasses.is_dataclass(value):
+            out += specs(value, ranges, name + ".")
+            continue
+        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Range)]
+        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+        limits = marks[0] if marks else ranges.get(name)
+        out.append(Spec(name, _to_parameter(value, hint), words.get(field.name, ""), limits, choices))
+    return tuple(out)
+
+
+class Parameters(Generic[Options]):
+    """A node's declared parameters, and the options that they amount to now.
+
+    Args:
+        node: declares them.
+        options: the defaults.
+        ranges: as for `specs`.
+        may_change: says why a parameter of this name cannot be set now, or nothing.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        options: Options,
+        ranges: Mapping[str, Range],
+        may_change: Callable[[str], str],
+    ) -> None:
+        self._may_change = may_change
+        self._defaults = options
+        declared = specs(options, ranges)
+        self._names = [spec.name for spec in declared]
+        for spec in declared:
+            default = spec.default
+            # An empty list has no type of its own.
+            kind = Parameter.Type.STRING_ARRAY if default == [] else Parameter.Type.from_parameter_value(default)
+            node.declare_parameter(spec.name, Parameter(spec.name, kind, default).value, spec.descriptor())
+        self.options: Options = self._build({name: node.get_parameter(name).value for name in self._names})
+        node.add_on_set_parameters_callback(self._check)
+        node.add_post_set_parameters_callback(self._take)
+
+    def _build(self, values: Mapping[str, Any]) -> Options:
+        return replaced(self._defaults, values)
+
+    def _values(self, changed: Sequence[Parameter]) -> dict[str, Any]:
+        now = {spec.name: spec.default for spec in specs(self.options)}
+        return now | {p.name: p.value for p in changed if p.name in now}
+
+    def _check(self, changed: Sequence[Parameter]) -> SetParametersResult:
+        for parameter in changed:
+            why = self._may_change(parameter.name) if parameter.name in self._names else ""
+            if why:
+                return SetParametersResult(successful=False, reason=f"{parameter.name}: {why}")
+        try:
+            self._build(self._values(changed))
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _take(self, changed: Sequence[Parameter]) -> None:
+        self.options = self._build(self._values(changed))
+
+
+def replaced(options: Options, values: Mapping[str, Any], prefix: str = "") -> Options:
+    """`options` with the values of parameters in place of its own.
+
+    Raises:
+        ValueError: what the dataclass raises, or for a string that is not among the choices.
+    """
+    hints = typing.get_type_hints(type(options), include_extras=True)
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(options):  # type: ignore[arg-type]
+        name, now = prefix + field.name, getattr(options, field.name)
+        if dataclasses.is_dataclass(now):
+            given[field.name] = replaced(now, values, name + ".")
+        else:
+            given[field.name] = _from_parameter(name, values[name], hints[field.name])
+    return dataclasses.replace(options, **given)  # type: ignore[type-var]
+
+
+def field_docs(options: type) -> dict[str, str]:
+    """The string literal below each field of a dataclass, on one line."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(options))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    out = {}
+    for statement, below in zip(body.body, body.body[1:], strict=False):
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            out[statement.target.id] = " ".join(str(below.value.value).split())
+    return out
+
+
+def _optional(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
+def _to_parameter(value: Any, hint: Any) -> Any:
+    if value is None and _optional(hint):
+        return math.nan
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_parameter(name: str, value: Any, hint: Any) -> Any:
+    if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(typing.get_args(hint))}")
+    if _optional(hint) and isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, str | bool | int | float):
+        return value
+    numbers = typing.get_args(hint)
+    if Ellipsis not in numbers and len(value) != len(numbers):
+        raise ValueError(f"{name}: expected {len(numbers)} values, got {len(value)}")
+    return tuple(item.item() if isinstance(item, np.generic) else item for item in value)
