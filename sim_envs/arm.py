@@ -148,13 +148,14 @@ class Arm:
         self._width = float(width)
         self.command(q, np.zeros(len(q)), width)
 
-    def command(self, q: ArrayLike, qd: ArrayLike, width: float) -> None:
+    def command(self, q: ArrayLike, qd: ArrayLike, width: float, *, grip_force: float | None = None) -> None:
         """Set the targets of the next step.
 
         Args:
             q: (J,) where the joints should be before the step.
             qd: (J,) how fast they should move during it.
             width: opening, metres, which the fingers approach at their own speed.
+            grip_force: newtons that the pads may press with; the gripper's own force if not given.
         """
         options, count = self.options, len(self._joints)
         self.world.bullet.setJointMotorControlArray(
@@ -169,30 +170,44 @@ class Arm:
         )
         reach = options.finger_speed / self.world.options.rate
         self._width += float(np.clip(width - self._width, -reach, reach))
-        self._drive_fingers(self._width)
+        self._drive_fingers(self._width, self.robot.gripper.force if grip_force is None else grip_force)
 
-    def _drive_fingers(self, width: float) -> None:
-        knuckle, s, w = self._fingers[self._knuckles[0]], self._table_s, self._table_w
+    def _drive_fingers(self, width: float, grip_force: float) -> None:
+        knuckle = self._fingers[self._knuckles[0]]
         at = self.world.bullet.getJointState(self.body, knuckle)[0]
-        i = int(np.clip(np.searchsorted(s, at), 1, len(s) - 1))
         self.world.bullet.setJointMotorControl2(
             self.body,
             knuckle,
             pybullet.POSITION_CONTROL,
             targetPosition=self.robot.gripper.joint_positions(width)[self.robot.gripper.joints[self._knuckles[0]]],
-            force=self.robot.gripper.force * abs((w[i] - w[i - 1]) / (s[i] - s[i - 1])),
+            force=grip_force * self._width_by_knuckle(at),
             positionGain=self.options.position_gain,
             velocityGain=self.options.velocity_gain,
         )
+
+    def _width_by_knuckle(self, at: float) -> float:
+        """|dw/ds| with the driven knuckle at `at`."""
+        s, w = self._table_s, self._table_w
+        i = int(np.clip(np.searchsorted(s, at), 1, len(s) - 1))
+        return float(abs((w[i] - w[i - 1]) / (s[i] - s[i - 1])))
 
     def q(self) -> FloatArray:
         """Measured positions (J,)."""
         return np.array([s[0] for s in self.world.bullet.getJointStates(self.body, self._joints)])
 
+    def qd(self) -> FloatArray:
+        """Measured velocities (J,)."""
+        return np.array([s[1] for s in self.world.bullet.getJointStates(self.body, self._joints)])
+
     def width(self) -> float:
         """Measured opening, metres."""
         position = self.world.bullet.getJointState(self.body, self._fingers[self._knuckles[0]])[0]
         return float(np.interp(position, self._table_s, self._table_w))
+
+    def grip_force(self) -> float:
+        """Newtons that the motor pressed the pads together or apart with in the last step."""
+        at, _, _, torque = self.world.bullet.getJointState(self.body, self._fingers[self._knuckles[0]])
+        return abs(torque) / self._width_by_knuckle(at)
 
     def X_world_tool(self) -> FloatArray:
         """Measured pose (4, 4) of the tool frame."""

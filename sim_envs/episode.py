@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowplan import checks
+from flowplan.checks import FloatArray
 from flowplan.grasp import Kind
 from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
@@ -163,19 +164,28 @@ def look(world: World, setup: TaskSetup, *, seed: int) -> list[DepthFrame]:
     Each pixel carries which object it shows, 1, 2, ... in the order of `setup.scan_ids`: the simulator's own
     segmentation stands in for a segmenter.
     """
-    ids = list(setup.scan_ids.values())
-    middle = np.mean([_middle(world, body) for body in ids], axis=0)
-    usual, scale = NoiseOptions(), setup.randomised["scan_noise"]
-    noise = replace(usual, disparity_sigma=scale * usual.disparity_sigma, lateral_sigma=scale * usual.lateral_sigma)
+    ids, noise = list(setup.scan_ids.values()), scan_noise(setup)
     unseen = [name for name, body in world.bodies.items() if name == "robot"]
     frames = []
-    for i, X_world_camera in enumerate(views_around(middle, VIEWS, STAND_OFF)):
+    for i, X_world_camera in enumerate(viewpoints(world, setup)):
         frame = capture(world, X_world_camera, noise=noise, seed=VIEWS * seed + i, unseen=unseen)
         mask = np.zeros_like(frame.mask)
         for number, body in enumerate(ids, 1):
             mask[frame.mask == body] = number
         frames.append(replace(frame, mask=mask))
     return frames
+
+
+def viewpoints(world: World, setup: TaskSetup, count: int = VIEWS) -> FloatArray:
+    """Camera poses (count, 4, 4) that look at what the task is about from all around."""
+    middle = np.mean([_middle(world, body) for body in setup.scan_ids.values()], axis=0)
+    return views_around(middle, count, STAND_OFF)
+
+
+def scan_noise(setup: TaskSetup) -> NoiseOptions:
+    """What this episode's depth camera does to depth."""
+    usual, scale = NoiseOptions(), setup.randomised["scan_noise"]
+    return replace(usual, disparity_sigma=scale * usual.disparity_sigma, lateral_sigma=scale * usual.lateral_sigma)
 
 
 def scan(frames: list[DepthFrame], setup: TaskSetup) -> Scene:

@@ -1,0 +1,1 @@
+"""A simulated robot that speaks ROS 2 as the real one does."""
