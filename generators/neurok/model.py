@@ -188,6 +188,9 @@ class LossOptions:
     point_weight: float = 1.0
     """Weight of the squared error of the moved points beside that of the deformation's own numbers; the numbers alone
     weigh a turn about a far pivot unlike one about a near pivot, though both move the points as far."""
+    balance: float | None = None
+    """Motion, normalised units, about which small motions and small parts count as large ones do: see `balance`. None
+    to count every point and pair alike (the paper)."""
 
 
 class Losses(NamedTuple):
@@ -197,7 +200,7 @@ class Losses(NamedTuple):
     """reconstruction + kl_weight * kl."""
     reconstruction: Tensor
     """Squared error of the deformation, summed over its numbers, plus point_weight times that of the moved point;
-    means over points."""
+    mean over points, weighted where `LossOptions.balance` says so."""
     kl: Tensor
     """Divergence of the posterior from N(mu_cond, I) per latent dimension, nats."""
     point_error: Tensor
@@ -230,11 +233,26 @@ def elbo(
         agree = (predicted[..., :4] * true[..., :4]).sum(-1, keepdim=True) >= 0
         true = torch.where(agree, true, -true)
     off = moved(pairs.points, predicted) - pairs.moved
-    numbers = (predicted - true).square().sum(-1).mean()
-    reconstruction = numbers + options.point_weight * off.square().sum(-1).mean()
+    error = (predicted - true).square().sum(-1) + options.point_weight * off.square().sum(-1)
+    if options.balance is not None:
+        error = error * balance(pairs, options.balance)
+    reconstruction = error.mean()
     divergence = kl(mean, log_variance, shape.mean)
     point_error = off.detach().norm(dim=-1).mean()
     return Losses(reconstruction + options.kl_weight * divergence, reconstruction, divergence, point_error)
+
+
+def balance(pairs: PosePairs, typical: float) -> Tensor:
+    """(B, N) weights under which a tap's handle is learned as well as a laptop's lid.
+
+    Half of a pair's weight goes to its points in proportion to how far they move, however few do; and a pair whose
+    moving part moves by D counts (1 + c^2) / (D^2 + c^2), with c = `typical`: 1 for large motions, more for small ones.
+    """
+    way = (pairs.moved - pairs.points).norm(dim=-1)
+    mean = way.mean(-1, keepdim=True)
+    part = way.square().mean(-1, keepdim=True) / (mean + 1e-6)
+    share = (1 + way / (mean + 1e-3)) / 2
+    return share * (1 + typical**2) / (part.square() + typical**2)
 
 
 def kl(mean: Tensor, log_variance: Tensor, prior_mean: Tensor) -> Tensor:

@@ -74,6 +74,8 @@ class AugmentOptions:
     """Range of the factor on the object's size."""
     yaw: tuple[float, float] = (0.0, 360.0)
     """Range of the turn about z, degrees."""
+    quarter_turns: bool = False
+    """Whether any number of quarter turns comes on top: the headings an object can have once its box is aligned."""
     translation: float = 0.1
     """Largest shift along x and along y, normalised units."""
     jitter: float = 0.0
@@ -91,7 +93,10 @@ def augment(pairs: PosePairs, generator: torch.Generator, options: AugmentOption
         return low + (high - low) * torch.rand(B, 1, 1, generator=generator, device=p.device)
 
     scale = uniform(*options.scale)
-    half_yaw = torch.deg2rad(uniform(*options.yaw)) / 2
+    yaw = uniform(*options.yaw)
+    if options.quarter_turns:
+        yaw = yaw + 90 * torch.randint(4, yaw.shape, generator=generator, device=p.device)
+    half_yaw = torch.deg2rad(yaw) / 2
     shift = torch.cat([uniform(-options.translation, options.translation) for _ in "xy"] + [torch.zeros_like(scale)], 2)
     c, s = torch.cos(2 * half_yaw), torch.sin(2 * half_yaw)
     zero, one = torch.zeros_like(c), torch.ones_like(c)
