@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import rclpy
@@ -26,6 +26,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 
 from flowplan_ros.parameters import Parameters, Range
+from flowplan_ros.turn import turn
 
 Options = TypeVar("Options")
 _TICK = 0.01  # seconds between looks at a condition that nothing announces
@@ -43,13 +44,6 @@ class Failure(Exception):
     def __init__(self, code: int, message: str, result: Any = None) -> None:
         super().__init__(message)
         self.code, self.result = code, result
-
-
-class turn:
-    """`await turn()`: let the executor do something else, and go on when it next wakes."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield
 
 
 class Goal:
