@@ -13,6 +13,7 @@ from flowplan_ros.execution import (
     GoalState,
     Motion,
     Order,
+    check_digest,
     effective_scaling,
     execute,
     steps,
@@ -58,7 +59,7 @@ def trajectory(open_width=0.06, closed=0.0):
     )
 
 
-ORDER = Order(trajectory(), holds=True, stamp=100.0, certified=True)
+ORDER = Order(trajectory(), holds=True, stamp=100.0)
 
 
 @dataclass
@@ -278,7 +279,6 @@ def test_a_scaling_out_of_range_is_refused(asked):
 
 
 REFUSED = {
-    "no certificate": (dict(certified=False), {}, Code.NOT_CERTIFIED, "digest"),
     "old": (dict(stamp=-20.0), {}, Code.STALE, "130.0 s old"),
     "from the future": (dict(stamp=115.0), {}, Code.STALE, "in the future"),
     "no joint states": ({}, dict(fault="never a joint state"), Code.NO_STATE, "a, b"),
@@ -296,6 +296,23 @@ def test_what_is_refused_before_anything_moves(case, dry_run):
     assert says in outcome.message
     assert not robot.sent
     assert outcome.duration == 0
+
+
+@pytest.mark.parametrize(("stated", "says"), [("", "missing"), ("00", "not that of the plan")])
+def test_a_plan_without_its_own_digest_is_not_certified(stated, says):
+    with pytest.raises(Ended, match=says) as ended:
+        check_digest(stated, "a5")
+    assert ended.value.code is Code.NOT_CERTIFIED
+    check_digest("a5", "a5")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("velocity_scaling", 1.1), ("velocity_scaling", 0.0), ("watchdog_factor", 0.9), ("lead_in", -1.0)],
+)
+def test_options_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        replace(OPTIONS, **{name: value})
 
 
 def test_a_small_offset_at_the_start_is_allowed():

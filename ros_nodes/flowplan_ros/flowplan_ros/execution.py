@@ -18,6 +18,7 @@ from typing import NoReturn, Protocol
 
 import numpy as np
 
+from flowplan import checks
 from flowplan.checks import FloatArray
 from flowplan.phases import GRIP, PHASES, RELEASE
 from flowplan.trajectory import Trajectory
@@ -80,6 +81,20 @@ class ExecutionOptions:
     min_grasp: float = 0.002
     """Metres between the fingers below which they closed on nothing; 0 where what is held is as thin as cloth."""
 
+    def __post_init__(self) -> None:
+        positive = ("velocity_scaling", "start_tolerance", "lead_in", "response_timeout", "state_timeout")
+        for name in (*positive, "max_age", "confirm_timeout", "stop_timeout", "gripper_timeout", "opening_tolerance"):
+            checks.positive(f"ExecutionOptions.{name}", getattr(self, name))
+        for name in ("min_grasp", "watchdog_slack"):
+            checks.positive(f"ExecutionOptions.{name}", getattr(self, name), zero=True)
+        if self.velocity_scaling > 1:
+            raise ValueError(
+                f"ExecutionOptions.velocity_scaling: expected at most 1, got {self.velocity_scaling:g}; "
+                "the plan was certified at its own speed"
+            )
+        if not self.watchdog_factor >= 1:
+            raise ValueError(f"ExecutionOptions.watchdog_factor: expected at least 1, got {self.watchdog_factor:g}")
+
 
 @dataclass(frozen=True, eq=False)
 class Order:
@@ -89,7 +104,6 @@ class Order:
         trajectory: the plan's.
         holds: the contact is a grasp, so that closed fingers must have something between them.
         stamp: seconds, when the plan was certified, by the clock of Ports.date.
-        certified: whether the digest is that of the content.
         dry_run: show the plan, move nothing.
         velocity_scaling: share of the planned speed, 0 for the executor's own.
     """
@@ -97,7 +111,6 @@ class Order:
     trajectory: Trajectory
     holds: bool
     stamp: float
-    certified: bool
     dry_run: bool = False
     velocity_scaling: float = 0.0
 
@@ -256,13 +269,16 @@ def effective_scaling(asked: float, allowed: float) -> float:
     return min(asked or allowed, allowed)
 
 
-def check_fresh(order: Order, date: float, options: ExecutionOptions) -> None:
-    """Refuse a plan that nothing certified, or that is old."""
-    if not order.certified:
-        raise Ended(
-            Code.NOT_CERTIFIED, "plan.digest: missing, or not that of the plan; execute what a planner returned"
-        )
-    age = date - order.stamp
+def check_digest(stated: str, computed: str) -> None:
+    """Refuse a plan that nothing certified, or that is not what was certified."""
+    if stated != computed:
+        what = "not that of the plan" if stated else "missing"
+        raise Ended(Code.NOT_CERTIFIED, f"plan.digest: {what}; execute what a planner returned, unchanged")
+
+
+def check_age(stamp: float, date: float, options: ExecutionOptions) -> None:
+    """Refuse a plan that is old: what it was planned around may have moved."""
+    age = date - stamp
     if age > options.max_age:
         raise Ended(Code.STALE, f"the plan is {age:.1f} s old (max_age {options.max_age:g} s); plan again")
     if age < -1.0:
@@ -373,7 +389,7 @@ class _Execution:
         """From the first check to the last step; what to tell the client."""
         order, ports, options = self.order, self.ports, self.options
         scaling = effective_scaling(order.velocity_scaling, options.velocity_scaling)
-        check_fresh(order, ports.date(), options)
+        check_age(order.stamp, ports.date(), options)
         todo = steps(order, scaling, options.lead_in)
         motions = [step for step in todo if isinstance(step, Motion)]
         if not motions:
@@ -389,7 +405,7 @@ class _Execution:
             return "dry run: every check passed, nothing moved"
         if options.confirm:
             await self._confirm()
-            check_fresh(order, ports.date(), options)
+            check_age(order.stamp, ports.date(), options)
         self.began = ports.now()
         for step in todo:
             if ports.stopped():
