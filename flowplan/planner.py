@@ -178,6 +178,7 @@ def plan(
     *,
     contacts: Grasps | None = None,
     flow: ObjectFlow | None = None,
+    start: FloatArray | None = None,
     options: PlanOptions = PlanOptions(),
     seed: int = 0,
     progress: Progress = silent,
@@ -187,9 +188,10 @@ def plan(
     Args:
         scene: what there is.
         motion: how it should move; the object with the largest displacement is the one to touch.
-        robot: the arm, placed by `robot.X_world_base`, starting from `robot.home`.
+        robot: the arm, placed by `robot.X_world_base`; it ends in `robot.home`.
         contacts: candidates to choose from; proposed on the moving part where not given.
         flow: tracks to follow in place of points sampled on `motion` (noisy, partial, with confidence).
+        start: (J,) where the arm is now; `robot.home` where not given.
         options: see PlanOptions.
         seed: of every random choice; one seed gives one plan.
         progress: called with the fraction done and a word.
@@ -201,10 +203,11 @@ def plan(
         ValueError: when the motion does not fit the scene, or nothing in it moves.
     """
     flow = sample_flow(scene, motion, points_per_object=options.flow_points, seed=seed) if flow is None else flow
+    start = robot.home if start is None else checks.array("start", start, robot.home.shape)
     target = moved_object(scene, motion)
     around = surroundings(scene, motion, target)
     progress(0.0, "measuring distances")
-    problem = _Problem(scene, motion, flow, robot, target, around, _fields(around, robot), options, seed)
+    problem = _Problem(scene, motion, flow, robot, start, target, around, _fields(around, robot), options, seed)
     if contacts is None:
         progress(0.1, "proposing contacts")
         contacts = propose_contacts(scene, motion, robot, target, options, seed=seed)
@@ -264,6 +267,7 @@ class _Problem:
     motion: SceneMotion
     flow: ObjectFlow
     robot: Robot
+    start: FloatArray
     target: int
     around: Surroundings
     fields: tuple[DistanceField, DistanceField, DistanceField]  # before, during, after
@@ -353,7 +357,7 @@ def _reach(problem: _Problem, contact: Grasps, solution: TrackSolution) -> tuple
     width, how = float(contact.width[0]), options.reach
     if contact.kind[0] == "push":  # the hand stands just off the surface: it may come from anywhere
         how = replace(how, shortest=0.0, margin=min(how.margin, 0.002))
-    into = approach(robot, robot.home, solution.q[0], before, during, how, width=width, seed=problem.seed)
+    into = approach(robot, problem.start, solution.q[0], before, during, how, width=width, seed=problem.seed)
     if into.reason:
         raise _Ended("approach", into.reason, time=0.0)
     out = retreat(robot, solution.q[-1], robot.home, after, during, how, width=width, seed=problem.seed)

@@ -15,7 +15,7 @@ import math
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -86,6 +86,7 @@ class Parameters(Generic[Options]):
         node: declares them.
         options: the defaults.
         ranges: as for `specs`.
+        leave_out: names that are not declared: options that something else decides.
         may_change: says why a parameter of this name cannot be set now, or nothing.
     """
 
@@ -94,11 +95,12 @@ class Parameters(Generic[Options]):
         node: Node,
         options: Options,
         ranges: Mapping[str, Range],
+        leave_out: Collection[str],
         may_change: Callable[[str], str],
     ) -> None:
         self._may_change = may_change
         self._defaults = options
-        declared = specs(options, ranges)
+        declared = [spec for spec in specs(options, ranges) if spec.name not in leave_out]
         self._names = [spec.name for spec in declared]
         for spec in declared:
             default = spec.default
@@ -143,7 +145,7 @@ def replaced(options: Options, values: Mapping[str, Any], prefix: str = "") -> O
         name, now = prefix + field.name, getattr(options, field.name)
         if dataclasses.is_dataclass(now):
             given[field.name] = replaced(now, values, name + ".")
-        else:
+        elif name in values:
             given[field.name] = _from_parameter(name, values[name], hints[field.name])
     return dataclasses.replace(options, **given)  # type: ignore[type-var]
 

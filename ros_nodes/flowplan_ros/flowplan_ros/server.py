@@ -24,11 +24,16 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from flowplan_ros.parameters import Parameters, Range
 from flowplan_ros.turn import turn
+from flowplan_ros.worker import Worker
 
 Options = TypeVar("Options")
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""A late subscriber gets the last message."""
+
 _TICK = 0.01  # seconds between looks at a condition that nothing announces
 
 
@@ -92,18 +97,25 @@ class ServerNode(LifecycleNode, Generic[Options]):
         name: of the node, unless remapped.
         options: defaults of the parameters.
         ranges: of the numbers among them, by parameter name.
+        leave_out: names of options that are no parameters.
         fixed: parameters that `configure` reads, and that cannot be set from then on until `cleanup`.
     """
 
     def __init__(
-        self, name: str, options: Options, *, ranges: Mapping[str, Range] | None = None, fixed: tuple[str, ...] = ()
+        self,
+        name: str,
+        options: Options,
+        *,
+        ranges: Mapping[str, Range] | None = None,
+        leave_out: tuple[str, ...] = (),
+        fixed: tuple[str, ...] = (),
     ) -> None:
         super().__init__(name)
         self._fixed = fixed
         self._configured = False
         self.active = False
         self._goals: list[GoalServer] = []
-        self._parameters_of = Parameters(self, options, ranges or {}, self._may_change)
+        self._parameters_of = Parameters(self, options, ranges or {}, leave_out, self._may_change)
 
     @property
     def options(self) -> Options:
@@ -149,6 +161,29 @@ class ServerNode(LifecycleNode, Generic[Options]):
             return holds
         finally:
             self.destroy_timer(timer)
+
+    async def done(self, future: Any, goal: Goal) -> Any:
+        """The result of an rclpy future, unless the goal has to end before; then its reason is raised."""
+        while True:
+            goal.check()
+            if future.done():
+                return future.result()
+            await turn()
+
+    def start_worker(self, setup: Callable[[], object], timeout: float) -> Worker:
+        """A worker that is warm.
+
+        Raises:
+            ValueError: when it cannot be set up, or not within `timeout` seconds.
+        """
+        worker = Worker(setup, self.get_name(), wake=self.wake, report=self.get_logger().error)
+        worker.start()
+        try:
+            worker.wait_ready(timeout)
+        except ValueError:
+            worker.close()
+            raise
+        return worker
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Lifecycle."""

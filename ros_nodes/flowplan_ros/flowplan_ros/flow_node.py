@@ -1,0 +1,99 @@
+"""Action server `generate_flow`: an instruction to motions of a scene, by any of the generators.
+
+A sentence is understood where a document on the latched topic `task/instruction` has it as its `prompt`; no generator
+understands sentences yet.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal
+
+from flowplan_msgs.action import GenerateFlow
+from flowplan_msgs.msg import ErrorCode, Instruction
+
+from flowplan_ros import conversions, jobs
+from flowplan_ros.parameters import Range
+from flowplan_ros.server import LATCHED, Failure, Goal, GoalServer, ServerNode, spin
+from flowplan_ros.worker import Worker
+
+
+@dataclass(frozen=True)
+class FlowNodeOptions:
+    """Parameters of flow_node."""
+
+    generator: Literal["kinematic", "neurok"] = "kinematic"
+    """Which generator makes the motions."""
+    flow_points: Annotated[int, Range(100, 100_000)] = 2000
+    """Points of object flow sampled on each object."""
+    frame: str = "world"
+    """Frame that scenes have to be in."""
+    warm_up_timeout: Annotated[float, Range(1.0, 3600.0)] = 120.0
+    """Seconds that loading the generator may take."""
+
+
+class FlowNode(ServerNode[FlowNodeOptions]):
+    """Generates flow."""
+
+    worker: Worker
+
+    def __init__(self) -> None:
+        super().__init__("flow_node", FlowNodeOptions(), fixed=("generator",))
+        self._documents: dict[str, str] = {}
+        self.create_subscription(Instruction, "task/instruction", self._learn, LATCHED)
+        GoalServer(self, GenerateFlow, "generate_flow", self._generate)
+
+    def configure(self) -> None:
+        """Load the generator."""
+        self.worker = self.start_worker(
+            partial(jobs.warm_generator, self.options.generator), self.options.warm_up_timeout
+        )
+
+    def cleanup(self) -> None:
+        """Unload it."""
+        self.worker.close()
+
+    def _learn(self, msg: Instruction) -> None:
+        """Remember a document by the sentence that it answers."""
+        try:
+            prompt = json.loads(msg.text).get("prompt", "")
+        except (ValueError, AttributeError) as error:
+            self.get_logger().warning(f"task/instruction.text: not a JSON object ({error}); ignored")
+            return
+        self._documents[_plain(prompt)] = msg.text
+
+    async def _generate(self, goal: Goal) -> GenerateFlow.Result:
+        request, options = goal.request, self.options
+        conversions.frame_of(request.scene.header, options.frame, "scene")
+        scene = conversions.scene_from_msg(request.scene)
+        asked = request.instruction
+        if asked.kind == Instruction.PROMPT and _plain(asked.text) in self._documents:
+            asked = conversions.document_to_msg(self._documents[_plain(asked.text)])
+        laws, instruction = conversions.instruction_from_msg(asked, scene)
+        goal.on_stop(self.worker.cancel)
+        arguments = (options.generator, laws, scene, instruction, options.flow_points, request.seed)
+        try:
+            made = await self.worker.call(jobs.generate_motions, *arguments, on_progress=goal.feedback)
+        except ValueError as error:
+            raise Failure(ErrorCode.CANNOT_FOLLOW, str(error)) from None
+        header = request.scene.header
+        return GenerateFlow.Result(
+            motions=[conversions.motion_to_msg(motion, scene, header) for motion in made.motions],
+            flow=conversions.flow_to_msg(made.flow, header),
+            generation_time=conversions.duration_to_msg(made.seconds),
+        )
+
+
+def _plain(sentence: str) -> str:
+    return " ".join(sentence.casefold().rstrip(" .!").split())
+
+
+def main() -> None:
+    """Entry point."""
+    spin(FlowNode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""What the nodes' workers do: the library's long calls, and what has to be loaded before the first. No ROS in here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from flowplan.checks import FloatArray
+from flowplan.laws import Law, Rigid
+from flowplan.motion import ObjectFlow, Progress, SceneMotion, sample_flow
+from flowplan.planner import NoPlan, Plan, PlanOptions, plan
+from flowplan.robot import Robot, load_robot
+from flowplan.scan import DepthFrame, ScanOptions, scan_frames
+from flowplan.scene import Instruction, Scene
+from generators.registry import factory
+
+_loaded: dict[str, Robot] = {}
+
+
+class Planned(NamedTuple):
+    """A plan or the reasons for none, whose joints it moves, and the seconds that it took."""
+
+    found: Plan | NoPlan
+    robot: str
+    seconds: float
+
+
+class Generated(NamedTuple):
+    """Motions, best first, points sampled on the first of them, and the seconds that it took."""
+
+    motions: list[SceneMotion]
+    flow: ObjectFlow
+    seconds: float
+
+
+def warm_generator(name: str) -> None:
+    """Load a generator's weights."""
+    factory(name)((Rigid("anything"),))
+
+
+def warm_planner(robot: str, X_world_base: FloatArray) -> None:
+    """Load a robot, and go once through its kinematics."""
+    loaded = load_robot(robot, X_world_base)
+    X, _ = loaded.tool_jacobian(loaded.home[None])
+    loaded.inverse_kinematics(X, attempts=1)
+    loaded.sphere_jacobian(loaded.home[None])
+    _loaded["robot"] = loaded
+
+
+def warm_scanner() -> None:
+    """Importing this module was all."""
+
+
+def generate_motions(
+    generator: str,
+    laws: tuple[Law, ...],
+    scene: Scene,
+    instruction: Instruction,
+    flow_points: int,
+    seed: int,
+    *,
+    progress: Progress,
+) -> Generated:
+    """Motions that follow an instruction, and object flow of the best."""
+    begun = time.perf_counter()
+    motions = factory(generator)(laws)(scene, instruction, seed=seed, progress=progress)
+    flow = sample_flow(scene, motions[0], points_per_object=flow_points, seed=seed)
+    return Generated(motions, flow, time.perf_counter() - begun)
+
+
+def plan_motion(
+    scene: Scene,
+    motion: SceneMotion,
+    flow: ObjectFlow | None,
+    start: Mapping[str, float],
+    options: PlanOptions,
+    seed: int,
+    *,
+    progress: Progress,
+) -> Planned:
+    """A plan of the robot that was loaded, from joint positions by name; from its home where there are none."""
+    robot = _loaded["robot"]
+    missing = [name for name in robot.joint_names if name not in start]
+    if start and missing:
+        raise ValueError(f"start_state.name: lacks {missing[0]!r} of {robot.name}, has {', '.join(start)}")
+    begun = time.perf_counter()
+    q = np.array([start[name] for name in robot.joint_names]) if start else None
+    found = plan(scene, motion, robot, flow=flow, start=q, options=options, seed=seed, progress=progress)
+    return Planned(found, robot.name, time.perf_counter() - begun)
+
+
+def scan_depth(frames: Sequence[DepthFrame], options: ScanOptions, *, progress: Progress) -> tuple[Scene, float]:
+    """The scene that depth frames show, and the seconds that it took."""
+    begun = time.perf_counter()
+    return scan_frames(frames, options, progress=progress), time.perf_counter() - begun

@@ -1,0 +1,206 @@
+"""Action server `plan_flow`: a motion of a scene to a certified trajectory of the robot.
+
+Where a goal brings an instruction in place of a motion, the motion is asked of `generate_flow` first. The trajectory
+starts where the goal says the arm is, else where `joint_states` say, else at the robot's home.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+from action_msgs.msg import GoalStatus
+from flowplan_msgs.action import GenerateFlow, PlanFlow
+from flowplan_msgs.msg import ErrorCode, SceneMotion
+from rclpy.action import ActionClient
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
+
+from flowplan import checks
+from flowplan.geometry import matrix_from_quat_xyzw, pose
+from flowplan.planner import NoPlan, PlanOptions
+from flowplan_ros import conversions, jobs
+from flowplan_ros.parameters import Range
+from flowplan_ros.server import Failure, Goal, GoalServer, ServerNode, spin
+from flowplan_ros.worker import Worker
+
+RANGES = {
+    f"plan.{name}": Range(*bounds)
+    for name, bounds in {
+        "candidates": (1, 1000),
+        "flow_points": (100, 100_000),
+        "dwell": (0, 10),
+        "max_position_error": (1e-4, 1),
+        "max_rotation_error": (1e-3, 3.2),
+        "max_slip": (1e-4, 1),
+        "attachment.radius": (0.005, 1),
+        "attachment.min_points": (3, 10_000),
+        "attachment.max_points": (3, 100_000),
+        "attachment.robust_rounds": (0, 100),
+        "attachment.robust_scale": (0.1, 100),
+        "attachment.noise_floor": (1e-6, 0.1),
+        "attachment.min_lever": (1e-5, 0.1),
+        "attachment.max_speed": (0.01, 100),
+        "attachment.screw_fit.tolerance": (1e-5, 0.1),
+        "attachment.screw_fit.prefer_simple": (1, 100),
+        "attachment.screw_fit.iterations": (1, 1000),
+        "track.position_tolerance": (1e-5, 0.1),
+        "track.margin": (0, 0.2),
+        "track.self_margin": (0, 0.2),
+        "track.clearance_tolerance": (1e-5, 0.1),
+        "track.clearance": (-0.1, 0.2),
+        "track.max_position_error": (1e-4, 1),
+        "track.max_rotation_error": (1e-3, 3.2),
+        "track.smoothness": (0, 1000),
+        "track.shortness": (0, 1000),
+        "track.limit_share": (0.01, 1),
+        "track.min_manipulability": (0, 1),
+        "track.free_rotation": (0, 10),
+        "track.seeds": (1, 100),
+        "track.starts": (1, 1000),
+        "track.rounds": (1, 100),
+        "track.iterations": (1, 10_000),
+        "reach.distance": (0.001, 1),
+        "reach.shortest": (0, 1),
+        "reach.margin": (0, 0.2),
+        "reach.near_margin": (0, 0.2),
+        "reach.edges": (10, 1_000_000),
+        "reach.shortcuts": (0, 10_000),
+        "clock.dt": (1e-3, 0.1),
+        "clock.velocity": (0.01, 1),
+        "clock.acceleration": (0.01, 1),
+        "clock.jerk": (0.01, 1),
+        "validation.margin": (0, 0.2),
+        "validation.held_depth": (0, 0.1),
+        "validation.resolution": (1e-5, 0.1),
+        "validation.spacing": (1e-3, 1),
+        "validation.horizon": (1e-3, 10),
+        "validation.limit_tolerance": (0, 0.1),
+    }.items()
+}
+"""Of the planner's own options."""
+
+
+@dataclass(frozen=True)
+class PlanNodeOptions:
+    """Parameters of plan_node."""
+
+    robot: str = "panda"
+    """Name of a robot configuration, or path of a .toml file."""
+    frame: str = "world"
+    """Frame that scenes have to be in, and that the robot's base stands in."""
+    base_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Where the robot's base stands in that frame, metres."""
+    base_quat_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    """How it is turned."""
+    state_age: Annotated[float, Range(0.01, 60.0)] = 0.5
+    """Seconds that a joint state counts as the measured one."""
+    warm_up_timeout: Annotated[float, Range(1.0, 3600.0)] = 120.0
+    """Seconds that loading the robot and the planner may take."""
+    plan: PlanOptions = field(default_factory=PlanOptions)
+    """The planner's own."""
+
+    def __post_init__(self) -> None:
+        length = float(np.linalg.norm(self.base_quat_xyzw))
+        if not abs(length - 1) < 1e-3:
+            raise ValueError(f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalise it")
+        checks.array("base_position", self.base_position, (3,))
+
+
+class PlanNode(ServerNode[PlanNodeOptions]):
+    """Plans."""
+
+    worker: Worker
+
+    def __init__(self) -> None:
+        fixed = ("robot", "base_position", "base_quat_xyzw")
+        super().__init__("plan_node", PlanNodeOptions(), ranges=RANGES, fixed=fixed)
+        self._measured: dict[str, tuple[float, float]] = {}  # joint -> position, when it came
+        self.create_subscription(JointState, "joint_states", self._measure, 10)
+        self._generator = ActionClient(self, GenerateFlow, "generate_flow")
+        GoalServer(self, PlanFlow, "plan_flow", self._plan)
+
+    def configure(self) -> None:
+        """Load the robot and the planner."""
+        options = self.options
+        X_world_base = pose(matrix_from_quat_xyzw(options.base_quat_xyzw), options.base_position)
+        setup = partial(jobs.warm_planner, options.robot, X_world_base)
+        self.worker = self.start_worker(setup, options.warm_up_timeout)
+
+    def cleanup(self) -> None:
+        """Unload them."""
+        self.worker.close()
+
+    def _measure(self, msg: JointState) -> None:
+        now = time.monotonic()
+        self._measured |= {name: (q, now) for name, q in zip(msg.name, msg.position, strict=False)}
+
+    async def _plan(self, goal: Goal) -> PlanFlow.Result:
+        request, options = goal.request, self.options
+        conversions.frame_of(request.scene.header, options.frame, "scene")
+        scene = conversions.scene_from_msg(request.scene)
+        flow = None
+        if request.flow.times:
+            conversions.frame_of(request.flow.header, options.frame, "flow")
+            flow = conversions.flow_from_msg(request.flow)
+        start = self._start(request.start_state)
+        begin, moving = 0.0, request.motion
+        if not moving.times:
+            begin, moving = 0.5, await self._generate(goal)
+        conversions.frame_of(moving.header, options.frame, "motion")
+        motion = conversions.motion_from_msg(moving, scene)
+        goal.on_stop(self.worker.cancel)
+        planned = await self.worker.call(
+            jobs.plan_motion,
+            *(scene, motion, flow, start, options.plan, request.seed),
+            on_progress=lambda fraction, word: goal.feedback(begin + (1 - begin) * fraction, word),
+        )
+        return self._result(planned, moving)
+
+    def _result(self, planned: jobs.Planned, motion: SceneMotion) -> PlanFlow.Result:
+        result = PlanFlow.Result(
+            motion=motion,
+            attempts=[conversions.attempt_to_msg(attempt) for attempt in planned.found.attempts],
+            planning_time=conversions.duration_to_msg(planned.seconds),
+        )
+        if isinstance(planned.found, NoPlan):
+            raise Failure(ErrorCode.NO_PLAN, planned.found.reason, result)
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.options.frame)
+        result.plan = conversions.certified_plan(planned.found, planned.robot, header)
+        return result
+
+    def _start(self, asked: JointState) -> Mapping[str, float]:
+        if asked.name:
+            q = conversions.positions_from_joint_state(asked, asked.name, "start_state")
+            return dict(zip(asked.name, map(float, q), strict=True))
+        oldest = time.monotonic() - self.options.state_age
+        return {name: q for name, (q, came) in self._measured.items() if came >= oldest}
+
+    async def _generate(self, goal: Goal) -> SceneMotion:
+        """The best motion that `generate_flow` makes of the goal's instruction."""
+        request = goal.request
+        if not self._generator.server_is_ready():
+            raise Failure(ErrorCode.NOT_READY, "generate_flow does not answer; start flow_node, or give a motion")
+        asked = GenerateFlow.Goal(scene=request.scene, instruction=request.instruction, seed=request.seed)
+        sending = self._generator.send_goal_async(
+            asked, feedback_callback=lambda msg: goal.feedback(0.5 * msg.feedback.progress, msg.feedback.status)
+        )
+        goal.on_stop(lambda: sending.add_done_callback(lambda sent: sent.result().cancel_goal_async()))
+        handle: Any = await self.done(sending, goal)
+        answer: Any = await self.done(handle.get_result_async(), goal)
+        if answer.status != GoalStatus.STATUS_SUCCEEDED:
+            raise Failure(answer.result.error_code, f"generate_flow: {answer.result.error_msg}")
+        return answer.result.motions[0]
+
+
+def main() -> None:
+    """Entry point."""
+    spin(PlanNode)
+
+
+if __name__ == "__main__":
+    main()

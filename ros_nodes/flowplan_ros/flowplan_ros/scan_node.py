@@ -1,0 +1,307 @@
+"""Service `scan`: what depth cameras see now, fused into a scene of objects on their support.
+
+Each camera has its topics below its name: `CAMERA/depth/image` (32FC1 or 16UC1, rectified), `CAMERA/depth/camera_info`
+and, unless tf2 is asked, `CAMERA/pose`. Images are received only while they are needed: during a scan, and while
+somebody listens to the live cloud on `points`. The scanned scene is published for late subscribers too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+import numpy as np
+from flowplan_msgs.msg import ErrorCode
+from flowplan_msgs.msg import Scene as SceneMsg
+from flowplan_msgs.srv import Scan
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import Header
+
+from flowplan import checks
+from flowplan.scan import DepthFrame, ScanOptions
+from flowplan.scene import Scene, SceneObject
+from flowplan_ros import conversions, jobs
+from flowplan_ros.parameters import Range
+from flowplan_ros.points import cloud_to_msg, depth_from_image, intrinsics_from_info
+from flowplan_ros.server import LATCHED, Failure, ServerNode, spin
+from flowplan_ros.transforms import TfPoses, TopicPoses
+from flowplan_ros.worker import Canceled, Crashed, Worker
+
+RANGES = {
+    f"scan.{name}": Range(*bounds)
+    for name, bounds in {
+        "voxel": (1e-4, 0.1),
+        "max_cells": (1000, 100_000_000),
+        "faces": (20, 1_000_000),
+        "blur": (0, 10),
+        "smoothing": (0, 1000),
+        "support_tilt": (1e-3, 1.6),
+        "support_band": (1e-4, 0.1),
+        "sheet_height": (0, 0.1),
+        "cluster_gap": (1e-4, 1),
+        "min_size": (0, 1),
+        "edge_jump": (1e-4, 1),
+    }.items()
+}
+"""Of the library's own options."""
+
+
+@dataclass(frozen=True)
+class ScanNodeOptions:
+    """Parameters of scan_node."""
+
+    cameras: tuple[str, ...] = ("camera",)
+    """Names of the depth cameras, in front of their topics."""
+    frame: str = "world"
+    """Frame of the scene."""
+    pose_source: Literal["topic", "tf"] = "topic"
+    """Where the cameras' poses come from: a PoseStamped on CAMERA/pose, or tf2."""
+    images: Annotated[int, Range(1, 100)] = 1
+    """Images of each camera that make a scan; more average the noise out."""
+    image_timeout: Annotated[float, Range(0.1, 600.0)] = 5.0
+    """Seconds to wait for them."""
+    slop: Annotated[float, Range(0.0, 60.0)] = 0.1
+    """Seconds that the newest images of different cameras may lie apart."""
+    robot_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Where the robot stands in that frame, metres; objects are named from there outwards."""
+    warm_up_timeout: Annotated[float, Range(1.0, 3600.0)] = 120.0
+    """Seconds that loading the scanner may take."""
+    scan: ScanOptions = field(default_factory=ScanOptions)
+    """The library's own."""
+
+    def __post_init__(self) -> None:
+        if not self.cameras or len(set(self.cameras)) < len(self.cameras):
+            raise ValueError(f"cameras: expected different names and at least one, got {list(self.cameras)}")
+        checks.array("robot_position", self.robot_position, (3,))
+
+
+class Feed:
+    """The newest images of one camera, while they are received, and its newest camera info."""
+
+    def __init__(self, node: ScanNode, camera: str) -> None:
+        self.camera = camera
+        self.images: deque[tuple[float, Image]] = deque(maxlen=100)  # when it came, real time
+        self._node = node
+        self._info: CameraInfo | None = None
+        self._subscriptions: list[Subscription] = []
+
+    def open(self) -> None:
+        """Receive."""
+        if self._subscriptions:
+            return
+        for kind, topic, take in ((Image, "image", self._take), (CameraInfo, "camera_info", self._know)):
+            subscription = self._node.create_subscription(
+                kind, f"{self.camera}/depth/{topic}", take, qos_profile_sensor_data
+            )
+            self._subscriptions.append(subscription)
+
+    def close(self) -> None:
+        """Receive no more."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self.images.clear()
+
+    def since(self, came: float) -> list[Image]:
+        """Images that came at this time or later, oldest first."""
+        return [image for when, image in self.images if when >= came]
+
+    def missing(self, came: float, count: int) -> str:
+        """What is not there yet, in words."""
+        got = len(self.since(came))
+        lacks = [f"{self.camera}/depth/image ({got} of {count})"] if got < count else []
+        lacks += [f"{self.camera}/depth/camera_info"] if self._info is None else []
+        return " and ".join(lacks)
+
+    def frame(self, image: Image) -> DepthFrame:
+        """An image and where it was taken from.
+
+        Raises:
+            ValueError: for an image, info or pose that cannot be used.
+        """
+        assert self._info is not None  # asked for by `missing`
+        where = f"{self.camera}/depth"
+        if (image.height, image.width) != (self._info.height, self._info.width):
+            raise ValueError(
+                f"{where}/camera_info: is of {self._info.width} x {self._info.height} pixels, "
+                f"the image of {image.width} x {image.height}; remap it to the image's own"
+            )
+        depth = depth_from_image(image, f"{where}/image")
+        K = intrinsics_from_info(self._info, f"{where}/camera_info")
+        return DepthFrame(depth, K, self._node.poses(self.camera, image.header))
+
+    def _take(self, msg: Image) -> None:
+        self.images.append((time.monotonic(), msg))
+        self._node.show()
+
+    def _know(self, msg: CameraInfo) -> None:
+        self._info = msg
+
+
+class ScanNode(ServerNode[ScanNodeOptions]):
+    """Scans."""
+
+    worker: Worker
+    poses: TopicPoses | TfPoses
+
+    def __init__(self) -> None:
+        fixed = ("cameras", "frame", "pose_source")
+        super().__init__("scan_node", ScanNodeOptions(), ranges=RANGES, leave_out=("scan.names",), fixed=fixed)
+        self._feeds: list[Feed] = []
+        self._scanning = False
+        self._shown = 0.0  # when the newest image came that is in the live cloud
+        self._scene = self.create_lifecycle_publisher(SceneMsg, "scene", LATCHED)
+        self._scene_points = self.create_lifecycle_publisher(PointCloud2, "scene/points", LATCHED)
+        self._points = self.create_lifecycle_publisher(PointCloud2, "points", 10)
+        # A scan waits for images, whose callbacks are in the node's own group.
+        self.create_service(Scan, "scan", self._serve, callback_group=MutuallyExclusiveCallbackGroup())
+        self.create_timer(0.2, self._listen)
+
+    def configure(self) -> None:
+        """Load the scanner, and find out where the cameras are."""
+        options = self.options
+        self.poses = (
+            TfPoses(self, options.frame)
+            if options.pose_source == "tf"
+            else TopicPoses(self, options.cameras, options.frame)
+        )
+        try:
+            self.worker = self.start_worker(jobs.warm_scanner, options.warm_up_timeout)
+        except ValueError:
+            self.poses.close()
+            raise
+        self._feeds = [Feed(self, camera) for camera in options.cameras]
+
+    def cleanup(self) -> None:
+        """Undo that."""
+        for feed in self._feeds:
+            feed.close()
+        self._feeds = []
+        self.poses.close()
+        self.worker.close()
+
+    def deactivate(self) -> None:
+        """End a scan that runs."""
+        self.worker.cancel()
+
+    def _listen(self) -> None:
+        """Receive images while somebody needs them."""
+        wanted = self.active and (self._scanning or self._points.get_subscription_count() > 0)
+        for feed in self._feeds:
+            feed.open() if wanted else feed.close()
+
+    async def _serve(self, request: Scan.Request, response: Scan.Response) -> Scan.Response:
+        self._scanning = True
+        try:
+            self.ready()
+            self._listen()
+            scene, header, seconds = await self._scan(request.names)
+            response.scene = conversions.scene_to_msg(scene, header)
+            response.scan_time = conversions.duration_to_msg(seconds)
+            self._publish(scene, header, response.scene)
+        except Failure as failure:
+            response.error_code, response.error_msg = failure.code, str(failure)
+        except Canceled:
+            response.error_code, response.error_msg = ErrorCode.NOT_READY, "the node was deactivated"
+        except Crashed as crash:
+            response.error_code, response.error_msg = ErrorCode.INTERNAL, str(crash)
+        finally:
+            self._scanning = False
+        return response
+
+    async def _scan(self, names: Sequence[str]) -> tuple[Scene, Header, float]:
+        if len(set(names)) < len(names) or "" in names:
+            raise Failure(ErrorCode.BAD_GOAL, f"names: expected different names, got {list(names)}")
+        images = await self._images()
+        try:
+            frames = [feed.frame(image) for feed, taken in images for image in taken]
+        except ValueError as error:
+            raise Failure(ErrorCode.NO_IMAGES, str(error)) from None
+        try:
+            scene, seconds = await self.worker.call(
+                jobs.scan_depth, frames, self.options.scan, on_progress=lambda fraction, word: None
+            )
+        except ValueError as error:
+            raise Failure(ErrorCode.NOTHING_SEEN, str(error)) from None
+        stamp = min((image.header.stamp for _, taken in images for image in taken), key=conversions.seconds)
+        return self._named(scene, names), Header(stamp=stamp, frame_id=self.options.frame), seconds
+
+    async def _images(self) -> list[tuple[Feed, list[Image]]]:
+        """The newest images of each camera, all of them taken after this was called."""
+        options, begun = self.options, time.monotonic()
+
+        def apart() -> float:
+            newest = [conversions.seconds(feed.images[-1][1].header.stamp) for feed in self._feeds]
+            return max(newest) - min(newest)
+
+        def lacking() -> tuple[int, str] | None:
+            missing = [words for feed in self._feeds if (words := feed.missing(begun, options.images))]
+            if not missing and apart() > options.slop:
+                missing = [f"images of one time: the newest lie {apart():.3f} s apart (slop {options.slop:g})"]
+            if missing:
+                return ErrorCode.NO_IMAGES, ", ".join(missing)
+            try:
+                for feed in self._feeds:
+                    self.poses(feed.camera, feed.images[-1][1].header)
+            except ValueError as error:
+                return ErrorCode.NO_TRANSFORM, str(error)
+            return None
+
+        if not await self.until(lambda: not self.active or not lacking(), options.image_timeout):
+            code, words = lacking() or (ErrorCode.NO_IMAGES, "images of one time")
+            raise Failure(code, f"not within {options.image_timeout:g} s: {words}")
+        self.ready()
+        return [(feed, feed.since(begun)[-options.images :]) for feed in self._feeds]
+
+    def _named(self, scene: Scene, names: Sequence[str]) -> Scene:
+        """Objects from the nearest to the robot outwards."""
+        if len(scene.objects) < len(names):
+            raise Failure(
+                ErrorCode.NOTHING_SEEN,
+                f"names: {len(names)} objects were asked for, {len(scene.objects)} seen; clear the view, or ask for fewer",
+            )
+        here = np.asarray(self.options.robot_position)
+
+        def distance(obj: SceneObject) -> float:
+            return float(np.linalg.norm((obj.X_world_object[:3, 3] - here)[:2]))
+
+        free = (name for name in (f"object_{i}" for i in range(len(scene.objects) + len(names))) if name not in names)
+        ordered = sorted(scene.objects, key=distance)
+        called = [*names, *free]
+        return replace(scene, objects=tuple(replace(o, name=n) for o, n in zip(ordered, called, strict=False)))
+
+    def _publish(self, scene: Scene, header: Header, msg: SceneMsg) -> None:
+        self._scene.publish(msg)
+        vertices = np.concatenate([obj.vertices_world for obj in scene.objects])
+        self._scene_points.publish(cloud_to_msg(vertices, header))
+
+    def show(self) -> None:
+        """Publish the live cloud, once for each image of the camera whose images come last."""
+        if not self._points.get_subscription_count() or any(not feed.since(self._shown) for feed in self._feeds):
+            return
+        newest = [(feed, feed.images[-1][1]) for feed in self._feeds]
+        if any(feed.missing(0.0, 1) for feed in self._feeds):
+            return
+        try:
+            frames = [feed.frame(image) for feed, image in newest]
+        except ValueError as error:
+            self.get_logger().warning(f"points: {error}", throttle_duration_sec=5.0)
+            return
+        self._shown = time.monotonic()
+        cloud = np.concatenate([frame.points_world[frame.depth > 0] for frame in frames])
+        self._points.publish(cloud_to_msg(cloud, Header(stamp=newest[0][1].header.stamp, frame_id=self.options.frame)))
+
+
+def main() -> None:
+    """Entry point."""
+    spin(ScanNode)
+
+
+if __name__ == "__main__":
+    main()
