@@ -5,33 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.grasp import Kind
 from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
 from flowplan.planner import NoPlan, Plan, PlanOptions, plan
 from flowplan.robot import Robot, load_robot
 from flowplan.rollout import Rollout
-from flowplan.scan import DepthFrame, NoiseOptions, ScanOptions, scan_frames
+from flowplan.scan import DepthFrame, ScanOptions, scan_frames
 from flowplan.scene import Scene
 from flowplan.trajectory import Trajectory
 from sim_envs import baselines
-from sim_envs.camera import Recorder, capture, views_around
+from sim_envs.camera import Recorder
 from sim_envs.execute import Track, execute, link_points
+from sim_envs.look import look
 from sim_envs.task import TaskSetup
 from sim_envs.tasks import TASKS
 from sim_envs.world import World, WorldOptions
-
-VIEWS = 8
-"""Depth images that make a scan."""
-STAND_OFF = 0.75
-"""Metres between the depth camera and the middle of what it scans."""
 
 GeneratorFactory = Callable[[tuple[Law, ...]], Generator]
 METHODS = ("pinocchio", "random_grasp", "kabsch_ik")
@@ -158,49 +152,12 @@ def run_episode(
         return Episode(spec, stages.rollout.outcome, why, measures, stages.seconds)
 
 
-def look(world: World, setup: TaskSetup, *, seed: int) -> list[DepthFrame]:
-    """Noisy depth images from all around what the task is about; the robot is filtered out of them.
-
-    Each pixel carries which object it shows, 1, 2, ... in the order of `setup.scan_ids`: the simulator's own
-    segmentation stands in for a segmenter.
-    """
-    ids, noise = list(setup.scan_ids.values()), scan_noise(setup)
-    unseen = [name for name, body in world.bodies.items() if name == "robot"]
-    frames = []
-    for i, X_world_camera in enumerate(viewpoints(world, setup)):
-        frame = capture(world, X_world_camera, noise=noise, seed=VIEWS * seed + i, unseen=unseen)
-        mask = np.zeros_like(frame.mask)
-        for number, body in enumerate(ids, 1):
-            mask[frame.mask == body] = number
-        frames.append(replace(frame, mask=mask))
-    return frames
-
-
-def viewpoints(world: World, setup: TaskSetup, count: int = VIEWS) -> FloatArray:
-    """Camera poses (count, 4, 4) that look at what the task is about from all around."""
-    middle = np.mean([_middle(world, body) for body in setup.scan_ids.values()], axis=0)
-    return views_around(middle, count, STAND_OFF)
-
-
-def scan_noise(setup: TaskSetup) -> NoiseOptions:
-    """What this episode's depth camera does to depth."""
-    usual, scale = NoiseOptions(), setup.randomised["scan_noise"]
-    return replace(usual, disparity_sigma=scale * usual.disparity_sigma, lateral_sigma=scale * usual.lateral_sigma)
-
-
 def scan(frames: list[DepthFrame], setup: TaskSetup) -> Scene:
     """The scanned scene: what may be moved as objects, the rest as obstacles."""
     found = scan_frames(frames, ScanOptions(names=tuple(setup.scan_ids), support_height=0.0))
     movable = tuple(o for o in found.objects if o.name in setup.objects)
     still = tuple(o for o in found.objects if o.name not in setup.objects)
     return Scene(movable, found.support_height, still)
-
-
-def _middle(world: World, body: int) -> NDArray[np.float64]:
-    if world.is_cloth(body):
-        return world.cloth_vertices(body).mean(axis=0)
-    boxes = np.array([world.bullet.getAABB(body, i) for i in range(-1, world.bullet.getNumJoints(body))])
-    return (boxes[:, 0].min(axis=0) + boxes[:, 1].max(axis=0)) / 2
 
 
 def _trajectory(

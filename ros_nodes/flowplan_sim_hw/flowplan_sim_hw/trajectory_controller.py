@@ -94,6 +94,7 @@ class Feedback:
 
     Attributes:
         time: seconds of the controller's clock.
+        elapsed: seconds since the trajectory's start.
         desired: what the trajectory says.
         actual: what is measured; no accelerations.
         error: desired - actual, in what the tolerances are applied to.
@@ -101,6 +102,7 @@ class Feedback:
     """
 
     time: float
+    elapsed: float
     desired: JointState
     actual: JointState
     error: JointState
@@ -263,7 +265,7 @@ class TrajectoryController:
         error = self._error(here.state)
         if motion.handle is not None and motion.limits is not None:
             actual = JointState(self._actual, self._velocity, np.zeros(len(self._actual)))
-            motion.handle.feedback = Feedback(now, here.state, actual, error, here.following)
+            motion.handle.feedback = Feedback(now, now - timeline.start, here.state, actual, error, here.following)
             # A trajectory may be over when it is first looked at: even then the way there is checked once.
             if (underway or first) and self._off_the_path(motion.limits, error):
                 return

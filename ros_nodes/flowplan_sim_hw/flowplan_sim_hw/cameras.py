@@ -1,0 +1,171 @@
+"""Depth cameras around the scene, rendered in a process of their own.
+
+An image takes the software renderer a tenth of a second, in which neither the physics nor the control may stand still:
+the process builds the same world, puts everything where a `Snapshot` says, and looks. It ends when its end of the pipe
+closes, however its owner ended.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+from flowplan_sim_hw.simulation import ROBOT, Episode, Snapshot
+from sim_envs.camera import Camera, capture
+from sim_envs.look import scan_noise, viewpoints
+from sim_envs.task import TaskSetup
+from sim_envs.world import World
+
+
+@dataclass(frozen=True)
+class CameraOptions:
+    """The cameras, all alike and all around what the task is about."""
+
+    count: int = 8
+    """How many."""
+    rate: float = 1.0
+    """Times a second that all of them take an image, while somebody subscribes; fewer where the machine is too slow."""
+    width: int = 320
+    """Columns."""
+    height: int = 240
+    """Rows."""
+    noise: bool = True
+    """Depth is noisy, by as much as the episode drew."""
+
+    def __post_init__(self) -> None:
+        checks.positive("CameraOptions.rate", self.rate)
+        if self.count < 0:
+            raise ValueError(f"CameraOptions.count: expected 0 or more, got {self.count}")
+        Camera(self.width, self.height)
+
+
+@dataclass(frozen=True, eq=False)
+class Shot:
+    """One image of one camera.
+
+    Attributes:
+        camera: its number.
+        time: seconds simulated.
+        depth: (H, W) float32, metres, 0 where nothing returned.
+        color: (H, W, 3) uint8 RGB.
+        intrinsics: (3, 3) pixels.
+        X_world_camera: (4, 4), OpenCV convention.
+    """
+
+    camera: int
+    time: float
+    depth: NDArray[np.float32]
+    color: NDArray[np.uint8]
+    intrinsics: FloatArray
+    X_world_camera: FloatArray
+
+
+class Cameras:
+    """The process, from outside.
+
+    Attributes:
+        options: the cameras.
+        busy: whether images that were asked for are still to come.
+    """
+
+    def __init__(self, options: CameraOptions, episode: Episode) -> None:
+        """Start it.
+
+        Args:
+            options: the cameras.
+            episode: what to build at once; another one is built when a snapshot is of it.
+        """
+        self.options = options
+        self.busy = False
+        self._shots: list[Shot] = []
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, options, episode), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def shoot(self, snapshot: Snapshot) -> None:
+        """Ask for an image of every camera."""
+        self.busy = True
+        try:
+            self._pipe.send(snapshot)
+        except OSError:
+            raise self._death() from None
+
+    def arrived(self) -> list[Shot]:
+        """An image of every camera, in their order, if the last of them has come; else none.
+
+        Raises:
+            RuntimeError: when the process has died; so does `shoot`.
+        """
+        try:
+            while self._pipe.poll():
+                self._shots.append(self._pipe.recv())
+        except (EOFError, OSError):
+            raise self._death() from None
+        if len(self._shots) < self.options.count:
+            return []
+        shots, self._shots, self.busy = self._shots, [], False
+        return shots
+
+    def _death(self) -> RuntimeError:
+        self._process.join(1.0)
+        return RuntimeError(f"the cameras' process ended with status {self._process.exitcode}")
+
+    def close(self) -> None:
+        """End it."""
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join()
+
+
+def _serve(pipe: Connection, options: CameraOptions, episode: Episode) -> None:
+    """Answer snapshots with images until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C goes to the whole group; the owner closes the pipe
+    os.nice(5)  # the robot comes first
+    stage = _Stage(episode, options)
+    try:
+        while True:
+            snapshot: Snapshot = pipe.recv()
+            if stage.episode != snapshot.episode:
+                stage.world.close()
+                stage = _Stage(snapshot.episode, options)
+            stage.arrange(snapshot)
+            for camera in range(options.count):
+                pipe.send(stage.shot(camera, snapshot.time))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass
+
+
+class _Stage:
+    """A world like the simulated one, which only stands."""
+
+    def __init__(self, episode: Episode, options: CameraOptions) -> None:
+        self.episode = episode
+        self.world = World()
+        self._setup: TaskSetup = episode.build(self.world)[1]
+        self._views = viewpoints(self.world, self._setup, max(options.count, 1))
+        self._camera = Camera(options.width, options.height)
+        self._noise = scan_noise(self._setup) if options.noise else None
+        self._taken = 0
+
+    def arrange(self, snapshot: Snapshot) -> None:
+        for name, X_world_base in snapshot.bases.items():
+            self.world.set_base_pose(self.world.bodies[name], X_world_base)
+        for name, positions in snapshot.joints.items():
+            self.world.set_joint_positions(self.world.bodies[name], positions)
+
+    def shot(self, camera: int, time: float) -> Shot:
+        X, seed = self._views[camera], (self.episode.seed << 20) + self._taken
+        self._taken += 1
+        frame = capture(self.world, X, self._camera, noise=self._noise, seed=seed, unseen=[ROBOT])
+        assert frame.color is not None
+        return Shot(camera, time, frame.depth, frame.color, frame.intrinsics, X)

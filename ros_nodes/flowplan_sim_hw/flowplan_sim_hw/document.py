@@ -1,0 +1,36 @@
+"""A simulated task's instruction as the JSON document that `flowplan.instructions` reads.
+
+It is what the task itself would give to a generator, its law of motion included, and the sentence that asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from flowplan.laws import Law
+from sim_envs.task import Task, TaskSetup
+
+
+def task_document(task: Task, setup: TaskSetup) -> str:
+    """The document of this episode; points are in the world frame, to the micrometre."""
+    action = setup.instruction
+    law = next(law for law in setup.laws if law.object == action.object)
+    targets = {} if action.targets is None else {"targets": _plain(action.targets)}
+    return json.dumps(
+        {"prompt": task.prompt.text, "object": action.object, "law": _law(law), "handles": _plain(action.handles)}
+        | targets
+        | {"duration": action.duration}
+    )
+
+
+def _law(law: Law) -> dict[str, Any]:
+    stated = {f.name: _plain(getattr(law, f.name)) for f in fields(law) if f.name != "object"}
+    return {"kind": type(law).__name__.lower()} | stated
+
+
+def _plain(value: Any) -> Any:
+    return np.round(value, 6).tolist()

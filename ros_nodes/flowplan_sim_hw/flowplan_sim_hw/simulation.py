@@ -1,0 +1,243 @@
+"""A task's world with a robot in it, whose joints and fingers two controllers drive, one physics step at a time.
+
+The physics is that of `sim_envs`: motors under the URDF's torque limits, contacts, and friction alone to hold things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+from flowplan.robot import load_robot
+from flowplan_sim_hw.gripper import GripperController, GripperOptions
+from flowplan_sim_hw.trajectory_controller import ControllerOptions, TrajectoryController
+from sim_envs.arm import Arm
+from sim_envs.task import TaskSetup
+from sim_envs.tasks import TASKS
+from sim_envs.world import World
+
+RIGID_TASKS = tuple(name for name, task in TASKS.items() if not task.deformable)
+"""What can be simulated here: a cloth would have to be tied to the fingers, which no gripper controller does."""
+
+ROBOT = "robot"
+"""Name of the robot's body in the world."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What stands in the world. An episode is built alike wherever it is built."""
+
+    task: str
+    robot: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        checks.choice("task", self.task, RIGID_TASKS)
+
+    def build(self, world: World) -> tuple[Arm, TaskSetup]:
+        """Put everything into a fresh world and let it settle."""
+        arm = world.add_robot(load_robot(self.robot), ROBOT)
+        return arm, TASKS[self.task].setup(world, np.random.default_rng(self.seed))
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What is broken; for tests of whoever uses the robot."""
+
+    stuck_joint: str = ""
+    """Name of an arm joint that does not move from where it is; empty for none."""
+    jammed_gripper: bool = False
+    """The fingers do not move."""
+    mute: bool = False
+    """Joint states and the controllers' feedback stop; the robot goes on."""
+    inactive: bool = False
+    """The controllers are deactivated: they abort their goals and reject new ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """Everything that moves, at one time.
+
+    Attributes:
+        episode: whose world it is.
+        time: seconds simulated.
+        joints: position of every movable joint by name, rad or m, by body.
+        bases: (4, 4) pose of the base link by body that is not bolted down.
+    """
+
+    episode: Episode
+    time: float
+    joints: dict[str, dict[str, float]]
+    bases: dict[str, FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class JointReading:
+    """What a joint state says.
+
+    Attributes:
+        time: seconds simulated.
+        names: arm joints, then the gripper's.
+        positions: rad or m.
+        velocities: per second.
+    """
+
+    time: float
+    names: tuple[str, ...]
+    positions: FloatArray
+    velocities: FloatArray
+
+
+class _Joints:
+    """The arm as a trajectory controller sees it; one of its joints may be stuck."""
+
+    def __init__(self, arm: Arm) -> None:
+        self._arm = arm
+        self.stuck: int | None = None
+        self.q, self.qd = arm.q(), np.zeros(len(arm.robot.joint_names))
+
+    def state(self) -> tuple[FloatArray, FloatArray]:
+        return self._arm.q(), self._arm.qd()
+
+    def command(self, positions: FloatArray, velocities: FloatArray) -> None:
+        q, qd = positions.copy(), velocities.copy()
+        if self.stuck is not None:
+            q[self.stuck], qd[self.stuck] = self.q[self.stuck], 0.0
+        self.q, self.qd = q, qd
+
+    def jam(self, joint: int | None) -> None:
+        """Let a joint stay where it is; None frees them all."""
+        if joint is not None and joint != self.stuck:
+            self.q[joint] = self._arm.q()[joint]
+        self.stuck = joint
+
+
+class _Fingers:
+    """The hand as a gripper controller sees it; it may be jammed."""
+
+    def __init__(self, arm: Arm) -> None:
+        self._arm = arm
+        self.jammed = False
+        self.width, self.force = arm.width(), arm.robot.gripper.force
+
+    def opening(self) -> float:
+        return self._arm.width()
+
+    def effort(self) -> float:
+        return self._arm.grip_force()
+
+    def command(self, opening: float, effort: float) -> None:
+        if not self.jammed:
+            self.width, self.force = float(np.clip(opening, 0.0, self._arm.robot.gripper.max_width)), effort
+
+
+class Simulation:
+    """One episode under way. Not for two threads at once.
+
+    Attributes:
+        episode: what stands in it.
+        world, arm, setup: of the episode.
+        joints: the arm's controller.
+        gripper: the fingers' controller.
+    """
+
+    def __init__(
+        self,
+        episode: Episode,
+        joints: ControllerOptions,
+        gripper: GripperOptions,
+        *,
+        start: float = 0.0,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Build a world and let the controllers hold the robot in it.
+
+        Args:
+            episode: what stands in it.
+            joints: parameters of the arm's controller.
+            gripper: parameters of the fingers' controller.
+            start: what `time` begins with, seconds.
+            warn: told in one line what a client of the controllers should know.
+        """
+        self.episode = episode
+        self.world = World()
+        try:
+            self.arm, self.setup = episode.build(self.world)
+        except BaseException:
+            self.world.close()
+            raise
+        self._start = start - self.world.time
+        self._joints, self._fingers = _Joints(self.arm), _Fingers(self.arm)
+        self.joints = TrajectoryController(
+            self.arm.robot.joint_names, self._joints, lambda: self.time, joints, warn=warn
+        )
+        self.gripper = GripperController(self._fingers, lambda: self.time, gripper)
+        self.joints.activate()
+        self.gripper.activate()
+
+    @property
+    def time(self) -> float:
+        """Seconds simulated."""
+        return self.world.time + self._start
+
+    @property
+    def period(self) -> float:
+        """Seconds of a step."""
+        return 1 / self.world.options.rate
+
+    def step(self) -> None:
+        """One cycle of the controllers and of the physics."""
+        self.joints.update(self.period)
+        self.gripper.update()
+        plant, fingers = self._joints, self._fingers
+        # A controller says where to be after the step, the arm wants to know where to be before it.
+        self.arm.command(plant.q - plant.qd * self.period, plant.qd, fingers.width, grip_force=fingers.force)
+        plant.qd = np.zeros_like(plant.qd)  # without another command it stays
+        self.world.step()
+
+    def break_(self, faults: Faults) -> None:
+        """Break this from now on, and repair everything else.
+
+        Raises:
+            ValueError: when there is no such joint.
+        """
+        names = self.arm.robot.joint_names
+        if faults.stuck_joint:
+            checks.choice("stuck_joint", faults.stuck_joint, names)
+        self._joints.jam(names.index(faults.stuck_joint) if faults.stuck_joint else None)
+        if faults.jammed_gripper and not self._fingers.jammed:
+            self._fingers.width = self.arm.width()
+        self._fingers.jammed = faults.jammed_gripper
+        for controller in (self.joints, self.gripper):
+            if faults.inactive and controller.active:
+                controller.deactivate()
+            elif not faults.inactive and not controller.active:
+                controller.activate()
+
+    def reading(self) -> JointReading:
+        """The measured joints."""
+        names = (*self.arm.robot.joint_names, *self.arm.robot.gripper.joints)
+        body, bullet = self.arm.body, self.world.bullet
+        states = bullet.getJointStates(body, [self.world.joint_index(body, name) for name in names])
+        return JointReading(self.time, names, np.array([s[0] for s in states]), np.array([s[1] for s in states]))
+
+    def snapshot(self) -> Snapshot:
+        """Everything that moves, now."""
+        joints = {name: self.world.joint_positions(body) for name, body in self.world.bodies.items()}
+        bases = {name: self.world.link_pose(self.world.bodies[name]) for name in self.setup.scan_ids}
+        return Snapshot(self.episode, self.time, {name: q for name, q in joints.items() if q}, bases)
+
+    def verdict(self) -> tuple[bool, dict[str, float]]:
+        """Whether the task is done as things stand, and the measures of it."""
+        measures = {name: float(value) for name, value in self.setup.measure(self.world).items()}
+        return bool(self.setup.success(measures)), measures
+
+    def close(self) -> None:
+        """End the controllers' goals and the world."""
+        self.joints.deactivate()
+        self.gripper.deactivate()
+        self.world.close()
