@@ -56,19 +56,26 @@ def main() -> None:
     check_tools()
     point_to_this_machine()
     wheels, packages = fingerprint_of_wheels(), find_packages()
-    done = json.loads(DONE.read_text()) if DONE.exists() else {}
     now = {name: fingerprint(folder) for name, folder in packages.items()}
-    if done.get("wheels") != wheels or not done.get("packages", {}).keys() <= now.keys():
+    done = json.loads(DONE.read_text()) if DONE.exists() else {}
+    if done.get("wheels") != wheels or not done["packages"].keys() <= now.keys():
         shutil.rmtree(BUILD, ignore_errors=True)
-        done = {}
-    stale = [name for name in now if done.get("packages", {}).get(name) != now[name]]
+        done = {"wheels": wheels, "packages": {}}
+    stale = [name for name in now if done["packages"].get(name) != now[name]]
     if stale:
-        DONE.unlink(missing_ok=True)  # an interrupted build leaves none
+        BUILD.mkdir(parents=True, exist_ok=True)
+        # Written before as well, without them: an interrupted build is taken up where it was.
+        write_done(wheels, {name: now[name] for name in now if name not in stale})
         build(stale, packages)
         ENVIRONMENT.write_text(ENVIRONMENT_TEXT.format(foreign=" ".join(FOREIGN), install=INSTALL))
         check_imports()
-        DONE.write_text(json.dumps({"wheels": wheels, "packages": now}, indent=1))
+        write_done(wheels, now)
     sys.stdout.write(f"ROS: {', '.join(stale) or 'nothing'} built in {time.monotonic() - begun:.0f} s\n")
+
+
+def write_done(wheels: str, packages: dict[str, str]) -> None:
+    """Fingerprints of what lies in the install folder."""
+    DONE.write_text(json.dumps({"wheels": wheels, "packages": packages}, indent=1) + "\n")
 
 
 def check_tools() -> None:
@@ -90,16 +97,14 @@ def point_to_this_machine() -> None:
     import numpy as np
 
     theirs = r"/opt/python/cp\d+-cp\d+/"
-    ours = {
-        theirs + r"lib/python[\d.]+/site-packages/numpy/_core/include": np.get_include(),
-        theirs + r"include/python[\d.]+": sysconfig.get_path("include"),
-    }
+    numpy_headers = re.compile(theirs + r"lib/python[\d.]+/site-packages/numpy/_core/include")
+    python_headers = re.compile(theirs + r"include/python[\d.]+")
     for path in (PREFIX / "share").rglob("*.cmake"):
-        text = changed = path.read_text()
-        for pattern, folder in ours.items():
-            changed = re.sub(pattern, lambda _, folder=folder: folder, changed)
-        if changed != text:
-            path.write_text(changed)
+        text = path.read_text()
+        ours = numpy_headers.sub(lambda _: np.get_include(), text)
+        ours = python_headers.sub(lambda _: sysconfig.get_path("include"), ours)
+        if ours != text:
+            path.write_text(ours)
 
 
 def find_packages() -> dict[str, Path]:
@@ -132,7 +137,6 @@ def build(names: list[str], packages: dict[str, Path]) -> None:
         for pattern in (f"lib/{name}", f"lib/lib{name}__*", f"lib/python*/site-packages/{name}*", f"*/{name}"):
             for path in INSTALL.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    BUILD.mkdir(parents=True, exist_ok=True)
     argv = [str(PREFIX / "bin" / "colcon"), "--log-base", str(BUILD / "log"), "build", "--merge-install"]
     argv += ["--build-base", str(BUILD / "build"), "--install-base", str(INSTALL)]
     argv += ["--base-paths", *map(str, packages.values()), "--packages-select", *names]

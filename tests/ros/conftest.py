@@ -203,7 +203,7 @@ class Ros:
         self.wait_for(client.service_is_ready, timeout, f"service {name}")
         return client
 
-    def call(self, kind: type, name: str, request: Any = None, timeout: float = 20.0) -> Any:
+    def call(self, kind: Any, name: str, request: Any = None, timeout: float = 20.0) -> Any:
         """The response of a service."""
         client = self.service(kind, name, timeout)
         return self.wait(client.call_async(request or kind.Request()), timeout, f"service {name}")
