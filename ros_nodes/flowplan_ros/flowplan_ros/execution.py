@@ -104,6 +104,7 @@ class Order:
         trajectory: the plan's.
         holds: the contact is a grasp, so that closed fingers must have something between them.
         stamp: seconds, when the plan was certified, by the clock of Ports.date.
+        frame: that the plan was made in, for its preview.
         dry_run: show the plan, move nothing.
         velocity_scaling: share of the planned speed, 0 for the executor's own.
     """
@@ -111,6 +112,7 @@ class Order:
     trajectory: Trajectory
     holds: bool
     stamp: float
+    frame: str = "world"
     dry_run: bool = False
     velocity_scaling: float = 0.0
 

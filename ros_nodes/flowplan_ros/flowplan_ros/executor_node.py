@@ -1,0 +1,391 @@
+"""Action server `execute_plan`: a certified plan to the arm's and the gripper's controllers, or to a preview.
+
+The rules are in `flowplan_ros.execution`; this module gives them their ports: ros2_control's FollowJointTrajectory and
+GripperCommand actions, joint states, a person behind the service `~/confirm`, and RViz.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from action_msgs.msg import GoalStatus
+from control_msgs.action import FollowJointTrajectory, GripperCommand
+from flowplan_msgs.action import ExecutePlan
+from flowplan_msgs.msg import CertifiedPlan, Grasps
+from flowplan_msgs.msg import ObjectFlow as ObjectFlowMsg
+from rclpy.action import ActionClient
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from visualization_msgs.msg import MarkerArray
+
+from flowplan import checks
+from flowplan.checks import FloatArray
+from flowplan.geometry import matrix_from_quat_xyzw, pose
+from flowplan.robot import Robot, load_robot
+from flowplan.trajectory import Trajectory
+from flowplan_ros import conversions, preview
+from flowplan_ros.execution import (
+    Code,
+    Ended,
+    ExecutionOptions,
+    Fingers,
+    Goal,
+    GoalState,
+    Motion,
+    Order,
+    Outcome,
+    check_digest,
+    execute,
+)
+from flowplan_ros.parameters import Range
+from flowplan_ros.points import buffer
+from flowplan_ros.server import LATCHED, Failure, GoalServer, ServerNode, spin
+from flowplan_ros.server import Goal as Request
+from flowplan_ros.turn import turn
+
+_TICK = 0.01  # seconds between two looks at a running motion
+_GHOSTS = 0.1  # seconds between two previews of the robot
+
+RANGES = {
+    name: Range(*bounds)
+    for name, bounds in {
+        "velocity_scaling": (0.01, 1),
+        "confirm_timeout": (1, 3600),
+        "max_age": (1, 86_400),
+        "start_tolerance": (1e-4, 0.2),
+        "lead_in": (0.02, 5),
+        "response_timeout": (0.1, 60),
+        "state_timeout": (0.05, 10),
+        "watchdog_factor": (1, 10),
+        "watchdog_slack": (0, 60),
+        "stop_timeout": (0.1, 10),
+        "gripper_timeout": (0.1, 60),
+        "opening_tolerance": (1e-4, 0.05),
+        "min_grasp": (0, 0.1),
+        "gripper_effort": (0, 1000),
+    }.items()
+}
+
+
+@dataclass(frozen=True)
+class ExecutorNodeOptions(ExecutionOptions):
+    """Parameters of executor_node."""
+
+    robot: str = "panda"
+    """Name of a robot configuration, or path of a .toml file."""
+    base_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Where the robot's base stands in the frame of the plans, metres: for the preview."""
+    base_quat_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
+    """How it is turned."""
+    arm_action: str = "panda_arm_controller/follow_joint_trajectory"
+    """Action of the arm's controller (control_msgs/FollowJointTrajectory)."""
+    gripper_action: str = "panda_gripper/gripper_cmd"
+    """Action of the gripper's controller (control_msgs/GripperCommand)."""
+    gripper_open_position: float | None = None
+    """Position that opens the gripper as wide as it goes; its widest opening in metres where not given."""
+    gripper_closed_position: float = 0.0
+    """Position that closes it; openings between are interpolated."""
+    gripper_effort: float = 20.0
+    """Newtons (max_effort) that the fingers close and open with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        length = float(np.linalg.norm(self.base_quat_xyzw))
+        if not abs(length - 1) < 1e-3:
+            raise ValueError(f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalise it")
+        checks.array("base_position", self.base_position, (3,))
+        if self.gripper_open_position == self.gripper_closed_position:
+            raise ValueError("gripper_open_position: is that of the closed gripper; expected another")
+
+
+class ExecutorNode(ServerNode[ExecutorNodeOptions]):
+    """Executes plans."""
+
+    robot: Robot
+    arm: ActionClient
+    gripper: ActionClient
+    ghost: preview.Ghost
+
+    def __init__(self) -> None:
+        fixed = ("robot", "base_position", "base_quat_xyzw", "arm_action", "gripper_action")
+        super().__init__("executor_node", ExecutorNodeOptions(), ranges=RANGES, fixed=fixed)
+        self.measured: dict[str, tuple[float, float]] = {}  # joint -> position, when it came by now()
+        self.said: bool | None = None
+        self.asking = False
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._simulated = self.get_parameter("use_sim_time").value
+        self.path = self.create_publisher(MarkerArray, "~/preview", LATCHED)
+        self.flow = self.create_publisher(MarkerArray, "~/flow", LATCHED)
+        self.ghosts = self.create_publisher(MarkerArray, "~/ghost", 1)
+        self.trajectory = self.create_publisher(JointTrajectory, "~/trajectory", LATCHED)
+        self.create_subscription(JointState, "joint_states", self._measure, qos_profile_sensor_data)
+        self.create_subscription(ObjectFlowMsg, "flow", self._show_flow, LATCHED)
+        self.create_service(SetBool, "~/confirm", self._confirm)
+        GoalServer(self, ExecutePlan, "execute_plan", self._execute)
+
+    def configure(self) -> None:
+        """Load the robot, and look for its controllers."""
+        options = self.options
+        X_world_base = pose(matrix_from_quat_xyzw(options.base_quat_xyzw), options.base_position)
+        self.robot = load_robot(options.robot, X_world_base)
+        self.ghost = preview.Ghost(self.robot)
+        self.arm = ActionClient(self, FollowJointTrajectory, options.arm_action)
+        self.gripper = ActionClient(self, GripperCommand, options.gripper_action)
+
+    def cleanup(self) -> None:
+        """Let the controllers go."""
+        self.arm.destroy()
+        self.gripper.destroy()
+
+    def now(self) -> float:
+        """Seconds of a clock that never jumps; the simulator's with use_sim_time, so that a pause is no failure."""
+        clock = self.get_clock() if self._simulated else self._steady
+        return clock.now().nanoseconds * 1e-9
+
+    def _measure(self, msg: JointState) -> None:
+        now = self.now()
+        for name, position in zip(msg.name, msg.position, strict=False):
+            self.measured[name] = (position, now)
+
+    def _show_flow(self, msg: ObjectFlowMsg) -> None:
+        try:
+            self.flow.publish(preview.flow_markers(conversions.flow_from_msg(msg), msg.header))
+        except ValueError as error:
+            self.get_logger().warning(str(error))
+
+    def _confirm(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        response.success = self.asking
+        if self.asking:
+            self.said = request.data
+            response.message = "confirmed" if request.data else "declined"
+        else:
+            response.message = "no plan waits for a confirmation"
+        return response
+
+    async def _execute(self, request: Request) -> ExecutePlan.Result:
+        try:
+            order = self._order(request.request)
+        except Ended as end:
+            raise Failure(end.code, str(end)) from None
+        ports = _RosPorts(self, request, order)
+        timer = self.create_timer(_TICK, ports.wake, clock=self._steady)
+        try:
+            outcome = await execute(order, ports, self.options)
+        finally:
+            self.asking = False
+            self.destroy_timer(timer)
+        result = self._result(outcome)
+        if outcome.code is Code.SUCCESS:
+            self.get_logger().info(outcome.message)
+            return result
+        self.get_logger().warning(outcome.message)
+        if request.stopped is not None:
+            # Why it had to end is known already; what became of the motion is not.
+            request.stopped = Failure(request.stopped.code, f"{request.stopped}; {outcome.message}")
+        raise Failure(outcome.code, outcome.message, result)
+
+    def _order(self, goal: ExecutePlan.Goal) -> Order:
+        plan: CertifiedPlan = goal.plan
+        check_digest(plan.digest, conversions.digest(plan))
+        if plan.robot != self.robot.name:
+            raise ValueError(f"plan.robot: got {plan.robot!r}, this executor moves {self.robot.name!r}")
+        trajectory = conversions.trajectory_from_msg(plan)
+        if set(trajectory.joint_names) != set(self.robot.joint_names):
+            raise ValueError(
+                f"plan.trajectory.joint_names: expected {', '.join(self.robot.joint_names)}, "
+                f"got {', '.join(trajectory.joint_names)}"
+            )
+        if len(plan.grasp.kinds) != 1:
+            raise ValueError(f"plan.grasp: expected the one contact that was chosen, got {len(plan.grasp.kinds)}")
+        holds = plan.grasp.kinds[0] == Grasps.GRASP
+        stamp = conversions.seconds(plan.header.stamp)
+        return Order(trajectory, holds, stamp, plan.header.frame_id, goal.dry_run, goal.velocity_scaling)
+
+    def _result(self, outcome: Outcome) -> ExecutePlan.Result:
+        state = JointState(name=list(self.measured), position=[q for q, _ in self.measured.values()])
+        state.header.stamp = self.get_clock().now().to_msg()
+        return ExecutePlan.Result(
+            error_msg=outcome.message,
+            duration=outcome.duration,
+            max_tracking_error=outcome.max_error,
+            final_state=state,
+        )
+
+
+class _RosPorts:
+    """An execution's ports (`execution.Ports`) in ROS."""
+
+    def __init__(self, node: ExecutorNode, request: Request, order: Order) -> None:
+        self._node, self._request = node, request
+        self._names, self._frame = order.trajectory.joint_names, order.frame
+        self._awake = False
+        self._last_ghost = -np.inf
+        self._handles: dict[int, Any] = {}  # of accepted goals, by id(goal)
+        self._unwanted: set[int] = set()  # canceled before they were accepted
+
+    def wake(self) -> None:
+        """Let the next look happen; the node's timer calls it."""
+        self._awake = True
+
+    def now(self) -> float:
+        return self._node.now()
+
+    def date(self) -> float:
+        return self._node.get_clock().now().nanoseconds * 1e-9
+
+    async def tick(self) -> None:
+        self._awake = False
+        while not self._awake:
+            await turn()
+
+    def stopped(self) -> bool:
+        return self._request.stopped is not None
+
+    def measured(self) -> tuple[float, FloatArray] | None:
+        readings = [self._node.measured.get(name) for name in self._names]
+        known = [reading for reading in readings if reading is not None]
+        if len(known) < len(readings):
+            return None
+        return self.now() - min(when for _, when in known), np.array([q for q, _ in known])
+
+    def missing(self) -> tuple[str, ...]:
+        options = self._node.options
+        clients = ((self._node.arm, options.arm_action), (self._node.gripper, options.gripper_action))
+        return tuple(name for client, name in clients if not client.server_is_ready())
+
+    def ask(self, question: str) -> None:
+        node = self._node
+        node.said, node.asking = None, True
+        service = f"{node.get_fully_qualified_name()}/confirm"
+        node.get_logger().info(
+            f"{question} Answer with: ros2 service call {service} std_srvs/srv/SetBool '{{data: true}}'"
+        )
+
+    def answer(self) -> bool | None:
+        if self._node.said is not None:
+            self._node.asking = False
+        return self._node.said
+
+    def move(self, motion: Motion) -> Goal:
+        goal = Goal()
+        message = FollowJointTrajectory.Goal()
+        message.trajectory.joint_names = list(motion.joint_names)
+        message.trajectory.points = [
+            JointTrajectoryPoint(
+                positions=buffer("d", q),
+                velocities=buffer("d", qd),
+                accelerations=buffer("d", qdd),
+                time_from_start=conversions.duration_to_msg(float(t)),
+            )
+            for t, q, qd, qdd in zip(motion.times, motion.q, motion.qd, motion.qdd, strict=True)
+        ]
+        self._send(self._node.arm, message, goal, self._arm_ended, partial(self._arm_feedback, goal))
+        return goal
+
+    def close(self, fingers: Fingers) -> Goal:
+        goal = Goal()
+        message = GripperCommand.Goal()
+        message.command.position = float(np.interp(fingers.opening, *self._openings()))
+        message.command.max_effort = self._node.options.gripper_effort
+        self._send(self._node.gripper, message, goal, self._gripper_ended, None)
+        return goal
+
+    def cancel(self, goal: Goal) -> None:
+        handle = self._handles.get(id(goal))
+        if handle is None:
+            self._unwanted.add(id(goal))
+        else:
+            handle.cancel_goal_async()
+
+    def show(self, trajectory: Trajectory) -> None:
+        header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=self._frame)
+        self._node.path.publish(preview.plan_markers(self._node.robot, self._in_order(trajectory), header))
+        message = conversions.trajectory_to_msg(trajectory)
+        message.header.frame_id = self._frame
+        self._node.trajectory.publish(message)
+
+    def pose(self, q: FloatArray, opening: float) -> None:
+        now = time.monotonic()
+        if now - self._last_ghost < _GHOSTS:
+            return
+        self._last_ghost = now
+        header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=self._frame)
+        order = [self._names.index(name) for name in self._node.robot.joint_names]
+        self._node.ghosts.publish(self._node.ghost.markers(q[order], opening, header))
+
+    def report(self, progress: float, status: str, phase: int, error: float) -> None:
+        self._request.feedback(progress, status, phase=phase, tracking_error=float(error))
+
+    def _in_order(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory with its columns as the robot has its joints."""
+        names = self._node.robot.joint_names
+        order = [trajectory.joint_names.index(name) for name in names]
+        q, qd, qdd = (getattr(trajectory, name)[:, order] for name in ("q", "qd", "qdd"))
+        fields = {name: getattr(trajectory, name) for name in ("times", "grip", "phase", "clearance")}
+        errors = {name: getattr(trajectory, name) for name in ("position_error", "rotation_error")}
+        return Trajectory(names, q=q, qd=qd, qdd=qdd, **fields, **errors)
+
+    def _openings(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Openings, metres, and the gripper's positions there."""
+        options, widest = self._node.options, self._node.robot.gripper.max_width
+        wide = widest if options.gripper_open_position is None else options.gripper_open_position
+        return (0.0, widest), (options.gripper_closed_position, wide)
+
+    def _send(self, client: ActionClient, message: Any, goal: Goal, ended: Any, feedback: Any) -> None:
+        future = client.send_goal_async(message, feedback_callback=feedback)
+        future.add_done_callback(partial(self._answered, goal, ended))
+
+    def _answered(self, goal: Goal, ended: Any, future: Any) -> None:
+        handle = future.result()
+        if not handle.accepted:
+            goal.state = GoalState.REJECTED
+            return
+        goal.state = GoalState.RUNNING
+        self._handles[id(goal)] = handle
+        handle.get_result_async().add_done_callback(lambda done: ended(goal, done.result()))
+        if id(goal) in self._unwanted:
+            handle.cancel_goal_async()
+
+    def _arm_feedback(self, goal: Goal, message: Any) -> None:
+        goal.heard = self.now()
+        errors = message.feedback.error.positions
+        goal.error = float(np.abs(errors).max()) if len(errors) else 0.0
+
+    def _arm_ended(self, goal: Goal, response: Any) -> None:
+        result = response.result
+        said = result.error_string or (f"error code {result.error_code}" if result.error_code else "")
+        _end(goal, response.status, said)
+        if goal.state is GoalState.SUCCEEDED and result.error_code != FollowJointTrajectory.Result.SUCCESSFUL:
+            goal.state = GoalState.ABORTED
+
+    def _gripper_ended(self, goal: Goal, response: Any) -> None:
+        result = response.result
+        openings, positions = self._openings()
+        ascending = np.argsort(positions)
+        goal.opening = float(np.interp(result.position, np.take(positions, ascending), np.take(openings, ascending)))
+        goal.gripped = bool(result.stalled or result.reached_goal)
+        _end(goal, response.status, "stalled" if result.stalled else "")
+
+
+def _end(goal: Goal, status: int, message: str) -> None:
+    ends = {GoalStatus.STATUS_SUCCEEDED: GoalState.SUCCEEDED, GoalStatus.STATUS_CANCELED: GoalState.CANCELED}
+    goal.message = message
+    goal.state = ends.get(status, GoalState.ABORTED)
+
+
+def main() -> None:
+    """Entry point."""
+    spin(ExecutorNode)
+
+
+if __name__ == "__main__":
+    main()
