@@ -151,15 +151,16 @@ def replaced(options: Options, values: Mapping[str, Any], prefix: str = "") -> O
 
 
 def field_docs(options: type) -> dict[str, str]:
-    """The string literal below each field of a dataclass, on one line."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(options))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    out = {}
-    for statement, below in zip(body.body, body.body[1:], strict=False):
-        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
-            continue
-        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            out[statement.target.id] = " ".join(str(below.value.value).split())
+    """The string literal below each field of a dataclass, on one line; inherited fields too."""
+    out: dict[str, str] = {}
+    for kind in reversed([kind for kind in options.__mro__ if dataclasses.is_dataclass(kind)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, below in zip(body.body, body.body[1:], strict=False):
+            if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+                continue
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                out[statement.target.id] = " ".join(str(below.value.value).split())
     return out
 
 
