@@ -1,7 +1,7 @@
-"""The command line: `flowplan scan | generate | plan | run | eval | bench | train | view | export`.
+"""The command line: `flowplan scan | generate | plan | run | eval | bench | train | view | export | ros`.
 
 Each command is a function whose annotated arguments are its options (tyro). This is the one module of flowplan that
-reaches into generators and sim_envs, and it does so inside the command that needs them.
+reaches into generators, sim_envs and ros_nodes, and it does so inside the command that needs them.
 """
 
 from __future__ import annotations
@@ -392,6 +392,75 @@ def export(
     return 0
 
 
+def ros(
+    what: tyro.conf.Positional[Literal["send"]],
+    text: tyro.conf.Positional[str] = "",
+    document: Path | None = None,
+    task: tyro.conf.FlagCreatePairsOff[bool] = False,
+    names: str = "",
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False,
+    velocity_scaling: float = 0.0,
+    namespace: str = "",
+    json: Path | None = None,
+    seed: int = 0,
+) -> int:
+    """Ask the ROS 2 nodes for something: scan, flow, plan, execute. Exit status 1 where a stage fails; ctrl-C cancels.
+
+    Args:
+        what: send an instruction.
+        text: a sentence.
+        document: in its place, a JSON file as for `flowplan generate`.
+        task: in their place, the task that a simulation publishes.
+        names: of the objects, from the nearest to the robot outwards, separated by commas; the instruction's where not
+            given.
+        dry_run: show the motion, move nothing.
+        velocity_scaling: share of the planned speed; 0 for the executor's own.
+        namespace: of the nodes.
+        json: file for records of how long each stage took.
+        seed: of every random choice.
+    """
+    try:
+        from flowplan_ros.client import STAGES, Client, StageFailed
+        from flowplan_ros.conversions import document_to_msg, instruction_to_msg
+    except ImportError as error:
+        raise ImportError(
+            f"flowplan ros: {error}. Source the workspace that ros_nodes was built in (docs/ros2.md); "
+            "without a ROS distribution, run `make ros`, then `. build/ros/environment.sh`"
+        ) from None
+    from flowplan.scene import Prompt
+
+    if sum((bool(text), document is not None, task)) != 1:
+        raise ValueError("flowplan ros send: expected one of TEXT, --document and --task")
+    with Client(namespace) as client, _stages(STAGES) as (progress, ask):
+        if task:
+            instruction = client.task()
+        else:
+            instruction = document_to_msg(document.read_text()) if document else instruction_to_msg(Prompt(text))
+        try:
+            done = client.send(
+                instruction,
+                names=tuple(filter(None, names.split(","))),
+                seed=seed,
+                dry_run=dry_run,
+                velocity_scaling=velocity_scaling,
+                on_progress=progress,
+                on_confirm=ask if sys.stdin.isatty() else None,
+            )
+        except StageFailed as failure:
+            console.print(f"[bold red]{escape(failure.stage)}:[/] {escape(failure.text)}")
+            return 1
+    if json is not None:
+        _records(
+            [
+                {"key": f"ros/{k}", "value": v, "unit": "s", "direction": "down", "n": 1}
+                for k, v in done.seconds.items()
+            ],
+            json,
+        )
+    _say(done.execution.error_msg)
+    return 0
+
+
 COMMANDS: dict[str, Callable[..., int]] = {
     "scan": scan,
     "generate": generate,
@@ -402,6 +471,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "train": train,
     "view": view,
     "export": export,
+    "ros": ros,
 }
 
 
@@ -421,6 +491,41 @@ class _bar:
 
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
+
+
+@dataclass
+class _stages:
+    """A progress bar for each stage, as a context that yields a progress callback, and one that asks a person."""
+
+    names: tuple[str, ...]
+
+    def __enter__(self) -> tuple[Callable[[str, float, str], None], Callable[[], bool]]:
+        self._progress = Progress(
+            TextColumn("{task.fields[stage]:8}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+        )
+        self._tasks = {name: self._progress.add_task("", total=1.0, start=False, stage=name) for name in self.names}
+        self._progress.start()
+        return self._tell, self._ask
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def _tell(self, stage: str, fraction: float, status: str) -> None:
+        task = self._tasks[stage]
+        if not self._progress.tasks[task].started:
+            self._progress.start_task(task)
+        self._progress.update(task, completed=fraction, description=escape(status))
+
+    def _ask(self) -> bool:
+        self._progress.stop()
+        try:
+            return console.input("Is the workspace clear? Execute the plan (y/N)? ").strip().lower() in ("y", "yes")
+        finally:
+            self._progress.start()
 
 
 def _say(text: str) -> None:

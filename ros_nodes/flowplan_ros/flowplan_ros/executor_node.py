@@ -85,7 +85,7 @@ class ExecutorNodeOptions(ExecutionOptions):
     base_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Where the robot's base stands in the frame of the plans, metres: for the preview."""
     base_quat_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    """How it is turned."""
+    """How it is turned: a quaternion, x y z w."""
     arm_action: str = "panda_arm_controller/follow_joint_trajectory"
     """Action of the arm's controller (control_msgs/FollowJointTrajectory)."""
     gripper_action: str = "panda_gripper/gripper_cmd"

@@ -1,7 +1,7 @@
 """Action server `generate_flow`: an instruction to motions of a scene, by any of the generators.
 
 A sentence is understood where a document on the latched topic `task/instruction` has it as its `prompt`; no generator
-understands sentences yet.
+understands sentences yet. The flow of the newest motion is published for previews, to late subscribers too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from typing import Annotated, Literal
 
 from flowplan_msgs.action import GenerateFlow
-from flowplan_msgs.msg import ErrorCode, Instruction
+from flowplan_msgs.msg import ErrorCode, Instruction, ObjectFlow
 
 from flowplan_ros import conversions, jobs
 from flowplan_ros.parameters import Range
@@ -42,6 +42,7 @@ class FlowNode(ServerNode[FlowNodeOptions]):
     def __init__(self) -> None:
         super().__init__("flow_node", FlowNodeOptions(), fixed=("generator",))
         self._documents: dict[str, str] = {}
+        self._flow = self.create_lifecycle_publisher(ObjectFlow, "flow", LATCHED)
         self.create_subscription(Instruction, "task/instruction", self._learn, LATCHED)
         GoalServer(self, GenerateFlow, "generate_flow", self._generate)
 
@@ -79,9 +80,11 @@ class FlowNode(ServerNode[FlowNodeOptions]):
         except ValueError as error:
             raise Failure(ErrorCode.CANNOT_FOLLOW, str(error)) from None
         header = request.scene.header
+        flow = conversions.flow_to_msg(made.flow, header)
+        self._flow.publish(flow)
         return GenerateFlow.Result(
             motions=[conversions.motion_to_msg(motion, scene, header) for motion in made.motions],
-            flow=conversions.flow_to_msg(made.flow, header),
+            flow=flow,
             generation_time=conversions.duration_to_msg(made.seconds),
         )
 

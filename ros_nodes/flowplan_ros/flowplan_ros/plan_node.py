@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from action_msgs.msg import GoalStatus
@@ -91,12 +91,14 @@ class PlanNodeOptions:
 
     robot: str = "panda"
     """Name of a robot configuration, or path of a .toml file."""
+    optimizer: Literal["pinocchio"] = "pinocchio"
+    """Which optimizer makes the trajectories: so far there is one."""
     frame: str = "world"
     """Frame that scenes have to be in, and that the robot's base stands in."""
     base_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Where the robot's base stands in that frame, metres."""
     base_quat_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    """How it is turned."""
+    """How it is turned: a quaternion, x y z w."""
     state_age: Annotated[float, Range(0.01, 60.0)] = 0.5
     """Seconds that a joint state counts as the measured one."""
     warm_up_timeout: Annotated[float, Range(1.0, 3600.0)] = 120.0

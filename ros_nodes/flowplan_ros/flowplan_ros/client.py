@@ -1,0 +1,368 @@
+"""A sentence or a document in, a robot that has done it out: scan, flow, plan and execute as one call.
+
+    with Client() as client:
+        report = client.send(instruction_to_msg(Prompt("close the laptop")), on_progress=print)
+
+Everything happens in the thread that calls, so that no thread outlives the client, and an interruption (ctrl-C, or
+`stop` saying so) cancels the goal that runs and waits for its end. A server that dies is noticed when it leaves the
+graph; one that was started again is asked for the goal and does not know it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from action_msgs.msg import GoalStatus
+from flowplan_msgs.action import ExecutePlan, GenerateFlow, PlanFlow
+from flowplan_msgs.msg import CertifiedPlan, ErrorCode, Instruction, Scene, SceneMotion
+from flowplan_msgs.srv import Scan
+from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
+from std_srvs.srv import SetBool
+
+from flowplan_ros.server import LATCHED
+
+Report = Callable[[str, float, str], object]
+"""Is told the stage, the share of it that is done, and what is happening."""
+STAGES = ("scan", "flow", "plan", "execute")
+
+_ASK_AGAIN = 2.0  # seconds between two looks whether a server still knows a goal
+_STOPPING = 10.0  # seconds to wait for the end of a goal that was canceled
+_SPIN = 0.02  # seconds at most between two looks at `stop`
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """What the client calls, relative to its namespace, and how long it waits."""
+
+    scan: str = "scan"
+    """Service of scan_node."""
+    flow: str = "generate_flow"
+    """Action of flow_node."""
+    plan: str = "plan_flow"
+    """Action of plan_node."""
+    execute: str = "execute_plan"
+    """Action of executor_node."""
+    confirm: str = "executor_node/confirm"
+    """Service of executor_node that takes a person's word."""
+    tasks: str = "task/instruction"
+    """Latched topic of documents that say what some sentences mean."""
+    server_timeout: float = 15.0
+    """Seconds to wait for a server to be there."""
+    scan_timeout: float = 120.0
+    """Seconds that a scan may take."""
+    task_timeout: float = 2.0
+    """Seconds to wait for a task's document."""
+
+
+class StageFailed(Exception):
+    """A stage that ended without success.
+
+    Args:
+        stage: of STAGES.
+        code: of ErrorCode.
+        message: the server's.
+        result: the action's or service's, as far as there is one.
+    """
+
+    def __init__(self, stage: str, code: int, message: str, result: Any = None) -> None:
+        self.text = f"{code_name(code)}: {message}"
+        super().__init__(f"{stage}: {self.text}")
+        self.stage, self.code, self.result = stage, code, result
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run came to.
+
+    Attributes:
+        scene, motion, plan, execution: the messages of the stages.
+        seconds: each stage took, by the client's watch.
+    """
+
+    scene: Scene
+    motion: SceneMotion
+    plan: CertifiedPlan
+    execution: ExecutePlan.Result
+    seconds: dict[str, float]
+
+
+def code_name(code: int) -> str:
+    """The name of one of ErrorCode's constants."""
+    names = {getattr(ErrorCode, name): name for name in dir(ErrorCode) if name.isupper()}
+    return str(names.get(code, code))
+
+
+class Client:
+    """Calls flowplan's servers, one at a time. Use it as a context, or close it.
+
+    Args:
+        namespace: of the servers.
+        options: names and patience.
+        name: of the client's node.
+    """
+
+    def __init__(
+        self, namespace: str = "", options: ClientOptions = ClientOptions(), name: str = "flowplan_client"
+    ) -> None:
+        self.options = options
+        self._context = rclpy.Context()
+        rclpy.init(args=[], context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+        self._node = rclpy.create_node(name, namespace=namespace, context=self._context, enable_rosout=False)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._actions: dict[str, ActionClient] = {}
+        self._services: dict[str, Any] = {}
+        self._tasks: list[Instruction] = []
+        self._node.create_subscription(Instruction, options.tasks, self._tasks.append, LATCHED)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+    def send(
+        self,
+        instruction: Instruction,
+        *,
+        names: Sequence[str] = (),
+        seed: int = 0,
+        dry_run: bool = False,
+        velocity_scaling: float = 0.0,
+        on_progress: Report = lambda stage, fraction, status: None,
+        on_confirm: Callable[[], bool] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Done:
+        """Scan, generate, plan and execute.
+
+        Args:
+            instruction: what is asked; a sentence that a task's document answers is replaced by that document.
+            names: of the objects, from the nearest to the robot outwards; the instruction's own where not given.
+            seed: of every random choice.
+            dry_run: show it, move nothing.
+            velocity_scaling: share of the planned speed; 0 for the executor's own.
+            on_progress: is told how it goes.
+            on_confirm: is asked when the executor waits for a person; where there is none, somebody else has to.
+            stop: whether to cancel what runs.
+
+        Raises:
+            StageFailed: where a stage did not succeed.
+        """
+        asked = self.resolve(instruction)
+        seconds: dict[str, float] = {}
+        begun = time.monotonic()
+
+        def lap(stage: str) -> None:
+            nonlocal begun
+            seconds[stage], begun = time.monotonic() - begun, time.monotonic()
+            on_progress(stage, 1.0, "done")
+
+        scene = self.scan(names or objects_of(asked), on_progress=on_progress, stop=stop)
+        lap("scan")
+        generated = self.generate(scene, asked, seed=seed, on_progress=on_progress, stop=stop)
+        lap("flow")
+        planned = self.plan(scene, generated.motions[0], seed=seed, on_progress=on_progress, stop=stop)
+        lap("plan")
+        execution = self.execute(
+            planned.plan,
+            dry_run=dry_run,
+            velocity_scaling=velocity_scaling,
+            on_progress=on_progress,
+            on_confirm=on_confirm,
+            stop=stop,
+        )
+        lap("execute")
+        return Done(scene, generated.motions[0], planned.plan, execution, seconds)
+
+    def task(self) -> Instruction:
+        """The document of the task that is published, as a simulation does.
+
+        Raises:
+            ValueError: where none is.
+        """
+        if not self._wait(lambda: bool(self._tasks), self.options.task_timeout):
+            raise ValueError(f"{self.options.tasks}: nobody publishes a task; is the simulation running?")
+        return self._tasks[-1]
+
+    def resolve(self, instruction: Instruction) -> Instruction:
+        """The document that a sentence stands for, if a task says so; else the instruction itself."""
+        if instruction.kind != Instruction.PROMPT:
+            return instruction
+        self._wait(lambda: bool(self._tasks), self.options.task_timeout)
+        for document in reversed(self._tasks):
+            if plain(_entries(document).get("prompt", "")) == plain(instruction.text):
+                return document
+        return instruction
+
+    def scan(
+        self,
+        names: Sequence[str] = (),
+        *,
+        on_progress: Report = lambda stage, fraction, status: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Scene:
+        """What the cameras see; raises StageFailed."""
+        on_progress("scan", 0.0, "waiting for scan_node")
+        client = self._service(Scan, self.options.scan)
+        if not self._wait(client.service_is_ready, self.options.server_timeout, stop):
+            raise _absent("scan", self.options.scan, stop())
+        on_progress("scan", 0.0, "scanning")
+        future = client.call_async(Scan.Request(names=list(names)))
+        if not self._wait(future.done, self.options.scan_timeout, stop):
+            client.remove_pending_request(future)
+            if stop():
+                raise StageFailed("scan", ErrorCode.CANCELED, "canceled")
+            raise StageFailed("scan", ErrorCode.NOT_READY, f"no answer within {self.options.scan_timeout:g} s")
+        answer = future.result()
+        if answer.error_code != ErrorCode.SUCCESS:
+            raise StageFailed("scan", answer.error_code, answer.error_msg, answer)
+        return answer.scene
+
+    def generate(self, scene: Scene, instruction: Instruction, *, seed: int = 0, **waiting: Any) -> GenerateFlow.Result:
+        """Motions of a scene that follow an instruction; raises StageFailed. `waiting` as for `execute`."""
+        goal = GenerateFlow.Goal(scene=scene, instruction=instruction, seed=seed)
+        return self._goal("flow", GenerateFlow, self.options.flow, goal, **waiting)
+
+    def plan(self, scene: Scene, motion: SceneMotion, *, seed: int = 0, **waiting: Any) -> PlanFlow.Result:
+        """A certified plan from where the robot is; raises StageFailed. `waiting` as for `execute`."""
+        goal = PlanFlow.Goal(scene=scene, motion=motion, seed=seed)
+        return self._goal("plan", PlanFlow, self.options.plan, goal, **waiting)
+
+    def execute(
+        self,
+        plan: CertifiedPlan,
+        *,
+        dry_run: bool = False,
+        velocity_scaling: float = 0.0,
+        on_confirm: Callable[[], bool] | None = None,
+        on_progress: Report = lambda stage, fraction, status: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> ExecutePlan.Result:
+        """Make the robot do a plan, or show it; raises StageFailed. Arguments as for `send`."""
+        waits = False
+
+        def watch(stage: str, fraction: float, status: str) -> None:
+            nonlocal waits
+            on_progress(stage, fraction, status)
+            if on_confirm is not None and not waits and "confirmation" in status:
+                waits = True
+                confirm = self._service(SetBool, self.options.confirm)
+                confirm.call_async(SetBool.Request(data=bool(on_confirm())))
+
+        goal = ExecutePlan.Goal(plan=plan, dry_run=dry_run, velocity_scaling=float(velocity_scaling))
+        return self._goal("execute", ExecutePlan, self.options.execute, goal, on_progress=watch, stop=stop)
+
+    def _goal(
+        self,
+        stage: str,
+        kind: Any,
+        name: str,
+        goal: Any,
+        *,
+        on_progress: Report = lambda stage, fraction, status: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Any:
+        """The result of a goal that succeeds."""
+        if name not in self._actions:
+            self._actions[name] = ActionClient(self._node, kind, name)
+        client = self._actions[name]
+        on_progress(stage, 0.0, f"waiting for {name}")
+        if not self._wait(client.server_is_ready, self.options.server_timeout, stop):
+            raise _absent(stage, name, stop())
+
+        def tell(message: Any) -> None:
+            on_progress(stage, message.feedback.progress, message.feedback.status)
+
+        sending = client.send_goal_async(goal, feedback_callback=tell)
+        # Not interrupted by `stop`: a goal that was sent has to be known to be canceled.
+        if not self._wait(sending.done, self.options.server_timeout):
+            raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} does not answer")
+        handle: Any = sending.result()
+        if not handle.accepted:
+            raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} rejected the goal")
+        try:
+            response = self._result(stage, name, client, handle, stop)
+        except KeyboardInterrupt:
+            ended = handle.get_result_async()
+            handle.cancel_goal_async()
+            self._wait(ended.done, _STOPPING)
+            raise
+        result = response.result
+        if response.status != GoalStatus.STATUS_SUCCEEDED:
+            raise StageFailed(stage, result.error_code, result.error_msg, result)
+        return result
+
+    def _result(self, stage: str, name: str, client: ActionClient, handle: Any, stop: Callable[[], bool]) -> Any:
+        """The end of a goal, whatever it is; cancels it where `stop` says so."""
+        pending = [handle.get_result_async()]
+        asked = time.monotonic()
+        canceled: float | None = None
+        while not (done := next((future for future in pending if future.done()), None)):
+            self._executor.spin_once(timeout_sec=_SPIN)
+            now = time.monotonic()
+            if canceled is None and stop():
+                canceled = now
+                handle.cancel_goal_async()
+            if canceled is not None and now - canceled > _STOPPING:
+                raise StageFailed(stage, ErrorCode.CANCELED, f"{name} did not confirm that it stopped")
+            if not client.server_is_ready():
+                raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} is gone; was its node killed?")
+            if now - asked > _ASK_AGAIN:
+                asked = now
+                pending.append(handle.get_result_async())
+        response = done.result()
+        if response.status == GoalStatus.STATUS_UNKNOWN:
+            raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} was started anew and knows nothing of the goal")
+        return response
+
+    def _service(self, kind: Any, name: str) -> Any:
+        if name not in self._services:
+            self._services[name] = self._node.create_client(kind, name)
+        return self._services[name]
+
+    def _wait(self, condition: Callable[[], bool], timeout: float, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Spin until the condition holds, time is up or `stop` says so; does it hold?"""
+        end = time.monotonic() + timeout
+        while not (holds := condition()) and time.monotonic() < end and not stop():
+            self._executor.spin_once(timeout_sec=_SPIN)
+        return holds
+
+
+def objects_of(instruction: Instruction) -> tuple[str, ...]:
+    """The names of objects that an instruction speaks of."""
+    name = _entries(instruction).get("object", "") if instruction.kind == Instruction.DOCUMENT else instruction.object
+    return (str(name),) if name else ()
+
+
+def plain(sentence: object) -> str:
+    """A sentence without the differences that mean nothing."""
+    return " ".join(str(sentence).casefold().rstrip(" .!").split())
+
+
+def _entries(document: Instruction) -> dict[str, Any]:
+    try:
+        entries = json.loads(document.text)
+    except ValueError:
+        return {}  # the server says what is wrong with it
+    return entries if isinstance(entries, dict) else {}
+
+
+def _absent(stage: str, name: str, stopped: bool) -> StageFailed:
+    if stopped:
+        return StageFailed(stage, ErrorCode.CANCELED, "canceled")
+    return StageFailed(stage, ErrorCode.NOT_READY, f"nobody serves {name}; are the nodes running, in this ROS domain?")
