@@ -1,21 +1,24 @@
-"""What the nodes' workers do: the library's long calls, and what has to be loaded before the first. No ROS in here."""
+"""What the nodes' workers do: the library's long calls, and what has to be loaded before the first. No ROS in here.
+
+Each function imports what it needs, because the nodes import this module only to name them.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from flowplan.checks import FloatArray
-from flowplan.laws import Law, Rigid
-from flowplan.motion import ObjectFlow, Progress, SceneMotion, sample_flow
-from flowplan.planner import NoPlan, Plan, PlanOptions, plan
-from flowplan.robot import Robot, load_robot
-from flowplan.scan import DepthFrame, ScanOptions, scan_frames
-from flowplan.scene import Instruction, Scene
-from generators.registry import factory
+if TYPE_CHECKING:
+    from flowplan.checks import FloatArray
+    from flowplan.laws import Law
+    from flowplan.motion import ObjectFlow, Progress, SceneMotion
+    from flowplan.planner import NoPlan, Plan, PlanOptions
+    from flowplan.robot import Robot
+    from flowplan.scan import DepthFrame, ScanOptions
+    from flowplan.scene import Instruction, Scene
 
 _loaded: dict[str, Robot] = {}
 
@@ -38,11 +41,17 @@ class Generated(NamedTuple):
 
 def warm_generator(name: str) -> None:
     """Load a generator's weights."""
+    from flowplan.laws import Rigid
+    from generators.registry import factory
+
     factory(name)((Rigid("anything"),))
 
 
 def warm_planner(robot: str, X_world_base: FloatArray) -> None:
-    """Load a robot, and go once through its kinematics."""
+    """Load the planner and a robot, and go once through its kinematics."""
+    from flowplan import planner  # noqa: F401
+    from flowplan.robot import load_robot
+
     loaded = load_robot(robot, X_world_base)
     X, _ = loaded.tool_jacobian(loaded.home[None])
     loaded.inverse_kinematics(X, attempts=1)
@@ -51,7 +60,8 @@ def warm_planner(robot: str, X_world_base: FloatArray) -> None:
 
 
 def warm_scanner() -> None:
-    """Importing this module was all."""
+    """Load what fuses depth frames."""
+    from flowplan.scan import scan_frames  # noqa: F401
 
 
 def generate_motions(
@@ -65,6 +75,9 @@ def generate_motions(
     progress: Progress,
 ) -> Generated:
     """Motions that follow an instruction, and object flow of the best."""
+    from flowplan.motion import sample_flow
+    from generators.registry import factory
+
     begun = time.perf_counter()
     motions = factory(generator)(laws)(scene, instruction, seed=seed, progress=progress)
     flow = sample_flow(scene, motions[0], points_per_object=flow_points, seed=seed)
@@ -82,6 +95,8 @@ def plan_motion(
     progress: Progress,
 ) -> Planned:
     """A plan of the robot that was loaded, from joint positions by name; from its home where there are none."""
+    from flowplan.planner import plan
+
     robot = _loaded["robot"]
     missing = [name for name in robot.joint_names if name not in start]
     if start and missing:
@@ -94,5 +109,7 @@ def plan_motion(
 
 def scan_depth(frames: Sequence[DepthFrame], options: ScanOptions, *, progress: Progress) -> tuple[Scene, float]:
     """The scene that depth frames show, and the seconds that it took."""
+    from flowplan.scan import scan_frames
+
     begun = time.perf_counter()
     return scan_frames(frames, options, progress=progress), time.perf_counter() - begun

@@ -25,10 +25,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowplan.motion import Progress
 from flowplan_ros.turn import turn
+
+if TYPE_CHECKING:
+    from flowplan.motion import Progress
 
 _PERIOD = 0.05  # seconds at least between two reports of progress
 
