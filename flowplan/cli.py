@@ -308,6 +308,7 @@ def train(
     lr: float = 2e-4,
     instances: int = 100,
     families: str = "",
+    favour: str = "",
     seed: int = 0,
     threads: int = 0,
     compile: tyro.conf.FlagCreatePairsOff[bool] = False,
@@ -327,6 +328,7 @@ def train(
         lr: highest learning rate.
         instances: objects of each family.
         families: names separated by commas; all but the held-out ones where not given.
+        favour: families to draw oftener, separated by commas; each mention doubles a family's chance.
         seed: of every random choice.
         threads: threads of the processor; torch's own choice where 0.
         compile: compile the loss first: minutes, and then steps take two thirds of the time (needs a C++ compiler).
@@ -347,6 +349,7 @@ def train(
         learning_rate=lr,
         instances=instances,
         families=chosen,
+        favour=tuple(favour.split(",")) if favour else (),
         seed=seed,
         threads=threads,
         compile=compile,

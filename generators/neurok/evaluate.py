@@ -30,9 +30,11 @@ import trimesh
 from flowplan.checks import FloatArray
 from flowplan.motion import Progress, silent
 from generators.neurok.drive import DriveOptions, drive_mesh
+from generators.neurok.guess import guess_latent
 from generators.neurok.inverse import FitOptions, fit_shape
 from generators.neurok.metrics import MetricOptions, shape_error, surface_points
 from generators.neurok.model import Neurok
+from generators.neurok.reduce import ReduceOptions
 from generators.neurok.space import Frame, LatentSpace, SpaceOptions
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.families import HELD_OUT, HELD_OUT_SEED, make, trained_families
@@ -98,7 +100,9 @@ class NeurokIkOptions:
 
     driving_points: int = 2048
     """Surface points whose motion the mesh follows."""
-    space: SpaceOptions = field(default_factory=SpaceOptions)
+    space: SpaceOptions = field(
+        default_factory=lambda: SpaceOptions(reduce=ReduceOptions(dimension=64, samples=128, measure="jacobian"))
+    )
     """See SpaceOptions."""
     fit: FitOptions = field(default_factory=FitOptions)
     """See FitOptions."""
@@ -107,13 +111,15 @@ class NeurokIkOptions:
 
 
 def neurok_method(model: Neurok, options: NeurokIkOptions = NeurokIkOptions()) -> Method:
-    """Encode the mesh, find the state that fits the target best, and drive the mesh there."""
+    """Encode the mesh, guess and then find the state that fits the target best, and drive the mesh there."""
 
     def solve(mesh: trimesh.Trimesh, target: FloatArray, *, seed: int) -> FloatArray:
         space = LatentSpace.encode(mesh, model, options.space, seed=seed)
         points, faces = surface_points(mesh, options.driving_points, seed=seed)
         driving, goal = (torch.as_tensor(p, dtype=space.rest.dtype, device=space.rest.device) for p in (points, target))
-        fit = fit_shape(space, driving, goal, options.fit, seed=seed)
+        guess = guess_latent(space, mesh, target, seed=seed)
+        space = space.widened(guess)
+        fit = fit_shape(space, driving, goal, options.fit, guesses=space.coordinates(guess), seed=seed)
         with torch.no_grad():
             deformation = space.field(fit.q[None], driving).double().cpu().numpy()
         return drive_mesh(mesh.vertices, mesh.faces, points, deformation, options.drive, point_faces=faces)[0]

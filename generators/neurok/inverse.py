@@ -29,8 +29,8 @@ class FitOptions:
 
     starts: int = 48
     """States looked at first: the rest state and draws from the prior."""
-    kept: int = 3
-    """Starts that are followed: the rest state and the best of the others."""
+    kept: int = 2
+    """Starts that are followed at least: the rest state, the guesses, and the best draws to make up the number."""
     tries: int = 4
     """Gauss-Newton steps after which only the best of them is followed further."""
     iterations: int = 15
@@ -43,10 +43,11 @@ class FitOptions:
     """Of those, from how many a step's curvature is judged."""
     kernel: tuple[float, float] = (0.4, 0.05)
     """Distance beyond which a match counts as wrong, at the first and at the last step (Geman-McClure)."""
-    sideways: float = 0.03
+    sideways: float = 0.1
     """Share of a residual's square across the target's normal that counts."""
-    prior: float = 1e-5
-    """Weight of the squared distance from the prior's mean, beside mean squared distances."""
+    prior: float = 1e-7
+    """Weight of the squared distance from the prior's mean, beside mean squared distances. Posteriors lie some 20 from
+    it: at 1e-5 they cost more than a lid that is left open."""
     newton_dimension: int = 128
     """Spaces of more dimensions are searched by L-BFGS, which needs no Jacobian."""
 
@@ -82,9 +83,9 @@ class DragOptions:
     """Weight of the squared distance of the body's points from where they were, beside the handles' from their paths."""
     let_go: float = 0.05
     """Distance beyond which a point that moves is hardly held back any more."""
-    prior: float = 1e-5
+    prior: float = 1e-7
     """Weight of the squared distance from the rest state."""
-    smooth: float = 1e-5
+    smooth: float = 1e-7
     """Weight of the squared rate of change of the state per unit of the whole time."""
 
 
@@ -108,7 +109,13 @@ def jacobian(space: KinematicSpace, q: Tensor, points: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fit_shape(
-    space: KinematicSpace, points: Tensor, target: Tensor, options: FitOptions = FitOptions(), *, seed: int = 0
+    space: KinematicSpace,
+    points: Tensor,
+    target: Tensor,
+    options: FitOptions = FitOptions(),
+    *,
+    guesses: Tensor | None = None,
+    seed: int = 0,
 ) -> ShapeFit:
     """The state in which the object looks most like a point set.
 
@@ -117,6 +124,7 @@ def fit_shape(
         points: (M, 3) evenly spread over the object's surface at rest, normalised frame.
         target: (P, 3) evenly spread over its surface in the other pose, in the same frame.
         options: see FitOptions.
+        guesses: (G, k) states that are followed too (see `generators.neurok.guess`).
         seed: of the starts, and of the points where there are more than the options say.
     """
     checks.array("points", points.cpu().numpy(), ("M", 3))
@@ -125,15 +133,16 @@ def fit_shape(
     source = _some(points, options.points, generator).to(space.rest)
     goal = _some(target, options.target_points, generator).to(space.rest)
     draws = torch.randn(options.starts - 1, space.dim, generator=generator).to(space.rest)
-    starts = torch.cat([space.rest[None], space.mean + draws])
-    distance = _chamfer(space.positions(starts, source), goal)
-    order = distance[1:].argsort()[: options.kept - 1] + 1
-    kept = starts[torch.cat([torch.zeros(1, dtype=order.dtype, device=order.device), order])]  # rest always follows
+    draws = space.mean + draws
+    always = space.rest[None] if guesses is None else torch.cat([space.rest[None], guesses.to(space.rest)])
+    best = _chamfer(space.positions(draws, source), goal).argsort()[: max(options.kept - len(always), 0)]
+    kept = torch.cat([always, draws[best]])
     search = _newton if space.dim <= options.newton_dimension else _quasi_newton
     found = search(space, kept, source, goal, options)
+    found = torch.cat([always, found])  # nothing is worse than what it began with
     reached = _chamfer(space.positions(found, source), goal)
-    best = int(reached.argmin())
-    return ShapeFit(found[best], float(reached[best]), float(distance[0]))
+    nearest = int(reached.argmin())
+    return ShapeFit(found[nearest], float(reached[nearest]), float(reached[0]))
 
 
 def _some(points: Tensor, count: int, generator: torch.Generator) -> Tensor:

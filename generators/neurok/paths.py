@@ -27,6 +27,11 @@ def handle_paths(handles: FloatArray, targets: FloatArray, fraction: FloatArray)
     return along + s * (targets - transform(X, handles))  # the little that is not rigid, evenly
 
 
+def on_one_body(handles: FloatArray, targets: FloatArray) -> bool:
+    """Whether the handles (H, 3) are taken to be on one body, which one rigid motion takes to its target."""
+    return _rigid(handles, targets) is not None
+
+
 def _rigid(handles: FloatArray, targets: FloatArray) -> FloatArray | None:
     if len(handles) < 3:
         return None

@@ -10,7 +10,7 @@ Everything happens in a normalised frame (`Frame`): the bounding box centred at 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -19,12 +19,14 @@ import trimesh
 from numpy.typing import ArrayLike
 from scipy.spatial import QhullError
 from torch import Tensor
+from torch.nn import functional
 
 from flowplan import checks
 from flowplan.checks import FloatArray
 from flowplan.geometry import exp_so3
 from generators.neurok import dual_quaternion
-from generators.neurok.model import Neurok, Shape, moved
+from generators.neurok.model import Neurok, Shape, moved, target
+from generators.neurok.pairs import PosePairs
 from generators.neurok.reduce import ReduceOptions, active_subspace
 
 
@@ -124,7 +126,8 @@ class LatentSpace(KinematicSpace):
 
     Attributes:
         model: the network, in evaluation mode.
-        shape: what it made of the object's surface points.
+        points: (N, 3) the surface points that it saw.
+        shape: what it made of them.
         z_rest: (K, C) latent in which nothing moves.
         basis: (K * C, k) orthonormal columns, the most active first; None for the whole latent space.
         rest: (k,) zeros.
@@ -132,6 +135,7 @@ class LatentSpace(KinematicSpace):
     """
 
     model: Neurok
+    points: Tensor
     shape: Shape
     z_rest: Tensor
     basis: Tensor | None
@@ -157,16 +161,47 @@ class LatentSpace(KinematicSpace):
         shape = model.encode_shape(points[None])
         z_rest = _rest_latent(model, shape, points, options.refinements)
         mean = (shape.mean - z_rest).flatten()
-        basis = None
-        if options.reduce.dimension is not None:
-            basis = _active(model, shape, points, options.reduce, seed)
-            mean = mean @ basis
-        return cls(model, shape, z_rest[0], basis, torch.zeros_like(mean), mean)
+        whole = cls(model, points, shape, z_rest[0], None, torch.zeros_like(mean), mean)
+        return whole.reduced(options.reduce, seed=seed)
+
+    def reduced(self, options: ReduceOptions, *, seed: int = 0) -> LatentSpace:
+        """The same object's active subspace; `seed` is of the latents from which the directions are found."""
+        if options.dimension is None:
+            return self.unreduced()
+        return self._spanned(_active(self.model, self.shape, self.points, options, seed))
+
+    def unreduced(self) -> LatentSpace:
+        """The same object's whole latent space: states are latents less the rest's, flattened."""
+        mean = (self.shape.mean - self.z_rest).flatten()
+        return replace(self, basis=None, rest=torch.zeros_like(mean), mean=mean)
 
     def latent(self, q: Tensor) -> Tensor:
         """Latents (B, K, C) of states q (B, k)."""
         along = q if self.basis is None else q @ self.basis.T
         return self.z_rest + along.unflatten(-1, self.z_rest.shape)
+
+    def posterior(self, pairs: PosePairs) -> Tensor:
+        """The latents (B, K, C) in which points of the object have moved as pairs (B, N) say: the posterior's means."""
+        return self.model.posterior(pairs.points, target(self.model.config, pairs))[0]
+
+    def coordinates(self, latents: Tensor) -> Tensor:
+        """The states (B, k) nearest to latents (B, K, C)."""
+        along = (latents - self.z_rest).flatten(1)
+        return along if self.basis is None else along @ self.basis
+
+    def widened(self, latents: Tensor) -> LatentSpace:
+        """The same space with directions added, so that it holds latents (B, K, C) too."""
+        if self.basis is None:
+            return self
+        count = self.basis.shape[1]
+        towards = functional.normalize((latents - self.z_rest).flatten(1), dim=1).T
+        basis, triangle = torch.linalg.qr(torch.cat([self.basis, towards], dim=1))
+        # QR turns columns round at will; those that were there stay as they were.
+        basis = basis * triangle.diagonal().sign()[None]
+        new = triangle.diagonal().abs() > 1e-3
+        basis = basis[:, new | (torch.arange(len(new), device=new.device) < count)]
+        mean = (self.shape.mean - self.z_rest).flatten() @ basis
+        return replace(self, basis=basis, rest=torch.zeros_like(mean), mean=mean)
 
     def field(self, q: Tensor, points: Tensor) -> Tensor:
         """Deformations (B, M, 8) of points (M, 3) at states q (B, k); (B, M, 3) where the network predicts those."""
@@ -206,7 +241,9 @@ def _active(model: Neurok, shape: Shape, points: Tensor, options: ReduceOptions,
     def displacements(flat: Tensor) -> Tensor:
         return moved(seen, model.decode(flat.unflatten(1, draws.shape[1:]), seen, shape)) - seen
 
-    return active_subspace(displacements, draws.flatten(1), options.dimension, options.measure, generator)[0]
+    # In bfloat16, half the time: directions that are right to a percent span the same motions.
+    with torch.autocast(points.device.type, torch.bfloat16, enabled=points.dtype == torch.float32):
+        return active_subspace(displacements, draws.flatten(1), options.dimension, options.measure, generator)[0]
 
 
 def _since(first: Tensor, then: Tensor) -> Tensor:

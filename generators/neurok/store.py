@@ -58,10 +58,14 @@ class ArticulatedStore:
     Attributes:
         names: of the O objects.
         scan_share: the share of the pairs whose pose A is a snapshot with its visible points.
+        chance: (O,) relative chances of being drawn; None for equal ones.
     """
 
-    def __init__(self, names: Sequence[str], tables: dict[str, Tensor], *, scan_share: float = 0.5) -> None:
+    def __init__(
+        self, names: Sequence[str], tables: dict[str, Tensor], *, scan_share: float = 0.5, chance: Tensor | None = None
+    ) -> None:
         self.names = tuple(names)
+        self.chance = chance
         self.scan_share = scan_share if tables["snapshot_q"].shape[1] else 0.0
         self._t = tables
         self._links = int(tables["links"])
@@ -101,7 +105,9 @@ class ArticulatedStore:
 
     def to(self, device: torch.device | str) -> ArticulatedStore:
         """The same store on another device."""
-        return ArticulatedStore(self.names, {k: v.to(device) for k, v in self._t.items()}, scan_share=self.scan_share)
+        tables = {k: v.to(device) for k, v in self._t.items()}
+        chance = None if self.chance is None else self.chance.to(device)
+        return ArticulatedStore(self.names, tables, scan_share=self.scan_share, chance=chance)
 
     def save(self, path: str | Path) -> Path:
         """Write the tables as safetensors."""
@@ -123,9 +129,18 @@ class ArticulatedStore:
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{path}: not a store of objects ({error}); delete it to build it again") from None
 
+    def favouring(self, names: Sequence[str]) -> ArticulatedStore:
+        """The same store, in which `sample` draws objects of these names oftener: each mention doubles their chance."""
+        chance = torch.tensor([2.0 ** list(names).count(name) for name in self.names], device=self.device)
+        return ArticulatedStore(self.names, self._t, scan_share=self.scan_share, chance=chance)
+
     def sample(self, batch: int, points: int, generator: torch.Generator) -> PosePairs:
-        """`batch` pairs of objects drawn with equal chances."""
-        return self.draw(self._integers((batch,), len(self.names), generator), points, generator)
+        """`batch` pairs of objects drawn with equal chances, or as `favouring` says."""
+        if self.chance is None:
+            objects = self._integers((batch,), len(self.names), generator)
+        else:
+            objects = torch.multinomial(self.chance, batch, replacement=True, generator=generator)
+        return self.draw(objects, points, generator)
 
     def draw(self, objects: Tensor, points: int, generator: torch.Generator) -> PosePairs:
         """One pair of each of `objects` (B,), normalised by the box around pose A (or around what is seen of it)."""

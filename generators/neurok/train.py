@@ -69,6 +69,8 @@ class TrainOptions:
     """Weight of the KL divergence, averaged over latent dimensions."""
     families: tuple[str, ...] = ()
     """Families to learn; all but the held-out ones where empty."""
+    favour: tuple[str, ...] = ()
+    """Families to draw oftener, such as those that come out worst: each mention doubles a family's chance."""
     instances: int = 100
     """Objects of each family."""
     scan_share: float = 0.5
@@ -101,6 +103,8 @@ class TrainOptions:
             checks.positive(f"TrainOptions.{name}", getattr(self, name))
         for family in self.families:
             checks.choice("TrainOptions.families", family, tuple(FAMILIES))
+        for family in self.favour:
+            checks.choice("TrainOptions.favour", family, self.families or trained_families())
 
 
 def train(options: TrainOptions, progress: Progress = silent, *, clips: Sequence[Clip] = ()) -> Path:
@@ -259,7 +263,7 @@ def _objective(
     options: TrainOptions, store: ArticulatedStore, clips: Sequence[Clip]
 ) -> Callable[[nn.Module, torch.Generator], Mapping[str, Tensor]]:
     """Draw a batch and compare it with what the network makes of it."""
-    source: Store = store
+    source: Store = store.favouring(options.favour) if options.favour else store
     if clips:
         recorded = ClipStore.build(clips, seed=options.seed).to(store.device)
         source = Mixture((store, recorded), (1 - options.clip_share, options.clip_share))
