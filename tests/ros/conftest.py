@@ -265,20 +265,34 @@ class Ros:
         rclpy.try_shutdown()
 
 
-@pytest.fixture
-def ros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ros]:
-    """A ROS 2 domain of the test's own."""
-    with fresh_domain() as domain:
+@contextlib.contextmanager
+def ros_domain(folder: Path) -> Iterator[Ros]:
+    """A ROS 2 domain whose processes write below `folder`."""
+    with fresh_domain() as domain, pytest.MonkeyPatch.context() as monkeypatch:
         for name, value in {
             "ROS_DOMAIN_ID": str(domain),
             "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
             "ROS_PYTHON_CHECK_FIELDS": "1",
-            "ROS_LOG_DIR": str(tmp_path / "ros_log"),
+            "ROS_LOG_DIR": str(folder / "ros_log"),
             "PYTHONUNBUFFERED": "1",
         }.items():
             monkeypatch.setenv(name, value)
-        here = Ros(domain, tmp_path)
+        here = Ros(domain, folder)
         try:
             yield here
         finally:
             here.close()
+
+
+@pytest.fixture
+def ros(tmp_path: Path) -> Iterator[Ros]:
+    """A ROS 2 domain of the test's own."""
+    with ros_domain(tmp_path) as here:
+        yield here
+
+
+@pytest.fixture(scope="module")
+def shared_ros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ros]:
+    """A ROS 2 domain that the tests of a module share, where starting its nodes for each would take too long."""
+    with ros_domain(tmp_path_factory.mktemp("shared")) as here:
+        yield here
