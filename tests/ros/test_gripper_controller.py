@@ -77,6 +77,12 @@ def test_a_stall_takes_its_time():
     assert bench.now - 5.0 == pytest.approx(0.5 + 0.4, abs=0.05)
 
 
+def test_standing_before_a_goal_is_no_stall():
+    bench = Bench()
+    bench.update(3.0)
+    assert bench.run(0.02).reached_goal
+
+
 def test_a_position_that_cannot_be_reached_stalls():
     bench = Bench()
     assert bench.run(-0.05).stalled

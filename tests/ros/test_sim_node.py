@@ -1,6 +1,8 @@
 """The simulated robot over real DDS: goals move it, cancel holds it, its cameras see, its faults show."""
 
 import json
+import os
+import signal
 import time
 
 import numpy as np
@@ -169,8 +171,8 @@ def _quiet(ros, messages):
     return len(messages) == count
 
 
-def test_the_gripper(ros):
-    client = Client(ros)
+def test_the_gripper_and_a_crash(ros):
+    client = Client(ros, {"camera.count": 1})
     status, result = client.grip(0.02)
     assert (status, result.reached_goal, result.stalled) == (GoalStatus.STATUS_SUCCEEDED, True, False)
     assert result.position == pytest.approx(0.02, abs=0.003)
@@ -182,6 +184,8 @@ def test_the_gripper(ros):
     assert (status, result.reached_goal, result.stalled) == (GoalStatus.STATUS_SUCCEEDED, False, True)
     client.set("fault.jammed_gripper", False)
     assert client.grip(0.08)[1].reached_goal
+    os.kill(client.process.popen.pid, signal.SIGKILL)  # the node alone: its cameras go with it
+    client.process.wait_end()
 
 
 def test_the_task_is_told_judged_and_reset(ros):

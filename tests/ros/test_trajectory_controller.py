@@ -198,6 +198,13 @@ def test_a_jump_violates_a_path_tolerance_at_once():
     np.testing.assert_array_equal(bench.arm.q, HOME)
 
 
+def test_a_trajectory_that_is_over_at_once_is_checked_once_all_the_same():
+    bench = Bench(trajectory=0.1)
+    handle = bench.run(reach(waypoints=[point(0, [0.9, 0.9])]))
+    assert (handle.status, handle.error_code) == (Status.ABORTED, PATH_TOLERANCE_VIOLATED)
+    assert Bench(trajectory=1.2).run(reach(waypoints=[point(0, [0.9, 0.9])])).status is Status.SUCCEEDED
+
+
 @pytest.mark.parametrize(
     ("ends", "degree"),
     [
@@ -267,7 +274,9 @@ def test_joints_left_out_hold_their_last_command():
 def test_velocities_integrate_to_positions():
     goal = reach(waypoints=[point(1, (), [0.2, 0.0]), point(2, (), [0.0, 0.0])])
     bench = Bench(rules=GoalRules(allow_integration_in_goal_trajectories=True))
-    np.testing.assert_allclose(bench.commanded_at(goal, 3.0)[0], HOME + np.array([0.2, 0.0]))
+    np.testing.assert_allclose(bench.commanded_at(goal, 1.0)[0], HOME + np.array([0.1, 0.0]))
+    bench.update(200)
+    np.testing.assert_allclose(bench.arm.q, HOME + np.array([0.2, 0.0]))
 
 
 def test_accelerations_integrate_to_positions():
@@ -321,8 +330,13 @@ TOLERANCES = {
         Status.SUCCEEDED,
     ),
     "a foreign joint leaves every default": (
+        {"trajectory": 0.1, "goal": 0.01, "goal_time": 0.5},
+        {"path_tolerance": {"a": Tolerance(0.01), "c": Tolerance(0.01)}, "goal_time_tolerance": -1.0},
+        END,
+    ),
+    "a negative time leaves every default": (
         {"trajectory": 0.1},
-        {"path_tolerance": {"a": Tolerance(0.01), "c": Tolerance(0.01)}},
+        {"path_tolerance": {"a": Tolerance(0.01)}, "goal_time_tolerance": -3.0},
         Status.SUCCEEDED,
     ),
     "a path limit does not hold at the end": ({}, {"path_tolerance": {}, "goal_tolerance": {}}, Status.SUCCEEDED),

@@ -41,6 +41,11 @@ class Pace:
             yield self._simulation
 
     @property
+    def alive(self) -> bool:
+        """Whether the physics goes on; it ends with a traceback if there is a defect in it."""
+        return self._thread.is_alive()
+
+    @property
     def resets(self) -> int:
         """How often the simulation has been built anew."""
         return self._resets

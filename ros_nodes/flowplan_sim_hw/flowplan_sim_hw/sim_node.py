@@ -200,6 +200,8 @@ class SimNode(Node):
         return rclpy.time.Time(nanoseconds=round(1e9 * simulated)).to_msg()
 
     def _tick(self) -> None:
+        if not self._pace.alive:
+            raise RuntimeError("the physics has ended; see above")
         options = self.options
         with self._pace.held() as simulation:
             if options.fault != self._faults:

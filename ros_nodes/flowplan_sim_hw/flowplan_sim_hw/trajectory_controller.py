@@ -120,8 +120,9 @@ class GoalHandle:
     feedback: Feedback | None = None
 
     def end(self, status: Status, error_code: int = SUCCESSFUL, error_string: str = "") -> None:
-        """Make it terminal."""
-        self.status, self.error_code, self.error_string = status, error_code, error_string
+        """Make it terminal; the status comes last, for who looks at it from another thread."""
+        self.error_code, self.error_string = error_code, error_string
+        self.status = status
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +147,10 @@ class _Limits:
 
 
 @dataclass(frozen=True, eq=False)
-class _Limiting:
-    """What applies to one goal."""
+class _Pursuit:
+    """A goal that is being followed, and what applies to it."""
 
+    handle: GoalHandle
     path: _Limits
     goal: _Limits
     goal_time: float
@@ -161,15 +163,13 @@ class _Motion:
     Attributes:
         waypoints: for all joints, in the controller's order; all there is to a motion that only holds.
         start: seconds; None for when it is first followed.
-        handle: whose it is; None while holding.
-        limits: None while holding: a stand is not checked.
+        pursuit: whose it is; None while holding: a stand is not checked.
         timeline: None until it is first followed.
     """
 
     waypoints: list[Waypoint]
     start: float | None = None
-    handle: GoalHandle | None = None
-    limits: _Limiting | None = None
+    pursuit: _Pursuit | None = None
     timeline: Timeline | None = None
 
 
@@ -238,7 +238,7 @@ class TrajectoryController:
             raise ValueError(reason)
         self._end(Status.ABORTED, INVALID_GOAL, "Current goal preempted by new incoming action.")
         handle = GoalHandle(goal)
-        self._motion = _Motion(self._in_own_order(goal), goal.start, handle, self._limits_of(goal))
+        self._motion = _Motion(self._in_own_order(goal), goal.start, self._pursuit_of(handle))
         self._handle = handle
         return handle
 
@@ -263,20 +263,21 @@ class TrajectoryController:
         here, next_ = timeline.at(now), timeline.at(now + period)
         underway = next_.following < len(motion.waypoints)
         error = self._error(here.state)
-        if motion.handle is not None and motion.limits is not None:
+        pursuit = motion.pursuit
+        if pursuit is not None:
             actual = JointState(self._actual, self._velocity, np.zeros(len(self._actual)))
-            motion.handle.feedback = Feedback(now, now - timeline.start, here.state, actual, error, here.following)
+            pursuit.handle.feedback = Feedback(now, now - timeline.start, here.state, actual, error, here.following)
             # A trajectory may be over when it is first looked at: even then the way there is checked once.
-            if (underway or first) and self._off_the_path(motion.limits, error):
+            if (underway or first) and self._off_the_path(pursuit, error):
                 return
-            if not underway and self._at_the_end(motion, error, next_.since - period):
+            if not underway and self._at_the_end(pursuit, timeline.last, error, next_.since - period):
                 return
         self._commanded = Waypoint(0.0, next_.state.positions, next_.state.velocities)
         velocities = next_.state.velocities if self.options.command_velocities else np.zeros(len(self._actual))
         self._plant.command(next_.state.positions, velocities)
 
-    def _off_the_path(self, limits: _Limiting, error: JointState) -> bool:
-        off = limits.path.violated(error)
+    def _off_the_path(self, pursuit: _Pursuit, error: JointState) -> bool:
+        off = pursuit.path.violated(error)
         if not off.any():
             return False
         text = f"Aborted due to path tolerance violation of {self._describe(off, error)}"
@@ -284,15 +285,13 @@ class TrajectoryController:
         self._motion = self._hold(self._actual)
         return True
 
-    def _at_the_end(self, motion: _Motion, error: JointState, late: float) -> bool:
+    def _at_the_end(self, pursuit: _Pursuit, last: Waypoint, error: JointState, late: float) -> bool:
         """Judge a trajectory that is over since `late` seconds; whether this update must not command any more."""
-        assert motion.limits is not None
-        off = motion.limits.goal.violated(error)
+        off = pursuit.goal.violated(error)
         if not off.any():
             self._end(Status.SUCCEEDED, error_string="Goal successfully reached!")
-            assert motion.timeline is not None
-            self._motion = self._hold(motion.timeline.last.positions, motion.timeline.last.velocities)
-        elif motion.limits.goal_time > 0 and late > motion.limits.goal_time:
+            self._motion = self._hold(last.positions, last.velocities)
+        elif pursuit.goal_time > 0 and late > pursuit.goal_time:
             text = f"Aborted due to goal_time_tolerance exceeding by {late:f} seconds: {self._describe(off, error)}"
             self._end(Status.ABORTED, GOAL_TOLERANCE_VIOLATED, text)
             self._motion = self._hold(self._actual)
@@ -345,14 +344,15 @@ class TrajectoryController:
             for point in goal.waypoints
         ]
 
-    def _limits_of(self, goal: TrajectoryGoal) -> _Limiting:
+    def _pursuit_of(self, handle: GoalHandle) -> _Pursuit:
         """The goal's tolerances over the controller's own; its own alone where the goal's make no sense."""
-        options, zeros = self.options, np.zeros(len(self.joint_names))
+        goal, options, zeros = handle.goal, self.options, np.zeros(len(self.joint_names))
         path = _Limits(zeros + options.trajectory, zeros, zeros)
         end = _Limits(zeros + options.goal, zeros + options.stopped_velocity_tolerance, zeros)
-        default = _Limiting(path, end, options.goal_time)
+        default = _Pursuit(handle, path, end, options.goal_time)
         try:
-            return _Limiting(
+            return _Pursuit(
+                handle,
                 self._resolve(path, goal.path_tolerance, "path_tolerance"),
                 self._resolve(end, goal.goal_tolerance, "goal_tolerance"),
                 _either(options.goal_time, goal.goal_time_tolerance, "goal_time_tolerance"),
