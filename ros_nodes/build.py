@@ -113,12 +113,12 @@ def find_packages() -> dict[str, Path]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Of a package's files: their names and what they say."""
+    """Of a package's files: their names and what they say. Caches of tools do not count."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            total.update(f"{path.relative_to(folder)} {content}\n".encode())
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in name.parts):
+            total.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
 
 
