@@ -18,7 +18,7 @@ from flowplan_msgs.msg import ErrorCode
 from flowplan_msgs.msg import Scene as SceneMsg
 from flowplan_msgs.srv import Scan
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -96,10 +96,14 @@ class Feed:
         if self._subscriptions:
             return
         for kind, topic, take in ((Image, "image", self._take), (CameraInfo, "camera_info", self._know)):
-            subscription = self._node.create_subscription(
-                kind, f"{self.camera}/depth/{topic}", take, qos_profile_sensor_data
-            )
-            self._subscriptions.append(subscription)
+            name = f"{self.camera}/depth/{topic}"
+            self._subscriptions.append(self._node.create_subscription(kind, name, take, self._quality(name)))
+
+    def _quality(self, topic: str) -> QoSProfile:
+        """As its publishers offer it: best effort loses images of cameras that publish all at once."""
+        publishers = self._node.get_publishers_info_by_topic(topic)
+        sure = publishers and all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
+        return QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE if sure else ReliabilityPolicy.BEST_EFFORT)
 
     def close(self) -> None:
         """Receive no more."""
