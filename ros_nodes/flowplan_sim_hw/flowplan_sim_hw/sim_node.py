@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -157,6 +158,7 @@ class SimNode(Node):
         self._images = [_Camera(self, i) for i in range(options.camera.count)]
         self._cameras = Cameras(options.camera, options.episode) if options.camera.count else None
         self._shot_stamp, self._shot_at = Time(), -math.inf
+        self._to_publish: deque[tuple[Shot, Time]] = deque()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # by the simulated clock nothing would begin
         self.create_timer(1 / options.joint_state_rate, self._tick, clock=steady)
         self.create_timer(1 / options.action_monitor_rate, self._monitor, clock=steady)
@@ -234,8 +236,13 @@ class SimNode(Node):
         self._with_cameras(lambda cameras: cameras.shoot(snapshot))
 
     def _publish_images(self) -> None:
-        for shot in self._with_cameras(Cameras.arrived) or []:
-            self._images[shot.camera].publish(shot, self._shot_stamp, self.options.world_frame)
+        """One camera's at a time: bursts of megabytes are more than best-effort subscribers can take."""
+        if not self._to_publish:
+            stamp = self._shot_stamp
+            self._to_publish.extend((shot, stamp) for shot in self._with_cameras(Cameras.arrived) or [])
+        if self._to_publish:
+            shot, stamp = self._to_publish.popleft()
+            self._images[shot.camera].publish(shot, stamp, self.options.world_frame)
 
     def _with_cameras(self, do: Callable[[Cameras], T]) -> T | None:
         """What the cameras say, while there are any."""

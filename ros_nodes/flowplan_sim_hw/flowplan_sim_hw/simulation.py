@@ -131,8 +131,9 @@ class _Fingers:
         return self._arm.grip_force()
 
     def command(self, opening: float, effort: float) -> None:
+        gripper = self._arm.robot.gripper
         if not self.jammed:
-            self.width, self.force = float(np.clip(opening, 0.0, self._arm.robot.gripper.max_width)), effort
+            self.width, self.force = float(np.clip(opening, 0.0, gripper.max_width)), min(effort, gripper.force)
 
 
 class Simulation:
