@@ -32,7 +32,7 @@ test: lint ros
 
 # The ROS tests alone. In one process: every test has a DDS domain of its own, but not a processor.
 ROS_TESTS = . build/ros/environment.sh && FLOWPLAN_REQUIRE_ROS=1 timeout --foreground --signal=INT \
-  --kill-after=30 900 $(BIN)/python -m pytest tests/ros -m 'not slow and not gpu'
+  --kill-after=30 1200 $(BIN)/python -m pytest tests/ros -m 'not slow and not gpu'
 
 test-ros: ros
 	$(ROS_TESTS)
