@@ -3,7 +3,7 @@
 There is no script of transitions: a few times a second the manager looks at what state every node is in and asks for the
 next step of those that lag behind, so that a node which was killed and started again comes back like any other. All
 nodes are configured at once, because that is where they load and warm up; each is activated once those before it are
-active.
+active. On the way down all are deactivated, last first, and then all cleaned up, last first.
 """
 
 from __future__ import annotations
@@ -162,10 +162,12 @@ class LifecycleManager(Node):
             lagging = next((n for n in self._managed if n.state != State.PRIMARY_STATE_ACTIVE), None)
             if lagging is not None and lagging.state == State.PRIMARY_STATE_INACTIVE:
                 lagging.step(Transition.TRANSITION_ACTIVATE)
-        else:
-            lagging = next((n for n in reversed(self._managed) if n.state in _DOWN), None)
-            if lagging is not None:
-                lagging.step(_DOWN[lagging.state])
+        elif not any(n.here and n.state == State.PRIMARY_STATE_UNKNOWN for n in self._managed):
+            for state, transition in _DOWN.items():
+                last = next((n for n in reversed(self._managed) if n.state == state), None)
+                if last is not None:
+                    last.step(transition)
+                    break
         if self._said != (active := not self._not_active()):
             self._said = active
             self._active.publish(Bool(data=active))

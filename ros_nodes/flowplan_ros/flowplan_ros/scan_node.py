@@ -67,7 +67,7 @@ class ScanNodeOptions:
     image_timeout: Annotated[float, Range(0.1, 600.0)] = 5.0
     """Seconds to wait for them."""
     slop: Annotated[float, Range(0.0, 60.0)] = 0.1
-    """Seconds that the newest images of different cameras may lie apart."""
+    """Seconds that the images of different cameras may lie apart."""
     robot_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Where the robot stands in that frame, metres; objects are named from there outwards."""
     warm_up_timeout: Annotated[float, Range(1.0, 3600.0)] = 120.0
@@ -110,11 +110,16 @@ class Feed:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
+        self._info = None  # the camera may be set up anew until it is next needed
         self.images.clear()
 
     def since(self, came: float) -> list[Image]:
         """Images that came at this time or later, oldest first."""
         return [image for when, image in self.images if when >= came]
+
+    def nearest(self, when: float, came: float) -> list[Image]:
+        """Those, the one whose stamp is nearest to `when` first."""
+        return sorted(self.since(came), key=lambda image: abs(conversions.seconds(image.header.stamp) - when))
 
     def missing(self, came: float, count: int) -> str:
         """What is not there yet, in words."""
@@ -237,17 +242,13 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         return self._named(scene, names), Header(stamp=stamp, frame_id=self.options.frame), seconds
 
     async def _images(self) -> list[tuple[Feed, list[Image]]]:
-        """The newest images of each camera, all of them taken after this was called."""
+        """Images of each camera that came after this was called, and of one time."""
         options, begun = self.options, time.monotonic()
-
-        def apart() -> float:
-            newest = [conversions.seconds(feed.images[-1][1].header.stamp) for feed in self._feeds]
-            return max(newest) - min(newest)
 
         def lacking() -> tuple[int, str] | None:
             missing = [words for feed in self._feeds if (words := feed.missing(begun, options.images))]
-            if not missing and apart() > options.slop:
-                missing = [f"images of one time: the newest lie {apart():.3f} s apart (slop {options.slop:g})"]
+            if not missing and (apart := self._apart(begun)) > options.slop:
+                missing = [f"images of one time: they lie {apart:.3f} s apart (slop {options.slop:g})"]
             if missing:
                 return ErrorCode.NO_IMAGES, ", ".join(missing)
             try:
@@ -261,7 +262,16 @@ class ScanNode(ServerNode[ScanNodeOptions]):
             code, words = lacking() or (ErrorCode.NO_IMAGES, "images of one time")
             raise Failure(code, f"not within {options.image_timeout:g} s: {words}")
         self.ready()
-        return [(feed, feed.since(begun)[-options.images :]) for feed in self._feeds]
+        when = self._when(begun)
+        return [(feed, feed.nearest(when, begun)[: options.images]) for feed in self._feeds]
+
+    def _when(self, came: float) -> float:
+        """The latest time of which every camera may have an image, by the images' stamps."""
+        return min(conversions.seconds(feed.since(came)[-1].header.stamp) for feed in self._feeds)
+
+    def _apart(self, came: float) -> float:
+        when = self._when(came)
+        return max(abs(conversions.seconds(feed.nearest(when, came)[0].header.stamp) - when) for feed in self._feeds)
 
     def _named(self, scene: Scene, names: Sequence[str]) -> Scene:
         """Objects from the nearest to the robot outwards."""
