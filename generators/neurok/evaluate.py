@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import trimesh
+from torch import Tensor
 
 from flowplan.checks import FloatArray
 from flowplan.motion import Progress, silent
@@ -111,20 +112,33 @@ class NeurokIkOptions:
 
 
 def neurok_method(model: Neurok, options: NeurokIkOptions = NeurokIkOptions()) -> Method:
-    """Encode the mesh, guess and then find the state that fits the target best, and drive the mesh there."""
+    """Find the state that fits the target best, and drive the mesh there."""
 
     def solve(mesh: trimesh.Trimesh, target: FloatArray, *, seed: int) -> FloatArray:
-        space = LatentSpace.encode(mesh, model, options.space, seed=seed)
+        space, q = find_state(mesh, target, model, options, seed=seed)
         points, faces = surface_points(mesh, options.driving_points, seed=seed)
-        driving, goal = (torch.as_tensor(p, dtype=space.rest.dtype, device=space.rest.device) for p in (points, target))
-        guess = guess_latent(space, mesh, target, seed=seed)
-        space = space.widened(guess)
-        fit = fit_shape(space, driving, goal, options.fit, guesses=space.coordinates(guess), seed=seed)
         with torch.no_grad():
-            deformation = space.field(fit.q[None], driving).double().cpu().numpy()
+            deformation = space.field(q[None], torch.as_tensor(points).to(q)).double().cpu().numpy()
         return drive_mesh(mesh.vertices, mesh.faces, points, deformation, options.drive, point_faces=faces)[0]
 
     return solve
+
+
+def find_state(
+    mesh: trimesh.Trimesh,
+    target: FloatArray,
+    model: Neurok,
+    options: NeurokIkOptions = NeurokIkOptions(),
+    *,
+    seed: int = 0,
+) -> tuple[LatentSpace, Tensor]:
+    """Encode a mesh, guess a latent, and search from it: the space of states, and the state (k,) that fits a target."""
+    space = LatentSpace.encode(mesh, model, options.space, seed=seed)
+    guess = guess_latent(space, mesh, target, seed=seed)
+    space = space.widened(guess)
+    points, _ = surface_points(mesh, options.driving_points, seed=seed)
+    source, goal = (torch.as_tensor(p).to(space.rest) for p in (points, target))
+    return space, fit_shape(space, source, goal, options.fit, guesses=space.coordinates(guess), seed=seed).q
 
 
 def family_cases(split: str, count: int) -> list[Case]:

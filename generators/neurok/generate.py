@@ -69,15 +69,23 @@ class NeurokOptions:
     """See LeadOptions."""
     drag: DragOptions = field(default_factory=DragOptions)
     """See DragOptions."""
+    simulated_dimension: int = 25
+    """Directions of a simulation, the paper's k_q: every step differentiates along each."""
     dynamics: DynamicsOptions = field(
-        default_factory=lambda: DynamicsOptions(step=5e-3, scheme="leapfrog", restitution=0.9, latent_inertia=1e-3)
+        default_factory=lambda: DynamicsOptions(step=9e-3, scheme="leapfrog", restitution=0.9, latent_inertia=1e-3)
     )
     """See DynamicsOptions; gravity acts, and the scene's support is solid."""
     drive: DriveOptions = field(default_factory=DriveOptions)
     """See DriveOptions."""
 
     def __post_init__(self) -> None:
-        for name, least in (("samples", 1), ("frames", 2), ("driving_points", 16), ("body_points", 1)):
+        for name, least in (
+            ("samples", 1),
+            ("frames", 2),
+            ("driving_points", 16),
+            ("body_points", 1),
+            ("simulated_dimension", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(
                     f"NeurokOptions.{name}: expected a whole number from {least}, got {getattr(self, name)}"
@@ -94,7 +102,11 @@ def neurok(laws: Sequence[Law] = (), options: NeurokOptions = NeurokOptions()) -
     Raises:
         ValueError: for weights that are not there; from the generator, for an instruction that it cannot follow.
     """
-    model = _load(options.weights)
+    return of_network(_load(options.weights), options)
+
+
+def of_network(model: Neurok, options: NeurokOptions = NeurokOptions()) -> Generator:
+    """The same with a network that is at hand; `options.weights` plays no part."""
     whole = replace(options.space, reduce=replace(options.space.reduce, dimension=None))
     return generator(lambda mesh, seed: LatentSpace.encode(mesh, model, whole, seed=seed), options)
 
@@ -168,7 +180,7 @@ class _Sample:
         if action.targets is not None:
             space, q = self._drag(action.handles, action.targets, times)
         else:
-            space = self._reduced()
+            space = self._reduced(self.options.simulated_dimension)
             q = self._simulate(space, action, handles, times, support)
         points, on_face = trimesh.sample.sample_surface(self.mesh, self.options.driving_points, seed=self.seed)
         with torch.no_grad():
@@ -180,10 +192,10 @@ class _Sample:
         vertices[0] = self.world  # to the last bit: the frame's arithmetic rounds
         return vertices
 
-    def _reduced(self) -> KinematicSpace:
+    def _reduced(self, dimension: int | None) -> KinematicSpace:
         if not isinstance(self.space, LatentSpace):
             return self.space
-        return self.space.reduced(self.options.space.reduce, seed=self.seed)
+        return self.space.reduced(replace(self.options.space.reduce, dimension=dimension), seed=self.seed)
 
     def _drag(self, handles: FloatArray, targets: FloatArray, times: FloatArray) -> tuple[KinematicSpace, Tensor]:
         """A space of states, and those (T, k) in which handles (H, 3) go to their targets, world frame, metres."""
@@ -193,7 +205,7 @@ class _Sample:
             latents = lead(self.space, at, paths, self.space.points, self.options.lead)
             if latents is not None:
                 return self.space, self.space.coordinates(latents)
-        space = self._reduced()
+        space = self._reduced(self.options.space.reduce.dimension)
         return space, drag(space, at, paths, self.body, self.options.drag)
 
     def _simulate(

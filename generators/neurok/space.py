@@ -172,8 +172,7 @@ class LatentSpace(KinematicSpace):
 
     def unreduced(self) -> LatentSpace:
         """The same object's whole latent space: states are latents less the rest's, flattened."""
-        mean = (self.shape.mean - self.z_rest).flatten()
-        return replace(self, basis=None, rest=torch.zeros_like(mean), mean=mean)
+        return self._spanned(None)
 
     def latent(self, q: Tensor) -> Tensor:
         """Latents (B, K, C) of states q (B, k)."""
@@ -200,7 +199,11 @@ class LatentSpace(KinematicSpace):
         basis = basis * triangle.diagonal().sign()[None]
         new = triangle.diagonal().abs() > 1e-3
         basis = basis[:, new | (torch.arange(len(new), device=new.device) < count)]
-        mean = (self.shape.mean - self.z_rest).flatten() @ basis
+        return self._spanned(basis)
+
+    def _spanned(self, basis: Tensor | None) -> LatentSpace:
+        mean = (self.shape.mean - self.z_rest).flatten()
+        mean = mean if basis is None else mean @ basis
         return replace(self, basis=basis, rest=torch.zeros_like(mean), mean=mean)
 
     def field(self, q: Tensor, points: Tensor) -> Tensor:

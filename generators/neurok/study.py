@@ -8,8 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
-import trimesh
 
 from flowplan.geometry import exp_so3
 from flowplan.motion import Progress, silent
@@ -20,15 +18,14 @@ from generators.neurok.evaluate import (
     Method,
     NeurokIkOptions,
     family_cases,
+    find_state,
     neurok_method,
     object_cases,
     posed_pair,
 )
-from generators.neurok.generate import NeurokOptions, generator
-from generators.neurok.inverse import fit_shape
+from generators.neurok.generate import NeurokOptions, of_network
 from generators.neurok.metrics import surface_points
 from generators.neurok.model import Neurok
-from generators.neurok.space import KinematicSpace, LatentSpace
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.families import HELD_OUT_SEED, make
 
@@ -68,37 +65,43 @@ def ik_methods(
     return {name: every[name] for name in names} | {name: neurok_method(m) for name, m in (also or {}).items()}
 
 
-def speed_records(model: Neurok, *, repeats: int = 5, progress: Progress = silent) -> list[dict[str, Any]]:
-    """Medians over laptops: encoding with inverse kinematics, and a motion of 41 frames under a drag. Seconds."""
+TIMED = ("ik", "motion", "dynamics")
+"""What is timed: inverse kinematics, a drag, a simulation."""
+
+
+def speed_records(
+    model: Neurok, names: Sequence[str] = TIMED, *, repeats: int = 5, progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """Medians over laptops, seconds: encoding with inverse kinematics, a motion of 41 frames under a drag, and one second
+    of simulation after a push."""
 
     def kinematics(seed: int) -> None:
-        case = Case("speed", "laptop", lambda: make("laptop", HELD_OUT_SEED + seed), seed)
-        mesh, target = posed_pair(case)
-        points, goal = (
-            torch.as_tensor(surface_points(m, n, seed=seed)[0], dtype=torch.float32)
-            for m, n in ((mesh, 2048), (target, 4096))
-        )
-        with _timed(spent["ik_s"]):
-            fit_shape(LatentSpace.encode(mesh, model, seed=seed), points, goal, seed=seed)
+        mesh, target = posed_pair(Case("speed", "laptop", lambda: make("laptop", HELD_OUT_SEED + seed), seed))
+        goal, _ = surface_points(target, 4096, seed=seed)
+        with _timed(spent["ik"]):
+            find_state(mesh, goal, model, seed=seed)
 
     def motion(seed: int) -> None:
         scene, action = _closing(seed)
+        with _timed(spent["motion"]):
+            of_network(model, NeurokOptions(samples=1))(scene, action, seed=seed)
 
-        def encode(mesh: trimesh.Trimesh, seed: int) -> KinematicSpace:
-            return LatentSpace.encode(mesh, model, seed=seed)
+    def simulation(seed: int) -> None:
+        scene, action = _closing(seed)
+        assert action.targets is not None
+        push = Action(action.object, action.handles, velocities=action.targets - action.handles, duration=1.0)
+        with _timed(spent["dynamics"]):
+            of_network(model, NeurokOptions(samples=1))(scene, push, seed=seed)
 
-        with _timed(spent["motion_s"]):
-            generator(encode, NeurokOptions(samples=1))(scene, action, seed=seed)
-
-    spent: dict[str, list[float]] = {"ik_s": [], "motion_s": []}
-    runs: list[tuple[str, Callable[[int], None]]] = [("inverse kinematics", kinematics), ("motion", motion)]
-    for i, (what, run) in enumerate(runs):
+    runs: dict[str, Callable[[int], None]] = {"ik": kinematics, "motion": motion, "dynamics": simulation}
+    spent: dict[str, list[float]] = {name: [] for name in names}
+    for i, name in enumerate(names):
         for seed in range(repeats + 1):
-            progress((i + seed / (repeats + 1)) / len(runs), f"timing {what}")
-            run(seed)
+            progress((i + seed / (repeats + 1)) / len(names), f"timing {name}")
+            runs[name](seed)
     return [
         {
-            "key": f"neurok/speed/{name}",
+            "key": f"neurok/speed/{name}_s",
             "value": round(float(np.median(seconds[1:])), 3),  # the first is the warm-up
             "unit": "s",
             "direction": "down",
