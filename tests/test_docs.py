@@ -2,7 +2,7 @@
 
 Of one file, in order and in one temporary folder: ```python blocks run in one namespace, a ```json NAME block becomes
 the file NAME, and the `flowplan` lines of ```sh and ```console blocks go to the command line. Left out by name are the
-commands that take minutes or that wait for somebody to look; `make` runs this test and is left out too.
+commands that take minutes, that wait for somebody to look, or that need a robot; `make` runs this test and is left out too.
 """
 
 import re
@@ -16,7 +16,7 @@ from flowplan import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_RUN = {"run", "eval", "bench", "view"}
+NOT_RUN = {"run", "eval", "bench", "view", "ros"}
 BLOCK = re.compile(r"^```(\w+)[ ]?([\w.]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MACHINE_PATH = re.compile(r"/(work|tmp|home|root)/")

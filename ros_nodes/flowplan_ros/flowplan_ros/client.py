@@ -163,6 +163,8 @@ class Client:
         Raises:
             StageFailed: where a stage did not succeed.
         """
+        on_progress("scan", 0.0, f"waiting for {self.options.scan}")
+        self._scanner(stop)  # and with it the rest, a task's document among it
         asked = self.resolve(instruction)
         seconds: dict[str, float] = {}
         begun = time.monotonic()
@@ -217,10 +219,7 @@ class Client:
         stop: Callable[[], bool] = lambda: False,
     ) -> Scene:
         """What the cameras see; raises StageFailed."""
-        on_progress("scan", 0.0, "waiting for scan_node")
-        client = self._service(Scan, self.options.scan)
-        if not self._wait(client.service_is_ready, self.options.server_timeout, stop):
-            raise _absent("scan", self.options.scan, stop())
+        client = self._scanner(stop)
         on_progress("scan", 0.0, "scanning")
         future = client.call_async(Scan.Request(names=list(names)))
         if not self._wait(future.done, self.options.scan_timeout, stop):
@@ -304,7 +303,8 @@ class Client:
             raise
         result = response.result
         if response.status != GoalStatus.STATUS_SUCCEEDED:
-            raise StageFailed(stage, result.error_code, result.error_msg, result)
+            reason = result.error_msg or f"{name} gave no reason; its node's log may"
+            raise StageFailed(stage, result.error_code or ErrorCode.INTERNAL, reason, result)
         return result
 
     def _result(self, stage: str, name: str, client: ActionClient, handle: Any, stop: Callable[[], bool]) -> Any:
@@ -329,6 +329,12 @@ class Client:
         if response.status == GoalStatus.STATUS_UNKNOWN:
             raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} was started anew and knows nothing of the goal")
         return response
+
+    def _scanner(self, stop: Callable[[], bool]) -> Any:
+        client = self._service(Scan, self.options.scan)
+        if not self._wait(client.service_is_ready, self.options.server_timeout, stop):
+            raise _absent("scan", self.options.scan, stop())
+        return client
 
     def _service(self, kind: Any, name: str) -> Any:
         if name not in self._services:
