@@ -181,5 +181,5 @@ def test_what_is_no_open_box_is_refused(box, truths):
         box_records(Hinge, box, truths[1][0.5], None, OPTIONS)
     with pytest.raises(ValueError, match="box: expected two links and a hinge, got base with joints none"):
         lid_inertia(ArticulatedObject("block", {"base": block((1, 1, 1))}, ()), 1.0)
-    with pytest.raises(ValueError, match="BoxOptions.particles: expected more than the 96 on the rim, got 90"):
-        BoxOptions(particles=90)
+    with pytest.raises(ValueError, match="BoxOptions.particles: expected more than the 48 on the rim, got 40"):
+        BoxOptions(particles=40)

@@ -42,6 +42,6 @@ def test_every_method_has_its_name():
 
 def test_timings_are_of_what_they_say():
     torch.manual_seed(0)
-    records = speed_records(Neurok(TINY), ("ik", "motion"), repeats=1)
+    records = speed_records(Neurok(TINY), repeats=1)
     assert {r["key"] for r in records} == {f"neurok/speed/{name}_s" for name in ("ik", "motion")}
     assert all(r["value"] > 0 and r["n"] == 1 for r in records)

@@ -44,6 +44,7 @@ from generators.neurok.generate import Encode
 from generators.neurok.initial import initial_coordinates
 from generators.neurok.metrics import chamfer, surface_points
 from generators.neurok.model import Neurok
+from generators.neurok.reduce import ReduceOptions
 from generators.neurok.space import Frame, LatentSpace, SpaceOptions
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.families import HELD_OUT_SEED, make
@@ -61,9 +62,9 @@ _UNIT = "half object lengths"
 class BoxOptions:
     """How the box is simulated in latent space, and how it is compared. Lengths are in half object lengths."""
 
-    particles: int = 512
+    particles: int = 128
     """Particles of the simulation, those on the rim included."""
-    rim: int = 48
+    rim: int = 24
     """Pairs of particles that meet when the lid closes."""
     reach: float = 0.08
     """Distance at which particles begin to push each other. Contacts are soft: over this way they stop the lid."""
@@ -76,11 +77,13 @@ class BoxOptions:
     push_seconds: float = 0.1
     """How long a push lasts."""
     dynamics: DynamicsOptions = field(
-        default_factory=lambda: DynamicsOptions(step=2e-3, scheme="leapfrog", restitution=0.92, latent_inertia=1e-3)
+        default_factory=lambda: DynamicsOptions(step=8e-3, scheme="leapfrog", restitution=0.92, latent_inertia=1e-3)
     )
     """See DynamicsOptions; its mass is the box's, its self-collision is set here. Contacts last a few steps, so that
     this restitution gives back about 0.3 of a velocity."""
-    space: SpaceOptions = field(default_factory=SpaceOptions)
+    space: SpaceOptions = field(
+        default_factory=lambda: SpaceOptions(reduce=ReduceOptions(dimension=25, samples=128, measure="jacobian"))
+    )
     """See SpaceOptions."""
     chamfer_points: int = 5000
     """Points drawn on each mesh of a frame."""

@@ -65,15 +65,8 @@ def ik_methods(
     return {name: every[name] for name in names} | {name: neurok_method(m) for name, m in (also or {}).items()}
 
 
-TIMED = ("ik", "motion", "dynamics")
-"""What is timed: inverse kinematics, a drag, a simulation."""
-
-
-def speed_records(
-    model: Neurok, names: Sequence[str] = TIMED, *, repeats: int = 5, progress: Progress = silent
-) -> list[dict[str, Any]]:
-    """Medians over laptops, seconds: encoding with inverse kinematics, a motion of 41 frames under a drag, and one second
-    of simulation after a push."""
+def speed_records(model: Neurok, *, repeats: int = 5, progress: Progress = silent) -> list[dict[str, Any]]:
+    """Medians over laptops, seconds: encoding with inverse kinematics, and a motion of 41 frames under a drag."""
 
     def kinematics(seed: int) -> None:
         mesh, target = posed_pair(Case("speed", "laptop", lambda: make("laptop", HELD_OUT_SEED + seed), seed))
@@ -86,19 +79,12 @@ def speed_records(
         with _timed(spent["motion"]):
             of_network(model, NeurokOptions(samples=1))(scene, action, seed=seed)
 
-    def simulation(seed: int) -> None:
-        scene, action = _closing(seed)
-        assert action.targets is not None
-        push = Action(action.object, action.handles, velocities=action.targets - action.handles, duration=1.0)
-        with _timed(spent["dynamics"]):
-            of_network(model, NeurokOptions(samples=1))(scene, push, seed=seed)
-
-    runs: dict[str, Callable[[int], None]] = {"ik": kinematics, "motion": motion, "dynamics": simulation}
-    spent: dict[str, list[float]] = {name: [] for name in names}
-    for i, name in enumerate(names):
+    runs: dict[str, Callable[[int], None]] = {"ik": kinematics, "motion": motion}
+    spent: dict[str, list[float]] = {name: [] for name in runs}
+    for i, (name, run) in enumerate(runs.items()):
         for seed in range(repeats + 1):
-            progress((i + seed / (repeats + 1)) / len(names), f"timing {name}")
-            runs[name](seed)
+            progress((i + seed / (repeats + 1)) / len(runs), f"timing {name}")
+            run(seed)
     return [
         {
             "key": f"neurok/speed/{name}_s",
