@@ -68,6 +68,16 @@ def test_a_plan_starts_at_home_keeps_limits_and_says_how_close_it_came(panda, br
     assert "certified" in feasibility(result)
 
 
+def test_a_plan_may_start_elsewhere_and_still_ends_at_home(panda):
+    scene, motion = pick_up([0.45, -0.1])
+    start = panda.home + 0.1
+    result = plan(scene, motion, panda, start=start)
+    assert isinstance(result, Plan), feasibility(result)
+    np.testing.assert_allclose(result.trajectory.q[[0, -1]], [start, panda.home], atol=1e-6)
+    with pytest.raises(ValueError, match=r"start: expected shape \(7,\), got \(3,\)"):
+        plan(scene, motion, panda, start=start[:3])
+
+
 def test_one_seed_gives_one_plan(panda, brick_plan):
     scene, motion, result = brick_plan
     np.testing.assert_array_equal(plan(scene, motion, panda).trajectory.q, result.trajectory.q)

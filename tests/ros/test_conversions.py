@@ -226,7 +226,7 @@ def test_the_digest_survives_the_wire_and_nothing_else_does():
         assert conversions.digest(altered) != msg.digest
     # What moves from the end of one field to the beginning of the next is another plan.
     altered = sent(msg)
-    altered.position_error.insert(0, altered.grip.pop())
+    altered.rotation_error.insert(0, altered.position_error.pop())
     assert conversions.digest(altered) != msg.digest
 
 

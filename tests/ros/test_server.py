@@ -75,6 +75,9 @@ class Slow(ServerNode):
             raise Failure(ErrorCode.NO_PLAN, "nothing works", GenerateFlow.Result(motions=[]))
         if how != "quick":
             assert await self.until(lambda: goal.stopped is not None, 20)
+            if how == "lingering":
+                await self.until(lambda: False, 0.2)
+                self.began.append("the end of it")
             goal.check()
         return GenerateFlow.Result()
 
@@ -142,6 +145,14 @@ def test_a_newer_goal_ends_the_older_ones_first(ros, node):
     assert "three" not in node.told
     ros.wait(handles[2].cancel_goal_async())
     assert ros.result(handles[2])[0] == GoalStatus.STATUS_CANCELED
+
+
+def test_the_newer_goal_waits_until_the_older_one_is_over(ros, node):
+    older = ros.send_goal(GenerateFlow, "work", goal("lingering"))
+    ros.wait_for(lambda: node.began)
+    assert run(ros, "quick")[0] == GoalStatus.STATUS_SUCCEEDED
+    assert node.began == ["lingering", "the end of it", "quick"]
+    assert ros.result(older)[1].error_code == ErrorCode.PREEMPTED
 
 
 def test_an_inactive_node_says_so_and_one_that_is_deactivated_ends_its_goal(ros, node):
