@@ -114,7 +114,9 @@ def scene_from_msg(msg: messages.Scene, field: str = "scene") -> Scene:
 
 def _object_to_msg(obj: SceneObject) -> messages.SceneObject:
     visual = obj.mesh.visual
-    colors = visual.vertex_colors[:, :3] if isinstance(visual, ColorVisuals) and visual.kind == "vertex" else []
+    colors: ArrayLike = (
+        visual.vertex_colors[:, :3] if isinstance(visual, ColorVisuals) and visual.kind == "vertex" else []
+    )
     return messages.SceneObject(
         name=obj.name,
         pose=pose_to_msg(obj.X_world_object),

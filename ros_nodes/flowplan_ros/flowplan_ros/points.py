@@ -30,7 +30,7 @@ def cloud_to_msg(points: ArrayLike, header: Header, colors: ArrayLike | None = N
     """Points (N, 3) in metres, and where given colours (N, 3) uint8 RGB, as an unordered cloud."""
     xyz = np.asarray(points, np.float32).reshape(-1, 3)
     names = ["x", "y", "z"]
-    columns = [("xyz", "<f4", (3,))]
+    columns: list[tuple] = [("xyz", "<f4", (3,))]
     if colors is not None:
         names.append("rgb")
         columns.append(("rgb", "<u4"))

@@ -52,6 +52,9 @@ RANGES = {
 """Of the library's own options."""
 
 
+_SPARE = 5  # images that a camera may be ahead of the slowest
+
+
 @dataclass(frozen=True)
 class ScanNodeOptions:
     """Parameters of scan_node."""
@@ -86,7 +89,7 @@ class Feed:
 
     def __init__(self, node: ScanNode, camera: str) -> None:
         self.camera = camera
-        self.images: deque[tuple[float, Image]] = deque(maxlen=100)  # when it came, real time
+        self.images: deque[tuple[float, Image]] = deque()  # when it came, real time
         self._node = node
         self._info: CameraInfo | None = None
         self._subscriptions: list[Subscription] = []
@@ -95,6 +98,7 @@ class Feed:
         """Receive."""
         if self._subscriptions:
             return
+        self.images = deque(maxlen=self._node.options.images + _SPARE)
         for kind, topic, take in ((Image, "image", self._take), (CameraInfo, "camera_info", self._know)):
             name = f"{self.camera}/depth/{topic}"
             self._subscriptions.append(self._node.create_subscription(kind, name, take, self._quality(name)))
