@@ -33,6 +33,7 @@ class FakeServers(Node):
         self.tasks = self.create_publisher(Instruction, "task/instruction", LATCHED)
         self.tasks.publish(Instruction(kind=Instruction.DOCUMENT, text=DOCUMENT))
         self.create_timer(0.01, lambda: None)  # lets waiting bodies go on
+        self.get_logger().info("ready")
 
     @property
     def fault(self):

@@ -18,7 +18,9 @@ CLOSE = instruction_to_msg(Prompt("close the  LAPTOP"))
 
 def serve(ros, fault=""):
     script = str(Path(__file__).with_name("fake_servers.py"))
-    return ros.spawn([sys.executable, script, "--ros-args", "-p", f"fault:={fault or 'none'}"], "fake_servers")
+    server = ros.spawn([sys.executable, script, "--ros-args", "-p", f"fault:={fault or 'none'}"], "fake_servers")
+    ros.wait_for(lambda: "ready" in server.output(), 60, "the servers")
+    return server
 
 
 def cli(ros, *words):
