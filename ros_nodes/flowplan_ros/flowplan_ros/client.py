@@ -58,7 +58,7 @@ class ClientOptions:
     scan_timeout: float = 120.0
     """Seconds that a scan may take."""
     task_timeout: float = 2.0
-    """Seconds to wait for a task's document."""
+    """Seconds to wait for a document that may say what a sentence means."""
 
 
 class StageFailed(Exception):
@@ -197,7 +197,7 @@ class Client:
         Raises:
             ValueError: where none is.
         """
-        if not self._wait(lambda: bool(self._tasks), self.options.task_timeout):
+        if not self._wait(lambda: bool(self._tasks), self.options.server_timeout):
             raise ValueError(f"{self.options.tasks}: nobody publishes a task; is the simulation running?")
         return self._tasks[-1]
 
