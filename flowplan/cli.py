@@ -267,18 +267,20 @@ def _falling_box() -> tuple[Any, Any, dict[float, Any]]:
 
 
 def bench(
-    what: tyro.conf.Positional[Literal["plan", "grasp", "shake"]],
+    what: tyro.conf.Positional[Literal["plan", "grasp", "shake", "ros"]],
     robot: str = "panda",
     json: Path | None = None,
     seed: int = 0,
+    runs: int = 50,
 ) -> int:
-    """Measure speed and quality: `plan` (time per certified plan), `grasp` (throughput), `shake` (held grasps).
+    """Measure speed and quality: `plan` (time per certified plan), `grasp` (throughput), `shake` (held grasps), `ros`.
 
     Args:
-        what: which benchmark.
+        what: which benchmark; `ros` is the whole demo over ROS 2, panda only, and goes on where it was interrupted.
         robot: name of a robot configuration.
-        json: file for the records.
+        json: file for the records; that of `ros` has a log of its runs beside it.
         seed: of every random choice.
+        runs: of `ros`.
     """
     with _bar(f"bench {what}") as progress:
         if what == "plan":
@@ -289,12 +291,35 @@ def bench(
             from flowplan.bench_grasp import bench_grasp
 
             records = bench_grasp(robot=robot, seed=seed, progress=progress)
-        else:
+        elif what == "shake":
             from sim_envs.shake import bench_shake
 
             records = bench_shake(robot=robot, seed=seed, progress=progress)
+        else:
+            records = _bench_ros(robot, json, seed, runs, progress)
     _records(records, json)
     return 0
+
+
+def _bench_ros(
+    robot: str, out: Path | None, seed: int, runs: int, progress: Callable[[float, str], None]
+) -> list[dict[str, Any]]:
+    if robot != "panda":
+        raise ValueError(f"flowplan bench ros: --robot: the simulated cell has a panda, got {robot!r}")
+    try:
+        from flowplan_sim_hw.bench import bench_ros
+    except ImportError as error:
+        raise _no_ros("bench ros", error) from None
+    log = out.with_name(out.name + ".runs.jsonl") if out else None
+    return bench_ros(runs=runs, seed=seed, log=log, progress=progress)
+
+
+def _no_ros(command: str, error: ImportError) -> ImportError:
+    """What to do where the ROS 2 nodes cannot be imported."""
+    return ImportError(
+        f"flowplan {command}: {error}. Source the workspace that ros_nodes was built in (docs/ros2.md); "
+        "without a ROS distribution, run `make ros`, then `. build/ros/environment.sh`"
+    )
 
 
 def train(
@@ -426,10 +451,7 @@ def ros(
         from flowplan_ros.client import STAGES, Client, StageFailed
         from flowplan_ros.conversions import document_to_msg, instruction_to_msg
     except ImportError as error:
-        raise ImportError(
-            f"flowplan ros: {error}. Source the workspace that ros_nodes was built in (docs/ros2.md); "
-            "without a ROS distribution, run `make ros`, then `. build/ros/environment.sh`"
-        ) from None
+        raise _no_ros("ros", error) from None
     from flowplan.scene import Prompt
 
     if sum((bool(text), document is not None, task)) != 1:

@@ -1,0 +1,337 @@
+"""Runs of the whole demo over ROS, one after the other, counted and timed.
+
+A run builds the task anew with the next seed, goes from a sentence to a laptop that the simulator says is closed, and
+then cancels a planning and a motion. The nodes live for ten runs, so that what a run leaves behind is met by the next,
+and then have to end by themselves. Runs are appended to a log as they end, one JSON object a line, so a benchmark that
+was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from flowplan_msgs.msg import ErrorCode
+from flowplan_ros.client import Client, ClientOptions, StageFailed, objects_of
+from flowplan_ros.conversions import instruction_to_msg, seconds
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from flowplan.motion import Progress, silent
+from flowplan.stats import wilson
+from flowplan_sim_hw.bring_up import BringUp, isolate, node_context
+from flowplan_sim_hw.cloud_rate import cloud_rate
+from sim_envs.tasks import TASKS
+
+TASK = "close_laptop"
+OUTCOMES = ("success", "failure", "hang", "crash")
+"""Of a run: the task is done; it is not, or a stage said why not; a stage did not end; a node died or a defect showed."""
+
+_RUNS_OF_A_BRING_UP = 10
+_HANG = 600.0  # seconds after which a stage counts as hung
+_BRING_UP = 300.0  # seconds in which the nodes have to be active
+_STILL = 0.02  # rad/s: an arm that is no faster stands
+_PATIENT = ClientOptions(server_timeout=30.0, scan_timeout=_HANG, task_timeout=30.0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        seed: of the task's variation and of planning.
+        outcome: of OUTCOMES.
+        detail: the simulator's measures, or what went wrong.
+        left: processes that were too many after it, or had to be killed after the last run of a bring-up.
+        feedback: seconds from sending a goal to its first feedback, by stage.
+        stop: seconds from a cancel to the end of the goal, by stage, and to the standing of the arm (`arm`).
+        asked: seconds that flow and plan took who asked for them.
+        computed: seconds of them that the library's calls took.
+    """
+
+    seed: int
+    outcome: str
+    detail: str = ""
+    left: int = 0
+    feedback: dict[str, float] = field(default_factory=dict)
+    stop: dict[str, float] = field(default_factory=dict)
+    asked: float = 0.0
+    computed: float = 0.0
+
+
+def bench_ros(
+    *, runs: int = 50, seed: int = 0, log: Path | None = None, progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """Records {key, value, unit, direction, n} of so many runs, or of what of them the log does not hold yet.
+
+    Args:
+        runs: how many.
+        seed: of the first; the others count up.
+        log: JSON-lines file of finished runs, read first and appended to.
+        progress: called after each run with the fraction done and a word.
+    """
+    if runs < 1:
+        raise ValueError(f"runs: expected at least 1, got {runs}")
+    isolate()
+    done = {run.seed: run for run in _read(log)}
+    wanted = range(seed, seed + runs)
+    todo = [s for s in wanted if s not in done]
+    for start in range(0, len(todo), _RUNS_OF_A_BRING_UP):
+        for run in _bring_up_and_run(todo[start : start + _RUNS_OF_A_BRING_UP]):
+            done[run.seed] = run
+            if log is not None:
+                with log.open("a") as f:
+                    f.write(json.dumps(asdict(run)) + "\n")
+            count = sum(s in done for s in wanted)
+            progress(count / (runs + 1), f"{count}/{runs} seed {run.seed} {run.outcome}")
+    progress(runs / (runs + 1), "clouds")
+    return records([done[s] for s in wanted], *cloud_rate())
+
+
+def _read(log: Path | None) -> list[Run]:
+    if log is None or not log.exists():
+        return []
+    return [Run(**json.loads(line)) for line in log.read_text().splitlines()]
+
+
+def _bring_up_and_run(seeds: Sequence[int]) -> Iterable[Run]:
+    """Runs with one bring-up, or with several where a run breaks it."""
+    todo = list(seeds)
+    while todo:
+        with BringUp() as nodes:
+            with Watcher() as watcher, Client(options=_PATIENT) as client:
+                cell = _Cell(nodes, watcher, client)
+                while todo:
+                    run = cell.run(todo.pop(0))
+                    if run.outcome in ("hang", "crash") or not todo:
+                        break
+                    yield run
+            left = nodes.stop()
+            yield replace(run, left=run.left + left)
+
+
+class Hung(Exception):
+    """Something did not end in time."""
+
+
+class Watcher:
+    """A node that calls services and knows how fast the arm is; it spins in a thread of its own. Use it as a context."""
+
+    def __init__(self) -> None:
+        self._context, self._node = node_context("bench")
+        self._speeds: list[tuple[float, float]] = []  # when, and the fastest joint's speed
+        self._clients: dict[str, Any] = {}
+        self._node.create_subscription(JointState, "joint_states", self._hear, 10)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin)
+        self._ending = False
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ending = True
+        self._executor.wake()
+        self._thread.join()
+        self._executor.shutdown()
+        self._node.destroy_node()
+        self._context.try_shutdown()
+
+    def call(self, kind: Any, name: str, request: Any = None, timeout: float = 60.0) -> Any:
+        """The answer of a service.
+
+        Raises:
+            Hung: when there is none.
+        """
+        client = self._clients.setdefault(name, None) or self._node.create_client(kind, name)
+        self._clients[name] = client
+        if not client.wait_for_service(timeout):
+            raise Hung(f"{name} is not there")
+        answered = threading.Event()
+        future = client.call_async(request or kind.Request())
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(timeout):
+            raise Hung(f"{name} does not answer")
+        return future.result()
+
+    def stands_since(self, begun: float, timeout: float = 10.0) -> float:
+        """Seconds from `begun` (by time.monotonic) to the first of the joint states that say that the arm stands.
+
+        Raises:
+            Hung: when it does not stand.
+        """
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            heard = [(when, speed) for when, speed in list(self._speeds) if when >= begun]
+            moving = [when for when, speed in heard if speed > _STILL]
+            still = [when for when, _ in heard if not moving or when > moving[-1]]
+            if len(still) >= 20:  # it does not merely turn round
+                return still[0] - begun
+            time.sleep(0.02)
+        raise Hung("the arm does not stand after a cancel")
+
+    def _hear(self, msg: JointState) -> None:
+        speed = max(map(abs, msg.velocity[:7]), default=0.0)
+        self._speeds = [*self._speeds[-500:], (time.monotonic(), speed)]
+
+    def _spin(self) -> None:
+        while not self._ending:
+            self._executor.spin_once(timeout_sec=0.5)
+
+
+class _Cell:
+    """The demo's nodes, and who asks them."""
+
+    def __init__(self, nodes: BringUp, watcher: Watcher, client: Client) -> None:
+        self._nodes, self._watcher, self._client = nodes, watcher, client
+        self._processes = 0  # as many as there are when all is well
+
+    def run(self, seed: int) -> Run:
+        """One run, whatever becomes of it."""
+        run = Run(seed, "failure")
+        try:
+            self._ready(seed)
+            run = self._work(run)
+            run = replace(run, left=self._left())
+        except Hung as hung:
+            run = replace(run, outcome="hang", detail=str(hung))
+        except StageFailed as failed:
+            outcome = "crash" if failed.code == ErrorCode.INTERNAL else "failure"
+            run = replace(run, outcome=outcome, detail=str(failed))
+        if dead := self._nodes.dead():
+            run = replace(run, outcome="crash", detail=dead)
+        return run
+
+    def _ready(self, seed: int) -> None:
+        """All nodes active, and the task built anew."""
+        end = time.monotonic() + _BRING_UP
+        while not self._watcher.call(Trigger, "lifecycle_manager/is_active", timeout=_BRING_UP).success:
+            if self._nodes.dead() or time.monotonic() > end:
+                raise Hung("the nodes did not become active")
+            time.sleep(0.1)
+        self._processes = self._processes or self._nodes.processes()
+        parameter = Parameter("seed", value=seed).to_parameter_msg()
+        self._watcher.call(SetParameters, "sim_node/set_parameters", SetParameters.Request(parameters=[parameter]))
+        self._watcher.call(Trigger, "task/reset")
+
+    def _work(self, run: Run) -> Run:
+        """From a sentence to a closed laptop, then the cancels."""
+        client, feedback, seed = self._client, run.feedback, run.seed
+        asked = client.resolve(instruction_to_msg(TASKS[TASK].prompt))
+        stop = _deadline()
+        scene = client.scan(objects_of(asked), stop=stop)
+        begun = time.monotonic()
+        generated = client.generate(scene, asked, seed=seed, on_progress=_first(feedback), stop=_deadline())
+        motion = generated.motions[0]
+        planned = client.plan(scene, motion, seed=seed, on_progress=_first(feedback), stop=_deadline())
+        taken = time.monotonic() - begun
+        computed = seconds(generated.generation_time) + seconds(planned.planning_time)
+        client.execute(planned.plan, on_progress=_first(feedback), stop=_deadline())
+        verdict = self._watcher.call(Trigger, "task/success")
+        outcome = "success" if verdict.success else "failure"
+        run = replace(run, outcome=outcome, detail=verdict.message, asked=taken, computed=computed)
+        self._watcher.call(Trigger, "task/reset")
+        begun = self._cancel("execute", run.stop, lambda **how: client.execute(planned.plan, **how), 0.3)
+        run.stop["arm"] = self._watcher.stands_since(begun)
+        self._cancel("plan", run.stop, lambda **how: client.plan(scene, motion, seed=seed, **how), 0.01)
+        return run
+
+    def _cancel(self, stage: str, times: dict[str, float], do: Callable[..., object], at: float) -> float:
+        """Cancel a goal once so much of it is done; when that was."""
+        asked: list[float] = []
+        far: list[float] = []
+
+        def stop() -> bool:
+            if far and not asked:
+                asked.append(time.monotonic())
+            return bool(asked)
+
+        def listen(_: str, fraction: float, __: str) -> None:
+            if fraction >= at:
+                far.append(fraction)
+
+        try:
+            do(on_progress=listen, stop=stop)
+        except StageFailed as failed:
+            if failed.code != ErrorCode.CANCELED or not asked:
+                raise
+            times[stage] = time.monotonic() - asked[0]
+            return asked[0]
+        raise Hung(f"{stage} went on although it was canceled")
+
+    def _left(self) -> int:
+        """Processes that are too many, once those that are to end had the time to."""
+        end = time.monotonic() + 10.0
+        while (left := self._nodes.processes() - self._processes) > 0 and time.monotonic() < end:
+            time.sleep(0.1)
+        return max(0, left)
+
+
+def _deadline() -> Callable[[], bool]:
+    """Raises Hung in the caller of a stage that takes too long."""
+    end = time.monotonic() + _HANG
+
+    def stop() -> bool:
+        if time.monotonic() > end:
+            raise Hung(f"a stage took more than {_HANG:g} s")
+        return False
+
+    return stop
+
+
+def _first(times: dict[str, float]) -> Callable[[str, float, str], None]:
+    """Listens to a stage's progress for the seconds from its goal to its first feedback."""
+    begun: list[float] = []
+
+    def listen(stage: str, fraction: float, status: str) -> None:
+        if not begun:
+            begun.append(time.monotonic())  # the client says that it is about to send the goal
+        else:
+            times.setdefault(stage, time.monotonic() - begun[0])
+
+    return listen
+
+
+def records(runs: Sequence[Run], lost: int, cloud_seconds: Sequence[float]) -> list[dict[str, Any]]:
+    """What the runs and the clouds come to."""
+    n = len(runs)
+    counts = {outcome: sum(run.outcome == outcome for run in runs) for outcome in OUTCOMES}
+    low, high = wilson(counts["success"], n)
+    shares = {"success": counts["success"] / n, "success_low95": low, "success_high95": high}
+    out = [_record(f"ros/{key}", value, "share", "up", n) for key, value in shares.items()]
+    out += [_record(f"ros/{outcome}", counts[outcome], "runs", "down", n) for outcome in OUTCOMES[1:]]
+    out.append(_record("ros/left_processes", sum(run.left for run in runs), "processes", "down", n))
+    for stage in ("flow", "plan", "execute"):
+        out += _times(f"ros/first_feedback/{stage}", [r.feedback[stage] for r in runs if stage in r.feedback])
+    for stage in ("plan", "execute", "arm"):
+        out += _times(f"ros/cancel_to_stop/{stage}", [run.stop[stage] for run in runs if stage in run.stop])
+    overheads = [run.asked / run.computed - 1 for run in runs if run.computed]
+    if overheads:
+        out.append(_record("ros/overhead", statistics.median(overheads), "share", "down", len(overheads)))
+    out.append(_record("ros/cloud/lost", lost, "clouds", "down", lost + len(cloud_seconds)))
+    return out + _times("ros/cloud/latency", cloud_seconds)
+
+
+def _times(key: str, values: Sequence[float]) -> list[dict[str, Any]]:
+    if not values:
+        return []
+    n = len(values)
+    return [
+        _record(f"{key}/median", statistics.median(values), "s", "down", n),
+        _record(f"{key}/max", max(values), "s", "down", n),
+    ]
+
+
+def _record(key: str, value: float, unit: str, direction: str, n: int) -> dict[str, Any]:
+    return {"key": key, "value": value, "unit": unit, "direction": direction, "n": n}

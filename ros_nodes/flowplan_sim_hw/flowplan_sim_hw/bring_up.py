@@ -1,0 +1,135 @@
+"""The nodes of the demo as processes of a benchmark's own, in a ROS domain that nobody else is in.
+
+They are kept from everybody else, because a benchmark sends motions: a robot that happens to listen must not hear them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+
+import rclpy
+import yaml
+
+NODES = {
+    "sim_node": "flowplan_sim_hw.sim_node",
+    "scan_node": "flowplan_ros.scan_node",
+    "flow_node": "flowplan_ros.flow_node",
+    "plan_node": "flowplan_ros.plan_node",
+    "executor_node": "flowplan_ros.executor_node",
+    "lifecycle_manager": "flowplan_ros.lifecycle_manager",
+}
+_CAMERAS = 8
+PARAMETERS = {
+    "camera.count": _CAMERAS,
+    "cameras": [f"camera_{i}" for i in range(_CAMERAS)],
+    "image_timeout": 60.0,
+    "scan.support_height": 0.0,
+    "gripper_effort": 70.0,
+    "confirm": False,
+}
+"""Where they differ from the nodes' own; those that a node does not have are nothing to it."""
+_STOPPING = 15.0  # seconds in which interrupted nodes have to end
+
+
+def isolate() -> None:
+    """Put this process, and those it starts from now on, into a ROS domain of this machine that is not in use."""
+    ports = {int(line.split()[1].rsplit(":", 1)[1], 16) for line in _sockets()}
+    free = [d for d in range(1, 102) if not ports & set(range(7400 + 250 * d, 7650 + 250 * d))]
+    if not free:
+        raise ValueError("every ROS_DOMAIN_ID from 1 to 101 is in use on this machine; end some ROS processes")
+    os.environ["ROS_DOMAIN_ID"] = str(random.choice(free))  # not the seed's: neighbours begin with the same
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+def _sockets() -> list[str]:
+    tables = [Path("/proc/net", name) for name in ("udp", "udp6")]
+    return [line for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+
+
+class BringUp:
+    """The demo's processes. Use it as a context.
+
+    Args:
+        nodes: which of NODES.
+        parameters: of all of them.
+    """
+
+    def __init__(self, nodes: tuple[str, ...] = tuple(NODES), parameters: dict[str, object] = PARAMETERS) -> None:
+        self._folder = TemporaryDirectory()
+        folder = Path(self._folder.name)
+        path = folder / "parameters.yaml"
+        path.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+        environment = os.environ | {"ROS_LOG_DIR": str(folder), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        self._logs = {name: folder / f"{name}.txt" for name in nodes}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        for name in nodes:
+            words = [sys.executable, "-m", NODES[name], "--ros-args", "--params-file", str(path)]
+            with self._logs[name].open("wb") as log:
+                self._processes[name] = subprocess.Popen(
+                    words, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                )
+
+    def __enter__(self) -> BringUp:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def dead(self) -> str:
+        """Which node has ended, and its last words; empty if none has."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                lines = self._logs[name].read_text(errors="replace").strip().splitlines()
+                return f"{name} ended with status {process.returncode}: {lines[-1] if lines else 'no word'}"
+        return ""
+
+    def processes(self) -> int:
+        """How many processes there are: the nodes and whatever they started."""
+        groups = {process.pid for process in self._processes.values()}
+        count = 0
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                state, _, group = status.read_text().rpartition(")")[2].split()[:3]
+                count += int(group) in groups and state not in "ZX"
+        return count
+
+    def stop(self) -> int:
+        """Interrupt everything as ctrl-C does, and kill what remains; how many processes had to be killed."""
+        self._signal(signal.SIGINT)
+        end = time.monotonic() + _STOPPING
+        while (left := self.processes()) and time.monotonic() < end:
+            self._reap()
+            time.sleep(0.05)
+        self._signal(signal.SIGKILL)
+        for process in self._processes.values():
+            process.wait()
+        self._processes = {}
+        self._folder.cleanup()
+        return left
+
+    def _reap(self) -> None:
+        for process in self._processes.values():
+            process.poll()
+
+    def _signal(self, number: int) -> None:
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+
+
+def node_context(name: str) -> tuple[rclpy.Context, rclpy.node.Node]:
+    """A node in a context of its own."""
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    return context, rclpy.create_node(name, context=context, enable_rosout=False)
