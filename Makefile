@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/flowplan run close_laptop --out runs/demo
+	$(BIN)/flowplan run close_laptop --generator neurok --out runs/demo
 
 test: lint ros
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu' --ignore=tests/ros
@@ -64,8 +64,8 @@ results: $(STAMP)
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_ur5e.json --seed 1000 --robot ur5e
 	$(BIN)/flowplan eval --generator kinematic --methods pinocchio --seeds 20 --first-seed 400 --json docs/results/eval_kinematic.json
 	$(BIN)/flowplan eval --generator kinematic --seeds 20 --first-seed 200 --json docs/results/eval_kinematic_baselines.json
-	$(BIN)/flowplan eval --generator neurok --tasks close_laptop,lower_lamp,open_drawer,turn_faucet --robots panda \
-	  --methods pinocchio --seeds 6 --json docs/results/eval_neurok_tasks.json
+	$(BIN)/flowplan eval --generator neurok --tasks close_laptop,lower_lamp,open_drawer,turn_faucet \
+	  --methods pinocchio --seeds 20 --json docs/results/eval_neurok_tasks.json
 	$(BIN)/flowplan eval neurok --instances 52 --json docs/results/eval_neurok.json
 
 clean:
