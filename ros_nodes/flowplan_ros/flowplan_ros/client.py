@@ -31,6 +31,8 @@ from flowplan_ros.server import LATCHED
 Report = Callable[[str, float, str], object]
 """Is told the stage, the share of it that is done, and what is happening."""
 STAGES = ("scan", "flow", "plan", "execute")
+SENDING = "sending the goal"
+"""What is happening when a server is there and nothing was heard of it yet."""
 
 _ASK_AGAIN = 2.0  # seconds between two looks whether a server still knows a goal
 _STOPPING = 10.0  # seconds to wait for the end of a goal that was canceled
@@ -287,6 +289,7 @@ class Client:
         def tell(message: Any) -> None:
             on_progress(stage, message.feedback.progress, message.feedback.status)
 
+        on_progress(stage, 0.0, SENDING)
         sending = client.send_goal_async(goal, feedback_callback=tell)
         # Not interrupted by `stop`: a goal that was sent has to be known to be canceled.
         if not self._wait(sending.done, self.options.server_timeout):

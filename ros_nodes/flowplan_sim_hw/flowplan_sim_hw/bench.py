@@ -9,16 +9,18 @@ was interrupted goes on where it stopped.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from flowplan_msgs.msg import ErrorCode
-from flowplan_ros.client import Client, ClientOptions, StageFailed, objects_of
+from flowplan_ros.client import SENDING, Client, ClientOptions, StageFailed, objects_of
 from flowplan_ros.conversions import instruction_to_msg, seconds
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
@@ -36,6 +38,8 @@ TASK = "close_laptop"
 OUTCOMES = ("success", "failure", "hang", "crash")
 """Of a run: the task is done; it is not, or a stage said why not; a stage did not end; a node died or a defect showed."""
 
+_TIMED = ("flow", "plan")
+"""Stages whose call of the library is timed by itself."""
 _RUNS_OF_A_BRING_UP = 10
 _HANG = 600.0  # seconds after which a stage counts as hung
 _BRING_UP = 300.0  # seconds in which the nodes have to be active
@@ -54,8 +58,9 @@ class Run:
         left: processes that were too many after it, or had to be killed after the last run of a bring-up.
         feedback: seconds from sending a goal to its first feedback, by stage.
         stop: seconds from a cancel to the end of the goal, by stage, and to the standing of the arm (`arm`).
-        asked: seconds that flow and plan took who asked for them.
-        computed: seconds of them that the library's calls took.
+        asked: seconds from a goal to its result, by stage.
+        computed: seconds of them that the library's call took.
+        load: the machine's load average, processes that wanted to run.
     """
 
     seed: int
@@ -64,8 +69,9 @@ class Run:
     left: int = 0
     feedback: dict[str, float] = field(default_factory=dict)
     stop: dict[str, float] = field(default_factory=dict)
-    asked: float = 0.0
-    computed: float = 0.0
+    asked: dict[str, float] = field(default_factory=dict)
+    computed: dict[str, float] = field(default_factory=dict)
+    load: float = 0.0
 
 
 def bench_ros(
@@ -128,7 +134,7 @@ class Watcher:
 
     def __init__(self) -> None:
         self._context, self._node = node_context("bench")
-        self._speeds: list[tuple[float, float]] = []  # when, and the fastest joint's speed
+        self._speeds: deque[tuple[float, float]] = deque(maxlen=3000)  # when, and the fastest joint's speed
         self._clients: dict[str, Any] = {}
         self._node.create_subscription(JointState, "joint_states", self._hear, 10)
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -154,8 +160,9 @@ class Watcher:
         Raises:
             Hung: when there is none.
         """
-        client = self._clients.setdefault(name, None) or self._node.create_client(kind, name)
-        self._clients[name] = client
+        if name not in self._clients:
+            self._clients[name] = self._node.create_client(kind, name)
+        client = self._clients[name]
         if not client.wait_for_service(timeout):
             raise Hung(f"{name} is not there")
         answered = threading.Event()
@@ -182,8 +189,7 @@ class Watcher:
         raise Hung("the arm does not stand after a cancel")
 
     def _hear(self, msg: JointState) -> None:
-        speed = max(map(abs, msg.velocity[:7]), default=0.0)
-        self._speeds = [*self._speeds[-500:], (time.monotonic(), speed)]
+        self._speeds.append((time.monotonic(), max(map(abs, msg.velocity[:7]), default=0.0)))
 
     def _spin(self) -> None:
         while not self._ending:
@@ -211,7 +217,7 @@ class _Cell:
             run = replace(run, outcome=outcome, detail=str(failed))
         if dead := self._nodes.dead():
             run = replace(run, outcome="crash", detail=dead)
-        return run
+        return replace(run, load=os.getloadavg()[0])
 
     def _ready(self, seed: int) -> None:
         """All nodes active, and the task built anew."""
@@ -229,18 +235,17 @@ class _Cell:
         """From a sentence to a closed laptop, then the cancels."""
         client, feedback, seed = self._client, run.feedback, run.seed
         asked = client.resolve(instruction_to_msg(TASKS[TASK].prompt))
-        stop = _deadline()
-        scene = client.scan(objects_of(asked), stop=stop)
+        scene = client.scan(objects_of(asked), stop=_deadline())
         begun = time.monotonic()
         generated = client.generate(scene, asked, seed=seed, on_progress=_first(feedback), stop=_deadline())
+        run.asked["flow"], run.computed["flow"] = time.monotonic() - begun, seconds(generated.generation_time)
         motion = generated.motions[0]
+        begun = time.monotonic()
         planned = client.plan(scene, motion, seed=seed, on_progress=_first(feedback), stop=_deadline())
-        taken = time.monotonic() - begun
-        computed = seconds(generated.generation_time) + seconds(planned.planning_time)
+        run.asked["plan"], run.computed["plan"] = time.monotonic() - begun, seconds(planned.planning_time)
         client.execute(planned.plan, on_progress=_first(feedback), stop=_deadline())
         verdict = self._watcher.call(Trigger, "task/success")
-        outcome = "success" if verdict.success else "failure"
-        run = replace(run, outcome=outcome, detail=verdict.message, asked=taken, computed=computed)
+        run = replace(run, outcome="success" if verdict.success else "failure", detail=verdict.message)
         self._watcher.call(Trigger, "task/reset")
         begun = self._cancel("execute", run.stop, lambda **how: client.execute(planned.plan, **how), 0.3)
         run.stop["arm"] = self._watcher.stands_since(begun)
@@ -266,8 +271,9 @@ class _Cell:
         except StageFailed as failed:
             if failed.code != ErrorCode.CANCELED or not asked:
                 raise
-            times[stage] = time.monotonic() - asked[0]
-            return asked[0]
+            if failed.result is not None:
+                times[stage] = time.monotonic() - asked[0]
+                return asked[0]
         raise Hung(f"{stage} went on although it was canceled")
 
     def _left(self) -> int:
@@ -295,9 +301,9 @@ def _first(times: dict[str, float]) -> Callable[[str, float, str], None]:
     begun: list[float] = []
 
     def listen(stage: str, fraction: float, status: str) -> None:
-        if not begun:
-            begun.append(time.monotonic())  # the client says that it is about to send the goal
-        else:
+        if status == SENDING:
+            begun.append(time.monotonic())
+        elif begun:
             times.setdefault(stage, time.monotonic() - begun[0])
 
     return listen
@@ -316,9 +322,11 @@ def records(runs: Sequence[Run], lost: int, cloud_seconds: Sequence[float]) -> l
         out += _times(f"ros/first_feedback/{stage}", [r.feedback[stage] for r in runs if stage in r.feedback])
     for stage in ("plan", "execute", "arm"):
         out += _times(f"ros/cancel_to_stop/{stage}", [run.stop[stage] for run in runs if stage in run.stop])
-    overheads = [run.asked / run.computed - 1 for run in runs if run.computed]
+    whole = [run for run in runs if len(run.computed) == len(_TIMED)]
+    overheads = [sum(run.asked.values()) / sum(run.computed.values()) - 1 for run in whole]
     if overheads:
         out.append(_record("ros/overhead", statistics.median(overheads), "share", "down", len(overheads)))
+    out.append(_record("ros/load_average", statistics.median(run.load for run in runs), "processes", "down", n))
     out.append(_record("ros/cloud/lost", lost, "clouds", "down", lost + len(cloud_seconds)))
     return out + _times("ros/cloud/latency", cloud_seconds)
 
