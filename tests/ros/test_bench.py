@@ -6,7 +6,8 @@ import time
 
 import pytest
 from flowplan_sim_hw import bench
-from flowplan_sim_hw.bring_up import NODES, BringUp, isolate
+from flowplan_sim_hw.bring_up import NODES, PARAMETERS, BringUp, isolate
+from launch_reader import read_launch, share
 
 RUNS = [
     bench.Run(0, "success", left=0, feedback={"plan": 0.01}, stop={"plan": 0.02, "arm": 0.05}, load=1.0),
@@ -105,3 +106,12 @@ def test_a_benchmark_is_by_itself(monkeypatch):
     isolate()
     assert 1 <= int(os.environ["ROS_DOMAIN_ID"]) <= 101
     assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+
+
+def test_it_is_the_demo_that_is_measured():
+    demo = {n.name: n for n in read_launch(share("flowplan_bringup") / "launch" / "demo.launch.xml")}
+    assert set(NODES) == set(demo)
+    assert all(NODES[name] == f"{node.package}.{node.executable}" for name, node in demo.items())
+    values = [value for node in demo.values() for value in node.values().items() if value[0] in PARAMETERS]
+    assert {name for name, _ in values} == set(PARAMETERS)
+    assert all(value == PARAMETERS[name] for name, value in values)

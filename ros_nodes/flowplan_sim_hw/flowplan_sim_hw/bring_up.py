@@ -31,12 +31,14 @@ _CAMERAS = 8
 PARAMETERS = {
     "camera.count": _CAMERAS,
     "cameras": [f"camera_{i}" for i in range(_CAMERAS)],
-    "image_timeout": 60.0,
+    "image_timeout": 30.0,
     "scan.support_height": 0.0,
     "gripper_effort": 70.0,
+    "state_timeout": 2.0,
+    "watchdog_slack": 5.0,
     "confirm": False,
 }
-"""Where they differ from the nodes' own; those that a node does not have are nothing to it."""
+"""Those of the demo where they differ from the nodes' own; those that a node does not have are nothing to it."""
 _STOPPING = 15.0  # seconds in which interrupted nodes have to end
 
 
