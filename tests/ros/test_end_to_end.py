@@ -220,6 +220,7 @@ def test_a_stuck_joint_stops_the_arm_and_heals(cell, first):
     assert cell.closed()
 
 
+@pytest.mark.slow  # DDS takes its time to believe that a process was killed
 def test_a_planner_killed_in_the_middle_comes_back(cell, first):
     kill = when(0.01, cell.processes["plan_node"].kill)
     cell.fails(ErrorCode.NOT_READY, cell.client.plan, first.scene, first.motion, on_progress=kill)
@@ -227,6 +228,7 @@ def test_a_planner_killed_in_the_middle_comes_back(cell, first):
     assert cell.client.plan(first.scene, first.motion).plan.digest
 
 
+@pytest.mark.slow  # DDS takes its time to believe that a process was killed
 def test_an_executor_killed_in_the_middle_comes_back(cell, first):
     kill = when(0.3, cell.processes["executor_node"].kill)
     cell.fails(ErrorCode.NOT_READY, cell.client.execute, first.plan, on_progress=kill)
@@ -236,6 +238,7 @@ def test_an_executor_killed_in_the_middle_comes_back(cell, first):
     assert cell.closed()
 
 
+@pytest.mark.slow  # DDS takes its time to believe that a process was killed
 def test_a_robot_that_is_lost_in_the_middle_comes_back(cell, first):
     kill = when(0.3, cell.processes["sim_node"].kill)
     cell.fails(ErrorCode.FEEDBACK_LOST, cell.client.execute, first.plan, on_progress=kill)
