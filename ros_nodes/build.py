@@ -142,7 +142,9 @@ def build(names: list[str], packages: dict[str, Path]) -> None:
     argv += ["--base-paths", *map(str, packages.values()), "--packages-select", *names]
     # Generated conversions between messages and Python: compiled in a third of the time without optimisation.
     argv += ["--cmake-args", "-GNinja", "-DBUILD_TESTING=OFF", "-DCMAKE_C_FLAGS=-O0", "-DCMAKE_CXX_FLAGS=-O0"]
-    environment = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    # An active environment of somebody else's is where CMake would look for Python.
+    foreign = (*FOREIGN, "VIRTUAL_ENV", "CONDA_PREFIX")
+    environment = {name: value for name, value in os.environ.items() if name not in foreign}
     environment |= {
         "PATH": os.pathsep.join([str(PREFIX / "bin"), os.environ["PATH"]]),
         "AMENT_PREFIX_PATH": str(PREFIX),
