@@ -20,10 +20,10 @@ CHANNELS: dict[Paint, int] = {"colour": 3, "rest_position": 4}
 
 
 def rest_position(
-    points: FloatArray, cameras: Cameras, framed: Framing, options: CameraOptions = CameraOptions()
+    points: FloatArray, cameras: Cameras, framed: Framing, margin: float = CameraOptions.margin
 ) -> FloatArray:
     """Paint (V, G, 3) of material points that rest at (G, 3), world frame, metres: about [-1, 1] for each camera."""
-    centred = (points - framed.centre) / (options.margin * framed.radius)
+    centred = (points - framed.centre) / (margin * framed.radius)
     return centred @ cameras.X_world_heading  # the rows' coordinates along the columns right, forward, up
 
 
