@@ -178,13 +178,14 @@ def evaluate(
     weights: str = "neurok-small",
     also: str = "",
     instances: int = 64,
+    families: str = "",
     ablations: tyro.conf.FlagCreatePairsOff[bool] = False,
     json: Path | None = None,
 ) -> int:
     """Evaluate `tasks` in simulation (success shares, failures by kind, baselines), or the `neurok` network itself.
 
     Args:
-        what: tasks (the next seven options are theirs), or neurok (the four after them).
+        what: tasks (the next seven options are theirs), or neurok (the five after them).
         generator: which generator makes the motions.
         tasks: names separated by commas, or "all".
         robots: names separated by commas.
@@ -195,11 +196,12 @@ def evaluate(
         weights: name of weights that ship, or path of a file.
         also: further weights that stand beside them in the tables, NAME=PATH separated by commas.
         instances: held-out objects of trained families; half as many of families that were never trained on.
+        families: inverse kinematics alone, on instances of these families, separated by commas.
         ablations: also with other reductions of the latent space (k5, k100, no_reduction).
         json: file for the records; beside it FILE.episodes.jsonl keeps every episode, and an interrupted run resumes.
     """
     if what == "neurok":
-        return _evaluate_neurok(weights, also, instances, ablations, json)
+        return _evaluate_neurok(weights, also, instances, tuple(filter(None, families.split(","))), ablations, json)
     from generators.registry import factory
     from sim_envs.evaluate import EvaluationOptions, success_records, success_table
     from sim_envs.evaluate import evaluate as run_all
@@ -215,7 +217,9 @@ def evaluate(
     return 0
 
 
-def _evaluate_neurok(weights: str, also: str, instances: int, ablations: bool, out: Path | None) -> int:
+def _evaluate_neurok(
+    weights: str, also: str, instances: int, families: tuple[str, ...], ablations: bool, out: Path | None
+) -> int:
     from generators.neurok import evaluate, study
     from generators.neurok.box_experiment import box_records, dynamics_speed_records
     from generators.neurok.weights import load
@@ -229,13 +233,15 @@ def _evaluate_neurok(weights: str, also: str, instances: int, ablations: bool, o
     others = {name: read_articulated(path, name=name) for name, path in metaworld_urdfs().items()}
     log = out.with_name(out.name + ".episodes.jsonl") if out else None
     with _bar("inverse kinematics") as progress:
-        results = evaluate.evaluate(study.ik_cases(instances, others), methods, log=log, progress=progress)
-    with _bar("timing") as progress:
-        records = evaluate.ik_records(results) + study.speed_records(model, progress=progress)
-    with _bar("the box's lid") as progress:
-        box, fall, pushes = _falling_box()
-        records += box_records(model, box, fall, pushes, progress=progress)
-        records += dynamics_speed_records(model, box, fall)
+        results = evaluate.evaluate(study.ik_cases(instances, others, families), methods, log=log, progress=progress)
+    records = evaluate.ik_records(results)
+    if not families:
+        with _bar("timing") as progress:
+            records += study.speed_records(model, progress=progress)
+        with _bar("the box's lid") as progress:
+            box, fall, pushes = _falling_box()
+            records += box_records(model, box, fall, pushes, progress=progress)
+            records += dynamics_speed_records(model, box, fall)
     _records(records, out)
     console.print(evaluate.ik_table(results), markup=False)
     return 0

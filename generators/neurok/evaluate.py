@@ -28,6 +28,7 @@ import torch
 import trimesh
 from torch import Tensor
 
+from flowplan import checks
 from flowplan.checks import FloatArray
 from flowplan.motion import Progress, silent
 from generators.neurok.drive import DriveOptions, drive_mesh
@@ -141,12 +142,14 @@ def find_state(
     return space, fit_shape(space, source, goal, options.fit, guesses=space.coordinates(guess), seed=seed).q
 
 
-def family_cases(split: str, count: int) -> list[Case]:
-    """`count` objects of the families of a split, "trained" or "never_trained", in turn."""
+def family_cases(split: str, count: int, families: Sequence[str] = ()) -> list[Case]:
+    """`count` objects of the families of a split, "trained" or "never_trained", in turn; or of some of them."""
     splits = {"trained": sorted(trained_families()), "never_trained": sorted(HELD_OUT)}
     if split not in splits:
         raise ValueError(f"split: expected one of {', '.join(splits)}, got {split!r}")
-    families = splits[split]
+    for family in families:
+        checks.choice("families", family, splits[split])
+    families = sorted(families) or splits[split]
     cases = []
     for i in range(count):
         family, seed = families[i % len(families)], HELD_OUT_SEED + i // len(families)

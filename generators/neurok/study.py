@@ -35,8 +35,13 @@ ABLATIONS = ("k5", "k100", "no_reduction")
 """The network with other reductions of its latent space."""
 
 
-def ik_cases(count: int, others: Mapping[str, ArticulatedObject]) -> list[Case]:
-    """`count` held-out instances of trained families, half as many of never-trained ones, two of every other object."""
+def ik_cases(count: int, others: Mapping[str, ArticulatedObject], families: Sequence[str] = ()) -> list[Case]:
+    """`count` held-out instances of trained families, half as many of never-trained ones, two of every other object.
+
+    Where `families` are given, of these alone: weights that learned a few families are to be compared on them.
+    """
+    if families:
+        return family_cases("trained", count, families)
     return [
         *family_cases("trained", count),
         *family_cases("never_trained", (count + 1) // 2),
