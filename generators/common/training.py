@@ -16,11 +16,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +33,7 @@ from flowplan import checks
 from flowplan.files import atomic
 from flowplan.motion import Progress, silent
 from generators.common.curves import draw_curves
+from generators.common.interrupt import held_signals
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 """Measures of a model (with its averaged weights), logged beside the losses."""
@@ -146,7 +144,7 @@ def fit(
     step, seconds = _resume(folder / CHECKPOINT, resume, model, averages, optimizer)
     generator = torch.Generator(device)
     measures: Mapping[str, float] = {}
-    with _Log(folder, step, lead) as log, _signals() as stop:
+    with _Log(folder, step, lead) as log, held_signals() as stop:
         clock = _Clock(step, seconds)
         while not _done(step, clock.seconds, options):
             fraction = _fraction(step, clock.seconds, options)
@@ -305,29 +303,6 @@ class _Clock:
             self._saved = self.seconds
             return True
         return False
-
-
-class _Stop:
-    asked = False
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    """SIGINT and SIGTERM ask to stop after the step; a second one is not held back."""
-    stop = _Stop()
-    before: dict[int, Any] = {}
-
-    def ask(number: int, frame: object) -> None:
-        stop.asked = True
-        signal.signal(number, before[number])
-
-    if threading.current_thread() is threading.main_thread():  # elsewhere signals are somebody else's
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Log:
