@@ -9,6 +9,7 @@ import pytest
 from flowplan_msgs.msg import ErrorCode, Instruction
 from flowplan_ros.client import STAGES, Client, ClientOptions, StageFailed, code_name, objects_of
 from flowplan_ros.conversions import document_to_msg, instruction_to_msg
+from flowplan_ros.server import LATCHED
 
 from flowplan.scene import Prompt
 
@@ -59,6 +60,17 @@ def test_a_sentence_that_no_task_answers_stays_a_sentence(ros):
         broken = document_to_msg("{")
         assert client.resolve(broken) is broken
         assert objects_of(broken) == ()
+
+
+def test_a_sentence_means_what_the_task_says_now(ros):
+    """Nobody spins the client between two calls: what it has heard before may be of a task that is over."""
+    tasks = ros.node.create_publisher(Instruction, "task/instruction", LATCHED)
+    with Client(options=QUICK) as client:
+        for x in range(3):
+            document = document_to_msg(json.dumps({"prompt": "close the laptop", "handles": [[x, 0, 0]]}))
+            tasks.publish(document)
+            assert client.resolve(CLOSE) == document
+            assert client.task() == document
 
 
 @pytest.mark.parametrize("stage", STAGES)

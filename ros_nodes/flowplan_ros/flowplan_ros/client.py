@@ -26,6 +26,7 @@ from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import SetBool
 
+from flowplan_ros.conversions import plain
 from flowplan_ros.server import LATCHED
 
 Report = Callable[[str, float, str], object]
@@ -121,8 +122,6 @@ class Client:
         self._executor.add_node(self._node)
         self._actions: dict[str, ActionClient] = {}
         self._services: dict[str, Any] = {}
-        self._tasks: list[Instruction] = []
-        self._node.create_subscription(Instruction, options.tasks, self._tasks.append, LATCHED)
 
     def __enter__(self) -> Client:
         return self
@@ -194,24 +193,36 @@ class Client:
         return Done(scene, generated.motions[0], planned.plan, execution, seconds)
 
     def task(self) -> Instruction:
-        """The document of the task that is published, as a simulation does.
+        """The document of the task that is published now, as a simulation does.
 
         Raises:
             ValueError: where none is.
         """
-        if not self._wait(lambda: bool(self._tasks), self.options.server_timeout):
+        document = self._published(self.options.server_timeout)
+        if document is None:
             raise ValueError(f"{self.options.tasks}: nobody publishes a task; is the simulation running?")
-        return self._tasks[-1]
+        return document
 
     def resolve(self, instruction: Instruction) -> Instruction:
         """The document that a sentence stands for, if a task says so; else the instruction itself."""
         if instruction.kind != Instruction.PROMPT:
             return instruction
-        self._wait(lambda: bool(self._tasks), self.options.task_timeout)
-        for document in reversed(self._tasks):
-            if plain(_entries(document).get("prompt", "")) == plain(instruction.text):
-                return document
-        return instruction
+        document = self._published(self.options.task_timeout)
+        if document is None or plain(_entries(document).get("prompt", "")) != plain(instruction.text):
+            return instruction
+        return document
+
+    def _published(self, timeout: float) -> Instruction | None:
+        """The task's document as of now; None where nobody publishes one.
+
+        A subscription of its own each time: nobody listens between two calls, so that what an older one has heard may
+        be of a task that was replaced since. A new one hears what was last published before it was made.
+        """
+        heard: list[Instruction] = []
+        subscription = self._node.create_subscription(Instruction, self.options.tasks, heard.append, LATCHED)
+        self._wait(lambda: bool(heard), timeout)
+        self._node.destroy_subscription(subscription)
+        return heard[-1] if heard else None
 
     def scan(
         self,
@@ -356,11 +367,6 @@ def objects_of(instruction: Instruction) -> tuple[str, ...]:
     """The names of objects that an instruction speaks of."""
     name = _entries(instruction).get("object", "") if instruction.kind == Instruction.DOCUMENT else instruction.object
     return (str(name),) if name else ()
-
-
-def plain(sentence: object) -> str:
-    """A sentence without the differences that mean nothing."""
-    return " ".join(str(sentence).casefold().rstrip(" .!").split())
 
 
 def _entries(document: Instruction) -> dict[str, Any]:

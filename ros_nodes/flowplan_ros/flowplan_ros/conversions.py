@@ -201,6 +201,11 @@ def flow_from_msg(msg: messages.ObjectFlow, field: str = "flow") -> ObjectFlow:
 # -- What is asked ---------------------------------------------------------------------------------------------------
 
 
+def plain(sentence: object) -> str:
+    """A sentence without the differences that mean nothing."""
+    return " ".join(str(sentence).casefold().rstrip(" .!").split())
+
+
 def instruction_to_msg(instruction: Instruction) -> messages.Instruction:
     """What is asked, in the frame of the scene that it goes with."""
     msg = messages.Instruction()

@@ -63,15 +63,15 @@ class FlowNode(ServerNode[FlowNodeOptions]):
         except (ValueError, AttributeError) as error:
             self.get_logger().warning(f"task/instruction.text: not a JSON object ({error}); ignored")
             return
-        self._documents[_plain(prompt)] = msg.text
+        self._documents[conversions.plain(prompt)] = msg.text
 
     async def _generate(self, goal: Goal) -> GenerateFlow.Result:
         request, options = goal.request, self.options
         conversions.frame_of(request.scene.header, options.frame, "scene")
         scene = conversions.scene_from_msg(request.scene)
         asked = request.instruction
-        if asked.kind == Instruction.PROMPT and _plain(asked.text) in self._documents:
-            asked = conversions.document_to_msg(self._documents[_plain(asked.text)])
+        if asked.kind == Instruction.PROMPT and conversions.plain(asked.text) in self._documents:
+            asked = conversions.document_to_msg(self._documents[conversions.plain(asked.text)])
         laws, instruction = conversions.instruction_from_msg(asked, scene)
         goal.on_stop(self.worker.cancel)
         arguments = (options.generator, laws, scene, instruction, options.flow_points, request.seed)
@@ -87,10 +87,6 @@ class FlowNode(ServerNode[FlowNodeOptions]):
             flow=flow,
             generation_time=conversions.duration_to_msg(made.seconds),
         )
-
-
-def _plain(sentence: str) -> str:
-    return " ".join(sentence.casefold().rstrip(" .!").split())
 
 
 def main() -> None:
