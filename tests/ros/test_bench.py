@@ -10,7 +10,7 @@ from flowplan_sim_hw.bring_up import NODES, PARAMETERS, BringUp, isolate
 from launch_reader import read_launch, share
 
 RUNS = [
-    bench.Run(0, "success", left=0, feedback={"plan": 0.01}, stop={"plan": 0.02, "arm": 0.05}, load=1.0),
+    bench.Run(0, "success", left=0, feedback={"plan": 0.01}, stop={"plan": 0.02, "arm": 0.05}, load=1.0, pace=0.9),
     bench.Run(
         1, "success", left=2, feedback={"plan": 0.03}, asked={"flow": 1, "plan": 3.2}, computed={"flow": 1, "plan": 3}
     ),
@@ -36,6 +36,7 @@ def test_runs_are_counted_and_timed():
     assert got["cancel_to_stop/arm/max"] == (0.05, 1)
     # Of runs that were planned to the end alone: 4.2 s for what the library does in 4.
     assert got["overhead"] == (pytest.approx(0.05), 1)
+    assert got["real_time_factor"] == (0.9, 1)
     assert got["cloud/lost"] == (1, 4)
     assert got["cloud/latency/median"] == (0.03, 3)
 
@@ -109,7 +110,8 @@ def test_a_benchmark_is_by_itself(monkeypatch):
 
 
 def test_it_is_the_demo_that_is_measured():
-    demo = {n.name: n for n in read_launch(share("flowplan_bringup") / "launch" / "demo.launch.xml")}
+    launch = share("flowplan_bringup") / "launch" / "demo.launch.xml"
+    demo = {n.name: n for n in read_launch(launch, {"use_sim_time": "true"})}
     assert set(NODES) == set(demo)
     assert all(NODES[name] == f"{node.package}.{node.executable}" for name, node in demo.items())
     values = [value for node in demo.values() for value in node.values().items() if value[0] in PARAMETERS]

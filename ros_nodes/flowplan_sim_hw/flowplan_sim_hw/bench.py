@@ -61,6 +61,7 @@ class Run:
         asked: seconds from a goal to its result, by stage.
         computed: seconds of them that the library's call took.
         load: the machine's load average, processes that wanted to run.
+        pace: simulated seconds in a second, while the plan was executed; 0 where that was not measured.
     """
 
     seed: int
@@ -72,6 +73,7 @@ class Run:
     asked: dict[str, float] = field(default_factory=dict)
     computed: dict[str, float] = field(default_factory=dict)
     load: float = 0.0
+    pace: float = 0.0
 
 
 def bench_ros(
@@ -130,11 +132,16 @@ class Hung(Exception):
 
 
 class Watcher:
-    """A node that calls services and knows how fast the arm is; it spins in a thread of its own. Use it as a context."""
+    """A node that calls services and knows how fast the arm is; it spins in a thread of its own. Use it as a context.
+
+    Attributes:
+        heard: when the last joint states came, by time.monotonic, and their stamp, simulated seconds.
+    """
 
     def __init__(self) -> None:
         self._context, self._node = node_context("bench")
         self._speeds: deque[tuple[float, float]] = deque(maxlen=3000)  # when, and the fastest joint's speed
+        self.heard = (0.0, 0.0)
         self._clients: dict[str, Any] = {}
         self._node.create_subscription(JointState, "joint_states", self._hear, 10)
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -189,7 +196,8 @@ class Watcher:
         raise Hung("the arm does not stand after a cancel")
 
     def _hear(self, msg: JointState) -> None:
-        self._speeds.append((time.monotonic(), max(map(abs, msg.velocity[:7]), default=0.0)))
+        self.heard = time.monotonic(), seconds(msg.header.stamp)
+        self._speeds.append((self.heard[0], max(map(abs, msg.velocity[:7]), default=0.0)))
 
     def _spin(self) -> None:
         while not self._ending:
@@ -243,9 +251,11 @@ class _Cell:
         begun = time.monotonic()
         planned = client.plan(scene, motion, seed=seed, on_progress=_first(feedback), stop=_deadline())
         run.asked["plan"], run.computed["plan"] = time.monotonic() - begun, seconds(planned.planning_time)
+        wall, simulated = self._watcher.heard
         client.execute(planned.plan, on_progress=_first(feedback), stop=_deadline())
+        pace = (self._watcher.heard[1] - simulated) / (self._watcher.heard[0] - wall)
         verdict = self._watcher.call(Trigger, "task/success")
-        run = replace(run, outcome="success" if verdict.success else "failure", detail=verdict.message)
+        run = replace(run, outcome="success" if verdict.success else "failure", detail=verdict.message, pace=pace)
         self._watcher.call(Trigger, "task/reset")
         begun = self._cancel("execute", run.stop, lambda **how: client.execute(planned.plan, **how), 0.3)
         run.stop["arm"] = self._watcher.stands_since(begun)
@@ -327,6 +337,8 @@ def records(runs: Sequence[Run], lost: int, cloud_seconds: Sequence[float]) -> l
     if overheads:
         out.append(_record("ros/overhead", statistics.median(overheads), "share", "down", len(overheads)))
     out.append(_record("ros/load_average", statistics.median(run.load for run in runs), "processes", "down", n))
+    if paces := [run.pace for run in runs if run.pace]:
+        out.append(_record("ros/real_time_factor", statistics.median(paces), "share", "up", len(paces)))
     out.append(_record("ros/cloud/lost", lost, "clouds", "down", lost + len(cloud_seconds)))
     return out + _times("ros/cloud/latency", cloud_seconds)
 

@@ -29,16 +29,19 @@ NODES = {
 }
 _CAMERAS = 8
 PARAMETERS = {
+    "use_sim_time": True,
     "camera.count": _CAMERAS,
     "cameras": [f"camera_{i}" for i in range(_CAMERAS)],
     "image_timeout": 30.0,
     "scan.support_height": 0.0,
     "gripper_effort": 70.0,
+    "response_timeout": 5.0,
     "state_timeout": 2.0,
     "watchdog_slack": 5.0,
     "confirm": False,
 }
-"""Those of the demo where they differ from the nodes' own; those that a node does not have are nothing to it."""
+"""Those of the demo with use_sim_time, where they differ from the nodes' own; those that a node does not have are
+nothing to it. By the simulation's clock a machine that is busy makes a run take longer, not fail."""
 _STOPPING = 15.0  # seconds in which interrupted nodes have to end
 
 
