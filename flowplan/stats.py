@@ -1,8 +1,12 @@
-"""How sure a counted share is."""
+"""How sure a counted share is, or a mean."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
+
+from flowplan.checks import FloatArray
 
 
 def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -24,3 +28,10 @@ def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def bootstrap(values: FloatArray, resamples: int = 5000) -> tuple[float, float]:
+    """Percentile 95 % interval of the mean of values (n,) (Efron 1979); the value itself where there is one alone."""
+    draws = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
+    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
+    return float(low), float(high)

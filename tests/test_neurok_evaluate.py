@@ -16,7 +16,6 @@ from generators.neurok.evaluate import (
     IkOptions,
     NeurokIkOptions,
     Result,
-    bootstrap,
     evaluate,
     family_cases,
     ik_records,
@@ -141,14 +140,6 @@ def test_records_and_table():
     assert records["neurok/ik/trained/static/iou"]["direction"] == "up"
     json.dumps(list(records.values()))
     assert "| trained | static | 0.500 [" in ik_table(results)
-
-
-def test_bootstrap_interval_is_that_of_the_mean():
-    values = np.random.default_rng(1).normal(3, 2, 400)
-    low, high = bootstrap(values)
-    assert low == pytest.approx(values.mean() - 1.96 * 2 / 20, abs=0.03)
-    assert high == pytest.approx(values.mean() + 1.96 * 2 / 20, abs=0.03)
-    assert bootstrap(np.array([0.3])) == (0.3, 0.3)
 
 
 def test_an_untrained_network_goes_through_and_its_seed_decides():

@@ -15,7 +15,6 @@ from flowplan.geometry import inverse, pose
 from flowplan.grasp import Grasps
 from flowplan.robot import Robot, load_robot
 from flowplan.scene import Scene, SceneObject
-from flowplan.stats import wilson
 from sim_envs import shake
 from sim_envs.shake import ShakeOptions, bench_shake, convex_object, floating_hand, random_antipodal, shake_trial
 from sim_envs.world import World
@@ -161,17 +160,6 @@ def test_benchmark_counts_what_it_saw() -> None:
     assert all(record["direction"] in ("up", "down") and record["unit"] == "share" for record in records)
     with pytest.raises(ValueError, match="objects: got 'teapot'"):
         bench_shake(["teapot"], n=1)
-
-
-def test_wilson_interval() -> None:
-    """Values from Newcombe, Statistics in Medicine 17 (1998), table I, method 3."""
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
-    with pytest.raises(ValueError, match="k: expected"):
-        wilson(3, 2)
 
 
 @pytest.mark.parametrize(

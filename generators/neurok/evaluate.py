@@ -14,11 +14,10 @@ it stopped. Means stand with 95 % intervals of the bootstrap over objects (Efron
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +30,7 @@ from torch import Tensor
 from flowplan import checks
 from flowplan.checks import FloatArray
 from flowplan.motion import Progress, silent
+from generators.common.comparison import Measure, compare, mean_records, mean_table
 from generators.neurok.drive import DriveOptions, drive_mesh
 from generators.neurok.guess import guess_latent
 from generators.neurok.inverse import FitOptions, fit_shape
@@ -41,7 +41,11 @@ from generators.neurok.space import Frame, LatentSpace, SpaceOptions
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.families import HELD_OUT, HELD_OUT_SEED, make, trained_families
 
-MEASURES = {"cd_l1": "down", "cd_l2": "down", "iou": "up"}
+MEASURES = {
+    "cd_l1": Measure("Chamfer L1", "half object lengths", "down"),
+    "cd_l2": Measure("Chamfer L2", "half object lengths", "down"),
+    "iou": Measure("IoU", "share", "up"),
+}
 """What is measured, and which way is better."""
 
 
@@ -187,20 +191,11 @@ def evaluate(
         log: JSON-lines file of results, read first and appended to.
         progress: called after each result with an estimate of the time left.
     """
-    wanted = [(c, m) for c in cases for m in methods]
-    done = {(r.split, r.name, r.method): r for r in _read_log(log)}
-    todo = [(c, m) for c, m in wanted if (c.split, c.name, m) not in done]
-    start = time.monotonic()
-    for count, (case, name) in enumerate(todo, 1):
-        result = run_case(case, name, methods[name], options)
-        done[case.split, case.name, name] = result
-        if log is not None:
-            with log.open("a") as f:
-                f.write(json.dumps(asdict(result)) + "\n")
-        left = (time.monotonic() - start) / count * (len(todo) - count)
-        word = f"{count}/{len(todo)} {case.name} {name} {result.cd_l1:.3f}, {left / 60:.0f} min left"
-        progress(count / len(todo), word)
-    return [done[c.split, c.name, m] for c, m in wanted]
+
+    def run(case: Case, name: str) -> Result:
+        return run_case(case, name, methods[name], options)
+
+    return compare(cases, methods, run, Result, log=log, word=lambda result: f"{result.cd_l1:.3f}", progress=progress)
 
 
 def run_case(case: Case, name: str, method: Method, options: IkOptions = IkOptions()) -> Result:
@@ -231,53 +226,9 @@ def posed_pair(case: Case) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
 
 def ik_records(results: Iterable[Result]) -> list[dict[str, Any]]:
     """JSON records: per split and method the mean of each measure, and its 95 % interval."""
-    records = []
-    for (split, method), group in _groups(results).items():
-        for measure, direction in MEASURES.items():
-            values = np.array([getattr(r, measure) for r in group])
-            for suffix, value in zip(("", "_low95", "_high95"), (values.mean(), *bootstrap(values)), strict=True):
-                key = f"neurok/ik/{split}/{method}/{measure}{suffix}"
-                unit = "share" if measure == "iou" else "half object lengths"
-                value = round(float(value), 5)
-                records.append({"key": key, "value": value, "unit": unit, "direction": direction, "n": len(group)})
-    return records
+    return mean_records(results, "neurok/ik", MEASURES)
 
 
 def ik_table(results: Iterable[Result]) -> str:
     """The same as a Markdown table, one row per split and method."""
-    lines = ["| split | method | Chamfer L1 | Chamfer L2 | IoU | s | n |", "|---|---|---|---|---|---|---|"]
-    for (split, method), group in _groups(results).items():
-        cells = []
-        for measure in MEASURES:
-            values = np.array([getattr(r, measure) for r in group])
-            low, high = bootstrap(values)
-            cells.append(f"{values.mean():.3f} [{low:.3f}, {high:.3f}]")
-        seconds = np.mean([r.seconds for r in group])
-        lines.append(f"| {split} | {method} | {' | '.join(cells)} | {seconds:.1f} | {len(group)} |")
-    return "\n".join(lines)
-
-
-def bootstrap(values: FloatArray, resamples: int = 5000) -> tuple[float, float]:
-    """Percentile 95 % interval of the mean of values (n,); the value itself where there is one alone."""
-    draws = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
-    low, high = np.percentile(values[draws].mean(1), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _groups(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for r in results:
-        groups.setdefault((r.split, r.method), []).append(r)
-    return groups
-
-
-def _read_log(log: Path | None) -> list[Result]:
-    if log is None or not log.exists():
-        return []
-    results = []
-    for number, line in enumerate(log.read_text().splitlines(), 1):
-        try:
-            results.append(Result(**json.loads(line)))
-        except (ValueError, TypeError):
-            raise ValueError(f"{log}: line {number} is not a result; delete the line to run it again") from None
-    return results
+    return mean_table(results, MEASURES)
