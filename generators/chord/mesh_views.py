@@ -1,0 +1,167 @@
+"""What cameras see of meshes, by casting rays: the pictures that Gaussians are fitted to.
+
+The light is fixed to the world, not to the camera: a Gaussian has one colour from wherever it is seen, and so has a
+surface under such a light. Brightness falls linearly with the angle's cosine, 1 facing the light and 1 - contrast
+facing away, so nothing is lost in the dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from trimesh.visual.color import uv_to_interpolated_color
+
+from flowplan import checks
+from flowplan._open3d import open3d
+from flowplan.checks import FloatArray
+from flowplan.files import vertex_colors
+from flowplan.scan.surface import raycasting_scene
+from flowplan.scene import SceneObject
+
+LIGHT = np.array([0.3, -0.4, 1.0]) / np.linalg.norm([0.3, -0.4, 1.0])
+"""Direction towards the light, world frame."""
+GREY = (0.6, 0.6, 0.6)
+"""Of a surface without a colour."""
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How meshes are drawn."""
+
+    samples: int = 2
+    """Rays along each side of a pixel."""
+    contrast: float = 0.5
+    """Brightness lost between facing the light and facing away; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"ViewOptions.samples: expected at least 1, got {self.samples}")
+        if not 0 <= self.contrast <= 1:
+            raise ValueError(f"ViewOptions.contrast: expected a number in [0, 1], got {self.contrast}")
+
+
+@dataclass(frozen=True, eq=False)
+class MeshViews:
+    """V pictures; everything is averaged over a pixel's rays, of which those that hit nothing count as 0.
+
+    Attributes:
+        rgb: (V, H, W, 3) in [0, 1], lit.
+        alpha: (V, H, W) share of the pixel that is covered.
+        points: (V, H, W, 3) where the rays hit, world frame, metres, times alpha.
+        depth: (V, H, W) along the camera's z, metres, times alpha.
+        mesh_id: (V, H, W) which mesh the pixel's first ray hits; -1 for none.
+    """
+
+    rgb: FloatArray
+    alpha: FloatArray
+    points: FloatArray
+    depth: FloatArray
+    mesh_id: NDArray[np.int64]
+
+
+def world_mesh(obj: SceneObject) -> trimesh.Trimesh:
+    """The object's mesh in the world frame with its colours."""
+    return trimesh.Trimesh(obj.vertices_world, obj.mesh.faces, visual=obj.mesh.visual, process=False)
+
+
+def mesh_views(
+    meshes: Sequence[trimesh.Trimesh],
+    viewmats: FloatArray,
+    Ks: FloatArray,
+    width: int,
+    height: int,
+    options: ViewOptions = ViewOptions(),
+) -> MeshViews:
+    """Pictures of meshes in one frame from V cameras.
+
+    Args:
+        meshes: world frame, metres; those without colours are grey.
+        viewmats: (V, 4, 4) X_camera_world, OpenCV's convention.
+        Ks: (V, 3, 3) intrinsics, pixels; the centre of the first pixel is at (0.5, 0.5).
+        width, height: pixels.
+    """
+    viewmats = checks.array("viewmats", viewmats, ("V", 4, 4))
+    Ks = checks.array("Ks", Ks, (len(viewmats), 3, 3))
+    origins, directions = _rays(viewmats, Ks, width, height, options.samples)
+    hit, depth, mesh_id, face, barycentric = _cast(meshes, origins, directions)
+    points = origins + depth[:, None] * directions
+    rgb = np.zeros_like(points)
+    for i, mesh in enumerate(meshes):
+        on = np.flatnonzero(mesh_id == i)
+        colours = surface_colours(mesh, face[on], barycentric[on])
+        normals = np.asarray(mesh.face_normals, float)[face[on]]
+        toward = np.sign((normals * directions[on]).sum(-1))  # winding is not trusted: the side that is seen is lit
+        brightness = 1 - options.contrast * (1 + toward * (normals @ LIGHT)) / 2
+        rgb[on] = (GREY if colours is None else colours) * brightness[:, None]
+
+    shape = (len(viewmats), height, options.samples, width, options.samples)
+
+    def averaged(values: FloatArray) -> FloatArray:
+        values = np.where(hit[:, None], values.reshape(len(hit), -1), 0.0)
+        return values.reshape(*shape, -1).mean(axis=(2, 4))
+
+    return MeshViews(
+        rgb=averaged(rgb),
+        alpha=averaged(np.ones(len(hit)))[..., 0],
+        points=averaged(points),
+        depth=averaged(depth)[..., 0],
+        mesh_id=mesh_id.reshape(shape)[:, :, 0, :, 0],
+    )
+
+
+def surface_colours(mesh: trimesh.Trimesh, face: NDArray[np.int64], barycentric: FloatArray) -> FloatArray | None:
+    """Colours (N, 3) in [0, 1] at points of a mesh: its texture's, its vertices' or its faces'; None if it has none.
+
+    Args:
+        face: (N,) which face each point lies on.
+        barycentric: (N, 3) where on it.
+    """
+    visual: Any = mesh.visual
+    if visual is None or not visual.defined:
+        return None
+    if visual.kind == "face":
+        return np.asarray(visual.face_colors, float)[face, :3] / 255
+    if visual.kind == "texture":
+        material: Any = visual.material
+        image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+        if image is None or visual.uv is None or len(visual.uv) != len(mesh.vertices):
+            return np.tile(np.asarray(material.main_color, float)[:3] / 255, (len(face), 1))
+        uv = (np.asarray(visual.uv)[mesh.faces[face]] * barycentric[..., None]).sum(1)
+        return np.asarray(uv_to_interpolated_color(uv, image), float)[:, :3] / 255
+    colours = vertex_colors(mesh)
+    if colours is None:
+        return None
+    return (colours[mesh.faces[face], :3] * barycentric[..., None]).sum(1) / 255
+
+
+def _rays(viewmats: FloatArray, Ks: FloatArray, width: int, height: int, samples: int) -> tuple[FloatArray, FloatArray]:
+    """Origins and directions (V * H * samples * W * samples, 3) in the world; a direction is 1 deep for its camera."""
+    x, y = (np.arange(n * samples) / samples + 0.5 / samples for n in (width, height))
+    u = (x - Ks[:, 0, 2, None]) / Ks[:, 0, 0, None]
+    v = (y - Ks[:, 1, 2, None]) / Ks[:, 1, 1, None]
+    local = np.ones((len(Ks), len(y), len(x), 3))
+    local[..., 0], local[..., 1] = u[:, None, :], v[:, :, None]
+    R_camera_world = viewmats[:, :3, :3]
+    directions = (local.reshape(len(Ks), -1, 3) @ R_camera_world).reshape(-1, 3)
+    eyes = -(viewmats[:, None, :3, 3] @ R_camera_world)[:, 0]
+    return np.repeat(eyes, len(y) * len(x), axis=0), directions
+
+
+def _cast(
+    meshes: Sequence[trimesh.Trimesh], origins: FloatArray, directions: FloatArray
+) -> tuple[NDArray[np.bool_], FloatArray, NDArray[np.int64], NDArray[np.int64], FloatArray]:
+    """For each ray: does it hit, how far in its own lengths, which mesh (-1), which face, barycentric (N, 3)."""
+    o3d = open3d()
+    rays = np.concatenate([origins, directions], axis=1).astype(np.float32)
+    answer = raycasting_scene(*meshes).cast_rays(o3d.core.Tensor(rays))
+    length = answer["t_hit"].numpy().astype(float)
+    hit = np.isfinite(length)
+    u, v = answer["primitive_uvs"].numpy().astype(float).T
+    mesh_id = np.where(hit, answer["geometry_ids"].numpy().astype(np.int64), -1)
+    face = np.where(hit, answer["primitive_ids"].numpy().astype(np.int64), 0)
+    return hit, np.where(hit, length, 0.0), mesh_id, face, np.stack([1 - u - v, u, v], axis=-1)
