@@ -1,0 +1,167 @@
+"""The scenes of one split, kept as tables, and videos of them rendered as they are asked for.
+
+Thousands of scenes fit in memory: points at rest, the motion of every body, and the sentence's embedding. Cameras are
+drawn anew each time, and a scene whose sentence speaks of neither left nor right is seen in a mirror half of the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import generators
+from flowplan.motion import Progress, silent
+from generators.chord.choreographer import scenes, text
+from generators.chord.choreographer.render import MovingPoints, random_cameras, render
+
+_HANDED = re.compile(r"\b(left|right|clockwise|anticlockwise|counterclockwise)", re.IGNORECASE)
+_MIRROR = (-1.0, 1.0, 1.0, 1.0)  # what a mirror makes of rest positions in the heading frame, and of alpha
+
+
+@dataclass(frozen=True, eq=False)
+class SceneTable:
+    """S scenes of one kind.
+
+    Attributes:
+        kind: of all of them.
+        sentences: the sentence of each.
+        tables: "points" (S, 1 or T, P, 3) float16 in radii of the framed ball from its centre, "body" (S, P) uint8,
+            "X" (S, T, bodies, 4, 4) float32 in the same unit, "text" (S, E) float16, "free" (S,) whether the sentence
+        holds in a mirror too.
+    """
+
+    kind: str
+    sentences: tuple[str, ...]
+    tables: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.sentences)
+
+    def to(self, device: torch.device | str) -> SceneTable:
+        """The same table on another device."""
+        return SceneTable(self.kind, self.sentences, {k: v.to(device) for k, v in self.tables.items()})
+
+    def scenes(self, index: Tensor) -> MovingPoints:
+        """Some of the scenes, to be rendered."""
+        points, body, X = (self.tables[k][index] for k in ("points", "body", "X"))
+        return MovingPoints(points.float(), body, X)
+
+    def text(self, index: Tensor) -> Tensor:
+        """Their sentences' embeddings (B, E)."""
+        return self.tables["text"][index].float()
+
+    @classmethod
+    def of(cls, found: Sequence[scenes.PointScene]) -> SceneTable:
+        """A table of scenes of one kind and as many points each."""
+        points, X = zip(*map(_normalised, found), strict=True)
+        bodies = max(x.shape[1] for x in X)
+        padded = [np.concatenate([x, np.broadcast_to(np.eye(4), (len(x), bodies - x.shape[1], 4, 4))], 1) for x in X]
+        sentences = tuple(s.text for s in found)
+        tables = {
+            "points": torch.from_numpy(np.stack(points)).half(),
+            "body": torch.from_numpy(np.stack([s.body for s in found])).to(torch.uint8),
+            "X": torch.from_numpy(np.stack(padded)).float(),
+            "text": text.embed(sentences).half(),
+            "free": torch.tensor([not _HANDED.search(s) for s in sentences]),
+        }
+        return cls(found[0].kind, sentences, tables)
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors."""
+        part = path.with_suffix(".part")
+        save_file(dict(self.tables), part, {"kind": self.kind, "sentences": json.dumps(self.sentences)})
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> SceneTable:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: for a file that is not a table of scenes.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                tables = {k: file.get_tensor(k) for k in ("points", "body", "X", "text", "free")}
+            return cls(header["kind"], tuple(json.loads(header["sentences"])), tables)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{path}: not a table of scenes ({error}); delete it to build it again") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Videos:
+    """Videos (B, T, H, W, C) with their sentences' embeddings (B, E)."""
+
+    video: Tensor
+    text: Tensor
+
+
+def sample(tables: Sequence[SceneTable], chance: Tensor, count: int, size: int, generator: torch.Generator) -> Videos:
+    """`count` videos of random scenes from random cameras; `chance` (K,) is how often each table is drawn from.
+
+    The tables are on the generator's device.
+    """
+    device = generator.device
+    kinds = torch.multinomial(chance.to(device), count, replacement=True, generator=generator)
+    videos, texts = [], []
+    for table, share in zip(tables, kinds.bincount(minlength=len(tables)).tolist(), strict=True):
+        if share:
+            index = torch.randint(len(table), (share,), generator=generator, device=device)
+            video = render(table.scenes(index), random_cameras(share, size, generator))
+            mirrored = video.flip(3) * torch.tensor(_MIRROR, device=device)
+            mirror = (torch.rand(share, generator=generator, device=device) < 0.5) & table.tables["free"][index]
+            videos.append(torch.where(mirror[:, None, None, None, None], mirrored, video))
+            texts.append(table.text(index))
+    return Videos(torch.cat(videos), torch.cat(texts))
+
+
+def stored_scenes(
+    kind: str,
+    seeds: range,
+    *,
+    split: scenes.Split,
+    points: int,
+    folder: Path,
+    progress: Progress = silent,
+) -> SceneTable:
+    """The table of some scenes of a kind, kept in `folder` so that it is built once.
+
+    The file's name holds a digest of what is in it and of the code that makes it. Held-out scenes are paraphrased.
+    """
+    digest = hashlib.sha256(repr((kind, seeds, split, points)).encode())
+    here = Path(generators.__file__).parent
+    makers = [p for p in (here / "chord/choreographer").glob("*.py") if p.stem not in _NOT_SCENES]
+    for source in sorted([*makers, *(here / "objects").rglob("*.py"), here / "chord/cameras.py"]):
+        digest.update(source.read_bytes())
+    path = folder / f"scenes-{split.replace('_', '-')}-{kind}-{digest.hexdigest()[:12]}.safetensors"
+    if path.exists():
+        return SceneTable.load(path)
+    found = []
+    for seed in seeds:
+        prompted = scenes.draw(kind, seed, split=split, paraphrased=split == "held_out")
+        found.append(scenes.sampled(prompted, points, seed=seed))
+        progress((seed - seeds.start + 1) / len(seeds), f"preparing scenes: {kind}")
+    table = SceneTable.of(found)
+    table.save(path)
+    return table
+
+
+_NOT_SCENES = {"config", "model", "train", "prior", "weights", "render", "data"}  # what does not make them
+
+
+def _normalised(scene: scenes.PointScene) -> tuple[np.ndarray, np.ndarray]:
+    """Points and motions in radii of the framed ball, from its centre."""
+    centre, radius = scene.framing.centre, scene.framing.radius
+    X = np.array(scene.X, float)
+    X[..., :3, 3] = (X[..., :3, 3] + X[..., :3, :3] @ centre - centre) / radius
+    return (scene.points - centre) / radius, X

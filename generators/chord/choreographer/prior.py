@@ -1,0 +1,87 @@
+"""The choreographer as a prior that motion is distilled from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from generators.chord.choreographer import text, weights
+from generators.chord.choreographer.model import VideoTransformer, velocity
+from generators.chord.prior import Paint
+
+Embed = Callable[[Sequence[str]], Tensor]
+"""From S sentences to their embeddings (S, E)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What is known of the videos of B cameras.
+
+    Attributes:
+        text: (B, E) embedding of the sentence, the same for all.
+        first: (B, H, W, C) latents of the first frames.
+    """
+
+    text: Tensor
+    first: Tensor
+
+
+class Choreographer:
+    """See `generators.chord.prior.VideoPrior`. Videos are of rest positions and alpha, and latents are their pixels,
+    standardised, so that a gradient of a latent needs no network to become one of a video."""
+
+    paint: Paint = "rest_position"
+
+    def __init__(
+        self, model: VideoTransformer, *, embed: Embed = text.embed, guidance: tuple[float, float] = (3.0, 1.5)
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.frames = model.config.frames
+        self.height = self.width = model.config.size
+        self.guidance = guidance
+        self._embed = embed
+
+    @classmethod
+    def load(cls, name_or_path: Path | str = "choreographer-small") -> Choreographer:
+        """With the weights of a file, or of a name among those that ship."""
+        return cls(weights.load(name_or_path))
+
+    def condition(self, text: str, first: Tensor, *, seed: int = 0) -> Condition:
+        """What `velocity` needs; nothing in it is left to chance.
+
+        Raises:
+            ValueError: for a sentence without a word, or first frames of another size.
+        """
+        size, channels = self.model.config.size, self.model.config.channels
+        if first.ndim != 4 or first.shape[1:] != (size, size, channels):
+            raise ValueError(
+                f"first: expected frames (B, {size}, {size}, {channels}) of rest positions and alpha, "
+                f"got {tuple(first.shape)}"
+            )
+        sentence = self._embed([text]).to(first.device).expand(len(first), -1)
+        return Condition(sentence, self.encode(first.detach()))
+
+    def encode(self, video: Tensor) -> Tensor:
+        """Latents of videos or frames: affine in the pixels."""
+        return self.model.encode(video)
+
+    @torch.no_grad()
+    def velocity(self, z_tau: Tensor, tau: float, condition: Condition, *, guidance: float) -> Tensor:
+        """v_hat, guided away from what the network expects where nothing is said."""
+        z_tau = z_tau.detach()
+        said = torch.ones(len(z_tau), dtype=torch.bool, device=z_tau.device)
+        if guidance == 1.0:
+            return velocity(z_tau, self._clean(z_tau, tau, condition.first, condition.text, said), tau)
+        twice = (torch.cat([x, x]) for x in (condition.first, condition.text))
+        both = self._clean(torch.cat([z_tau, z_tau]), tau, *twice, torch.cat([said, ~said]))
+        asked, unasked = both.chunk(2)
+        return velocity(z_tau, unasked + guidance * (asked - unasked), tau)
+
+    def _clean(self, z_tau: Tensor, tau: float, first: Tensor, text: Tensor, said: Tensor) -> Tensor:
+        level = torch.full((len(z_tau),), tau, device=z_tau.device)
+        with torch.autocast(z_tau.device.type, torch.bfloat16):
+            return self.model(z_tau, level, first, text, said).float()
