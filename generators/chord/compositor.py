@@ -60,8 +60,8 @@ def rasterize(
         quats: (T, G, 4) quaternions w x y z, of any length but zero.
         scales: (G, 3) standard deviations along the Gaussian's axes, metres.
         opacities: (G,) in [0, 1].
-        features: what to composite, broadcast to (T, V, G, D): (G, D) for all, (V, G, D) by camera, (T, 1, G, D) by
-            time, or in full.
+        features: what to composite, broadcast to (V, T, G, D): (G, D) for all, (T, G, D) by time, (V, 1, G, D) by
+            camera, or in full.
         viewmats: (V, 4, 4) X_camera_world, OpenCV's convention.
         Ks: (V, 3, 3) intrinsics, pixels; the centre of the first pixel is at (0.5, 0.5).
         width, height: pixels.
@@ -73,7 +73,7 @@ def rasterize(
         Images (V, T, H, W, D) and alphas (V, T, H, W).
     """
     check_shapes(means, quats, scales, opacities, viewmats, Ks)
-    features = full_rank(features, means, viewmats).transpose(0, 1)
+    features = full_rank(features, means, viewmats)
     seen = project(means, quats, scales, opacities, viewmats, Ks, width, height, eps2d=eps2d, near=near)
     nearest_first = seen.depths.argsort(dim=-1, stable=True)
     images, alphas = [], []
@@ -186,17 +186,17 @@ def before(background: Tensor | None, images: Tensor, alphas: Tensor) -> tuple[T
 
 
 def full_rank(features: Tensor, means: Tensor, viewmats: Tensor) -> Tensor:
-    """Features (T or 1, V or 1, G, D), without a copy.
+    """Features (V or 1, T or 1, G, D), without a copy.
 
     Raises:
-        ValueError: when they do not broadcast to (T, V, G, D).
+        ValueError: when they do not broadcast to (V, T, G, D).
     """
     (times, count), views = means.shape[:2], len(viewmats)
     full = features[(None,) * (4 - features.ndim)] if 2 <= features.ndim <= 4 else features
-    if full.ndim != 4 or full.shape[0] not in (1, times) or full.shape[1] not in (1, views) or full.shape[2] != count:
+    if full.ndim != 4 or full.shape[0] not in (1, views) or full.shape[1] not in (1, times) or full.shape[2] != count:
         raise ValueError(
-            f"features: expected a shape that broadcasts to (T, V, G, D) = ({times}, {views}, {count}, D), got "
-            f"{tuple(features.shape)}; features by time are (T, 1, G, D)"
+            f"features: expected a shape that broadcasts to (V, T, G, D) = ({views}, {times}, {count}, D), got "
+            f"{tuple(features.shape)}; features by camera are (V, 1, G, D)"
         )
     return full
 
