@@ -1,0 +1,62 @@
+"""What is measured of CHORD with the choreographer: beside standing still, beside a wrong sentence, and without its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from flowplan.motion import SceneMotion
+from flowplan.scene import Prompt
+from generators.chord.choreographer.prompted import PromptedScene
+from generators.chord.choreographer.scenes import wrong_text
+from generators.chord.evaluate import Method
+from generators.chord.generate import of_prior
+from generators.chord.options import SMALL, ChordOptions
+from generators.chord.prior import VideoPrior
+
+METHODS = ("chord", "static", "wrong_prompt")
+"""The method, what does not move, and the method told to do something else."""
+ABLATIONS = ("uniform", "no_fenwick", "no_fine", "no_coarse", "no_temporal", "no_arap")
+"""CHORD without its noise levels' density, its tree over time, one of its two levels, or one of its regularisers (4.3)."""
+
+
+def ablation(name: str, options: ChordOptions) -> ChordOptions:
+    """Options without one of the paper's parts."""
+    parts = options.deformation
+    return {
+        "uniform": replace(options, density="uniform"),
+        "no_fenwick": replace(options, deformation=replace(parts, temporal="independent")),
+        "no_fine": replace(options, deformation=replace(parts, levels="coarse")),
+        "no_coarse": replace(options, deformation=replace(parts, levels="fine")),
+        "no_temporal": replace(options, temporal_weight=(0.0, 0.0)),
+        "no_arap": replace(options, rigid_weight=(0.0, 0.0)),
+    }[name]
+
+
+def methods(prior: VideoPrior, names: Sequence[str] = METHODS, options: ChordOptions = SMALL) -> dict[str, Method]:
+    """Methods by name, some of METHODS and ABLATIONS."""
+
+    def distilled(options: ChordOptions) -> Method:
+        generator = of_prior(prior, options)
+
+        def solve(prompted: PromptedScene, *, seed: int) -> SceneMotion:
+            return generator(prompted.scene, Prompt(prompted.text), seed=seed)[0]
+
+        return solve
+
+    usual = distilled(options)
+
+    def misled(prompted: PromptedScene, *, seed: int) -> SceneMotion:
+        return usual(replace(prompted, text=wrong_text(prompted, seed)), seed=seed)
+
+    every: dict[str, Method] = {"chord": usual, "static": static, "wrong_prompt": misled}
+    every |= {name: distilled(ablation(name, options)) for name in ABLATIONS}
+    return {name: every[name] for name in names}
+
+
+def static(prompted: PromptedScene, *, seed: int) -> SceneMotion:
+    """Nothing moves."""
+    rest = (obj.vertices_world for obj in prompted.scene.objects)
+    return SceneMotion(np.array([0.0, 1.0]), tuple(np.stack([v, v]) for v in rest))
