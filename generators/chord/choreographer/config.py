@@ -32,7 +32,7 @@ class ChoreographerConfig:
     """Numbers of a sentence's embedding."""
     centre: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     """(C,) what a channel of a video is lessened by before it is scaled: three of rest positions, and alpha."""
-    scale: tuple[float, ...] = (0.1, 0.1, 0.1, 0.35)
+    scale: tuple[float, ...] = (0.07, 0.07, 0.07, 0.3)
     """(C,) about the standard deviation of a channel, which a latent is in units of."""
 
     def __post_init__(self) -> None:

@@ -67,11 +67,12 @@ class SceneTable:
         bodies = max(x.shape[1] for x in X)
         padded = [np.concatenate([x, np.broadcast_to(np.eye(4), (len(x), bodies - x.shape[1], 4, 4))], 1) for x in X]
         sentences = tuple(s.text for s in found)
+        different, which = np.unique(sentences, return_inverse=True)
         tables = {
             "points": torch.from_numpy(np.stack(points)).half(),
             "body": torch.from_numpy(np.stack([s.body for s in found])).to(torch.uint8),
             "X": torch.from_numpy(np.stack(padded)).float(),
-            "text": text.embed(sentences).half(),
+            "text": text.embed(different.tolist())[torch.from_numpy(which)].half(),
             "free": torch.tensor([not _HANDED.search(s) for s in sentences]),
         }
         return cls(found[0].kind, sentences, tables)

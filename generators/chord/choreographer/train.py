@@ -28,7 +28,7 @@ from generators.chord.choreographer.render import random_cameras, render
 from generators.common.training import LoopOptions, fit
 
 WEIGHTS = "weights.safetensors"
-EXAM_SCENES = 12
+EXAM_SCENES = 8
 """Held-out scenes of each kind."""
 
 
