@@ -1,0 +1,44 @@
+"""What a prior would change in a video: the gradient of W-RFSDS (CHORD, eq. 2-3).
+
+With z the latent of a rendered video, z_tau = (1 - tau) z + tau eps its noisy version and v_hat the velocity that the
+prior expects there, the gradient with respect to z is
+
+    g = v_hat - eps + z = (z - z_0) / tau,    z_0 = z_tau - tau v_hat,
+
+z_0 being the clean video that the prior sees in the noise. It vanishes where the prior sees what is there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from generators.chord.prior import VideoPrior
+
+
+@torch.no_grad()
+def score(
+    prior: VideoPrior, z: Tensor, tau: float, condition: Any, *, guidance: float, generator: torch.Generator
+) -> Tensor:
+    """g of latents (B, ...); `generator`, on the CPU, makes the noise, so that it is the same on every device."""
+    eps = torch.randn(z.shape, generator=generator).to(z)
+    z_tau = (1 - tau) * z + tau * eps
+    return prior.velocity(z_tau, tau, condition, guidance=guidance) - eps + z
+
+
+def blurred(video: Tensor, sigma: float) -> Tensor:
+    """Videos (B, T, H, W, C) blurred over their pixels by a Gaussian of `sigma` pixels, nothing beyond the edges."""
+    if sigma < 0.1:
+        return video
+    B, T, H, W, C = video.shape
+    reach = torch.arange(-int(3 * sigma) - 1, int(3 * sigma) + 2, device=video.device)
+    kernel = torch.exp(-0.5 * (reach / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).to(video)
+    rows = video.permute(0, 1, 4, 3, 2).reshape(-1, 1, H)
+    rows = functional.conv1d(rows, kernel[None, None], padding=len(kernel) // 2).view(B, T, C, W, H)
+    columns = rows.transpose(-1, -2).reshape(-1, 1, W)
+    columns = functional.conv1d(columns, kernel[None, None], padding=len(kernel) // 2).view(B, T, C, H, W)
+    return columns.permute(0, 1, 3, 4, 2)
