@@ -80,7 +80,7 @@ class SceneTable:
     def save(self, path: Path) -> None:
         """Write it as safetensors."""
         part = path.with_suffix(".part")
-        save_file(dict(self.tables), part, {"kind": self.kind, "sentences": json.dumps(self.sentences)})
+        save_file({k: v.contiguous() for k, v in self.tables.items()}, part, {"kind": self.kind, "sentences": json.dumps(self.sentences)})
         part.replace(path)
 
     @classmethod
