@@ -1,16 +1,18 @@
 """Servers that answer at once, or go wrong in the way that parameter `fault` names; for the client's tests.
 
-`fault` is "STAGE fails", "STAGE waits" (until it is canceled) or "asks" (the executor waits to be confirmed).
+`fault` is "STAGE fails", "STAGE waits" (until it is canceled), "STAGE hesitates" (two seconds before it accepts, and
+then waits) or "asks" (the executor waits to be confirmed).
 """
 
 import time
+from functools import partial
 
 from flowplan_msgs.action import ExecutePlan, GenerateFlow, PlanFlow
 from flowplan_msgs.msg import ErrorCode, Instruction, SceneMotion, SceneObject
 from flowplan_msgs.srv import Scan
 from flowplan_ros.server import LATCHED, spin
 from flowplan_ros.turn import turn
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.node import Node
 from std_srvs.srv import SetBool
 
@@ -27,7 +29,14 @@ class FakeServers(Node):
         kinds = (("flow", GenerateFlow, "generate_flow"), ("plan", PlanFlow, "plan_flow"))
         kinds += (("execute", ExecutePlan, "execute_plan"),)
         self.servers = [
-            ActionServer(self, kind, name, self.body(stage, kind), cancel_callback=lambda handle: CancelResponse.ACCEPT)
+            ActionServer(
+                self,
+                kind,
+                name,
+                self.body(stage, kind),
+                goal_callback=partial(self.accept, stage),
+                cancel_callback=lambda handle: CancelResponse.ACCEPT,
+            )
             for stage, kind, name in kinds
         ]
         self.tasks = self.create_publisher(Instruction, "task/instruction", LATCHED)
@@ -49,11 +58,19 @@ class FakeServers(Node):
         self.said, response.success = request.data, True
         return response
 
+    def accept(self, stage, request):
+        if self.fault == f"{stage} hesitates":
+            self.get_logger().info(f"{stage} asked")
+            time.sleep(2.0)
+        return GoalResponse.ACCEPT
+
     def body(self, stage, kind):
         async def run(handle):
             result = kind.Result()
             self.get_logger().info(f"{stage} begun")
-            handle.publish_feedback(kind.Feedback(progress=0.5, status=f"{stage} half done"))
+            for _ in range(20):  # the client's end of the topic may be there a moment later than its goal
+                handle.publish_feedback(kind.Feedback(progress=0.5, status=f"{stage} half done"))
+                await turn()
             if stage == "execute" and self.fault == "asks":
                 handle.publish_feedback(kind.Feedback(status="waiting for confirmation"))
                 while self.said is None and not handle.is_cancel_requested:
@@ -61,7 +78,7 @@ class FakeServers(Node):
                 if not self.said:
                     result.error_code, result.error_msg = ErrorCode.NOT_CONFIRMED, "declined"
             begun = time.monotonic()
-            while self.fault == f"{stage} waits" and time.monotonic() - begun < 60:
+            while self.fault in (f"{stage} waits", f"{stage} hesitates") and time.monotonic() - begun < 60:
                 await turn()
                 if handle.is_cancel_requested:
                     self.get_logger().info(f"{stage} canceled")

@@ -142,15 +142,18 @@ def test_the_command(ros):
     assert "expected one of TEXT, --document and --task" in text
 
 
-def test_the_command_when_a_stage_fails_or_is_interrupted(ros):
+def test_the_command_when_a_stage_fails(ros):
     serve(ros, "plan fails")
     status, text = end_of(ros, cli(ros, "close the laptop"))
     assert status == 1
     assert "plan: INTERNAL: plan went wrong" in text
-    ros.processes[0].stop()
-    server = serve(ros, "execute waits")
+
+
+@pytest.mark.parametrize(("fault", "when"), [("execute waits", "begun"), ("execute hesitates", "asked")])
+def test_an_interrupted_command_cancels_its_goal_answered_or_not(ros, fault, when):
+    server = serve(ros, fault)
     process = cli(ros, "close the laptop")
-    ros.wait_for(lambda: "execute begun" in server.output(), 60, "execution")
+    ros.wait_for(lambda: f"execute {when}" in server.output(), 60, "execution")
     process.signal(signal.SIGINT)
     assert end_of(ros, process)[0] == 130
     assert "execute canceled" in server.output()

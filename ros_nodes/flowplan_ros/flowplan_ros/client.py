@@ -302,24 +302,30 @@ class Client:
 
         on_progress(stage, 0.0, SENDING)
         sending = client.send_goal_async(goal, feedback_callback=tell)
-        # Not interrupted by `stop`: a goal that was sent has to be known to be canceled.
-        if not self._wait(sending.done, self.options.server_timeout):
-            raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} does not answer")
-        handle: Any = sending.result()
-        if not handle.accepted:
-            raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} rejected the goal")
         try:
+            # Not interrupted by `stop`: a goal that was sent has to be known to be canceled.
+            if not self._wait(sending.done, self.options.server_timeout):
+                raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} does not answer")
+            handle: Any = sending.result()
+            if not handle.accepted:
+                raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} rejected the goal")
             response = self._result(stage, name, client, handle, stop)
         except KeyboardInterrupt:
-            ended = handle.get_result_async()
-            handle.cancel_goal_async()
-            self._wait(ended.done, _STOPPING)
+            self._take_back(sending)
             raise
         result = response.result
         if response.status != GoalStatus.STATUS_SUCCEEDED:
             reason = result.error_msg or f"{name} gave no reason; its node's log may"
             raise StageFailed(stage, result.error_code or ErrorCode.INTERNAL, reason, result)
         return result
+
+    def _take_back(self, sending: Any) -> None:
+        """Cancel a goal that was sent, answered or not, and wait for its end."""
+        if not self._wait(sending.done, _STOPPING) or not (handle := sending.result()).accepted:
+            return
+        ended = handle.get_result_async()
+        handle.cancel_goal_async()
+        self._wait(ended.done, _STOPPING)
 
     def _result(self, stage: str, name: str, client: ActionClient, handle: Any, stop: Callable[[], bool]) -> Any:
         """The end of a goal, whatever it is; cancels it where `stop` says so."""
