@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "flowplan needs Python 3.11 or 3.12, found $$($(PYTHON) --version 2>&1); set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "python cannot make a virtual environment here: install the package python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) -e '.[sim,generators,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) -e '.[sim,generators,wan,gsplat,dev]'
 	@touch $@
 
 demo: $(STAMP)
