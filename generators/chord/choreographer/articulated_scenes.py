@@ -204,7 +204,7 @@ def _valve(obj: ArticulatedObject, joints: Sequence[Joint], q: FloatArray, rng: 
     (joint,) = joints
     forward = bool(rng.random() < 0.5)
     asked = min(rng.uniform(1.0, 1.3), joint.upper - joint.lower)
-    first = rng.uniform(joint.lower, joint.upper - asked)
+    first = rng.uniform(joint.lower, max(joint.upper - asked, joint.lower))  # rounding may leave less
     ends = np.array([[first], [first + asked]])
     return forward, "", *(ends if forward else ends[::-1])
 
