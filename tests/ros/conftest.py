@@ -296,3 +296,19 @@ def shared_ros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ros]:
     """A ROS 2 domain that the tests of a module share, where starting its nodes for each would take too long."""
     with ros_domain(tmp_path_factory.mktemp("shared")) as here:
         yield here
+
+
+def node_of_a_module(name: str, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Fixtures for a module whose tests share one active lifecycle node: its `ros`, and the node's process."""
+
+    @pytest.fixture
+    def ros(shared_ros: Ros) -> Ros:
+        return shared_ros
+
+    @pytest.fixture(scope="module")
+    def node(shared_ros: Ros) -> Process:
+        process = shared_ros.start(name, parameters)
+        shared_ros.activate(name)
+        return process
+
+    return ros, node

@@ -5,8 +5,8 @@ import time
 
 import brick
 import numpy as np
-import pytest
 from action_msgs.msg import GoalStatus
+from conftest import node_of_a_module
 from flowplan_msgs.action import GenerateFlow
 from flowplan_msgs.msg import ErrorCode, Instruction
 from flowplan_ros import conversions
@@ -16,17 +16,7 @@ from std_msgs.msg import Header
 from flowplan.motion import sample_flow
 from flowplan.scene import Prompt
 
-
-@pytest.fixture(scope="module")
-def flow_node(shared_ros):
-    process = shared_ros.start("flow_node", {"flow_points": 200})
-    shared_ros.activate("flow_node")
-    return process
-
-
-@pytest.fixture
-def ros(shared_ros):
-    return shared_ros
+ros, flow_node = node_of_a_module("flow_node", {"flow_points": 200})
 
 
 def ask(instruction, **changes):

@@ -4,8 +4,8 @@ import time
 
 import brick
 import numpy as np
-import pytest
 from action_msgs.msg import GoalStatus
+from conftest import node_of_a_module
 from flowplan_msgs.action import PlanFlow
 from flowplan_msgs.msg import ErrorCode
 from flowplan_ros import conversions
@@ -18,17 +18,7 @@ from flowplan.motion import sample_flow
 from flowplan.robot import load_robot
 from flowplan.scene import Scene
 
-
-@pytest.fixture(scope="module")
-def plan_node(shared_ros):
-    process = shared_ros.start("plan_node", {"plan.flow_points": 500})
-    shared_ros.activate("plan_node")
-    return process
-
-
-@pytest.fixture
-def ros(shared_ros):
-    return shared_ros
+ros, plan_node = node_of_a_module("plan_node", {"plan.flow_points": 500})
 
 
 def ask(**changes):

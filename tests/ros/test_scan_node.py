@@ -6,6 +6,7 @@ import brick
 import numpy as np
 import pytest
 import rclpy.time
+from conftest import node_of_a_module
 from flowplan_msgs.msg import ErrorCode
 from flowplan_msgs.msg import Scene as SceneMsg
 from flowplan_msgs.srv import Scan
@@ -44,16 +45,7 @@ class Camera:
             self.node.destroy_publisher(publisher)
 
 
-@pytest.fixture(scope="module")
-def node(shared_ros):
-    process = shared_ros.start("scan_node", {"cameras": CAMERAS, "image_timeout": 20.0, "scan.faces": 2000})
-    shared_ros.activate("scan_node")
-    return process
-
-
-@pytest.fixture
-def ros(shared_ros):
-    return shared_ros
+ros, node = node_of_a_module("scan_node", {"cameras": CAMERAS, "image_timeout": 20.0, "scan.faces": 2000})
 
 
 @pytest.fixture
