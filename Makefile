@@ -58,7 +58,7 @@ gpu-check: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
 
 # Every figure of docs/results, by the commands its tables name.
-results: $(STAMP)
+results: ros
 	$(BIN)/flowplan bench plan --json docs/results/bench_plan.json
 	$(BIN)/flowplan bench grasp --json docs/results/bench_grasp.json
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_panda.json --seed 1000
@@ -67,6 +67,9 @@ results: $(STAMP)
 	$(BIN)/flowplan eval --generator kinematic --seeds 20 --first-seed 200 --json docs/results/eval_kinematic_baselines.json
 	$(BIN)/flowplan eval --generator neurok --tasks close_laptop,lower_lamp,open_drawer,turn_faucet \
 	  --methods pinocchio --seeds 20 --json docs/results/eval_neurok_tasks.json
+	. build/ros/environment.sh && $(BIN)/flowplan bench ros --json docs/results/bench_ros.json
+	$(BIN)/flowplan eval --generator kinematic --tasks close_laptop --robots panda --methods pinocchio --seeds 50 \
+	  --json docs/results/eval_close_laptop.json
 	$(BIN)/flowplan eval neurok --instances 52 --json docs/results/eval_neurok.json
 
 clean:
