@@ -167,7 +167,7 @@ def run(
 
 
 def evaluate(
-    what: tyro.conf.Positional[Literal["tasks", "neurok"]] = "tasks",
+    what: tyro.conf.Positional[Literal["tasks", "neurok", "chord"]] = "tasks",
     generator: Literal["kinematic", "neurok"] = "kinematic",
     tasks: str = "all",
     robots: str = "panda,ur5e",
@@ -175,17 +175,19 @@ def evaluate(
     seeds: int = 20,
     first_seed: int = 0,
     workers: int = 2,
-    weights: str = "neurok-small",
+    weights: str | None = None,
     also: str = "",
     instances: int = 64,
     families: str = "",
+    scenes: int = 52,
+    kinds: str = "",
     ablations: tyro.conf.FlagCreatePairsOff[bool] = False,
     json: Path | None = None,
 ) -> int:
-    """Evaluate `tasks` in simulation (success shares, failures by kind, baselines), or the `neurok` network itself.
+    """Evaluate `tasks` in simulation (success shares, failures by kind, baselines), or `neurok` or `chord` by themselves.
 
     Args:
-        what: tasks (the next seven options are theirs), or neurok (the five after them).
+        what: tasks (the next seven options are theirs), neurok, or chord with the choreographer as its video model.
         generator: which generator makes the motions.
         tasks: names separated by commas, or "all".
         robots: names separated by commas.
@@ -193,22 +195,26 @@ def evaluate(
         seeds: episodes of each combination.
         first_seed: the first seed.
         workers: processes.
-        weights: name of weights that ship, or path of a file.
-        also: further weights that stand beside them in the tables, NAME=PATH separated by commas.
-        instances: held-out objects of trained families; half as many of families that were never trained on.
-        families: inverse kinematics alone, on instances of these families, separated by commas.
-        ablations: also with other reductions of the latent space (k5, k100, no_reduction).
+        weights: of the network: name of some that ship, or path of a file; the best that ship where not given.
+        also: further weights that stand beside them in the tables, NAME=PATH separated by commas (neurok).
+        instances: held-out objects of trained families; half as many of families that were never trained on (neurok).
+        families: inverse kinematics alone, on instances of these families, separated by commas (neurok).
+        scenes: held-out scenes, kinds in turn (chord).
+        kinds: of scenes, separated by commas; all where not given (chord).
+        ablations: also other reductions of the latent space (neurok), or without one of its parts (chord).
         json: file for the records; beside it FILE.episodes.jsonl keeps every episode, and an interrupted run resumes.
     """
+    if what == "chord":
+        return _evaluate_chord(weights or "choreographer-small", scenes, _names(kinds), ablations, json)
     if what == "neurok":
-        return _evaluate_neurok(weights, also, instances, tuple(filter(None, families.split(","))), ablations, json)
+        return _evaluate_neurok(weights or "neurok-small", also, instances, _names(families), ablations, json)
     from generators.registry import factory
     from sim_envs.evaluate import EvaluationOptions, success_records, success_table
     from sim_envs.evaluate import evaluate as run_all
     from sim_envs.tasks import TASKS
 
-    chosen = tuple(TASKS) if tasks == "all" else tuple(tasks.split(","))
-    options = EvaluationOptions(chosen, tuple(robots.split(",")), tuple(methods.split(",")), seeds, first_seed, workers)
+    chosen = tuple(TASKS) if tasks == "all" else _names(tasks)
+    options = EvaluationOptions(chosen, _names(robots), _names(methods), seeds, first_seed, workers)
     log = json.with_name(json.name + ".episodes.jsonl") if json else None
     with _bar("evaluating") as progress:
         episodes = run_all(factory(generator), generator, options, log=log, progress=progress)
@@ -244,6 +250,20 @@ def _evaluate_neurok(
             records += dynamics_speed_records(model, box, fall)
     _records(records, out)
     console.print(evaluate.ik_table(results), markup=False)
+    return 0
+
+
+def _evaluate_chord(weights: str, scenes: int, kinds: tuple[str, ...], ablations: bool, out: Path | None) -> int:
+    from generators.chord import evaluate, study
+    from generators.chord.choreographer.prior import Choreographer
+
+    names = study.METHODS + study.ABLATIONS if ablations else study.METHODS
+    methods = study.methods(Choreographer.load(weights), names)
+    log = out.with_name(out.name + ".episodes.jsonl") if out else None
+    with _bar("prompted scenes") as progress:
+        results = evaluate.evaluate(evaluate.held_out_cases(scenes, kinds), methods, log=log, progress=progress)
+    _records(evaluate.records(results), out)
+    console.print(evaluate.table(results), markup=False)
     return 0
 
 
@@ -329,17 +349,19 @@ def _no_ros(command: str, error: ImportError) -> ImportError:
 
 
 def train(
-    what: tyro.conf.Positional[Literal["neurok"]],
-    out: Path = Path("runs/neurok"),
+    what: tyro.conf.Positional[Literal["neurok", "choreographer"]],
+    out: Path | None = None,
     config: Literal["small", "paper"] = "small",
-    steps: int = 100_000,
+    steps: int | None = None,
     minutes: float | None = None,
-    batch: int = 32,
-    points: int = 256,
-    lr: float = 2e-4,
+    batch: int | None = None,
+    points: int | None = None,
+    lr: float | None = None,
     instances: int = 100,
     families: str = "",
     favour: str = "",
+    scenes: int = 400,
+    kinds: str = "",
     seed: int = 0,
     threads: int = 0,
     compile: tyro.conf.FlagCreatePairsOff[bool] = False,
@@ -349,48 +371,56 @@ def train(
     """Train a generator's network; an interruption leaves a checkpoint and the weights so far.
 
     Args:
-        what: which network.
-        out: folder of the checkpoint, metrics, curves and weights.
-        config: size of the network.
-        steps: steps to take.
+        what: which network: NeuROK's, or the choreographer, CHORD's small video model.
+        out: folder of the checkpoint, metrics, curves and weights; runs/NETWORK where not given.
+        config: size of the network (neurok).
+        steps: steps to take; the network's own number where not given, as with the next three.
         minutes: wall-clock budget, which the learning rate falls over; whichever of the two ends first.
-        batch: pairs of poses in a step.
-        points: surface points of a pair.
+        batch: pairs of poses, or videos, in a step.
+        points: surface points of a pair, or of a scene.
         lr: highest learning rate.
-        instances: objects of each family.
-        families: names separated by commas; all but the held-out ones where not given.
-        favour: families to draw oftener, separated by commas; each mention doubles a family's chance.
+        instances: objects of each family (neurok).
+        families: names separated by commas; all but the held-out ones where not given (neurok).
+        favour: families to draw oftener, separated by commas; each mention doubles a family's chance (neurok).
+        scenes: scenes of each kind (choreographer).
+        kinds: of scenes, names separated by commas; all where not given (choreographer).
         seed: of every random choice.
         threads: threads of the processor; torch's own choice where 0.
         compile: compile the loss first: minutes, and then steps take two thirds of the time (needs a C++ compiler).
         start: weights to begin with, a name among those that ship or a file; chance where not given.
         resume: go on from the folder's checkpoint.
     """
-    from generators.neurok.train import TrainOptions
-    from generators.neurok.train import train as train_neurok
-
-    chosen = tuple(families.split(",")) if families else ()
-    options = TrainOptions(
-        out=out,
-        config=config,
-        steps=steps,
-        minutes=minutes,
-        batch=batch,
-        points=points,
-        learning_rate=lr,
-        instances=instances,
-        families=chosen,
-        favour=tuple(favour.split(",")) if favour else (),
-        seed=seed,
-        threads=threads,
-        compile=compile,
-        start=start,
-        resume=resume,
-    )
+    given = {"steps": steps, "batch": batch, "points": points, "learning_rate": lr}
+    shared: dict[str, Any] = {
+        "out": out or Path("runs") / what,
+        "minutes": minutes,
+        "seed": seed,
+        "threads": threads,
+        "compile": compile,
+        "start": start,
+        "resume": resume,
+    } | {name: value for name, value in given.items() if value is not None}
     with _bar(f"training {what}") as progress:
-        weights = train_neurok(options, progress)
-    _say(f"wrote {weights}")
+        if what == "neurok":
+            from generators.neurok import train as neurok
+
+            options = neurok.TrainOptions(
+                config=config, instances=instances, families=_names(families), favour=_names(favour), **shared
+            )
+            path = neurok.train(options, progress)
+        else:
+            from generators.chord.choreographer import train as choreographer
+
+            path = choreographer.train(
+                choreographer.TrainOptions(scenes=scenes, kinds=_names(kinds), **shared), progress
+            )
+    _say(f"wrote {path}")
     return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """What is listed between commas."""
+    return tuple(filter(None, text.split(",")))
 
 
 def view(folder: tyro.conf.Positional[Path], port: int = 8080) -> int:
@@ -470,7 +500,7 @@ def ros(
         try:
             done = client.send(
                 instruction,
-                names=tuple(filter(None, names.split(","))),
+                names=_names(names),
                 seed=seed,
                 dry_run=dry_run,
                 velocity_scaling=velocity_scaling,
