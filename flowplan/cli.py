@@ -65,7 +65,7 @@ def scan(
 def generate(
     scene: tyro.conf.Positional[Path],
     motion: tyro.conf.Positional[Path],
-    generator: Literal["kinematic", "neurok"] = "kinematic",
+    generator: Literal["kinematic", "neurok", "chord"] = "kinematic",
     out: Path = Path("motion.npz"),
     seed: int = 0,
 ) -> int:
@@ -132,7 +132,7 @@ def plan(
 
 def run(
     task: tyro.conf.Positional[str],
-    generator: Literal["kinematic", "neurok"] = "kinematic",
+    generator: Literal["kinematic", "neurok", "chord"] = "kinematic",
     robot: str = "panda",
     optimizer: Literal["pinocchio", "random_grasp", "kabsch_ik"] = "pinocchio",
     out: Path | None = None,
@@ -150,11 +150,11 @@ def run(
         seed: of the world and every random choice.
         video: film the execution.
     """
-    from generators.registry import factory
+    from generators.registry import factory, takes
     from sim_envs.episode import EpisodeSpec
     from sim_envs.record import run_and_record
 
-    spec = EpisodeSpec(task, robot, generator, optimizer, seed)
+    spec = EpisodeSpec(task, robot, generator, optimizer, seed, takes(generator))
     folder = out or Path("runs") / f"{task}-{robot}-{seed}"
     with _bar(spec.label()) as progress:
         episode, report = run_and_record(spec, factory(generator), folder, video=video, progress=progress)
@@ -168,7 +168,7 @@ def run(
 
 def evaluate(
     what: tyro.conf.Positional[Literal["tasks", "neurok", "chord"]] = "tasks",
-    generator: Literal["kinematic", "neurok"] = "kinematic",
+    generator: Literal["kinematic", "neurok", "chord"] = "kinematic",
     tasks: str = "all",
     robots: str = "panda,ur5e",
     methods: str = "pinocchio,random_grasp,kabsch_ik",
@@ -208,13 +208,13 @@ def evaluate(
         return _evaluate_chord(weights or "choreographer-small", scenes, _names(kinds), ablations, json)
     if what == "neurok":
         return _evaluate_neurok(weights or "neurok-small", also, instances, _names(families), ablations, json)
-    from generators.registry import factory
+    from generators.registry import factory, takes
     from sim_envs.evaluate import EvaluationOptions, success_records, success_table
     from sim_envs.evaluate import evaluate as run_all
     from sim_envs.tasks import TASKS
 
     chosen = tuple(TASKS) if tasks == "all" else _names(tasks)
-    options = EvaluationOptions(chosen, _names(robots), _names(methods), seeds, first_seed, workers)
+    options = EvaluationOptions(chosen, _names(robots), _names(methods), seeds, first_seed, workers, takes(generator))
     log = json.with_name(json.name + ".episodes.jsonl") if json else None
     with _bar("evaluating") as progress:
         episodes = run_all(factory(generator), generator, options, log=log, progress=progress)

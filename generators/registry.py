@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Literal
 
 from flowplan import checks
 from flowplan.laws import Law
@@ -15,9 +16,17 @@ Factory = Callable[[tuple[Law, ...]], Generator]
 _WHERE = {
     "kinematic": ("generators.kinematic", "kinematic"),
     "neurok": ("generators.neurok.generate", "neurok"),
+    "chord": ("generators.chord.generate", "chord"),
 }
+_PROMPTED = frozenset({"chord"})
 
 NAMES = tuple(_WHERE)
+
+
+def takes(name: str) -> Literal["action", "prompt"]:
+    """Which instruction the generator called `name` follows."""
+    checks.choice("generator", name, NAMES)
+    return "prompt" if name in _PROMPTED else "action"
 
 
 def factory(name: str) -> Factory:

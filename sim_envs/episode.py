@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class EpisodeSpec:
         generator: name of the generator.
         method: one of METHODS.
         seed: of the world's randomisation and of every random choice after it.
+        instruction: what the generator is told, the task's "action" (handles and targets) or its "prompt" (a sentence).
     """
 
     task: str
@@ -49,9 +51,11 @@ class EpisodeSpec:
     generator: str
     method: str
     seed: int
+    instruction: Literal["action", "prompt"] = "action"
 
     def __post_init__(self) -> None:
         checks.choice("task", self.task, list(TASKS))
+        checks.choice("instruction", self.instruction, ("action", "prompt"))
         checks.choice("method", self.method, METHODS)
 
     def label(self) -> str:
@@ -133,7 +137,8 @@ def run_episode(
             stages.scene = scene = scan(stages.frames, setup)
         progress(0.3, "generating")
         with stages.timed("generate"):
-            stages.motion = motion = generator(setup.laws)(scene, setup.instruction, seed=spec.seed)[0]
+            told = task.prompt if spec.instruction == "prompt" else setup.instruction
+            stages.motion = motion = generator(setup.laws)(scene, told, seed=spec.seed)[0]
         progress(0.35, "planning")
         with stages.timed("plan"):
             trajectory, kind, reason = _trajectory(spec, scene, motion, robot, stages)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flowplan import checks
 from flowplan.motion import Progress, silent
@@ -40,6 +40,8 @@ class EvaluationOptions:
     """Seed of the first of them."""
     workers: int = 2
     """Processes."""
+    instruction: Literal["action", "prompt"] = "action"
+    """What the generator is told: handles and targets, or a sentence."""
 
     def __post_init__(self) -> None:
         for task in self.tasks:
@@ -68,7 +70,7 @@ def evaluate(
         progress: called after each episode with an estimate of the time left.
     """
     specs = [
-        EpisodeSpec(task, robot, generator_name, method, seed)
+        EpisodeSpec(task, robot, generator_name, method, seed, options.instruction)
         for seed in range(options.first_seed, options.first_seed + options.seeds)
         for task in options.tasks
         for robot in options.robots
