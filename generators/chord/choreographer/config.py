@@ -18,13 +18,13 @@ class ChoreographerConfig:
     """Pixels of a side of its videos."""
     patch: int = 6
     """Pixels of a side of a token's patch; divides `size`."""
-    patch_frames: int = 2
+    patch_frames: int = 4
     """Frames of a token's patch; divides `frames`."""
-    width: int = 192
+    width: int = 256
     """Width of a token."""
     blocks: int = 6
     """Blocks of attention and MLP; they attend in turn to the same frames and, every third one, to all tokens."""
-    heads: int = 6
+    heads: int = 8
     """Attention heads; divides `width`."""
     mlp_ratio: float = 3.0
     """Hidden width of the MLPs over `width`."""

@@ -47,8 +47,8 @@ class VideoTransformer(nn.Module):
         pixels = config.patch**2 * config.channels
         self.noisy = nn.Linear(config.patch_frames * pixels, width)
         self.first = nn.Linear(pixels, width)
-        self.place = nn.Parameter(0.02 * torch.randn(side * side, width))
-        self.time = nn.Parameter(0.02 * torch.randn(frames, 1, width))
+        self.place = nn.Parameter(_waves(torch.cartesian_prod(torch.arange(side), torch.arange(side)), width))
+        self.time = nn.Parameter(_waves(torch.arange(frames)[:, None], width)[:, None])
         self.level = NoiseLevel(width)
         self.sentence = nn.Sequential(nn.Linear(config.text_width, width), nn.SiLU(), nn.Linear(width, width))
         self.nothing_said = nn.Parameter(torch.zeros(config.text_width))
@@ -80,7 +80,7 @@ class VideoTransformer(nn.Module):
         """
         config = self.config
         text = torch.where(said[:, None], text, self.nothing_said)
-        condition = nn.functional.silu(self.level(tau) + self.sentence(text))  # (B, width)
+        condition = nn.functional.silu(self.norm(self.level(tau)) + self.norm(self.sentence(text)))  # (B, width)
         seen = self.first(_patches(first[:, None], 1, config.patch)) + self.place  # (B, 1, S, width)
         x = self.noisy(_patches(z_tau, config.patch_frames, config.patch)) + seen + self.time  # (B, T', S, width)
         for block in self.blocks:
@@ -188,6 +188,12 @@ def _video(tokens: Tensor, config: ChoreographerConfig) -> Tensor:
     (frames, side), n, p = config.grid, config.patch_frames, config.patch
     parts = tokens.reshape(len(tokens), frames, side, side, n, p, p, config.channels).permute(0, 1, 4, 2, 5, 3, 6, 7)
     return parts.reshape(len(tokens), config.frames, config.size, config.size, config.channels)
+
+
+def _waves(places: Tensor, width: int) -> Tensor:
+    """(N, width) cosines at places (N, D), as strong as the noise that they are added to and at first of any pitch."""
+    frequency = 0.7 * torch.randn(places.shape[1], width)
+    return (places.float() @ frequency + 2 * math.pi * torch.rand(width)).cos()
 
 
 def _zeroed(layer: nn.Linear) -> nn.Linear:

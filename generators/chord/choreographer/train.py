@@ -46,7 +46,7 @@ class TrainOptions:
     """Wall-clock budget; the learning rate falls to its end over it."""
     batch: int = 8
     """Videos of a step and process."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 8e-4
     """Highest learning rate."""
     loss: LossOptions = field(default_factory=LossOptions)
     """See LossOptions."""
