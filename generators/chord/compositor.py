@@ -101,6 +101,7 @@ def project(
     near: float,
 ) -> Projected:
     """The ellipses of Gaussians on the images; arguments as those of `rasterize`."""
+    viewmats, Ks = viewmats.to(means.dtype), Ks.to(means.dtype)
     axes = rotations(quats) * scales[:, None, :]  # (T, G, 3, 3), columns scaled
     W, t = viewmats[:, None, None, :3, :3], viewmats[:, None, None, :3, 3]
     local = (W @ means[..., None])[..., 0] + t  # (V, T, G, 3)
@@ -198,6 +199,8 @@ def full_rank(features: Tensor, means: Tensor, viewmats: Tensor) -> Tensor:
             f"features: expected a shape that broadcasts to (V, T, G, D) = ({views}, {times}, {count}, D), got "
             f"{tuple(features.shape)}; features by camera are (V, 1, G, D)"
         )
+    if features.dtype != means.dtype:
+        raise ValueError(f"features: expected {means.dtype}, as means are, got {features.dtype}")
     return full
 
 
@@ -217,3 +220,6 @@ def check_shapes(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor
     for name, (value, shape) in expected.items():
         if tuple(value.shape) != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {tuple(value.shape)}")
+    for name, (value, _) in list(expected.items())[:3]:
+        if value.dtype != means.dtype:
+            raise ValueError(f"{name}: expected {means.dtype}, as means are, got {value.dtype}")
