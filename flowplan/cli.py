@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,32 +64,87 @@ def scan(
 
 def generate(
     scene: tyro.conf.Positional[Path],
-    motion: tyro.conf.Positional[Path],
+    motion: tyro.conf.Positional[Path | None] = None,
     generator: Literal["kinematic", "neurok", "chord"] = "kinematic",
+    prompt: str = "",
+    prior: str = "choreographer",
+    iterations: int | None = None,
+    duration: float | None = None,
+    segments: int = 1,
+    samples: int = 1,
+    folder: Path | None = None,
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False,
     out: Path = Path("motion.npz"),
     seed: int = 0,
 ) -> int:
-    """Make a motion of a scene from a JSON file that says what moves and how far (docs/tutorial.md shows one).
+    """Make a motion of a scene from a JSON file that says what moves and how far (docs/tutorial.md), or from a sentence.
 
     Args:
-        scene: scene file.
+        scene: scene file; for chord also a .toml file of objects, a prompt and a seed (docs/chord.md shows one).
         motion: JSON file with the instruction and, for the kinematic generator, the law of motion.
         generator: which generator.
+        prompt: in its place, a sentence, which chord follows.
+        prior: chord's video model: choreographer, choreographer:WEIGHTS, or wan:FOLDER-OR-NAME.
+        iterations: chord's; the usual number for its prior where not given.
+        duration: seconds of chord's motions; the usual ones where not given.
+        segments: motions in a chain, each from the last frame of the one before (chord).
+        samples: motions tried; the best is written (chord).
+        folder: where chord keeps checkpoints and previews; nowhere where not given, runs/NAME for a .toml file.
+        resume: go on from what the folder holds (chord).
         out: motion file to write.
         seed: of every random choice.
     """
     from flowplan import files
-    from flowplan.instructions import read_instruction
-    from flowplan.scene import Scene
-    from generators.registry import factory
 
-    world = files.load(scene, Scene)
-    laws, instruction = read_instruction(motion, world)
+    if generator == "chord":
+        from generators.chord.generate import load_prior, of_prior, usual_options
+
+        options = replace(usual_options(prior), segments=segments, samples=samples)
+        given: dict[str, Any] = {"iterations": iterations, "duration": duration}
+        options = replace(options, **{name: value for name, value in given.items() if value is not None})
+        if scene.suffix == ".toml":
+            return _run_job(scene, prior, options, folder, resume)
+        world, instruction = _prompted(scene, motion, prompt)
+        make = of_prior(load_prior(prior), options, folder=folder, resume=resume)
+    else:
+        from flowplan.instructions import read_instruction
+        from flowplan.scene import Scene
+        from generators.registry import factory
+
+        if motion is None:
+            raise ValueError(f"flowplan generate: {generator} takes a JSON file with handles and targets; give MOTION")
+        world = files.load(scene, Scene)
+        laws, instruction = read_instruction(motion, world)
+        make = factory(generator)(laws)
     with _bar("generating") as progress:
-        motions = factory(generator)(laws)(world, instruction, seed=seed, progress=progress)
+        motions = make(world, instruction, seed=seed, progress=progress)
     files.save(out, motions[0])
     _say(f"{len(motions[0].times)} frames over {motions[0].times[-1]:.2f} s; wrote {out}")
     return 0
+
+
+def _run_job(path: Path, prior: str, options: Any, folder: Path | None, resume: bool) -> int:
+    """A scene file with its prompt: everything goes into its folder."""
+    from generators.chord.generate import load_prior
+    from generators.chord.job import read_job, run_job
+
+    job, folder = read_job(path), folder or Path("runs") / path.stem
+    with _bar(path.stem) as progress:
+        motions = run_job(job, load_prior(prior), folder, options, resume=resume, progress=progress)
+    _say(f"{len(motions)} motions of {motions[0].times[-1]:.2f} s; wrote {folder}/")
+    return 0
+
+
+def _prompted(scene: Path, motion: Path | None, prompt: str) -> tuple[Any, Any]:
+    """A scene and a sentence, from the command line or a JSON file."""
+    from flowplan import files
+    from flowplan.instructions import read_instruction
+    from flowplan.scene import Prompt, Scene
+
+    if (motion is None) == (not prompt):
+        raise ValueError("flowplan generate: chord takes either --prompt or a JSON file with one, got both or neither")
+    world = files.load(scene, Scene)
+    return world, Prompt(prompt) if motion is None else read_instruction(motion, world)[1]
 
 
 def plan(
