@@ -22,6 +22,7 @@ from torch import Tensor
 import generators
 from flowplan.motion import Progress, silent
 from generators.chord.choreographer import scenes, text
+from generators.chord.choreographer.prompted import PointScene, sampled
 from generators.chord.choreographer.render import MovingPoints, random_cameras, render
 
 _HANDED = re.compile(r"\b(left|right|clockwise|anticlockwise|counterclockwise)", re.IGNORECASE)
@@ -61,7 +62,7 @@ class SceneTable:
         return self.tables["text"][index].float()
 
     @classmethod
-    def of(cls, found: Sequence[scenes.PointScene]) -> SceneTable:
+    def of(cls, found: Sequence[PointScene]) -> SceneTable:
         """A table of scenes of one kind and as many points each."""
         points, X = zip(*map(_normalised, found), strict=True)
         bodies = max(x.shape[1] for x in X)
@@ -80,7 +81,11 @@ class SceneTable:
     def save(self, path: Path) -> None:
         """Write it as safetensors."""
         part = path.with_suffix(".part")
-        save_file({k: v.contiguous() for k, v in self.tables.items()}, part, {"kind": self.kind, "sentences": json.dumps(self.sentences)})
+        save_file(
+            {k: v.contiguous() for k, v in self.tables.items()},
+            part,
+            {"kind": self.kind, "sentences": json.dumps(self.sentences)},
+        )
         part.replace(path)
 
     @classmethod
@@ -150,7 +155,7 @@ def stored_scenes(
     found = []
     for seed in seeds:
         prompted = scenes.draw(kind, seed, split=split, paraphrased=split == "held_out")
-        found.append(scenes.sampled(prompted, points, seed=seed))
+        found.append(sampled(prompted, points, seed=seed))
         progress((seed - seeds.start + 1) / len(seeds), f"preparing scenes: {kind}")
     table = SceneTable.of(found)
     table.save(path)
@@ -160,7 +165,7 @@ def stored_scenes(
 _NOT_SCENES = {"config", "model", "train", "prior", "weights", "render", "data"}  # what does not make them
 
 
-def _normalised(scene: scenes.PointScene) -> tuple[np.ndarray, np.ndarray]:
+def _normalised(scene: PointScene) -> tuple[np.ndarray, np.ndarray]:
     """Points and motions in radii of the framed ball, from its centre."""
     centre, radius = scene.framing.centre, scene.framing.radius
     X = np.array(scene.X, float)

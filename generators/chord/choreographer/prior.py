@@ -76,8 +76,8 @@ class Choreographer:
         said = torch.ones(len(z_tau), dtype=torch.bool, device=z_tau.device)
         if guidance == 1.0:
             return velocity(z_tau, self._clean(z_tau, tau, condition.first, condition.text, said), tau)
-        twice = (torch.cat([x, x]) for x in (condition.first, condition.text))
-        both = self._clean(torch.cat([z_tau, z_tau]), tau, *twice, torch.cat([said, ~said]))
+        z, first, words = (torch.cat([x, x]) for x in (z_tau, condition.first, condition.text))
+        both = self._clean(z, tau, first, words, torch.cat([said, ~said]))
         asked, unasked = both.chunk(2)
         return velocity(z_tau, unasked + guidance * (asked - unasked), tau)
 
