@@ -6,7 +6,7 @@ frame. Either way a material point of frame t is X_t p_t, and a whole animation 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -96,7 +96,7 @@ class PromptedScene:
     placed: dict[str, FloatArray]
     asks: tuple[Ask, ...]
     alternatives: tuple[Ask, ...] = ()
-    others: tuple[str, ...] = field(default=())
+    others: tuple[str, ...] = ()
 
     @property
     def ask(self) -> Ask:
@@ -111,7 +111,8 @@ class PromptedScene:
     @cached_property
     def scene(self) -> Scene:
         """The scene at frame 0."""
-        objects, obstacles = [], []
+        objects: list[SceneObject] = []
+        obstacles: list[SceneObject] = []
         for name, bodies in self._things.items():
             X = self.placed[name]
             vertices = transform(inverse(X), np.concatenate([b.vertices[0] for b in bodies]))

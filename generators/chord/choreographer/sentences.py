@@ -59,8 +59,8 @@ class Phrase:
 
 AMOUNTS: dict[str, Names] = {
     "": Names(("",), ("",)),
-    "half": Names((" halfway", " half way"), (" by half",)),
-    "little": Names((" a little", " slightly", " a bit"), (" by a small amount",)),
+    "half": Names((" halfway", " half way"), (" about halfway",)),
+    "little": Names((" a little", " slightly", " a bit"), (" just a little",)),
 }
 """How far, as it is added to a sentence."""
 
@@ -143,7 +143,7 @@ _OF_PART: dict[tuple[str, str], Pool] = {
             "raise the {part}{amount}",
             "the {part} of the {thing} swings up{amount}",
         ),
-        ("tilt the {part} of the {thing} up{amount}", "the {part} is lifted off the {thing}{amount}"),
+        ("tilt the {part} of the {thing} up{amount}", "the {part} rises from the {thing}{amount}"),
     ),
     ("close", "lid"): Pool(
         (
@@ -172,12 +172,22 @@ _OF_PART: dict[tuple[str, str], Pool] = {
         ("slide the {part} back into the {thing}{amount}", "the {part} goes back into the {thing}{amount}"),
     ),
     ("open", "door"): Pool(
-        ("pull the {part} open{amount}", "the {part} of the {thing} swings open{amount}"),
-        ("swing the {part} of the {thing} wide{amount}", "the {part} turns away from the {thing}{amount}"),
+        (
+            "pull the {part} open{amount}",
+            "a hand pulls the {part} of the {thing} open{amount}",
+            "swing the {part} open{amount}",
+            "the {part} of the {thing} swings open{amount}",
+        ),
+        ("swing out the {part} of the {thing}{amount}", "the {part} turns away from the {thing}{amount}"),
     ),
     ("close", "door"): Pool(
-        ("push the {part} shut{amount}", "the {part} of the {thing} swings shut{amount}"),
-        ("swing the {part} of the {thing} to{amount}", "the {part} turns back to the {thing}{amount}"),
+        (
+            "push the {part} shut{amount}",
+            "a hand pushes the {part} of the {thing} shut{amount}",
+            "swing the {part} shut{amount}",
+            "the {part} of the {thing} swings shut{amount}",
+        ),
+        ("swing the {part} of the {thing} back{amount}", "the {part} turns back to the {thing}{amount}"),
     ),
 }
 _OF_PART["open", "doors"], _OF_PART["close", "doors"] = _OF_PART["open", "door"], _OF_PART["close", "door"]
@@ -573,7 +583,7 @@ def _filled(template: str, thing: str, part: str, other: str, amount: str) -> st
 
 _AGREE = (
     ("is ", "are "), ("opens", "open"), ("closes", "close"), ("swings ", "swing "), ("slides ", "slide "),
-    ("comes ", "come "), ("goes ", "go "), ("turns ", "turn "), ("sinks ", "sink "),
+    ("comes ", "come "), ("goes ", "go "), ("turns ", "turn "), ("sinks ", "sink "), ("rises ", "rise "),
 )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import trimesh
 from scipy.spatial import ConvexHull
 
 from flowplan.checks import FloatArray
@@ -52,6 +51,7 @@ PUT_ON = Errand("put on", _CARRIED, ("plate", "tray", "book"))
 PUT_IN = Errand("put in", ("cube", "can", "ramekin", "mug", "glass", "ball"), ("box", "basket", "pot", "pan", "bowl"))
 STACK = Errand("stack", ("cube", "can", "book", "ramekin", "mug"), ("cube", "can", "book"))
 PUSH = Errand("push", _SLID, (*_SLID, "tray", "basket", "pot"))
+ERRANDS = (PUT_ON, PUT_IN, STACK, PUSH)
 TABLE: dict[str, tuple[Errand, ...]] = {"put": (PUT_ON, PUT_IN), "stack": (STACK,), "push": (PUSH,)}
 """By kind."""
 
@@ -71,7 +71,7 @@ def table_scene(
     if errand.verb == "push":
         travel = rng.uniform(LEAST_PUSH, 0.3)
         distance = touching + GAP + travel
-        motion = _translations(minimum_jerk(np.linspace(0, 1, FRAMES))[:, None] * travel * towards)
+        motion = pose(None, minimum_jerk(np.linspace(0, 1, FRAMES))[:, None] * travel * towards)
         end = travel * towards
     else:
         distance = touching + rng.uniform(0.03, 0.22)
@@ -85,8 +85,6 @@ def table_scene(
     length = float(np.linalg.norm(end))
     middle = bodies[0].vertices[0].mean(0)
     ask = Ask(mover.kind, "", "carry", middle, end / length, length, np.ones(len(mover.mesh.vertices), bool))
-    instead = PUSH if errand.verb != "push" else PUT_ON
-    others = (errand.phrase(goal.kind, mover.kind), instead.phrase(mover.kind, goal.kind))
     return PromptedScene(
         kind=name,
         verb=errand.verb,
@@ -95,7 +93,7 @@ def table_scene(
         obstacles=frozenset(thing.kind for thing, _ in standing[1:] if rng.random() < 0.5),
         placed={thing.kind: X for thing, X in standing},
         asks=(ask,),
-        others=tuple(say(p, words) for p in others),
+        others=tuple(say(p, words) for p in _otherwise(errand, mover.kind, goal.kind)),
     )
 
 
@@ -158,18 +156,25 @@ def _bystanders(
     return out
 
 
+def _otherwise(errand: Errand, mover: str, goal: str) -> list[Phrase]:
+    """What else can be said of the two and would be wrong; or where nothing can, that the first goes elsewhere."""
+    pushed = errand is PUSH
+    both = [
+        e.phrase(m, g)
+        for e in ERRANDS
+        for m, g in ((mover, goal), (goal, mover))
+        if m in e.movers and g in e.goals and (m == goal or (e is PUSH) != pushed)
+    ]
+    return both or [errand.phrase(mover, g) for g in errand.goals if g not in (mover, goal)]
+
+
 def _carried(end: FloatArray, lift: float) -> FloatArray:
     """Poses (T, 4, 4) up by `lift`, over and down to `end` (3,), without turning."""
     x = np.linspace(0, 1, FRAMES)
     over = minimum_jerk((x - 0.2) / 0.6)
     rise = lift * (minimum_jerk(x / 0.4) - minimum_jerk((x - 0.6) / 0.4))
-    return _translations(over[:, None] * end + rise[:, None] * [0.0, 0.0, 1.0])
-
-
-def _translations(shift: FloatArray) -> FloatArray:
-    return pose(None, shift)
+    return pose(None, over[:, None] * end + rise[:, None] * [0.0, 0.0, 1.0])
 
 
 def _body(thing: Thing, X: FloatArray, motion: FloatArray) -> Body:
-    mesh: trimesh.Trimesh = thing.mesh
-    return Body(thing.kind, transform(X, mesh.vertices)[None], mesh.faces, motion)
+    return Body(thing.kind, transform(X, thing.mesh.vertices)[None], thing.mesh.faces, motion)

@@ -66,7 +66,7 @@ class Thing:
 
 def cube(rng: np.random.Generator) -> Thing:
     """A block, most of them nearly cubes."""
-    e = rng.uniform(0.03, 0.09) * np.where(chance(rng, 0.5), np.ones(3), rng.uniform(0.6, 1.5, 3))
+    e = rng.uniform(0.04, 0.09) * np.where(chance(rng, 0.5), np.ones(3), rng.uniform(0.6, 1.5, 3))
     return _flat_topped("cube", box(e, (0, 0, e[2] / 2), rng, bevel=0.2), e[2], min(e[:2]) / 2)
 
 
@@ -151,7 +151,7 @@ def tray(rng: np.random.Generator) -> Thing:
     if chance(rng, 0.5):
         mesh = shell_box(e, wall, (0, 0, e[2] / 2), floor=0.005)
     else:
-        mesh = vessel(rectangle(*e[:2], rng.uniform(0.02, 0.06)), e[2], wall, (0, 0, e[2] / 2), floor=0.005)
+        mesh = vessel(rectangle(e[0], e[1], rng.uniform(0.02, 0.06)), e[2], wall, (0, 0, e[2] / 2), floor=0.005)
     return Thing("tray", mesh, 0.005, min(e[:2]) / 2 - 1.5 * wall, e[2])
 
 
