@@ -71,3 +71,10 @@ class ChordOptions:
     """Iterations between checkpoints, where there is a folder."""
     preview_every: int = 100
     """Iterations between previews, where there is a folder."""
+
+
+PAPER = ChordOptions()
+"""The paper's, for Wan 2.2 on a large GPU."""
+
+SMALL = ChordOptions()
+"""For the choreographer on two processor cores."""
