@@ -348,16 +348,18 @@ def _falling_box() -> tuple[Any, Any, dict[float, Any]]:
 
 
 def bench(
-    what: tyro.conf.Positional[Literal["plan", "grasp", "shake", "ros"]],
+    what: tyro.conf.Positional[Literal["plan", "grasp", "shake", "ros", "wan"]],
     robot: str = "panda",
     json: Path | None = None,
     seed: int = 0,
     runs: int = 50,
 ) -> int:
-    """Measure speed and quality: `plan` (time per certified plan), `grasp` (throughput), `shake` (held grasps), `ros`.
+    """Measure speed and quality: `plan` (time per certified plan), `grasp` (throughput), `shake` (held grasps), `ros`,
+    `wan` (time and memory of CHORD's video models).
 
     Args:
-        what: which benchmark; `ros` is the whole demo over ROS 2, panda only, and goes on where it was interrupted.
+        what: which benchmark; `ros` is the whole demo over ROS 2, panda only, and goes on where it was interrupted;
+            `wan` needs an NVIDIA GPU and no weights.
         robot: name of a robot configuration.
         json: file for the records; that of `ros` has a log of its runs beside it.
         seed: of every random choice.
@@ -376,6 +378,10 @@ def bench(
             from sim_envs.shake import bench_shake
 
             records = bench_shake(robot=robot, seed=seed, progress=progress)
+        elif what == "wan":
+            from generators.chord.wan.benchmark import bench_wan
+
+            records = bench_wan(progress=progress)
         else:
             records = _bench_ros(robot, json, seed, runs, progress)
     _records(records, json)

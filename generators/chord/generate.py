@@ -58,7 +58,7 @@ def load_prior(name: str) -> VideoPrior:
 
         return Choreographer.load(what) if what else Choreographer.load()
     if kind == "wan" and what:
-        from generators.chord.wan import load
+        from generators.chord.wan.load import load
 
         return load(what)
     raise ValueError(f"prior: got {name!r}, expected choreographer, choreographer:WEIGHTS or wan:MODEL")

@@ -73,7 +73,7 @@ class ChordOptions:
     """Iterations between previews, where there is a folder."""
 
 
-PAPER = ChordOptions()
+PAPER = ChordOptions(stage=StageOptions(device="cuda"))
 """The paper's, for Wan 2.2 on a large GPU."""
 
 SMALL = ChordOptions()

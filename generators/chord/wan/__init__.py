@@ -1,0 +1,6 @@
+"""Wan 2.2 as a video prior: the A14B image-to-video model with its two experts, and TI2V-5B, through diffusers."""
+
+from importlib.util import find_spec
+
+if find_spec("diffusers") is None:
+    raise ImportError("diffusers: runs Wan 2.2; run `pip install 'diffusers>=0.36,<1'`")
