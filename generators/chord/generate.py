@@ -21,6 +21,7 @@ from flowplan.scene import Instruction, Prompt, Scene, SceneObject
 from generators.chord.distill import Distilled, distill
 from generators.chord.options import PAPER, SMALL, ChordOptions
 from generators.chord.prior import VideoPrior
+from generators.chord.subject import require_subjects
 
 _LAST = 0.1  # share of the iterations whose residuals judge a sample
 
@@ -34,7 +35,8 @@ def chord(laws: Sequence[Law] = (), prior: str = "choreographer", options: Chord
         options: SMALL for the choreographer and PAPER for Wan, where not given.
 
     Raises:
-        ValueError: for a prior that is not there; from the generator, for an instruction that it cannot follow.
+        ValueError: for a prior that is not there; from the generator, for an instruction that it cannot follow or that
+            speaks of things that the scene has not.
     """
     return of_prior(load_prior(prior), options or usual_options(prior))
 
@@ -102,6 +104,7 @@ def _accept(scene: Scene, instruction: Instruction) -> str:
         raise ValueError(f'instruction: got a {kind}; chord takes a Prompt, such as Prompt("close the laptop")')
     if not scene.objects:
         raise ValueError("Scene.objects: expected at least one object to move, got none; scan or load one first")
+    require_subjects(scene, instruction.text)
     return instruction.text
 
 
