@@ -147,9 +147,9 @@ class Deformation(nn.Module):
         if not 0 <= frame < self.frames:
             raise ValueError(f"frame: expected 0 to {self.frames - 1}, got {frame}")
         for level in self._levels():
-            level.restart_after(frame)
-            for parameter in (level.translation, level.rotation) if optimizer else ():
-                for value in optimizer.state[parameter].values():
+            for parameter in (level.translation, level.rotation):
+                level.hold(parameter, frame)
+                for value in optimizer.state[parameter].values() if optimizer is not None else ():
                     if isinstance(value, Tensor) and value.shape == parameter.shape:
                         value[frame:] = 0
 
@@ -225,11 +225,11 @@ class _Level(nn.Module):
         # Far from all control points every exponential is zero; their ratios, by softmax, are not.
         return torch.softmax(-0.5 * d.square().sum(-1), dim=-1)
 
-    def restart_after(self, frame: int) -> None:
-        for parameter in (self.translation, self.rotation):
-            motion = torch.tensordot(self.query, parameter, 1)
-            motion[frame:] = motion[frame]
-            parameter[frame:] = torch.tensordot(self.nodes, motion, 1)[frame:]
+    def hold(self, tree: Tensor, frame: int) -> None:
+        """Make what the nodes (T-1, P, ...) say of later frames what they say of `frame`; nodes up to it stay."""
+        motion = torch.tensordot(self.query, tree, 1)
+        motion[frame:] = motion[frame].clone()
+        tree[frame:] = torch.tensordot(self.nodes, motion, 1)[frame:]
 
 
 def turned(quats: Tensor, rest: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def anneal(iterations: int, kind: Density = "shift_bell", shift: float = 5.0) ->
 
 def linear(ends: tuple[float, float], iterations: int) -> FloatArray:
     """Values (I,) evenly spaced from the first end to the last."""
-    return np.linspace(*ends, iterations)
+    return np.linspace(ends[0], ends[1], iterations)
 
 
 def log_linear(ends: tuple[float, float], iterations: int) -> FloatArray:
