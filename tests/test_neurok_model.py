@@ -461,7 +461,7 @@ def saved(tmp_path):
     return model, weights.save(tmp_path / "tiny.safetensors", model, {"steps": 3, "data": ["boxes"]})
 
 
-def test_weights_come_back(saved, tmp_path, monkeypatch):
+def test_weights_come_back(saved, tmp_path):
     model, path = saved
     again = weights.load(path)
     assert again.config == TINY
@@ -473,10 +473,18 @@ def test_weights_come_back(saved, tmp_path, monkeypatch):
     p = points(1, 20).float()
     assert torch.equal(weights.load(exact).prior(p), model.prior(p))
     assert sorted(f.name for f in tmp_path.iterdir()) == ["exact.safetensors", "tiny.safetensors"]
-    monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    assert weights.load("tiny").config == TINY
-    with pytest.raises(ValueError, match=r"no 'other'; expected a path to a .safetensors file or one of: exact, tiny"):
-        weights.load("other")
+    (tmp_path / "damaged.safetensors").write_bytes(b"hello")
+    shipped = replace(weights.FILE, folder=tmp_path)
+    assert shipped.load("tiny").config == TINY
+    with pytest.raises(ValueError, match=r"no 'other'; expected a path to a .safetensors file or one of: exact, tiny$"):
+        shipped.load("other")
+
+
+def test_weights_that_ship_are_named_by_kind():
+    assert weights.FILE.names() == ["neurok-small"]
+    with pytest.raises(ValueError, match=r"no 'choreographer'; expected .* or one of: neurok-small$"):
+        weights.load("choreographer")
+    assert weights.load("neurok-small").config == SMALL
 
 
 def refuse(path, match):

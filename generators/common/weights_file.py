@@ -19,7 +19,7 @@ from torch import nn
 from flowplan.files import atomic
 
 FOLDER = Path(__file__).parents[1] / "weights"
-"""Where weights that are called by name lie."""
+"""Where the weights that ship lie."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -34,6 +34,7 @@ class WeightsFile(Generic[Network]):
         version: of the file; raise it when a tensor or a field of the configuration changes its meaning.
         config: the record of the network's sizes.
         network: makes a network of such a record, which it keeps as its `config`.
+        folder: where weights that are called by name lie.
     """
 
     name: str
@@ -41,6 +42,7 @@ class WeightsFile(Generic[Network]):
     version: int
     config: type[Any]
     network: Callable[[Any], Network]
+    folder: Path = FOLDER
 
     def save(
         self, path: Path | str, model: Network, card: dict[str, Any], *, dtype: torch.dtype = torch.bfloat16
@@ -62,13 +64,13 @@ class WeightsFile(Generic[Network]):
             file.write(to_bytes(tensors, metadata))
         return path
 
-    def load(self, name_or_path: Path | str, folder: Path = FOLDER) -> Network:
-        """The network of a file, or of a name in `folder`: float32, on the processor, in evaluation mode.
+    def load(self, name_or_path: Path | str) -> Network:
+        """The network of a file, or of a name among those that ship: float32, on the processor, in evaluation mode.
 
         Raises:
             ValueError: no such file, or not one that `save` wrote; one line.
         """
-        path = _find(name_or_path, folder)
+        path = self._find(name_or_path)
         metadata, tensors = self._read(path)
         model = self.network(self._config(path, metadata))
         expected = model.state_dict()
@@ -87,11 +89,36 @@ class WeightsFile(Generic[Network]):
         model.load_state_dict(tensors)
         return model.eval()
 
-    def card(self, name_or_path: Path | str, folder: Path = FOLDER) -> dict[str, Any]:
+    def card(self, name_or_path: Path | str) -> dict[str, Any]:
         """What `save` was told about the network of a file or name."""
-        path = _find(name_or_path, folder)
+        path = self._find(name_or_path)
         metadata, _ = self._read(path, tensors=False)
         return _json(path, metadata, "card")
+
+    def names(self) -> list[str]:
+        """Those that ship of this kind, by name."""
+        return sorted(p.stem for p in self.folder.glob("*.safetensors") if self._is_ours(p))
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            self._read(path, tensors=False)
+        except ValueError:
+            return False
+        return True
+
+    def _find(self, name_or_path: Path | str) -> Path:
+        path = Path(name_or_path)
+        if path.suffix == ".safetensors":
+            if not path.is_file():
+                raise ValueError(f"weights: no file {path}")
+            return path
+        shipped = self.folder / f"{name_or_path}.safetensors"
+        if not shipped.is_file():
+            raise ValueError(
+                f"weights: no {str(name_or_path)!r}; expected a path to a .safetensors file or one of: "
+                f"{', '.join(self.names()) or 'none'}"
+            )
+        return shipped
 
     def _read(self, path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
         try:
@@ -117,21 +144,6 @@ class WeightsFile(Generic[Network]):
             return self.config(**values)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
-
-
-def _find(name_or_path: Path | str, folder: Path) -> Path:
-    path = Path(name_or_path)
-    if path.suffix != ".safetensors":
-        shipped = folder / f"{name_or_path}.safetensors"
-        if not shipped.is_file():
-            names = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "none"
-            raise ValueError(
-                f"weights: no {str(name_or_path)!r}; expected a path to a .safetensors file or one of: {names}"
-            )
-        return shipped
-    if not path.is_file():
-        raise ValueError(f"weights: no file {path}")
-    return path
 
 
 def _json(path: Path, metadata: dict[str, str], key: str) -> dict[str, Any]:
