@@ -45,7 +45,7 @@ def kabsch_ik(scene: Scene, motion: SceneMotion, robot: Robot, *, seed: int) -> 
     flow = sample_flow(scene, motion, points_per_object=options.flow_points, seed=seed)
     ranked, _ = rank_with_flow(contacts, flow, scene, motion, robot)
     if not len(ranked):
-        return None, "no grasp was proposed"
+        return None, "no proposed grasp is within reach" if len(contacts) else "no grasp was proposed"
     contact = ranked.select([0])
     points = flow.of_object(target).points
     moving = np.linalg.norm(points - points[0], axis=-1).max(axis=0) > 2e-3
