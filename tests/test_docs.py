@@ -1,10 +1,12 @@
 """The documentation does what it says: its Python runs, its commands run, its links lead somewhere.
 
-Of one file, in order and in one temporary folder: ```python blocks run in one namespace, a ```json NAME block becomes
-the file NAME, and the `flowplan` lines of ```sh and ```console blocks go to the command line. Left out by name are the
-commands that take minutes, that wait for somebody to look, or that need a robot; `make` runs this test and is left out too.
+Of one file, in order and in one temporary folder: ```python blocks run in one namespace, a ```json NAME or ```toml NAME
+block becomes the file NAME, and the `flowplan` lines of ```sh and ```console blocks go to the command line. Commands that
+take minutes, that wait for somebody to look, or that need a robot (by name, or in blocks called "slow") are not run, but
+their options have to be known; Python in blocks called "slow" runs with the slow tests. `make` runs this test and is left out.
 """
 
+import functools
 import re
 import shlex
 import sys
@@ -39,20 +41,35 @@ def anchor(heading):
     return re.sub(r"[^\w -]", "", heading.strip().lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
-def test_what_a_page_says_runs(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def follow(page, folder, monkeypatch, *, slow=False):
+    """Do what a page says, in a folder."""
+    monkeypatch.chdir(folder)
     namespace = {"__name__": "__main__"}
     for language, name, text, line in blocks(page):
         if language == "python":
             # Blank lines in front give the error the page's own line number.
-            exec(compile("\n" * (line - 1) + text, str(page), "exec"), namespace)
-        elif language == "json":
-            (tmp_path / name).write_text(text)
+            code = compile("\n" * (line - 1) + text, str(page), "exec")
+            if slow or name != "slow":
+                exec(code, namespace)
+        elif language in ("json", "toml"):
+            (folder / name).write_text(text)
         elif language in ("sh", "console"):
             for arguments in commands(text):
-                if arguments[0] not in NOT_RUN:
+                if arguments[0] in NOT_RUN or name == "slow":
+                    understand(arguments, monkeypatch)
+                else:
                     run(arguments, monkeypatch)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
+def test_what_a_page_says_runs(page, tmp_path, monkeypatch):
+    follow(page, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if "```python slow" in p.read_text()], ids=lambda p: p.name)
+def test_what_a_page_says_runs_to_the_end(page, tmp_path, monkeypatch):
+    follow(page, tmp_path, monkeypatch, slow=True)
 
 
 def run(arguments, monkeypatch):
@@ -61,6 +78,15 @@ def run(arguments, monkeypatch):
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 0, f"flowplan {shlex.join(arguments)} ended with status {end.value.code}"
+
+
+def understand(arguments, monkeypatch):
+    """The same without doing anything: its options are known, and of the right kind."""
+    command = cli.COMMANDS[arguments[0]]
+    nothing = functools.wraps(command)(lambda *given, **named: 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "COMMANDS", cli.COMMANDS | {arguments[0]: nothing})
+        run(arguments, patch)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
