@@ -1,7 +1,8 @@
 """The scenes of one split, kept as tables, and videos of them rendered as they are asked for.
 
 Thousands of scenes fit in memory: points at rest, the motion of every body, and the sentence's embedding. Cameras are
-drawn anew each time, and a scene whose sentence speaks of neither left nor right is seen in a mirror half of the time.
+drawn anew each time, and a scene is seen in a mirror half of the time, unless its sentence speaks of left or right or, as
+a valve is turned on, means one of them.
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ from torch import Tensor
 import generators
 from flowplan.motion import Progress, silent
 from generators.chord.choreographer import scenes, text
+from generators.chord.choreographer.articulated_scenes import ARTICULATED
 from generators.chord.choreographer.prompted import PointScene, sampled
 from generators.chord.choreographer.render import MovingPoints, random_cameras, render
 
 _HANDED = re.compile(r"\b(left|right|clockwise|anticlockwise|counterclockwise)", re.IGNORECASE)
+_HANDED_KINDS = {name for name, kind in ARTICULATED.items() if kind.style == "valve"}
+_STORED = ("points", "body", "X", "text")
 _MIRROR = (-1.0, 1.0, 1.0, 1.0)  # what a mirror makes of rest positions in the heading frame, and of alpha
 
 
@@ -38,7 +42,7 @@ class SceneTable:
         sentences: the sentence of each.
         tables: "points" (S, 1 or T, P, 3) float16 in radii of the framed ball from its centre, "body" (S, P) uint8,
             "X" (S, T, bodies, 4, 4) float32 in the same unit, "text" (S, E) float16, "free" (S,) whether the sentence
-        holds in a mirror too.
+            holds in a mirror too; the last is not stored.
     """
 
     kind: str
@@ -74,15 +78,20 @@ class SceneTable:
             "body": torch.from_numpy(np.stack([s.body for s in found])).to(torch.uint8),
             "X": torch.from_numpy(np.stack(padded)).float(),
             "text": text.embed(different.tolist())[torch.from_numpy(which)].half(),
-            "free": torch.tensor([not _HANDED.search(s) for s in sentences]),
         }
-        return cls(found[0].kind, sentences, tables)
+        return cls._complete(found[0].kind, sentences, tables)
+
+    @classmethod
+    def _complete(cls, kind: str, sentences: tuple[str, ...], tables: dict[str, Tensor]) -> SceneTable:
+        """With what follows from kind and sentences."""
+        free = [kind not in _HANDED_KINDS and not _HANDED.search(s) for s in sentences]
+        return cls(kind, sentences, {**tables, "free": torch.tensor(free)})
 
     def save(self, path: Path) -> None:
         """Write it as safetensors."""
         part = path.with_suffix(".part")
         save_file(
-            {k: v.contiguous() for k, v in self.tables.items()},
+            {k: self.tables[k].contiguous() for k in _STORED},
             part,
             {"kind": self.kind, "sentences": json.dumps(self.sentences)},
         )
@@ -98,8 +107,8 @@ class SceneTable:
         try:
             with safe_open(path, "pt") as file:
                 header = file.metadata() or {}
-                tables = {k: file.get_tensor(k) for k in ("points", "body", "X", "text", "free")}
-            return cls(header["kind"], tuple(json.loads(header["sentences"])), tables)
+                tables = {k: file.get_tensor(k) for k in _STORED}
+            return cls._complete(header["kind"], tuple(json.loads(header["sentences"])), tables)
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{path}: not a table of scenes ({error}); delete it to build it again") from None
 
@@ -124,11 +133,15 @@ def sample(tables: Sequence[SceneTable], chance: Tensor, count: int, size: int, 
         if share:
             index = torch.randint(len(table), (share,), generator=generator, device=device)
             video = render(table.scenes(index), random_cameras(share, size, generator))
-            mirrored = video.flip(3) * torch.tensor(_MIRROR, device=device)
             mirror = (torch.rand(share, generator=generator, device=device) < 0.5) & table.tables["free"][index]
-            videos.append(torch.where(mirror[:, None, None, None, None], mirrored, video))
+            videos.append(torch.where(mirror[:, None, None, None, None], mirrored(video), video))
             texts.append(table.text(index))
     return Videos(torch.cat(videos), torch.cat(texts))
+
+
+def mirrored(video: Tensor) -> Tensor:
+    """Videos (B, T, H, W, 4) of what a mirror would show, left and right of the camera exchanged."""
+    return video.flip(3) * torch.tensor(_MIRROR, device=video.device)
 
 
 def stored_scenes(
