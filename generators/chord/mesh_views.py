@@ -87,31 +87,32 @@ def mesh_views(
     """
     viewmats = checks.array("viewmats", viewmats, ("V", 4, 4))
     Ks = checks.array("Ks", Ks, (len(viewmats), 3, 3))
-    origins, directions = _rays(viewmats, Ks, width, height, options.samples)
-    hit, depth, mesh_id, face, barycentric = _cast(meshes, origins, directions)
-    points = origins + depth[:, None] * directions
-    rgb = np.zeros_like(points)
-    for i, mesh in enumerate(meshes):
-        on = np.flatnonzero(mesh_id == i)
-        colours = surface_colours(mesh, face[on], barycentric[on])
-        normals = np.asarray(mesh.face_normals, float)[face[on]]
-        toward = np.sign((normals * directions[on]).sum(-1))  # winding is not trusted: the side that is seen is lit
-        brightness = 1 - options.contrast * (1 + toward * (normals @ LIGHT)) / 2
-        rgb[on] = (GREY if colours is None else colours) * brightness[:, None]
-
-    shape = (len(viewmats), height, options.samples, width, options.samples)
+    scene = raycasting_scene(*meshes)
+    shape = (height, options.samples, width, options.samples)
 
     def averaged(values: FloatArray) -> FloatArray:
-        values = np.where(hit[:, None], values.reshape(len(hit), -1), 0.0)
-        return values.reshape(*shape, -1).mean(axis=(2, 4))
+        return values.reshape(*shape, -1).mean(axis=(1, 3))
 
-    return MeshViews(
-        rgb=averaged(rgb),
-        alpha=averaged(np.ones(len(hit)))[..., 0],
-        points=averaged(points),
-        depth=averaged(depth)[..., 0],
-        mesh_id=mesh_id.reshape(shape)[:, :, 0, :, 0],
-    )
+    views = []
+    for X_camera_world, K in zip(viewmats, Ks, strict=True):  # one by one: rays take a hundred bytes each
+        eye, directions = _rays(X_camera_world, K, width, height, options.samples)
+        hit, depth, mesh_id, face, barycentric = _cast(scene, eye, directions)
+        points = np.where(hit[:, None], eye + depth[:, None] * directions, 0.0)
+        rgb = np.zeros_like(points)
+        for i, mesh in enumerate(meshes):
+            on = np.flatnonzero(mesh_id == i)
+            colours = surface_colours(mesh, face[on], barycentric[on])
+            normals = np.asarray(mesh.face_normals, float)[face[on]]
+            away = np.sign((normals * directions[on]).sum(-1))  # winding is not trusted: the side that is seen is lit
+            rgb[on] = (GREY if colours is None else colours) * brightness(-away[:, None] * normals, options)[:, None]
+        first = mesh_id.reshape(shape)[:, 0, :, 0]
+        views.append((averaged(rgb), averaged(hit)[..., 0], averaged(points), averaged(depth)[..., 0], first))
+    return MeshViews(*map(np.stack, zip(*views, strict=True)))
+
+
+def brightness(normals: FloatArray, options: ViewOptions = ViewOptions()) -> FloatArray:
+    """Brightness (N,) in [0, 1] of a surface with normals (N, 3)."""
+    return 1 - options.contrast * (1 - normals @ LIGHT) / 2
 
 
 def surface_colours(mesh: trimesh.Trimesh, face: NDArray[np.int64], barycentric: FloatArray) -> FloatArray | None:
@@ -139,26 +140,21 @@ def surface_colours(mesh: trimesh.Trimesh, face: NDArray[np.int64], barycentric:
     return (colours[mesh.faces[face], :3] * barycentric[..., None]).sum(1) / 255
 
 
-def _rays(viewmats: FloatArray, Ks: FloatArray, width: int, height: int, samples: int) -> tuple[FloatArray, FloatArray]:
-    """Origins and directions (V * H * samples * W * samples, 3) in the world; a direction is 1 deep for its camera."""
-    x, y = (np.arange(n * samples) / samples + 0.5 / samples for n in (width, height))
-    u = (x - Ks[:, 0, 2, None]) / Ks[:, 0, 0, None]
-    v = (y - Ks[:, 1, 2, None]) / Ks[:, 1, 1, None]
-    local = np.ones((len(Ks), len(y), len(x), 3))
-    local[..., 0], local[..., 1] = u[:, None, :], v[:, :, None]
-    R_camera_world = viewmats[:, :3, :3]
-    directions = (local.reshape(len(Ks), -1, 3) @ R_camera_world).reshape(-1, 3)
-    eyes = -(viewmats[:, None, :3, 3] @ R_camera_world)[:, 0]
-    return np.repeat(eyes, len(y) * len(x), axis=0), directions
+def _rays(viewmat: FloatArray, K: FloatArray, width: int, height: int, samples: int) -> tuple[FloatArray, FloatArray]:
+    """The eye (3,) and directions (H * samples * W * samples, 3) in the world; a direction is 1 deep for the camera."""
+    x, y = ((np.arange(n * samples) + 0.5) / samples for n in (width, height))
+    u, v = np.meshgrid((x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1])
+    R_camera_world = viewmat[:3, :3]
+    directions = np.stack([u, v, np.ones_like(u)], -1).reshape(-1, 3) @ R_camera_world
+    return -viewmat[:3, 3] @ R_camera_world, directions
 
 
 def _cast(
-    meshes: Sequence[trimesh.Trimesh], origins: FloatArray, directions: FloatArray
+    scene: Any, eye: FloatArray, directions: FloatArray
 ) -> tuple[NDArray[np.bool_], FloatArray, NDArray[np.int64], NDArray[np.int64], FloatArray]:
     """For each ray: does it hit, how far in its own lengths, which mesh (-1), which face, barycentric (N, 3)."""
-    o3d = open3d()
-    rays = np.concatenate([origins, directions], axis=1).astype(np.float32)
-    answer = raycasting_scene(*meshes).cast_rays(o3d.core.Tensor(rays))
+    rays = np.concatenate([np.broadcast_to(eye, directions.shape), directions], axis=1).astype(np.float32)
+    answer = scene.cast_rays(open3d().core.Tensor(rays))
     length = answer["t_hit"].numpy().astype(float)
     hit = np.isfinite(length)
     u, v = answer["primitive_uvs"].numpy().astype(float).T

@@ -99,7 +99,9 @@ class Stage:
     ) -> None:
         self.framed = framing(scene, options.cameras)
         self.scene = unit_scene(scene, self.framed)
-        self.gaussians = gaussians(self.scene, options.gaussians, seed=seed, progress=progress)
+        self.gaussians = gaussians(
+            self.scene, options.gaussians, framed=UNIT, cameras=options.cameras, seed=seed, progress=progress
+        )
         self._paint, self._options = paint, options
         g, objects = self.gaussians, len(scene.objects)
         self._means, self._quats = self.tensor(g.means), self.tensor(g.quat_wxyz)
