@@ -10,10 +10,10 @@ input a chunk. Forgetting whole videos as well leaves only pixels, for one more 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, patchify
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,7 +26,7 @@ memory: the activations of all videos, of a chunk and what all videos kept, of a
 class Encoder(nn.Module):
     """Videos to normalised latents, (latent - mean) / standard deviation, as the transformers were trained on."""
 
-    def __init__(self, vae: AutoencoderKLWan) -> None:
+    def __init__(self, vae: Any) -> None:  # an AutoencoderKLWan, whose parts diffusers gives no types
         super().__init__()
         self.net, self.to_moments = vae.encoder, vae.quant_conv
         self.patch = vae.config.patch_size or 1
@@ -43,14 +43,14 @@ class Encoder(nn.Module):
 
     def _video(self, video: Tensor, forget: Forget) -> Tensor:
         step = self._chunk if forget == "nothing" else self._again(self._chunk)
-        kept: tuple[Tensor | None, ...] = (None,) * self.convolutions
-        latents = []
+        kept: Sequence[Tensor | None] = (None,) * self.convolutions
+        latents: list[Tensor] = []
         for frames in video.split([1] + [self.chunk] * ((video.shape[1] - 1) // self.chunk), 1):
             latent, *kept = step(frames, *kept)
             latents.append(latent)
         return torch.cat(latents, 2)
 
-    def _chunk(self, frames: Tensor, *kept: Tensor | None) -> tuple[Tensor | None, ...]:
+    def _chunk(self, frames: Tensor, *kept: Tensor | None) -> tuple[Any, ...]:  # the latent, and what is kept
         pixels = (2 * frames - 1).permute(0, 4, 1, 2, 3).to(self.to_moments.weight.dtype)
         cache = list(kept)
         moments = self.to_moments(self.net(patchify(pixels, self.patch), feat_cache=cache, feat_idx=[0]))

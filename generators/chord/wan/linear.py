@@ -12,6 +12,9 @@ of frames, over bins of a quarter latent pixel, so that one perturbed video has 
 The encoder runs forward once more a batch, and never back. Wrong with S^T g is what differs from place to place (the
 encoder's gates) and what is finer than a bin or farther than the kernel reaches. `encode_linear` has the true latent
 and this gradient: E(x) + S x - stop(S x).
+
+How close it comes is known for small networks with random weights alone (tests/test_chord_wan.py holds it to a cosine
+of 0.3 with the exact gradient, 0.5 for means of 4 x 4 pixels); for Wan's own weights nobody has measured it yet.
 """
 
 from __future__ import annotations
