@@ -165,6 +165,16 @@ def test_kinds_are_drawn_as_often_as_said_each_with_its_sentence():
     assert 120 < (drawn == 1.0).sum() < 180
 
 
+def test_all_scenes_are_drawn_each_with_its_sentence():
+    still = scene("a")
+    table = SceneTable.of([replace(still, X=still.X[:1].repeat(FRAMES, 0)), scene("bb"), scene("cccc", seed=1)])
+    drawn = sample([table], torch.ones(1), 60, SIZE, torch.Generator().manual_seed(0))
+    length = drawn.text[:, 0]
+    assert all((length == n).sum() > 8 for n in (1, 2, 4))
+    moves = (drawn.video[:, -1] - drawn.video[:, 0]).abs().flatten(1).amax(1) > 0.1
+    assert torch.equal(moves, length > 1)
+
+
 def test_scenes_are_made_once(tmp_path, monkeypatch):
     asked = []
     draw = scenes.draw
