@@ -41,9 +41,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """`function` as machine code: compiled at its first call, then kept in a cache beside this file.
+    """`function` as machine code: compiled at its first call, then kept in a cache.
 
-    The cache is as new as this file: constants imported from elsewhere are part of it, and do not renew it.
+    The cache lies beside this file, or where that cannot be written to, in the user's cache folder. It is as new as
+    this file: constants imported from elsewhere are part of it, and do not renew it.
     """
     compiler = njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
     return cast(Function, compiler(function))
