@@ -106,7 +106,8 @@ def mesh_views(
             away = np.sign((normals * directions[on]).sum(-1))  # winding is not trusted: the side that is seen is lit
             rgb[on] = (GREY if colours is None else colours) * brightness(-away[:, None] * normals, options)[:, None]
         first = mesh_id.reshape(shape)[:, 0, :, 0]
-        views.append((averaged(rgb), averaged(hit)[..., 0], averaged(points), averaged(depth)[..., 0], first))
+        alpha = averaged(hit.astype(float))[..., 0]
+        views.append((averaged(rgb), alpha, averaged(points), averaged(depth)[..., 0], first))
     return MeshViews(*map(np.stack, zip(*views, strict=True)))
 
 

@@ -43,4 +43,4 @@ def linear(ends: tuple[float, float], iterations: int) -> FloatArray:
 
 def log_linear(ends: tuple[float, float], iterations: int) -> FloatArray:
     """Values (I,) whose logarithms are evenly spaced, as learning rates of Gaussian splatting are; ends positive."""
-    return np.exp(np.linspace(*np.log(ends), iterations))
+    return np.exp(linear((float(np.log(ends[0])), float(np.log(ends[1]))), iterations))
