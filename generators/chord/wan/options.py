@@ -36,7 +36,7 @@ class WanOptions:
     """What guidance leads away from."""
     gradient: Gradient = "exact"
     """How a gradient passes the VAE encoder: "exact" goes back through it, "linear" goes around it: the encoder runs less
-    than half as often and stores nothing, and the gradient is approximate: `wan.linear` says what is known of it."""
+    than half as often and stores nothing, but the gradient is an experiment; `wan.linear` says what is known of it."""
     forget: Literal["auto", "nothing", "chunks", "videos"] = "auto"
     """What an exact gradient computes again instead of storing it; "auto" for the least that fits into memory."""
     cameras: int = 4
