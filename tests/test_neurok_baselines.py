@@ -5,8 +5,9 @@ import pytest
 import trimesh
 
 from flowplan.geometry import exp_se3, pose, rotation_about, transform
+from generators.common.sampling import surface_points
 from generators.neurok.baselines import RegistrationOptions, registration, static
-from generators.neurok.metrics import chamfer, surface_points
+from generators.neurok.metrics import chamfer
 
 QUICK = RegistrationOptions(points=600, nodes=(30, 100))
 BASE = trimesh.creation.box([2, 1.4, 0.1], transform=pose(translation=[0, 0, -0.2])).subdivide_to_size(0.2)

@@ -6,13 +6,14 @@ import torch
 import trimesh
 
 from flowplan.geometry import exp_so3
+from generators.common.sampling import surface_points
 from generators.neurok import weights
 from generators.neurok.guess import guess_latent, local_rotations
 from generators.neurok.inverse import FitOptions, fit_shape
 from generators.neurok.lead import LeadOptions, lead
 from generators.neurok.pairs import PosePairs, quat_from_matrix
 from generators.neurok.reduce import ReduceOptions
-from generators.neurok.space import Frame, LatentSpace, SpaceOptions, surface_points
+from generators.neurok.space import Frame, LatentSpace, SpaceOptions
 from generators.objects.families import HELD_OUT_SEED, make
 
 WHOLE = SpaceOptions(reduce=ReduceOptions(dimension=None))
@@ -73,8 +74,8 @@ def test_the_encoder_tells_a_motion(network, laptop):
 
 def test_a_lid_far_from_where_it_was_is_found(network, laptop):
     opened, closed, _ = laptop
-    target = np.asarray(trimesh.sample.sample_surface(closed, 2000, seed=1)[0])
-    source, goal = surface_points(opened, 1000, 2), torch.tensor(target, dtype=torch.float32)
+    target = surface_points(closed, 2000, seed=1)[0]
+    source, goal = (torch.tensor(p).float() for p in (surface_points(opened, 1000, seed=2)[0], target))
     space = LatentSpace.encode(opened, network, NARROW)
     guess = guess_latent(space, opened, target)
     wide = space.widened(guess)

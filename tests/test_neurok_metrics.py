@@ -5,7 +5,8 @@ import pytest
 import trimesh
 
 from flowplan.geometry import exp_se3, pose, transform
-from generators.neurok.metrics import MetricOptions, chamfer, occupancy, shape_error, surface_points, volume_overlap
+from generators.common.sampling import surface_points
+from generators.neurok.metrics import MetricOptions, chamfer, occupancy, shape_error, volume_overlap
 
 CUBE = trimesh.creation.box([1, 1, 1])
 

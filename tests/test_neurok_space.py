@@ -9,6 +9,7 @@ import trimesh
 from flowplan.geometry import exp_se3, fit_rigid, pose, rotation_about, transform
 from flowplan.scene import Action, Observation, Prompt, Scene, SceneObject
 from generators import registry
+from generators.common.sampling import surface_points
 from generators.neurok import dual_quaternion
 from generators.neurok.config import NeurokConfig
 from generators.neurok.dynamics import DynamicsOptions
@@ -17,7 +18,7 @@ from generators.neurok.inverse import DragOptions, FitOptions, drag, fit_shape, 
 from generators.neurok.model import Neurok, moved
 from generators.neurok.paths import handle_paths
 from generators.neurok.reduce import ReduceOptions, active_subspace
-from generators.neurok.space import Frame, KinematicSpace, LatentSpace, SpaceOptions, box_yaw, surface_points
+from generators.neurok.space import Frame, KinematicSpace, LatentSpace, SpaceOptions, box_yaw
 
 BASE = trimesh.creation.box([0.3, 0.2, 0.02], transform=pose(translation=[0, 0, 0.01])).subdivide().subdivide()
 LID = trimesh.creation.box([0.3, 0.01, 0.2], transform=pose(translation=[0, 0.1, 0.13])).subdivide().subdivide()
@@ -78,9 +79,13 @@ def seen(mesh):
     return trimesh.Trimesh(Frame.around(mesh.vertices).normalised(mesh.vertices), mesh.faces, process=False)
 
 
+def spread(mesh, count, seed):
+    return torch.tensor(surface_points(mesh, count, seed=seed)[0])
+
+
 def lid_points(mesh, count, seed=0):
     lid = trimesh.Trimesh(mesh.vertices, mesh.faces[len(BASE.faces) :], process=False)
-    return surface_points(lid, count, seed).double()
+    return spread(lid, count, seed)
 
 
 def test_a_frame_there_and_back():
@@ -140,9 +145,9 @@ def test_more_directions_than_samples_are_refused():
 
 def test_the_jacobian_is_that_of_finite_differences(laptop):
     space = Laptop(laptop)
-    points = surface_points(laptop, 20, 0).double()
+    points = spread(laptop, 20, 0)
     q = torch.randn(3, space.dim, generator=torch.Generator().manual_seed(2)).double()
-    J = jacobian(space, q, points)
+    J = jacobian(space.followed(points), q)
     step = 1e-6 * torch.eye(space.dim).double()
     for i in range(space.dim):
         difference = space.positions(q + step[i], points) - space.positions(q - step[i], points)
@@ -153,8 +158,8 @@ def test_the_jacobian_is_that_of_finite_differences(laptop):
 def test_a_shape_is_found_without_correspondence(laptop, angle, push):
     space = Laptop(laptop)
     truth = space.at(angle, push)
-    target = space.positions(truth[None], surface_points(laptop, 2000, 1).double())[0]
-    found = fit_shape(space, surface_points(laptop, 900, 2).double(), target, seed=3)
+    target = space.positions(truth[None], spread(laptop, 2000, 1))[0]
+    found = fit_shape(space, spread(laptop, 900, 2), target, seed=3)
     assert space.angle(found.q) == pytest.approx(angle, abs=0.01)
     assert float(found.q @ space.push) == pytest.approx(push, abs=0.05)  # edges alone tell of it
     assert found.distance < 0.5 * found.start_distance
@@ -162,9 +167,9 @@ def test_a_shape_is_found_without_correspondence(laptop, angle, push):
 
 def test_a_shape_is_found_among_strays_and_without_newton(laptop):
     space = Laptop(laptop)
-    target = space.positions(space.at(0.9)[None], surface_points(laptop, 900, 1).double())[0]
+    target = space.positions(space.at(0.9)[None], spread(laptop, 900, 1))[0]
     strays = torch.tensor(np.random.default_rng(0).uniform(-1, 1, (60, 3)))
-    points = surface_points(laptop, 900, 2).double()
+    points = spread(laptop, 900, 2)
     found = fit_shape(space, points, torch.cat([target, strays]), seed=3)
     assert space.angle(found.q) == pytest.approx(0.9, abs=0.04)
     rough = FitOptions(newton_dimension=1, points=200, target_points=400, iterations=8)
@@ -174,7 +179,7 @@ def test_a_shape_is_found_among_strays_and_without_newton(laptop):
 
 def test_a_fit_that_starts_true_stays_and_one_seed_gives_one_fit(laptop):
     space = Laptop(laptop)
-    points = surface_points(laptop, 500, 0).double()
+    points = spread(laptop, 500, 0)
     found, again = (fit_shape(space, points, points, seed=4) for _ in range(2))
     assert abs(space.angle(found.q)) < 0.01
     assert torch.equal(found.q, again.q)
@@ -188,7 +193,7 @@ def test_a_dragged_lid_turns_on_an_arc_and_nothing_else_moves(laptop, angle):
     handles = lid_points(laptop, 4)
     angles = angle * torch.linspace(0, 1, 21).double() ** 2
     paths = space.positions(angles[:, None] * space.at(1.0), handles)
-    q = drag(space, handles, paths, surface_points(laptop, 64, 1))
+    q = drag(space, handles, paths, spread(laptop, 64, 1))
     assert torch.equal(q[0], space.rest)
     np.testing.assert_allclose(space.angle(q), angles, atol=2e-3)
     np.testing.assert_allclose(q @ space.push, 0, atol=1e-4)
@@ -199,7 +204,7 @@ def test_straight_paths_bend_to_what_the_object_can_do(laptop):
     handles = lid_points(laptop, 2)
     end = space.positions(space.at(1.2)[None], handles)[0]
     paths = handles + torch.linspace(0, 1, 21).double()[:, None, None] * (end - handles)
-    q = drag(space, handles, paths, surface_points(laptop, 64, 1))
+    q = drag(space, handles, paths, spread(laptop, 64, 1))
     assert space.angle(q[-1]) == pytest.approx(1.2, abs=3e-3)
     assert np.all(np.diff(space.angle(q)) > 0)
     radius = (space.positions(q, handles) - space.point)[..., 1:].norm(dim=-1)  # about the hinge, which lies along x
@@ -211,7 +216,7 @@ def test_what_the_handles_leave_open_is_left_alone(laptop):
     space = Laptop(laptop)
     handles = torch.tensor([[0.3, -0.5, -0.8]]).double()
     paths = handles + torch.linspace(0, 0.2, 11).double()[:, None, None] * space.axis
-    q = drag(space, handles, paths, surface_points(laptop, 64, 1))
+    q = drag(space, handles, paths, spread(laptop, 64, 1))
     assert float(q[-1] @ space.push) == pytest.approx(0.2, abs=0.01)
     assert abs(space.angle(q[-1])) < 1e-3
     assert torch.equal(drag(space, handles, handles.expand(5, -1, -1), handles), torch.zeros(5, 8).double())
@@ -235,7 +240,7 @@ def test_a_body_that_could_come_along_stays(laptop):
     handles = lid_points(laptop, 4)
     angles = torch.linspace(0, 1, 11).double()
     paths = space.positions(torch.stack([angles, 0 * angles], 1), handles)
-    body = surface_points(laptop, 64, 1)
+    body = spread(laptop, 64, 1)
     np.testing.assert_allclose(drag(space, handles, paths, body), torch.stack([angles, 0 * angles], 1), atol=2e-2)
     # Nothing but the prior decides where nothing is held: the stronger coordinate takes most of it.
     loose = drag(space, handles, paths, body, DragOptions(stay=0.0, prior=1e-5, smooth=1e-5))
@@ -247,7 +252,7 @@ def test_a_drag_that_stops_and_turns_back(laptop):
     handles = lid_points(laptop, 4)
     angles = torch.tensor([0, 0, 0.2, 0.5, 0.5, 0.5, 0.9, 0.6, 0.1, 0.1]).double()
     paths = space.positions(angles[:, None] * space.at(1.0), handles)
-    q = drag(space, handles, paths, surface_points(laptop, 64, 1), DragOptions(smooth=0.0))
+    q = drag(space, handles, paths, spread(laptop, 64, 1), DragOptions(smooth=0.0))
     np.testing.assert_allclose(space.angle(q), angles, atol=5e-3)
 
 
@@ -289,7 +294,7 @@ def test_a_network_leaves_the_object_alone_at_rest(laptop):
             reduce = ReduceOptions(dimension, samples=8)
             space = LatentSpace.encode(laptop, model, SpaceOptions(points=64, reduce=reduce), seed=1)
             assert space.dim == (dimension or 24)
-            points = surface_points(laptop, 30, 2)
+            points = spread(laptop, 30, 2).float()
             with torch.no_grad():
                 at_rest = space.positions(space.rest[None], points)[0]
                 q = torch.randn(2, space.dim, generator=torch.Generator().manual_seed(0))

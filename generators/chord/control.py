@@ -27,6 +27,8 @@ from flowplan.geometry import exp_so3
 from flowplan.scan.surface import raycasting_scene
 from generators.common.sampling import farthest_points
 
+LEAST_SURFACE = 100
+"""Points of a surface cloud, at least."""
 NEIGHBOURS = 10
 """Nearest neighbours of a surface point (eq. 13)."""
 _NEAR = 0.5 * np.sqrt(3.0)  # of a voxel: no voxel that the surface passes through is missed
@@ -44,9 +46,12 @@ class ControlOptions:
     """Control points of the fine level, which adds details."""
     surface_points: int = 7500
     """Voxel centres near the surface, about: the cloud on which deformation is kept as rigid as possible."""
+    pieces: int = 12
+    """Connected pieces of a mesh, at most, that have control points of their own, each its share of the above; 1 for
+    control points that know no pieces, as in the paper (`generators.chord.bodies`)."""
 
     def __post_init__(self) -> None:
-        for field, least in (("coarse", 1), ("fine", 1), ("surface_points", 100)):
+        for field, least in (("coarse", 1), ("fine", 1), ("surface_points", LEAST_SURFACE), ("pieces", 1)):
             value = getattr(self, field)
             if value < least:
                 raise ValueError(f"ControlOptions.{field}: expected at least {least}, got {value}")

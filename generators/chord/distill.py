@@ -24,13 +24,13 @@ from flowplan.checks import FloatArray
 from flowplan.motion import Progress, SceneMotion, silent
 from flowplan.scene import Scene
 from generators.chord import checkpoint
-from generators.chord.cameras import sample
-from generators.chord.control import Anatomy, anatomy
-from generators.chord.deformation import Deformation
+from generators.chord.cameras import Cameras, sample
+from generators.chord.correspondence import Matter, pull
 from generators.chord.options import ChordOptions
 from generators.chord.preview import write_preview
-from generators.chord.prior import VideoPrior
+from generators.chord.prior import Legible, VideoPrior
 from generators.chord.regularisers import arap, temporal
+from generators.chord.rig import Rig
 from generators.chord.schedule import anneal, linear, log_linear
 from generators.chord.score import blurred, score
 from generators.chord.stage import UNIT, Moved, Onlooker, Stage
@@ -121,8 +121,9 @@ class _Run:
 
     def __init__(self, stage: Stage, prompt: str, prior: VideoPrior, options: ChordOptions, seed: int) -> None:
         self._stage, self._prompt, self._prior, self._options, self._seed = stage, prompt, prior, options, seed
-        anatomies = [anatomy(o.mesh_world, options.control, seed=seed) for o in stage.scene.objects]
-        self.deformation = Deformation(anatomies, prior.frames, options.deformation).to(stage.points[0].device)
+        meshes = [o.mesh_world for o in stage.scene.objects]
+        self._rig = Rig(meshes, prior.frames, options.control, options.deformation, seed=seed)
+        self.deformation = self._rig.deformation.to(stage.points[0].device)
         self.optimizer = torch.optim.Adam(
             [{"params": p, "name": name} for name, p in self.deformation.groups().items()],
             betas=options.betas,
@@ -130,9 +131,10 @@ class _Run:
         )
         self.residuals: list[float] = []
         self._course = _Course.of(options, prior.guidance)
-        self._surface = _Surface.of(anatomies, stage)
-        both = [torch.cat([p, s]) for p, s in zip(stage.points, self._surface.parts, strict=True)]
-        self._binding = self.deformation.bind(both)
+        self._matter = Matter(stage.gaussians.means, sum(map(len, stage.points)))
+        self._bound = self._rig.bind([p.double().cpu().numpy() for p in stage.points])
+        self._cloud = stage.tensor(np.concatenate(self._rig.clouds))
+        self._neighbours = torch.as_tensor(self._rig.neighbours, device=self._cloud.device)
 
     def iterate(self) -> None:
         """One step of the optimiser."""
@@ -155,15 +157,28 @@ class _Run:
         z = self._prior.encode(video)
         g = score(self._prior, z.detach(), now.tau, condition, guidance=now.guidance, generator=noise)
         loss = (z * g).mean() * (now.tau if options.weigh_by_noise else 1.0)
+        if now.pull_weight and isinstance(self._prior, Legible):
+            loss = loss + now.pull_weight * self._pull(
+                self._prior.decode(z.detach() - now.tau * g), cameras, moved, chance
+            )
         if now.temporal_weight:
             loss = loss + now.temporal_weight * temporal(shot.flow)
         if now.rigid_weight:
-            loss = loss + now.rigid_weight * self._surface.arap(surface, options.rigid_frames, chance)
+            loss = loss + now.rigid_weight * self._arap(surface, chance)
         self._step(loss, now)
         self.residuals.append(now.tau * float(g.square().mean().sqrt()))
         if len(self.residuals) == round(options.split_iteration * options.iterations):
             late = round(options.split_frame * (self._prior.frames - 1))
             self.deformation.restart_after(late, self.optimizer)
+
+    def _pull(self, clean: Tensor, cameras: Cameras, moved: Moved, chance: np.random.Generator) -> Tensor:
+        """The distance of matter from where the prior's clean video (V, T, H, W, 4) shows it."""
+        options = self._options
+        seen = self._matter.sightings(
+            clean.cpu().numpy(), cameras, options.stage.cameras.margin, options.correspondence, generator=chance
+        )
+        positions, quats = (torch.cat(parts, dim=1) for parts in zip(*moved, strict=True))
+        return pull(seen, cameras, torch.cat(self._stage.points), positions, quats, options.correspondence)
 
     def _step(self, loss: Tensor, now: _Moment) -> None:
         if not torch.isfinite(loss):
@@ -176,10 +191,18 @@ class _Run:
 
     def _moved(self, tau: float) -> tuple[Moved, list[Tensor]]:
         """Of every object, its Gaussians moved and turned, and its surface cloud (T, S_i, 3) moved."""
-        whole = self.deformation(self._binding, fine=tau < self._options.fine_below)
-        counts = [len(p) for p in self._stage.points]
-        moved = [(p[:, :n], q[:, :n]) for (p, q), n in zip(whole, counts, strict=True)]
-        return moved, [p[:, n:] for (p, _), n in zip(whole, counts, strict=True)]
+        whole = self._rig(self._bound, fine=tau < self._options.fine_below)
+        counts = [len(c) for c in self._rig.clouds]
+        moved = [(p[:, n:], q[:, n:]) for (p, q), n in zip(whole, counts, strict=True)]
+        return moved, [p[:, :n] for (p, _), n in zip(whole, counts, strict=True)]
+
+    def _arap(self, clouds: Sequence[Tensor], chance: np.random.Generator) -> Tensor:
+        """ARAP of the objects' clouds (T, S_i, 3), at all moving frames or some drawn anew."""
+        whole = torch.cat(list(clouds), dim=1)
+        late, frames = np.arange(1, len(whole)), self._options.rigid_frames
+        if frames is not None and frames < len(late):
+            late = np.sort(chance.choice(late, frames, replace=False))
+        return arap(whole[torch.as_tensor(late, device=whole.device)], self._cloud, self._neighbours)
 
     def _tau(self) -> float:
         return self._course.at(max(len(self.residuals) - 1, 0)).tau
@@ -196,8 +219,7 @@ class _Run:
     @torch.no_grad()
     def vertices(self, scene: Scene) -> tuple[FloatArray, ...]:
         """Vertices (T, V, 3) of the scene's objects in the world, metres, moved as the Gaussians are."""
-        binding = self.deformation.bind([self._stage.tensor(o.vertices_world) for o in self._stage.scene.objects])
-        found = self.deformation(binding, fine=self._tau() < self._options.fine_below)
+        found = self._rig(self._rig.bind_vertices(), fine=self._tau() < self._options.fine_below)
         out = []
         for obj, (positions, _) in zip(scene.objects, found, strict=True):
             way = (positions - positions[0]).double().cpu().numpy()
@@ -216,6 +238,7 @@ class _Moment:
     rotation_rate: float
     temporal_weight: float
     rigid_weight: float
+    pull_weight: float
     blur: float
 
 
@@ -233,40 +256,13 @@ class _Course:
             "guidance": linear(options.guidance or guidance, count),
         }
         values |= {k: log_linear(getattr(options, k), count) for k in ("motion_rate", "scale_rate", "rotation_rate")}
-        values |= {k: linear(getattr(options, k), count) for k in ("temporal_weight", "rigid_weight", "blur")}
+        values |= {
+            k: linear(getattr(options, k), count) for k in ("temporal_weight", "rigid_weight", "pull_weight", "blur")
+        }
         return cls(values)
 
     def at(self, step: int) -> _Moment:
         return _Moment(**{k: float(v[step]) for k, v in self.values.items()})
-
-
-@dataclass(frozen=True, eq=False)
-class _Surface:
-    """The clouds near the objects' surfaces, each kept as rigid as possible.
-
-    Attributes:
-        parts: (S_i, 3) of every object, at rest.
-        neighbours: (S, 10) of all clouds in turn.
-    """
-
-    parts: list[Tensor]
-    neighbours: Tensor
-
-    @classmethod
-    def of(cls, anatomies: Sequence[Anatomy], stage: Stage) -> _Surface:
-        sizes = [len(a.surface) for a in anatomies]
-        starts = np.cumsum([0, *sizes[:-1]])
-        neighbours = np.concatenate([a.neighbours + s for a, s in zip(anatomies, starts, strict=True)])
-        parts = [stage.tensor(a.surface) for a in anatomies]
-        return cls(parts, torch.as_tensor(neighbours, device=parts[0].device))
-
-    def arap(self, moved: Sequence[Tensor], frames: int | None, chance: np.random.Generator) -> Tensor:
-        """ARAP of clouds (T, S_i, 3), at `frames` of the moving frames."""
-        whole = torch.cat(list(moved), dim=1)
-        late = np.arange(1, len(whole))
-        if frames is not None and frames < len(late):
-            late = np.sort(chance.choice(late, frames, replace=False))
-        return arap(whole[torch.as_tensor(late, device=whole.device)], torch.cat(self.parts), self.neighbours)
 
 
 class _Clock:

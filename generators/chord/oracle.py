@@ -65,6 +65,10 @@ class Oracle:
         """The video itself is the latent, (V, T, H, W, C)."""
         return video
 
+    def decode(self, z: Tensor) -> Tensor:
+        """The latent itself is the video."""
+        return z
+
     def velocity(self, z_tau: Tensor, tau: float, condition: Tensor, *, guidance: float) -> Tensor:
         """v = (z_tau - z*) / tau; there is nothing to guide."""
         return (z_tau - condition) / tau

@@ -6,7 +6,7 @@ a sentence and the first frame (CHORD, section 3.2). Nothing else of a video mod
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -45,4 +45,13 @@ class VideoPrior(Protocol):
 
     def velocity(self, z_tau: Tensor, tau: float, condition: Any, *, guidance: float) -> Tensor:
         """v_hat (B, ...), guided, without gradient; `condition` is of the same B cameras."""
+        ...
+
+
+@runtime_checkable
+class Legible(VideoPrior, Protocol):
+    """A prior whose clean videos can be read: of rest positions, and decoded at little cost."""
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Videos (B, T, H, W, C) of latents (B, ...), without gradient."""
         ...

@@ -70,6 +70,11 @@ class Choreographer:
         return self.model.encode(video)
 
     @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Videos of latents."""
+        return self.model.decode(z)
+
+    @torch.no_grad()
     def velocity(self, z_tau: Tensor, tau: float, condition: Condition, *, guidance: float) -> Tensor:
         """v_hat, guided away from what the network expects where nothing is said."""
         z_tau = z_tau.detach()

@@ -76,7 +76,7 @@ def render(scenes: MovingPoints, cameras: Cameras) -> Tensor:
     fine = paint.view(-1, 4).index_select(0, rows.flatten())
     fine = fine.view(B, T, cameras.height, _SUPERSAMPLE, cameras.width, _SUPERSAMPLE, 4)
     corners = [fine[:, :, :, i, :, j] for i, j in np.ndindex(_SUPERSAMPLE, _SUPERSAMPLE)]
-    return torch.stack(corners).sum(0) / len(corners)  # so much faster than a mean over two short axes
+    return torch.stack(corners).sum(0).div(len(corners))  # so much faster than a mean over two short axes
 
 
 def _nearest(seen: Tensor, focal: float, side: int) -> Tensor:
