@@ -89,6 +89,13 @@ def test_instructions_come_back():
     assert isinstance(action, Action)
 
 
+def test_a_document_with_a_sentence_can_be_taken_at_its_word():
+    sentence = conversions.as_prompt(conversions.document_to_msg(brick.document(prompt="move the brick aside")))
+    assert conversions.instruction_from_msg(sentence, brick.scene()) == ((), Prompt("move the brick aside"))
+    for other in (conversions.document_to_msg(brick.document()), conversions.instruction_to_msg(Prompt("go"))):
+        assert conversions.as_prompt(other) == other
+
+
 def test_a_document_may_list_the_points_of_the_moving_link():
     scene = brick.scene()
     law = {"kind": "hinge", "axis_point": [0, 0, 0], "axis": [0, 0, 1], "part": [[0, 0, 1]], "rest": [[0, 0, 0]]}

@@ -231,6 +231,15 @@ def document_to_msg(text: str) -> messages.Instruction:
     return messages.Instruction(kind=messages.Instruction.DOCUMENT, text=text)
 
 
+def as_prompt(msg: messages.Instruction) -> messages.Instruction:
+    """The sentence of a document that has one; any other instruction as it is."""
+    if msg.kind != messages.Instruction.DOCUMENT:
+        return msg
+    document = parse_json(msg.text, "instruction.text")
+    prompt = document.get("prompt") if isinstance(document, dict) else None
+    return messages.Instruction(kind=messages.Instruction.PROMPT, text=prompt) if isinstance(prompt, str) else msg
+
+
 def instruction_from_msg(
     msg: messages.Instruction, scene: Scene, field: str = "instruction"
 ) -> tuple[tuple[Law, ...], Instruction]:

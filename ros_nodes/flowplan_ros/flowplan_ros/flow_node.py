@@ -1,7 +1,7 @@
 """Action server `generate_flow`: an instruction to motions of a scene, by any of the generators.
 
-A sentence is understood where a document on the latched topic `task/instruction` has it as its `prompt`; no generator
-understands sentences yet. The flow of the newest motion is published for previews, to late subscribers too.
+The generator chord follows sentences. Others are told what a document on the latched topic `task/instruction` says whose
+`prompt` the sentence is. The flow of the newest motion is published for previews, to late subscribers too.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from flowplan_ros import conversions, jobs
 from flowplan_ros.parameters import Range
 from flowplan_ros.server import LATCHED, Failure, Goal, GoalServer, ServerNode, spin
 from flowplan_ros.worker import Worker
+from generators.registry import takes
 
 
 @dataclass(frozen=True)
 class FlowNodeOptions:
     """Parameters of flow_node."""
 
-    generator: Literal["kinematic", "neurok"] = "kinematic"
+    generator: Literal["kinematic", "neurok", "chord"] = "kinematic"
     """Which generator makes the motions."""
     flow_points: Annotated[int, Range(100, 100_000)] = 2000
     """Points of object flow sampled on each object."""
@@ -65,14 +66,19 @@ class FlowNode(ServerNode[FlowNodeOptions]):
             return
         self._documents[conversions.plain(prompt)] = msg.text
 
+    def _asked(self, instruction: Instruction) -> Instruction:
+        """The instruction as the generator takes it: as a sentence, or as the document that a sentence stands for."""
+        if takes(self.options.generator) == "prompt":
+            return conversions.as_prompt(instruction)
+        if instruction.kind == Instruction.PROMPT and conversions.plain(instruction.text) in self._documents:
+            return conversions.document_to_msg(self._documents[conversions.plain(instruction.text)])
+        return instruction
+
     async def _generate(self, goal: Goal) -> GenerateFlow.Result:
         request, options = goal.request, self.options
         conversions.frame_of(request.scene.header, options.frame, "scene")
         scene = conversions.scene_from_msg(request.scene)
-        asked = request.instruction
-        if asked.kind == Instruction.PROMPT and conversions.plain(asked.text) in self._documents:
-            asked = conversions.document_to_msg(self._documents[conversions.plain(asked.text)])
-        laws, instruction = conversions.instruction_from_msg(asked, scene)
+        laws, instruction = conversions.instruction_from_msg(self._asked(request.instruction), scene)
         goal.on_stop(self.worker.cancel)
         arguments = (options.generator, laws, scene, instruction, options.flow_points, request.seed)
         try:
