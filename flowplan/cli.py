@@ -28,8 +28,8 @@ def main() -> None:
     except (ValueError, OSError, ImportError) as error:
         console.print(f"[bold red]flowplan:[/] {escape(str(error))}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted")
+    except KeyboardInterrupt as interrupt:
+        console.print(escape(str(interrupt)) or "interrupted")  # long work says how to go on
         sys.exit(130)
     sys.exit(int(status or 0))
 
@@ -74,8 +74,8 @@ def generate(
     samples: int = 1,
     folder: Path | None = None,
     resume: tyro.conf.FlagCreatePairsOff[bool] = False,
-    out: Path = Path("motion.npz"),
-    seed: int = 0,
+    out: Path | None = None,
+    seed: int | None = None,
 ) -> int:
     """Make a motion of a scene from a JSON file that says what moves and how far (docs/tutorial.md), or from a sentence.
 
@@ -91,8 +91,8 @@ def generate(
         samples: motions tried; the best is written (chord).
         folder: where chord keeps checkpoints and previews; nowhere where not given, runs/NAME for a .toml file.
         resume: go on from what the folder holds (chord).
-        out: motion file to write.
-        seed: of every random choice.
+        out: motion file to write, motion.npz where not given; what a .toml file asks for goes to its folder.
+        seed: of every random choice, 0 where not given; a .toml file has its own.
     """
     from flowplan import files
 
@@ -103,6 +103,8 @@ def generate(
         given: dict[str, Any] = {"iterations": iterations, "duration": duration}
         options = replace(options, **{name: value for name, value in given.items() if value is not None})
         if scene.suffix == ".toml":
+            if motion or prompt or out or seed is not None:
+                raise ValueError(f"flowplan generate: {scene} has its own prompt, seed and folder; give --folder alone")
             return _run_job(scene, prior, options, folder, resume)
         world, instruction = _prompted(scene, motion, prompt)
         make = of_prior(load_prior(prior), options, folder=folder, resume=resume)
@@ -117,7 +119,8 @@ def generate(
         laws, instruction = read_instruction(motion, world)
         make = factory(generator)(laws)
     with _bar("generating") as progress:
-        motions = make(world, instruction, seed=seed, progress=progress)
+        motions = make(world, instruction, seed=seed or 0, progress=progress)
+    out = out or Path("motion.npz")
     files.save(out, motions[0])
     _say(f"{len(motions[0].times)} frames over {motions[0].times[-1]:.2f} s; wrote {out}")
     return 0
