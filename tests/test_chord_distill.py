@@ -62,6 +62,25 @@ def test_the_score_vanishes_where_the_prior_sees_what_is_there_and_points_away_f
         assert (g.abs().max() < 1e-5) == is_there
 
 
+class _Coin:
+    """Clean latents are -1 or 1, each as likely."""
+
+    def velocity(self, z_tau: torch.Tensor, tau: float, condition: None, *, guidance: float) -> torch.Tensor:
+        return (z_tau - torch.tanh(z_tau * (1 - tau) / tau**2)) / tau
+
+
+def test_one_look_at_noise_shows_the_mean_and_several_show_one_of_the_things_that_might_be() -> None:
+    z, tau = torch.zeros(200), 0.98
+
+    def clean(steps: int) -> torch.Tensor:
+        chance = torch.Generator().manual_seed(0)
+        return z - tau * score(_Coin(), z, tau, None, guidance=1.0, generator=chance, steps=steps)  # type: ignore[arg-type]
+
+    assert clean(1).abs().max() < 0.1
+    assert (clean(30).abs() - 1).abs().max() < 0.05
+    assert 60 < (clean(30) > 0).sum() < 140
+
+
 def test_a_blur_keeps_the_sum_and_spreads_as_a_gaussian_does() -> None:
     video = torch.zeros(1, 1, 41, 41, 1)
     video[0, 0, 20, 20] = 1.0

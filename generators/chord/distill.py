@@ -155,7 +155,15 @@ class _Run:
             video.register_hook(lambda gradient: blurred(gradient, sigma))
         condition = self._prior.condition(self._prompt, video[:, 0].detach(), seed=self._seed)
         z = self._prior.encode(video)
-        g = score(self._prior, z.detach(), now.tau, condition, guidance=now.guidance, generator=noise)
+        g = score(
+            self._prior,
+            z.detach(),
+            now.tau,
+            condition,
+            guidance=now.guidance,
+            generator=noise,
+            steps=options.denoising_steps,
+        )
         loss = (z * g).mean() * (now.tau if options.weigh_by_noise else 1.0)
         if now.pull_weight and isinstance(self._prior, Legible):
             loss = loss + now.pull_weight * self._pull(

@@ -32,6 +32,9 @@ class ChordOptions:
     """Of the density, where it has one: towards more noise."""
     guidance: Ends | None = None
     """Scale of classifier-free guidance; the prior's own where not given (the paper's, for Wan 2.2, is 25 to 12)."""
+    denoising_steps: int = 1
+    """Steps in which the prior takes the noise away; more than the paper's 1 settle on one of the things that might be,
+    where one look at much noise is their mean."""
     motion_rate: Ends = (6e-3, 6e-5)
     """Learning rate of the control points' rotations and translations, falling log-linearly."""
     scale_rate: Ends = (6e-3, 6e-5)
