@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 from flowplan.urdf import Joint
+from generators.common.charts import WIDTH
 from generators.neurok import dual_quaternion
 from generators.neurok.box_experiment import (
     BoxOptions,
@@ -98,8 +100,11 @@ def test_the_lids_inertia_is_that_of_its_surface(box):
     np.testing.assert_allclose(inertia, expected, atol=0.01 * inertia.max())
 
 
-def test_the_hinge_falls_like_the_truth(box, truths):
-    records = {r["key"].removeprefix("neurok/box/"): r for r in box_records(Hinge, box, *truths, OPTIONS)}
+def test_the_hinge_falls_like_the_truth(box, truths, tmp_path):
+    told = box_records(Hinge, box, *truths, OPTIONS, figure=tmp_path / "box.png")
+    records = {r["key"].removeprefix("neurok/box/"): r for r in told}
+    with Image.open(tmp_path / "box.png") as picture:
+        assert picture.width == 3 * WIDTH  # the fall, its energy, the pushes
     value = {key: r["value"] for key, r in records.items()}
     assert value["diverged"] == 0
     assert value["still/cd_l1"] > 0.05

@@ -47,15 +47,23 @@ class Attention(nn.Module):
 
     def keys_values(self, source: Tensor) -> KeysValues:
         keys, values = self.key_value(source).chunk(2, dim=-1)
-        return _scaled(self._split(keys), 1.0), self._split(values)
+        return _scaled(self.split(keys), 1.0), self.split(values)
 
     def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
-        queries = self._split(self.query(x))
-        queries = _scaled(queries, self.gain * queries.shape[-1] ** 0.5)
-        return self.out(_read(queries, *keys_values).transpose(-3, -2).flatten(-2))
+        return self.joined(_read(self.queries(x), *keys_values))
 
-    def _split(self, x: Tensor) -> Tensor:
+    def queries(self, x: Tensor) -> Tensor:
+        """(..., heads, N, width / heads) of x (..., N, width)."""
+        queries = self.split(self.query(x))
+        return _scaled(queries, self.gain * queries.shape[-1] ** 0.5)
+
+    def split(self, x: Tensor) -> Tensor:
+        """(..., N, width) by heads: (..., heads, N, width / heads)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+    def joined(self, read: Tensor) -> Tensor:
+        """What the heads read (..., heads, N, width / heads), brought together: (..., N, width)."""
+        return self.out(read.transpose(-3, -2).flatten(-2))
 
 
 def _scaled(x: Tensor, length: float | Tensor) -> Tensor:

@@ -27,8 +27,7 @@ from scipy.spatial import cKDTree
 from flowplan import checks
 from flowplan.checks import FloatArray
 from flowplan.geometry import exp_so3, skew
-from generators.common.sampling import farthest_points
-from generators.neurok.metrics import surface_points
+from generators.common.sampling import farthest_points, surface_points
 
 Ints = NDArray[np.int64]
 

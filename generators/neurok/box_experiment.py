@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ from flowplan.checks import FloatArray
 from flowplan.geometry import inverse, transform
 from flowplan.motion import Progress, silent
 from flowplan.scan.surface import raycasting_scene
-from generators.common.sampling import farthest_points
+from generators.common.charts import Chart, draw_charts
+from generators.common.sampling import farthest_points, surface_points
 from generators.neurok import potentials, weights
 from generators.neurok.contact import SelfCollision
 from generators.neurok.derivatives import decoded, forward_attention
@@ -42,9 +44,10 @@ from generators.neurok.dynamics import DynamicsOptions, LatentTrajectory, simula
 from generators.neurok.forces import Force, ForceField
 from generators.neurok.generate import Encode
 from generators.neurok.initial import initial_coordinates
-from generators.neurok.metrics import chamfer, surface_points
+from generators.neurok.metrics import chamfer
 from generators.neurok.model import Neurok
-from generators.neurok.reduce import ReduceOptions
+from generators.neurok.particles import Particles
+from generators.neurok.reduce import SIMULATED
 from generators.neurok.space import Frame, LatentSpace, SpaceOptions
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.families import HELD_OUT_SEED, make
@@ -81,9 +84,7 @@ class BoxOptions:
     )
     """See DynamicsOptions; its mass is the box's, its self-collision is set here. Contacts last a few steps, so that
     this restitution gives back about 0.3 of a velocity."""
-    space: SpaceOptions = field(
-        default_factory=lambda: SpaceOptions(reduce=ReduceOptions(dimension=25, samples=128, measure="jacobian"))
-    )
+    space: SpaceOptions = field(default_factory=lambda: SpaceOptions(reduce=SIMULATED))
     """See SpaceOptions."""
     chamfer_points: int = 5000
     """Points drawn on each mesh of a frame."""
@@ -152,6 +153,7 @@ def box_records(
     options: BoxOptions = BoxOptions(),
     *,
     seed: int = 0,
+    figure: Path | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """JSON records of the experiment.
@@ -164,6 +166,7 @@ def box_records(
             acts for `push_seconds` from the start on.
         options: see BoxOptions.
         seed: of all points that are drawn.
+        figure: PNG of the fall, its energy, and how far pushes lift the lid.
 
     Returns:
         Under `neurok/box`: `cd_l1` and `cd_l2` (the squared L2 of E.4) over the frames, and what they are if nothing
@@ -177,10 +180,11 @@ def box_records(
     run = scene.simulate(truth.times, scene.space.rest)
     progress(0.5 if pushes else 1.0, "the lid has fallen")
     records = [*_comparison(scene, truth, run), *_energies(scene, truth, run)]
-    rises = []
+    rises, truly = [], []
     for index, (size, pushed) in enumerate(sorted((pushes or {}).items())):
         rise, expected = scene.push(size, pushed)
         rises.append(rise)
+        truly.append(expected)
         records.append(_record(f"push_{size:g}/rise", rise, _UNIT, "up"))
         records.append(_record(f"push_{size:g}/rise_error", abs(rise - expected), _UNIT, "down"))
         progress(0.5 + 0.5 * (index + 1) / len(pushes or {}), f"pushed with {size:g} times the lid's weight")
@@ -188,6 +192,8 @@ def box_records(
         # Half a percent is not a motion but the contact that gives way.
         ordered = [b > a or max(a, b) < 0.005 for a, b in pairwise(rises)]
         records.append(_record("pushes_in_order", float(np.mean(ordered)), "share", "up", len(ordered)))
+    if figure is not None:
+        draw_charts(figure, [*_fall_charts(scene, truth, run), *_push_charts(sorted(pushes or {}), rises, truly)])
     return records
 
 
@@ -258,7 +264,7 @@ class _Scene:
         self.space = encode(self.mesh(self.frame.normalised(start)), seed)
         self.link_of, self.local, self.share = self._particles(truth)
         self.first = self.frame.normalised(self.placed(truth)[0])
-        self.particles = self.tensor(self.first)
+        self.positions = Particles.of(self.space, self.tensor(self.first), self.frame)
 
     def mesh(self, vertices: FloatArray) -> trimesh.Trimesh:
         """The box with vertices (V, 3)."""
@@ -277,16 +283,11 @@ class _Scene:
         X = np.stack([truth.link_poses[k] for k in self.box.links], 1)[:, self.link_of]
         return (X[..., :3, :3] @ self.local[..., None])[..., 0] + X[..., :3, 3]
 
-    def positions(self, z: Tensor) -> Tensor:
-        """(n, 3) the particles at z (k,), object frame, metres."""
-        A, b = (torch.as_tensor(np.array(a)).to(self.particles) for a in self.frame.affine)
-        return self.space.positions(z[None], self.particles)[0] @ A.T + b
-
     def moved(self, z: FloatArray, points: FloatArray) -> FloatArray:
         """(T, P, 3) where points (P, 3) of the first pose are at states z (T, k), normalised frame."""
-        at = self.tensor(points)
         with torch.no_grad():
-            return np.stack([self.space.positions(q[None], at)[0].double().cpu().numpy() for q in self.tensor(z)])
+            follow = self.space.followed(self.tensor(points))
+            return np.stack([follow(q[None])[0].double().cpu().numpy() for q in self.tensor(z)])
 
     def centers(self, positions: FloatArray) -> FloatArray:
         """(T, 3) centres of mass of particles (T, n, 3)."""
@@ -330,7 +331,7 @@ class _Scene:
         return float(found.max() - found[0]), float(true.max() - true[0])
 
     def energies(self, z: FloatArray, zdot: FloatArray) -> FloatArray:
-        """(T,) kinetic and potential energy of the particles at states z, zdot (T, k), joules; none of contacts."""
+        """(T, 2) kinetic and potential energy of the particles at states z, zdot (T, k), joules; none of contacts."""
         dynamics = self.options.dynamics
         rest = decoded(self.positions, self.space.rest)
         masses = torch.as_tensor(dynamics.mass * self.share).to(rest)
@@ -342,7 +343,7 @@ class _Scene:
             for q, v in zip(self.tensor(z), self.tensor(zdot), strict=True):
                 x, velocity = (t.double() for t in jvp(self.positions, (q,), (v,)))
                 kinetic = 0.5 * float(masses @ velocity.square().sum(1))
-                total.append(kinetic + sum(float(part(x)[0]) for part in parts))
+                total.append((kinetic, sum(float(part(x)[0]) for part in parts)))
         return np.array(total)
 
     def _hold(self, rest: Tensor) -> ForceField:
@@ -434,8 +435,26 @@ def _energies(scene: _Scene, truth: BoxTruth, run: _Frames) -> list[dict[str, An
     velocity = np.broadcast_to((z[-1] - z[0]) / times[-1], z.shape)
     straight = z[0] + velocity * times[:, None]
     paths = {"energy_drift": (z, run.zdot[free]), "interpolation/energy_drift": (straight, velocity)}
-    drifts = {key: np.ptp(scene.energies(*path)) / released for key, path in paths.items()}
+    drifts = {key: np.ptp(scene.energies(*path).sum(1)) / released for key, path in paths.items()}
     return [_record(key, drift, "share of the energy released", "down", count) for key, drift in drifts.items()]
+
+
+def _fall_charts(scene: _Scene, truth: BoxTruth, run: _Frames) -> list[Chart]:
+    true = scene.centers(scene.frame.normalised(scene.placed(truth)))[:, 2]
+    found = scene.centers(scene.moved(run.z, scene.first))[:, 2]
+    kinetic, potential = scene.energies(run.z, run.zdot).T
+    potential = potential - potential[0]
+    heights = {"simulator": true - true[0], "latent": found - true[0]}
+    energies = {"kinetic": kinetic, "potential": potential, "sum": kinetic + potential}
+    return [
+        Chart(title, "s", {name: (truth.times, values) for name, values in lines.items()})
+        for title, lines in ((f"centre of mass, {_UNIT}", heights), ("energy in latent space, J", energies))
+    ]
+
+
+def _push_charts(sizes: Sequence[float], rises: Sequence[float], truly: Sequence[float]) -> list[Chart]:
+    lines = {"simulator": (np.array(sizes), np.array(truly)), "latent": (np.array(sizes), np.array(rises))}
+    return [Chart(f"rise of the centre of mass, {_UNIT}", "push over the lid's weight", lines)] if sizes else []
 
 
 def _record(key: str, value: float, unit: str, direction: str, n: int = 1) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     J = dF/dz               k tangents side by side through one pass; F(z) comes with it
     D^2F[v, v]              a tangent of a tangent: about four evaluations of F, whatever k is
 
-Forward mode because k is small and 3n is not. The fused kernels of attention have no forward derivative, so attention
+Forward mode because k is small and 3n is not, unless the decoder knows better (`Linearised`). The fused kernels of
+attention have no forward derivative, so attention
 is done in elementary operations while these run (`forward_attention`).
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -20,6 +22,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Positions = Callable[[Tensor], Tensor]
 """A decoder: latent coordinates (k,) to particles (n, 3), by torch operations that have forward derivatives."""
+
+
+@runtime_checkable
+class Linearised(Protocol):
+    """A decoder that knows a shorter way to its Jacobian."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Particles (n, 3) at z (k,)."""
+
+    def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and their Jacobian (n, 3, k)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +50,7 @@ class Derivatives:
 
     def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Particles (n, 3) at z (k,), and their Jacobian (3n, k)."""
-        J, x = self.first(z.to(self.dtype))
+        x, J = self.first(z.to(self.dtype))
         return x.detach().double(), J.detach().double().reshape(-1, len(z))
 
     def along(self, z: Tensor, v: Tensor) -> Tensor:
@@ -54,7 +67,11 @@ def derivatives(positions: Positions, z: Tensor, *, trace: bool = False) -> Deri
         trace: record the operations at z once and replay them, duplicates removed. Python and functorch are most of the
             time where the decoder is small; the decoder must do the same operations at every z.
     """
-    first = jacfwd(lambda s: (positions(s),) * 2, has_aux=True)
+    both = jacfwd(lambda s: (positions(s),) * 2, has_aux=True)
+
+    def first(s: Tensor) -> tuple[Tensor, Tensor]:
+        J, x = both(s)
+        return x, J
 
     def second(s: Tensor, v: Tensor) -> Tensor:
         return jvp(lambda r: jvp(positions, (r,), (v,))[1], (s,), (v,))[1]
@@ -63,7 +80,8 @@ def derivatives(positions: Positions, z: Tensor, *, trace: bool = False) -> Deri
         return Derivatives(
             z.dtype, _recorded(lambda s: positions(s), z), _recorded(first, z), _recorded(second, z, torch.ones_like(z))
         )
-    return Derivatives(z.dtype, positions, first, second)
+    linearise = positions.linearise if isinstance(positions, Linearised) else first
+    return Derivatives(z.dtype, positions, linearise, second)
 
 
 @contextmanager

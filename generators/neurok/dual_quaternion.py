@@ -18,6 +18,11 @@ def multiply(a: Tensor, b: Tensor) -> Tensor:
     return torch.cat([w, aw * bv + bw * av + _cross(av, bv)], dim=-1)
 
 
+def conjugate(quat_wxyz: Tensor) -> Tensor:
+    """The turns back (..., 4) of unit quaternions (w, x, y, z)."""
+    return torch.cat([quat_wxyz[..., :1], -quat_wxyz[..., 1:]], dim=-1)
+
+
 def rotate(quat_wxyz: Tensor, points: Tensor) -> Tensor:
     """Points (..., 3) turned by unit quaternions (..., 4)."""
     w, v = quat_wxyz[..., :1], quat_wxyz[..., 1:]

@@ -31,12 +31,13 @@ from flowplan import checks
 from flowplan.checks import FloatArray
 from flowplan.motion import Progress, silent
 from generators.common.comparison import Measure, compare, mean_records, mean_table
+from generators.common.sampling import surface_points
 from generators.neurok.drive import DriveOptions, drive_mesh
 from generators.neurok.guess import guess_latent
 from generators.neurok.inverse import FitOptions, fit_shape
-from generators.neurok.metrics import MetricOptions, shape_error, surface_points
+from generators.neurok.metrics import MetricOptions, shape_error
 from generators.neurok.model import Neurok
-from generators.neurok.reduce import ReduceOptions
+from generators.neurok.reduce import SEARCHED
 from generators.neurok.space import Frame, LatentSpace, SpaceOptions
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.families import HELD_OUT, HELD_OUT_SEED, make, trained_families
@@ -106,9 +107,7 @@ class NeurokIkOptions:
 
     driving_points: int = 2048
     """Surface points whose motion the mesh follows."""
-    space: SpaceOptions = field(
-        default_factory=lambda: SpaceOptions(reduce=ReduceOptions(dimension=64, samples=128, measure="jacobian"))
-    )
+    space: SpaceOptions = field(default_factory=lambda: SpaceOptions(reduce=SEARCHED))
     """See SpaceOptions."""
     fit: FitOptions = field(default_factory=FitOptions)
     """See FitOptions."""

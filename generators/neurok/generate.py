@@ -27,6 +27,7 @@ from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
 from flowplan.scan.surface import raycasting_scene
 from flowplan.scene import Action, Instruction, Scene
+from generators.common.sampling import surface_points
 from generators.neurok import weights
 from generators.neurok.contact import HalfSpace
 from generators.neurok.drive import DriveOptions, drive_mesh
@@ -36,9 +37,10 @@ from generators.neurok.initial import initial_velocity
 from generators.neurok.inverse import DragOptions, drag
 from generators.neurok.lead import LeadOptions, lead
 from generators.neurok.model import Neurok
+from generators.neurok.particles import Particles
 from generators.neurok.paths import handle_paths, on_one_body
-from generators.neurok.reduce import ReduceOptions
-from generators.neurok.space import Frame, KinematicSpace, LatentSpace, SpaceOptions, box_yaw, surface_points
+from generators.neurok.reduce import SEARCHED, SIMULATED, ReduceOptions
+from generators.neurok.space import Frame, KinematicSpace, LatentSpace, SpaceOptions, box_yaw
 
 Encode = Callable[[trimesh.Trimesh, int], KinematicSpace]
 """From an object's mesh in its normalised frame, and a seed, to the space of its states."""
@@ -60,17 +62,14 @@ class NeurokOptions:
     """Surface points whose motion the mesh follows."""
     body_points: int = 64
     """Surface points that are held in place during a drag, or that carry the mass of a simulation."""
-    space: SpaceOptions = field(
-        default_factory=lambda: SpaceOptions(reduce=ReduceOptions(dimension=64, samples=128, measure="jacobian"))
-    )
-    """See SpaceOptions. More directions than the paper's 25: on scans of the tasks (seeds 900 to 902) a drag through 64,
-    found by the whole deformation's derivatives, left two thirds of the error."""
+    space: SpaceOptions = field(default_factory=lambda: SpaceOptions(reduce=SEARCHED))
+    """See SpaceOptions; its directions are those of a drag."""
     lead: LeadOptions = field(default_factory=LeadOptions)
     """See LeadOptions."""
     drag: DragOptions = field(default_factory=DragOptions)
     """See DragOptions."""
-    simulated_dimension: int = 25
-    """Directions of a simulation, the paper's k_q: every step differentiates along each."""
+    simulated: ReduceOptions = SIMULATED
+    """Directions of a simulation, see ReduceOptions."""
     dynamics: DynamicsOptions = field(
         default_factory=lambda: DynamicsOptions(step=9e-3, scheme="leapfrog", restitution=0.9, latent_inertia=1e-3)
     )
@@ -84,7 +83,6 @@ class NeurokOptions:
             ("frames", 2),
             ("driving_points", 16),
             ("body_points", 1),
-            ("simulated_dimension", 1),
         ):
             if getattr(self, name) < least:
                 raise ValueError(
@@ -172,7 +170,7 @@ class _Sample:
         self.mesh = trimesh.Trimesh(self.frame.normalised(mesh.vertices), mesh.faces, process=False)
         self.world, self.options, self.seed = mesh.vertices, options, seed
         self.space = encode(self.mesh, seed)
-        self.body = self._tensor(surface_points(self.mesh, options.body_points, seed + 1))
+        self.body = self._tensor(surface_points(self.mesh, options.body_points, seed=seed + 1)[0])
 
     def animate(self, action: Action, times: FloatArray, support: float | None) -> FloatArray:
         """Vertices (T, V, 3) at `times` (T,), world frame, metres."""
@@ -180,9 +178,9 @@ class _Sample:
         if action.targets is not None:
             space, q = self._drag(action.handles, action.targets, times)
         else:
-            space = self._reduced(self.options.simulated_dimension)
+            space = self._reduced(self.options.simulated)
             q = self._simulate(space, action, handles, times, support)
-        points, on_face = trimesh.sample.sample_surface(self.mesh, self.options.driving_points, seed=self.seed)
+        points, on_face = surface_points(self.mesh, self.options.driving_points, seed=self.seed)
         with torch.no_grad():
             deformation = space.field(q, self._tensor(points)).double().cpu().numpy()
         driven = drive_mesh(
@@ -192,10 +190,8 @@ class _Sample:
         vertices[0] = self.world  # to the last bit: the frame's arithmetic rounds
         return vertices
 
-    def _reduced(self, dimension: int | None) -> KinematicSpace:
-        if not isinstance(self.space, LatentSpace):
-            return self.space
-        return self.space.reduced(replace(self.options.space.reduce, dimension=dimension), seed=self.seed)
+    def _reduced(self, options: ReduceOptions) -> KinematicSpace:
+        return self.space.reduced(options, seed=self.seed) if isinstance(self.space, LatentSpace) else self.space
 
     def _drag(self, handles: FloatArray, targets: FloatArray, times: FloatArray) -> tuple[KinematicSpace, Tensor]:
         """A space of states, and those (T, k) in which handles (H, 3) go to their targets, world frame, metres."""
@@ -205,19 +201,14 @@ class _Sample:
             latents = lead(self.space, at, paths, self.space.points, self.options.lead)
             if latents is not None:
                 return self.space, self.space.coordinates(latents)
-        space = self._reduced(self.options.space.reduce.dimension)
+        space = self._reduced(self.options.space.reduce)
         return space, drag(space, at, paths, self.body, self.options.drag)
 
     def _simulate(
         self, space: KinematicSpace, action: Action, handles: Tensor, times: FloatArray, support: float | None
     ) -> Tensor:
         """States (T, k) of the object under the action's velocities and forces, in metres and newtons."""
-        particles = torch.cat([handles, self.body])
-        to_world = [torch.as_tensor(a).to(particles) for a in self.frame.affine]
-
-        def positions(q: Tensor) -> Tensor:
-            return space.positions(q[None], particles)[0] @ to_world[0].T + to_world[1]
-
+        positions = Particles.of(space, torch.cat([handles, self.body]), self.frame)
         start, count = space.rest, np.arange(len(handles))
         velocity = None
         if action.velocities is not None:

@@ -16,8 +16,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from flowplan.checks import FloatArray
+from generators.common.sampling import surface_points
 from generators.neurok.baselines import RegistrationOptions, registration
-from generators.neurok.metrics import surface_points
 from generators.neurok.pairs import PosePairs, quat_from_matrix
 from generators.neurok.space import LatentSpace
 

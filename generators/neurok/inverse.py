@@ -19,7 +19,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from flowplan import checks
-from generators.common.attention import forward_mode
+from generators.neurok.followed import Followed
 from generators.neurok.space import KinematicSpace
 
 
@@ -89,19 +89,13 @@ class DragOptions:
     """Weight of the squared rate of change of the state per unit of the whole time."""
 
 
-def jacobian(space: KinematicSpace, q: Tensor, points: Tensor) -> Tensor:
-    """Derivatives (B, M, 3, k) of the positions of points (M, 3) at q (B, k), by forward mode.
+def jacobian(followed: Followed, q: Tensor) -> Tensor:
+    """Derivatives (B, M, 3, k) of the positions of followed points at q (B, k).
 
     A network in float32 is run in bfloat16: half the time, and a Jacobian right to a percent steers as well.
     """
-    directions = torch.eye(space.dim, dtype=q.dtype, device=q.device)[:, None].expand(-1, len(q), -1)
-
-    def along(direction: Tensor) -> Tensor:
-        return torch.func.jvp(lambda at: space.positions(at, points), (q,), (direction,))[1]
-
-    rough = torch.autocast(q.device.type, torch.bfloat16, enabled=q.dtype == torch.float32)
-    with torch.no_grad(), forward_mode(), rough:
-        return torch.func.vmap(along, out_dims=-1)(directions)
+    with torch.autocast(q.device.type, torch.bfloat16, enabled=q.dtype == torch.float32):
+        return followed.linearise(q)[1]
 
 
 # --- a point set of the same object in another pose ---------------------------------------------------------------
@@ -132,15 +126,17 @@ def fit_shape(
     generator = torch.Generator().manual_seed(seed)
     source = _some(points, options.points, generator).to(space.rest)
     goal = _some(target, options.target_points, generator).to(space.rest)
-    draws = torch.randn(options.starts - 1, space.dim, generator=generator).to(space.rest)
-    draws = space.mean + draws
-    always = space.rest[None] if guesses is None else torch.cat([space.rest[None], guesses.to(space.rest)])
-    best = _chamfer(space.positions(draws, source), goal).argsort()[: max(options.kept - len(always), 0)]
-    kept = torch.cat([always, draws[best]])
+    at = space.followed(source)
+    always = kept = space.rest[None] if guesses is None else torch.cat([space.rest[None], guesses.to(space.rest)])
+    if len(always) < options.kept:
+        draws = torch.randn(options.starts - 1, space.dim, generator=generator).to(space.rest)
+        draws = space.mean + draws
+        best = _chamfer(at(draws), goal).argsort()[: options.kept - len(always)]
+        kept = torch.cat([always, draws[best]])
     search = _newton if space.dim <= options.newton_dimension else _quasi_newton
     found = search(space, kept, source, goal, options)
     found = torch.cat([always, found])  # nothing is worse than what it began with
-    reached = _chamfer(space.positions(found, source), goal)
+    reached = _chamfer(at(found), goal)
     nearest = int(reached.argmin())
     return ShapeFit(found[nearest], float(reached[nearest]), float(reached[0]))
 
@@ -163,31 +159,49 @@ def _robust(x: Tensor, goal: Tensor, kernel: float) -> Tensor:
 
 def _newton(space: KinematicSpace, q: Tensor, source: Tensor, goal: Tensor, options: FitOptions) -> Tensor:
     metric = _plane_metric(goal, options.sideways)
-    few = source[: options.curvature_points]
+    follow = space.followed(source)
+    few = space.followed(source[: options.curvature_points])
     damping = q.new_full((len(q), 1), 1e-3)
     J = q.new_zeros(0)
+    q, x = _taped(follow, q)
     for i, kernel in enumerate(np.geomspace(*options.kernel, options.iterations)):
         if i == options.tries and len(q) > 1:
-            best = _chamfer(space.positions(q, source), goal).argmin()
-            q, damping = q[best][None], damping[best][None]
+            best = _chamfer(x.detach(), goal).argmin()
+            q, x = _taped(follow, q[best][None])
+            damping = damping[best][None]
         # The gradient is of all points, one backward pass; the curvature, far dearer, is judged from a few of them,
         # and again only every second step.
         if i % 2 == 0 or i == options.tries:
-            J = jacobian(space, q, few)
-        at = q.detach().requires_grad_(True)
-        with torch.enable_grad():
-            x = space.positions(at, source)
+            J = jacobian(few, q.detach())
         W, r = _pull(x.detach(), goal, metric, kernel)
-        (g,) = torch.autograd.grad(x, at, r)
+        (g,) = torch.autograd.grad(x, q, r, retain_graph=True)
         g = g + options.prior * (q - space.mean)
-        H = torch.einsum("bmik,bmij,bmjl->bkl", J, W[:, : len(few)], J) * (len(source) / len(few))
-        trial = q - _solve_damped(H + options.prior * torch.eye(space.dim).to(q), g, damping)
+        H = _curvature(J, W) * (len(source) / J.shape[1])
+        trial, y = _taped(follow, q - _solve_damped(H + options.prior * torch.eye(space.dim).to(q), g, damping))
         now, then = (
             _robust(x, goal, kernel) + options.prior * (s - space.mean).square().sum(1)
-            for s, x in ((q, x.detach()), (trial, space.positions(trial, source)))
+            for s, x in ((q, x.detach()), (trial, y.detach()))
         )
-        q, damping = _keep_better(q, trial, now, then, damping)
-    return q
+        better = then < now
+        damping = _damped(damping, better)
+        if better.all():
+            q, x = trial, y
+        elif better.any():
+            q, x = _taped(follow, torch.where(better[:, None], trial, q))
+    return q.detach()
+
+
+def _taped(follow: Followed, q: Tensor) -> tuple[Tensor, Tensor]:
+    """A state, and where it takes the points, from which gradients can be taken."""
+    q = q.detach().requires_grad_(True)
+    with torch.enable_grad():
+        return q, follow(q)
+
+
+def _curvature(J: Tensor, W: Tensor) -> Tensor:
+    """(B, k, k) sum of J^T W J over the points of J (B, M, 3, k), the first of W (B, N, 3, 3)."""
+    WJ = W[:, : J.shape[1]] @ J
+    return J.flatten(1, 2).mT @ WJ.flatten(1, 2)
 
 
 def _solve_damped(H: Tensor, g: Tensor, damping: Tensor) -> Tensor:
@@ -198,8 +212,12 @@ def _solve_damped(H: Tensor, g: Tensor, damping: Tensor) -> Tensor:
 
 
 def _keep_better(q: Tensor, trial: Tensor, now: Tensor, then: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
-    better = (then < now)[:, None]
-    return torch.where(better, trial, q), torch.where(better, damping / 10, damping * 30).clamp(1e-8, 1e8)
+    better = then < now
+    return torch.where(better[:, None], trial, q), _damped(damping, better)
+
+
+def _damped(damping: Tensor, better: Tensor) -> Tensor:
+    return torch.where(better[:, None], damping / 10, damping * 30).clamp(1e-8, 1e8)
 
 
 def _pull(x: Tensor, goal: Tensor, metric: Tensor, kernel: float) -> tuple[Tensor, Tensor]:
@@ -232,6 +250,7 @@ def _plane_metric(goal: Tensor, sideways: float, neighbours: int = 10) -> Tensor
 
 
 def _quasi_newton(space: KinematicSpace, q: Tensor, source: Tensor, goal: Tensor, options: FitOptions) -> Tensor:
+    follow = space.followed(source)
     for kernel in np.geomspace(*options.kernel, 3):
         q = q.detach().requires_grad_(True)
         search = torch.optim.LBFGS([q], max_iter=2 * options.iterations, line_search_fn="strong_wolfe")
@@ -239,7 +258,7 @@ def _quasi_newton(space: KinematicSpace, q: Tensor, source: Tensor, goal: Tensor
         def closure(q: Tensor = q, kernel: float = kernel, search: torch.optim.Optimizer = search) -> Tensor:
             search.zero_grad()
             with torch.enable_grad():
-                loss = _robust(space.positions(q, source), goal, kernel).sum()
+                loss = _robust(follow(q), goal, kernel).sum()
                 loss = loss + options.prior * (q - space.mean).square().sum()
                 loss.backward()
             return loss
@@ -295,13 +314,14 @@ class _Pull:
     def __init__(self, space: KinematicSpace, handles: Tensor, body: Tensor, options: DragOptions) -> None:
         self.space, self.options = space, options
         self.points = torch.cat([handles, body])
+        self.at = space.followed(self.points)
         self.count = len(handles), max(len(body), 1)
         self.body = body
 
     def cost(self, q: Tensor, paths: Tensor) -> Tensor:
         """(B,) of states q (B, k) for handles at paths (B, H, 3)."""
         o, (H, M) = self.options, self.count
-        x = self.space.positions(q, self.points)
+        x = self.at(q)
         far = (x[:, :H] - paths).square().sum((1, 2)) / H
         moved = (x[:, H:] - self.body).square().sum(2)
         held = (moved / (1 + moved / o.let_go**2)).sum(1) / M
@@ -334,7 +354,7 @@ class _Pull:
             moved = True
             for _ in range(self.options.steps):
                 if moved:  # a refused step is tried again shorter, with the Jacobian that is there
-                    x, J = self.space.positions(at, self.points), jacobian(self.space, at, self.points)
+                    x, J = self.at(at), jacobian(self.at, at)
                     matrix, gradient = self.system(at, x, J, goal)
                 trial = at - _solve_damped(matrix, gradient, damping)
                 then = self.cost(trial, goal)
@@ -357,8 +377,8 @@ class _Pull:
 
         now = total(q)
         for _ in range(self.options.joint_steps):
-            J = _interpolate(times, times[keys], jacobian(self.space, q[keys], self.points))
-            matrix, gradient = self.system(q, self.space.positions(q, self.points), J, paths)
+            J = _interpolate(times, times[keys], jacobian(self.at, q[keys]))
+            matrix, gradient = self.system(q, self.at(q), J, paths)
             scale = matrix.diagonal(dim1=-2, dim2=-1)
             matrix = (matrix + torch.diag_embed(damping * scale)) / len(q)
             # The first state is the object as it is: it is no unknown.

@@ -30,6 +30,7 @@ from flowplan import checks
 from flowplan._open3d import open3d
 from flowplan.checks import FloatArray
 from flowplan.scan.surface import raycasting_scene
+from generators.common.sampling import surface_points
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,6 @@ def chamfer(a: trimesh.Trimesh, b: trimesh.Trimesh, points: int, *, seed: int = 
     there = _distance(surface_points(a, points, seed=seed)[0], b)
     back = _distance(surface_points(b, points, seed=seed)[0], a)
     return float((there.mean() + back.mean()) / 2), float(np.sqrt(((there**2).mean() + (back**2).mean()) / 2))
-
-
-def surface_points(mesh: trimesh.Trimesh, count: int, *, seed: int) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Points (count, 3) spread evenly by area over a mesh, and the face (count,) of each."""
-    if len(mesh.faces) == 0 or not mesh.area > 0:
-        raise ValueError("mesh: has no area to draw points from; is it empty, or all in one point?")
-    points, faces = trimesh.sample.sample_surface(mesh, count, seed=seed)
-    return np.asarray(points), np.asarray(faces)
 
 
 def volume_overlap(a: trimesh.Trimesh, b: trimesh.Trimesh, cells: int) -> float:

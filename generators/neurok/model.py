@@ -94,11 +94,13 @@ class Decoder(nn.Module):
         nn.init.normal_(self.head.weight, std=0.002 / width**0.5)
         nn.init.zeros_(self.head.bias)
 
-    def context(self, z: Tensor, shape: Shape) -> Context:
+    def tokens(self, z: Tensor, shape: Shape) -> Tensor:
         x = self.latent(z)
-        if self.seen is not None:
-            # The KL ties token k of z to token k of the shape's mean, so the two start as one.
-            x = x + self.seen(shape.tokens)
+        # The KL ties token k of z to token k of the shape's mean, so the two start as one.
+        return x if self.seen is None else x + self.seen(shape.tokens)
+
+    def context(self, z: Tensor, shape: Shape) -> Context:
+        x = self.tokens(z, shape)
         silent = len(self.blocks) - len(self.queries)
         for block in self.blocks[:silent]:
             x = block(x)
@@ -108,11 +110,13 @@ class Decoder(nn.Module):
             out.append(cast(QueryBlock, query).keys_values(x))
         return tuple(out)
 
-    def field(self, context: Context, points: Tensor) -> Tensor:
-        x = self.embedding(points)
-        x = x.expand(*context[0][0].shape[:-3], -1, -1)
+    def field(self, context: Context, embedded: Tensor) -> Tensor:
+        x = embedded.expand(*context[0][0].shape[:-3], -1, -1)
         for block, keys_values in zip(self.queries, context, strict=True):
             x = block(x, keys_values)
+        return self.written(x)
+
+    def written(self, x: Tensor) -> Tensor:
         return _in_float32(self.head, self.norm(x))
 
 
@@ -159,9 +163,21 @@ class Neurok(nn.Module):
         """All of `decode` that the query points do not enter: done once, then read by `field` as often as wanted."""
         return self.decoder.context(z, shape)
 
+    def embed(self, points: Tensor) -> Tensor:
+        """All of `decode` that z does not enter: features (..., M, decoder width) of query points (..., M, 3)."""
+        return self.decoder.embedding(points)
+
     def field(self, context: Context, points: Tensor) -> Tensor:
         """Deformations (B, M, 8 or 3) of query points (B, M, 3), or (M, 3) for all of the batch; each by itself."""
-        return self.rest + self.decoder.field(context, points)
+        return self.field_of(context, self.embed(points))
+
+    def field_of(self, context: Context, embedded: Tensor) -> Tensor:
+        """The same of query points that have been embedded before."""
+        return self.rest + self.decoder.field(context, embedded)
+
+    def deformation(self, features: Tensor) -> Tensor:
+        """What the decoder's last features (..., decoder width) of query points say of their motion."""
+        return self.rest + self.decoder.written(features)
 
     def decode(self, z: Tensor, points: Tensor, shape: Shape) -> Tensor:
         """Deformations of query points in states z (B, K, C) of a shape (its batch is B or 1)."""

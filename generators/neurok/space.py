@@ -24,7 +24,9 @@ from torch.nn import functional
 from flowplan import checks
 from flowplan.checks import FloatArray
 from flowplan.geometry import exp_so3
+from generators.common.sampling import surface_points
 from generators.neurok import dual_quaternion
+from generators.neurok.followed import Differentiated, Followed, NetworkPoints
 from generators.neurok.model import Neurok, Shape, moved, target
 from generators.neurok.pairs import PosePairs
 from generators.neurok.reduce import ReduceOptions, active_subspace
@@ -105,7 +107,11 @@ class KinematicSpace(Protocol):
 
     def positions(self, q: Tensor, points: Tensor) -> Tensor:
         """Where points (M, 3) are at states q (B, k): (B, M, 3)."""
-        return moved(points, self.field(q, points))
+        return self.followed(points)(q)
+
+    def followed(self, points: Tensor) -> Followed:
+        """Points (M, 3) that are asked for at many states."""
+        return Differentiated(lambda q: moved(points, self.field(q, points)))
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ class LatentSpace(KinematicSpace):
         """
         model = model.eval()
         device = next(model.parameters()).device
-        points = surface_points(mesh, options.points, seed).to(device)
+        points = torch.tensor(surface_points(mesh, options.points, seed=seed)[0], dtype=torch.float32, device=device)
         shape = model.encode_shape(points[None])
         z_rest = _rest_latent(model, shape, points, options.refinements)
         mean = (shape.mean - z_rest).flatten()
@@ -211,11 +217,10 @@ class LatentSpace(KinematicSpace):
         at_rest = self.model.decode(self.z_rest[None], points, self.shape)
         return _since(at_rest, self.model.decode(self.latent(q), points, self.shape))
 
-
-def surface_points(mesh: trimesh.Trimesh, count: int, seed: int) -> Tensor:
-    """Points (count, 3) spread evenly over a mesh, float32."""
-    points, _ = trimesh.sample.sample_surface(mesh, count, seed=seed)
-    return torch.tensor(np.asarray(points), dtype=torch.float32)
+    @torch.no_grad()
+    def followed(self, points: Tensor) -> NetworkPoints:
+        """See KinematicSpace."""
+        return NetworkPoints(self.model, self.shape, self.z_rest, self.basis, points)
 
 
 def _rest_latent(model: Neurok, shape: Shape, points: Tensor, refinements: int) -> Tensor:
@@ -254,6 +259,5 @@ def _since(first: Tensor, then: Tensor) -> Tensor:
     if first.shape[-1] == 3:
         return then - first
     (r_first, t_first), (r_then, t_then) = dual_quaternion.to_motion(first), dual_quaternion.to_motion(then)
-    back = torch.cat([r_first[..., :1], -r_first[..., 1:]], dim=-1)
-    turn = dual_quaternion.multiply(r_then, back.expand_as(r_then))
+    turn = dual_quaternion.multiply(r_then, dual_quaternion.conjugate(r_first).expand_as(r_then))
     return dual_quaternion.from_motion(turn, t_then - dual_quaternion.rotate(turn, t_first.expand_as(t_then)))

@@ -12,6 +12,7 @@ import numpy as np
 from flowplan.geometry import exp_so3
 from flowplan.motion import Progress, silent
 from flowplan.scene import Action, Scene, SceneObject
+from generators.common.sampling import surface_points
 from generators.neurok.baselines import registration, static
 from generators.neurok.evaluate import (
     Case,
@@ -24,7 +25,6 @@ from generators.neurok.evaluate import (
     posed_pair,
 )
 from generators.neurok.generate import NeurokOptions, of_network
-from generators.neurok.metrics import surface_points
 from generators.neurok.model import Neurok
 from generators.objects.articulated import ArticulatedObject
 from generators.objects.families import HELD_OUT_SEED, make

@@ -20,7 +20,6 @@ threshold, which eigenvalues cross, or a damped inverse it would not be.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +32,8 @@ from generators.neurok.potentials import Potential
 
 _ROUNDS = 12
 """Decodings at most in which one step is solved."""
+_TOLERANCE = 1e-4
+"""Part of the momentum that a step may lack, where rounding hides less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,27 +129,34 @@ class System:
     def reach(self, start: Local, moment: Tensor) -> Tensor:
         """z' (k,) such that J^T m (F(z') - F(z)) + inertia (z' - z) = `moment` (k,), J at the start z.
 
-        Newton's method with the start's M: what it lacks is of the order of the step. Where a direction has no answer
-        (its particles cannot go that far), the nearest that was found; a z' where the decoder overflows is returned.
+        Broyden's method in coordinates in which the start's M is the identity: what that lacks is of the order of the
+        step. Where a direction has no answer (its particles cannot go that far), the nearest that was found, and the
+        others go on without it; a z' where the decoder overflows is returned.
         """
-        scale = float(moment @ start.solve(moment))
-        tolerance = (1e-5 if self.derivatives.dtype == torch.float32 else 1e-10) ** 2 * scale
-        best, z, least, step = start.z, start.z, math.inf, torch.zeros_like(moment)
+        S = start.vectors / start.values.sqrt()
+        best, lack = torch.zeros_like(start.values), S.T @ moment
+        tolerance = (_TOLERANCE if self.derivatives.dtype == torch.float32 else 1e-10) * float(lack.norm())
+        solve, stalled = torch.eye(len(lack)).to(lack), 0
+        step = lack
         for _ in range(_ROUNDS):
+            z = start.z + S @ (best + step)
             travel = self.derivatives.decode(z) - start.x
-            lack = moment - start.pull_back(self.masses[:, None] * travel) - self.inertia * (z - start.z)
-            correction = start.solve(lack)
-            size = float(lack @ correction)
-            if not math.isfinite(size):
+            left = S.T @ (moment - start.pull_back(self.masses[:, None] * travel) - self.inertia * (z - start.z))
+            if not torch.isfinite(left).all():
                 return z
-            if size < least:
-                best, least, step = z, size, correction
-            else:  # too far
-                step = step / 4
-            if least <= tolerance:
+            change = solve @ (lack - left)
+            along = float(step @ change)
+            if abs(along) > 1e-12 * float(step @ step):
+                solve = solve + torch.outer(step - change, step @ solve) / along
+            if left.norm() < lack.norm():
+                stalled = stalled + 1 if left.norm() > 0.7 * lack.norm() else 0
+                best, lack, step = best + step, left, solve @ left
+            else:  # too far in some directions; then, maybe, in others through them
+                stalled += 1
+                step = torch.where(left.abs() > lack.abs(), step / 8, step if stalled == 1 else step / 4)
+            if lack.norm() <= tolerance or stalled > 3:
                 break
-            z = best + step
-        return best
+        return start.z + S @ best
 
 
 def _sum(potentials: Sequence[Potential], x: Tensor) -> tuple[float, Tensor]:
