@@ -41,9 +41,9 @@ def _oracle(example: moving_boxes.Example) -> Oracle:
 @pytest.mark.parametrize("build", [moving_boxes.hinge, moving_boxes.slide, moving_boxes.pick_and_place])
 def test_the_oracles_motion_is_found(build: Callable[[], moving_boxes.Example]) -> None:
     example = build()
-    found = distill(example[0], "do it", Oracle(example[1]), SMALL)
+    found = distill(example[0], "do it", Oracle(example[1]), replace(SMALL, iterations=300, denoising_steps=1))
     assert moving_boxes.end_point_error(found.motion, example) <= 0.05
-    assert moving_boxes.strays(found.motion, example) <= 0.05
+    assert moving_boxes.strays(found.motion, example) <= 0.1
 
 
 def test_the_score_vanishes_where_the_prior_sees_what_is_there_and_points_away_from_it_elsewhere() -> None:

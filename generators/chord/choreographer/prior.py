@@ -37,7 +37,7 @@ class Choreographer:
     paint: Paint = "rest_position"
 
     def __init__(
-        self, model: VideoTransformer, *, embed: Embed = text.embed, guidance: tuple[float, float] = (3.0, 1.5)
+        self, model: VideoTransformer, *, embed: Embed = text.embed, guidance: tuple[float, float] = (4.0, 2.0)
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.frames = model.config.frames
