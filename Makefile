@@ -68,8 +68,12 @@ results: ros
 	$(BIN)/flowplan eval --generator neurok --tasks close_laptop,lower_lamp,open_drawer,turn_faucet \
 	  --methods pinocchio --seeds 20 --json docs/results/eval_neurok_tasks.json
 	. build/ros/environment.sh && $(BIN)/flowplan bench ros --json docs/results/bench_ros.json
+	. build/ros/environment.sh && $(BIN)/flowplan bench ros --runs 12 --json docs/results/bench_ros_idle.json
 	$(BIN)/flowplan eval --generator kinematic --tasks close_laptop --robots panda --methods pinocchio --seeds 50 \
 	  --json docs/results/eval_close_laptop.json
+	$(BIN)/flowplan eval chord --scenes 26 --json docs/results/eval_chord.json
+	$(BIN)/flowplan eval --generator chord --tasks close_laptop,pick_place --robots panda --methods pinocchio --seeds 10 \
+	  --json docs/results/eval_chord_tasks.json
 	$(BIN)/flowplan eval neurok --instances 52 --json docs/results/eval_neurok.json
 
 clean:
