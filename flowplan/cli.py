@@ -304,7 +304,8 @@ def _evaluate_neurok(
             records += study.speed_records(model, progress=progress)
         with _bar("the box's lid") as progress:
             box, fall, pushes = _falling_box()
-            records += box_records(model, box, fall, pushes, progress=progress)
+            figure = out.with_name(out.stem + "_box.png") if out else None
+            records += box_records(model, box, fall, pushes, figure=figure, progress=progress)
             records += dynamics_speed_records(model, box, fall)
     _records(records, out)
     console.print(evaluate.ik_table(results), markup=False)

@@ -104,7 +104,7 @@ def test_the_hinge_falls_like_the_truth(box, truths, tmp_path):
     told = box_records(Hinge, box, *truths, OPTIONS, figure=tmp_path / "box.png")
     records = {r["key"].removeprefix("neurok/box/"): r for r in told}
     with Image.open(tmp_path / "box.png") as picture:
-        assert picture.width == 3 * WIDTH  # the fall, its energy, the pushes
+        assert picture.width == 4 * WIDTH  # the fall, its energy, what pushes do, and how much
     value = {key: r["value"] for key, r in records.items()}
     assert value["diverged"] == 0
     assert value["still/cd_l1"] > 0.05

@@ -23,7 +23,7 @@ def test_lines_go_from_corner_to_corner(tmp_path):
 
 
 def test_a_chart_needs_lines_of_one_length():
-    with pytest.raises(ValueError, match="Chart.lines: expected 1 to 4 lines, got 0"):
+    with pytest.raises(ValueError, match="Chart.lines: expected 1 to 6 lines, got 0"):
         Chart("none", "s", {})
     with pytest.raises(ValueError, match=r"Chart.lines\['a'\]"):
         Chart("short", "s", {"a": (X, X[1:])})

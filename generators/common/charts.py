@@ -15,7 +15,7 @@ from flowplan.files import atomic
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 300, 56, 14, 44, 40
 INK, GRID = (40, 40, 40), (225, 225, 225)
-COLOURS = ((30, 100, 255), (220, 90, 20), (60, 150, 60), (150, 60, 160))
+COLOURS = ((30, 100, 255), (220, 90, 20), (60, 150, 60), (150, 60, 160), (120, 120, 120), (180, 150, 0))
 _FONT = ImageFont.load_default(12)
 
 
