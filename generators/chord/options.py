@@ -83,7 +83,7 @@ class ChordOptions:
     """Iterations between previews, where there is a folder."""
 
 
-PAPER = ChordOptions(stage=StageOptions(device="cuda"))
+PAPER = ChordOptions(stage=StageOptions(gaussians=GaussianOptions(count=15_000, pixels=256), device="cuda"))
 """The paper's, for Wan 2.2 on a large GPU."""
 
 SMALL = ChordOptions(

@@ -125,6 +125,10 @@ def _read(model: Any, folder: Path, device: str, **precision: torch.dtype) -> An
         )
     except torch.OutOfMemoryError:
         raise ValueError(f"{folder}: no memory left for it on {device}; free some, or raise WanOptions.spare") from None
+    except NotImplementedError:  # diffusers puts a weight on the device that no file had
+        raise ValueError(
+            f"{folder}: weights and config.json do not belong together (some weights are in no file); get it again"
+        ) from None
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{folder}: not readable as {model.__name__} ({reason}); get it again") from None
