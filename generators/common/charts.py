@@ -61,7 +61,7 @@ def _panel(draw: ImageDraw.ImageDraw, left: int, chart: Chart) -> None:
         return corner[0] + (x - low[0]) / span[0] * size[0], corner[1] + (y - low[1]) / span[1] * size[1]
 
     for share in np.linspace(0, 1, 5):
-        x, y = np.round((low + share * span) / span, 9) * span  # 1e-17 is 0
+        x, y = np.round((low + share * span) / span, 6) * span  # what rounds to 0 is 0
         draw.line([place(low[0], y), place(low[0] + span[0], y)], fill=GRID)
         draw.text((left + LEFT - 6, place(x, y)[1]), f"{y:.3g}", fill=INK, font=_FONT, anchor="rm")
         draw.text((place(x, y)[0], corner[1] + 5), f"{x:.3g}", fill=INK, font=_FONT, anchor="ma")
