@@ -87,5 +87,7 @@ def test_parameters_are_checked_at_the_start(ros):
     assert "Traceback" not in process.output()
 
 
-def test_the_node_ends_on_ctrl_c(flow_node):
-    assert flow_node.stop() == 0
+def test_the_node_ends_on_ctrl_c(ros):
+    process = ros.start("flow_node", {}, name="short_lived")
+    ros.activate("short_lived")
+    assert process.stop() == 0
