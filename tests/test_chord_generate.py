@@ -17,12 +17,14 @@ from flowplan.scene import Action, Prompt, Scene, SceneObject
 from generators.chord.choreographer.config import ChoreographerConfig
 from generators.chord.choreographer.model import VideoTransformer
 from generators.chord.choreographer.prior import Choreographer
+from generators.chord.choreographer.scenes import draw, wrong_text
 from generators.chord.control import ControlOptions
 from generators.chord.gaussians import GaussianOptions
 from generators.chord.generate import chord, load_prior, of_prior, usual_options
 from generators.chord.job import MOTION, SCENE, read_job, run_job
 from generators.chord.options import PAPER, SMALL, ChordOptions
 from generators.chord.stage import StageOptions
+from generators.chord.study import methods
 from generators.registry import factory, takes
 
 BRIEF = ChordOptions(
@@ -82,6 +84,13 @@ def test_what_is_not_a_prompt_and_a_scene_without_objects_are_refused(prior: Cho
         generate(Scene((), obstacles=scene.objects), Prompt("go"))
     with pytest.raises(ValueError, match="speaks of a laptop, and the scene has mug"):
         generate(Scene((SceneObject("mug", scene.objects[0].mesh),)), Prompt("close the laptop"))
+
+
+def test_a_wrong_sentence_of_the_evaluation_may_speak_of_what_is_not_there(prior: Choreographer) -> None:
+    prompted = draw("door_cabinet", 0, split="held_out", paraphrased=True)
+    assert "cabinet" not in wrong_text(prompted, 0)
+    motion = methods(prior, ["wrong_prompt"], BRIEF)["wrong_prompt"](prompted, seed=0)
+    assert [v.shape[1:] for v in motion.vertices] == [o.mesh.vertices.shape for o in prompted.scene.objects]
 
 
 def test_priors_go_by_name(tmp_path: Path) -> None:

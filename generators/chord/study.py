@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from flowplan.motion import SceneMotion
-from flowplan.scene import Prompt
+from flowplan.scene import Prompt, Scene
 from generators.chord.choreographer.prompted import PromptedScene
 from generators.chord.choreographer.scenes import wrong_text
 from generators.chord.evaluate import Method
@@ -53,14 +53,23 @@ def methods(prior: VideoPrior, names: Sequence[str] = METHODS, options: ChordOpt
 
         return solve
 
-    usual = distilled(options)
+    told = of_prior(prior, options)
 
     def misled(prompted: PromptedScene, *, seed: int) -> SceneMotion:
-        return usual(replace(prompted, text=wrong_text(prompted, seed)), seed=seed)
+        return told(_nameless(prompted.scene), Prompt(wrong_text(prompted, seed)), seed=seed)[0]
 
-    every: dict[str, Method] = {"chord": usual, "static": static, "wrong_prompt": misled}
+    every: dict[str, Method] = {"chord": distilled(options), "static": static, "wrong_prompt": misled}
     every |= {name: distilled(ablation(name, options)) for name in ABLATIONS}
     return {name: every[name] for name in names}
+
+
+def _nameless(scene: Scene) -> Scene:
+    """The scene without names, of which no sentence is refused."""
+    objects, obstacles = (
+        tuple(replace(thing, name=f"thing_{i}") for i, thing in enumerate(things, start))
+        for things, start in ((scene.objects, 0), (scene.obstacles, len(scene.objects)))
+    )
+    return replace(scene, objects=objects, obstacles=obstacles)
 
 
 def static(prompted: PromptedScene, *, seed: int) -> SceneMotion:
