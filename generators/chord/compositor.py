@@ -13,6 +13,8 @@ a GPU. `generators.chord.splat.rasterize` is the same call by the fastest path t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -38,53 +40,92 @@ class Projected(NamedTuple):
     """(V, T, G, 2) half sides of the box around what is at least 1/255 opaque, pixels."""
 
 
-def rasterize(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    features: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    *,
-    eps2d: float = 0.3,
-    near: float = 0.01,
-    background: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Render G moving Gaussians at T times from V cameras; derivatives reach everything but the cameras.
+class Splats(NamedTuple):
+    """What a path has to draw: the arguments of `Rasterize`, checked, features of full rank."""
 
-    Args:
-        means: (T, G, 3) world frame, metres.
-        quats: (T, G, 4) quaternions w x y z, of any length but zero.
-        scales: (G, 3) standard deviations along the Gaussian's axes, metres.
-        opacities: (G,) in [0, 1].
-        features: what to composite, broadcast to (V, T, G, D): (G, D) for all, (T, G, D) by time, (V, 1, G, D) by
-            camera, or in full.
-        viewmats: (V, 4, 4) X_camera_world, OpenCV's convention.
-        Ks: (V, 3, 3) intrinsics, pixels; the centre of the first pixel is at (0.5, 0.5).
-        width, height: pixels.
-        eps2d: added to the variance on the image, pixels squared.
-        near: Gaussians whose centre is closer are left out, metres.
-        background: (D,) features behind everything; zeros if not given.
+    means: Tensor
+    quats: Tensor
+    scales: Tensor
+    opacities: Tensor
+    features: Tensor
+    viewmats: Tensor
+    Ks: Tensor
+    width: int
+    height: int
+    eps2d: float
+    near: float
 
-    Returns:
-        Images (V, T, H, W, D) and alphas (V, T, H, W).
-    """
-    check_shapes(means, quats, scales, opacities, viewmats, Ks)
-    features = full_rank(features, means, viewmats)
-    seen = project(means, quats, scales, opacities, viewmats, Ks, width, height, eps2d=eps2d, near=near)
+
+@dataclass(frozen=True)
+class Rasterize:
+    """The call that all paths answer; `draw` is what differs: images and alphas of splats before nothing."""
+
+    draw: Callable[[Splats], tuple[Tensor, Tensor]]
+
+    def __call__(
+        self,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        features: Tensor,
+        viewmats: Tensor,
+        Ks: Tensor,
+        width: int,
+        height: int,
+        *,
+        eps2d: float = 0.3,
+        near: float = 0.01,
+        background: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Render G moving Gaussians at T times from V cameras; derivatives reach everything but the cameras.
+
+        Args:
+            means: (T, G, 3) world frame, metres.
+            quats: (T, G, 4) quaternions w x y z, of any length but zero.
+            scales: (G, 3) standard deviations along the Gaussian's axes, metres.
+            opacities: (G,) in [0, 1].
+            features: what to composite, broadcast to (V, T, G, D): (G, D) for all, (T, G, D) by time, (V, 1, G, D) by
+                camera, or in full.
+            viewmats: (V, 4, 4) X_camera_world, OpenCV's convention.
+            Ks: (V, 3, 3) intrinsics, pixels; the centre of the first pixel is at (0.5, 0.5).
+            width, height: pixels.
+            eps2d: added to the variance on the image, pixels squared.
+            near: Gaussians whose centre is closer are left out, metres.
+            background: (D,) features behind everything; zeros if not given.
+
+        Returns:
+            Images (V, T, H, W, D) and alphas (V, T, H, W).
+        """
+        check_shapes(means, quats, scales, opacities, viewmats, Ks)
+        features = full_rank(features, means, viewmats)
+        images, alphas = self.draw(
+            Splats(means, quats, scales, opacities, features, viewmats, Ks, width, height, eps2d, near)
+        )
+        return before(background, images, alphas)
+
+
+def _draw(splats: Splats) -> tuple[Tensor, Tensor]:
+    seen = project(
+        *splats[:4], splats.viewmats, splats.Ks, splats.width, splats.height, eps2d=splats.eps2d, near=splats.near
+    )
     nearest_first = seen.depths.argsort(dim=-1, stable=True)
     images, alphas = [], []
-    for top in range(0, height, TILE):
+    for top in range(0, splats.height, TILE):
+        high = min(splats.height - top, TILE)
         tiles = [
-            _tile(seen, nearest_first, opacities, features, left, top, min(width - left, TILE), min(height - top, TILE))
-            for left in range(0, width, TILE)
+            _tile(
+                seen, nearest_first, splats.opacities, splats.features, left, top, min(splats.width - left, TILE), high
+            )
+            for left in range(0, splats.width, TILE)
         ]
         images.append(torch.cat([image for image, _ in tiles], dim=3))
         alphas.append(torch.cat([alpha for _, alpha in tiles], dim=3))
-    return before(background, torch.cat(images, dim=2), torch.cat(alphas, dim=2))
+    return torch.cat(images, dim=2), torch.cat(alphas, dim=2)
+
+
+rasterize = Rasterize(_draw)
+"""In torch, tile by tile."""
 
 
 def project(

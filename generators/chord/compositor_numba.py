@@ -30,9 +30,8 @@ from generators.chord.compositor import (
     ALPHA_MOST,
     OFF_VIEW,
     THROUGH_LEAST,
-    before,
-    check_shapes,
-    full_rank,
+    Rasterize,
+    Splats,
     rotations,
 )
 
@@ -82,27 +81,14 @@ class _Seen(NamedTuple):
     """(V, T, H, W)"""
 
 
-def rasterize(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    features: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    *,
-    eps2d: float = 0.3,
-    near: float = 0.01,
-    background: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Images (V, T, H, W, D) and alphas (V, T, H, W); arguments and conventions as `compositor.rasterize`."""
-    check_shapes(means, quats, scales, opacities, viewmats, Ks)
-    features = full_rank(features, means, viewmats)
-    axes = rotations(quats) * scales[:, None, :]
-    images, alphas = _Compositor.apply(means, axes, opacities, features, viewmats, Ks, width, height, eps2d, near)
-    return before(background, images, alphas)
+def _draw_all(splats: Splats) -> tuple[Tensor, Tensor]:
+    axes = rotations(splats.quats) * splats.scales[:, None, :]
+    images, alphas = _Compositor.apply(splats.means, axes, *splats[3:])
+    return images, alphas
+
+
+rasterize = Rasterize(_draw_all)
+"""By compiled kernels, on a processor."""
 
 
 class _Compositor(torch.autograd.Function):

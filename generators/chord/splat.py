@@ -7,73 +7,40 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from generators.chord.compositor import before, check_shapes, full_rank
+from generators.chord.compositor import Rasterize, Splats
 
 
-def rasterize(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    features: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    *,
-    eps2d: float = 0.3,
-    near: float = 0.01,
-    background: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Images (V, T, H, W, D) and alphas (V, T, H, W); arguments and conventions as `compositor.rasterize`.
+def _draw(splats: Splats) -> tuple[Tensor, Tensor]:
+    if splats.means.is_cuda:
+        return _draw_on_cuda(splats)
+    from generators.chord.compositor_numba import rasterize as compiled
 
-    Raises:
-        ImportError: when the package that draws on this device is not installed.
-    """
-    if means.is_cuda:
-        draw = _on_cuda
-    else:
-        from generators.chord.compositor_numba import rasterize as draw
-    images, alphas = draw(
-        means, quats, scales, opacities, features, viewmats, Ks, width, height, eps2d=eps2d, near=near
-    )
-    return before(background, images, alphas)
+    return compiled.draw(splats)
 
 
-def _on_cuda(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    features: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    *,
-    eps2d: float,
-    near: float,
-) -> tuple[Tensor, Tensor]:
+def _draw_on_cuda(splats: Splats) -> tuple[Tensor, Tensor]:
     """The call in gsplat's terms: times are a batch of scenes, which all have the same cameras."""
     try:
         from gsplat import rasterization
     except ImportError:
         raise ImportError("gsplat: draws Gaussians on CUDA; run `pip install 'gsplat>=1.5,<2'`") from None
-    check_shapes(means, quats, scales, opacities, viewmats, Ks)
-    features = full_rank(features, means, viewmats)
-    times, views = len(means), len(viewmats)
+    means, times, views = splats.means, len(splats.means), len(splats.viewmats)
     images, alphas, _ = rasterization(
         means,
-        quats,
-        scales.expand(times, -1, -1),
-        opacities.expand(times, -1),
-        features.expand(views, times, -1, -1).transpose(0, 1),
-        viewmats.expand(times, -1, -1, -1).to(means.dtype),
-        Ks.expand(times, -1, -1, -1).to(means.dtype),
-        width,
-        height,
-        eps2d=eps2d,
-        near_plane=near,
+        splats.quats,
+        splats.scales.expand(times, -1, -1),
+        splats.opacities.expand(times, -1),
+        splats.features.expand(views, times, -1, -1).transpose(0, 1),
+        splats.viewmats.expand(times, -1, -1, -1).to(means.dtype),
+        splats.Ks.expand(times, -1, -1, -1).to(means.dtype),
+        splats.width,
+        splats.height,
+        eps2d=splats.eps2d,
+        near_plane=splats.near,
         packed=False,
     )
     return images.transpose(0, 1), alphas[..., 0].transpose(0, 1)
+
+
+rasterize = Rasterize(_draw)
+"""By the path for the device of the tensors. Raises ImportError when what draws on it is not installed."""
