@@ -8,7 +8,7 @@ import trimesh
 from flowplan.geometry import pose, rotation_about, transform
 from flowplan.scene import Scene, SceneObject
 from generators.chord.cameras import CameraOptions, Framing, around, framing, sample
-from generators.chord.paint import rest_position, video
+from generators.chord.paint import rest_position, scene_flow
 
 FRAMED = Framing(np.array([0.4, -0.1, 0.2]), 0.3)
 
@@ -121,10 +121,28 @@ def test_paint_is_right_forward_and_up_in_units_of_the_view():
     assert paint[0] == pytest.approx(np.eye(3))
 
 
-def test_video_keeps_alpha_or_fills_in_the_background():
-    images, alphas = torch.rand(2, 3, 4, 5, 3), torch.rand(2, 3, 4, 5)
-    painted = video("rest_position", images, alphas)
-    assert torch.equal(painted[..., :3], images)
-    assert torch.equal(painted[..., 3], alphas)
-    coloured = video("colour", images, alphas, 0.5)
-    assert torch.allclose(coloured, images + 0.5 * (1 - alphas)[..., None])
+def test_scene_flow_is_right_forward_and_up_in_units_of_the_view():
+    north = around(FRAMED, np.array([-np.pi / 2]), np.array([0.5]), 2, 2)
+    ways = torch.tensor([[1.5, 0.0, 0.0], [0.0, 3.0, 0.0]])  # east, and north, at two times
+    video = scene_flow(ways.expand(1, 2, 2, 2, 3), north)
+    assert video.shape == (1, 2, 2, 2, 3)
+    assert torch.allclose(video[0, 0], torch.tensor([1.0, 0.0, 0.0]), atol=1e-6)
+    assert torch.allclose(video[0, 1], torch.tensor([0.0, 2.0, 0.0]), atol=1e-6)
+    east = around(FRAMED, np.array([np.pi]), np.array([0.5]), 2, 2)
+    assert torch.allclose(
+        scene_flow(ways.expand(1, 2, 2, 2, 3), east)[0, 0, 0, 0], torch.tensor([0.0, 1.0, 0.0]), atol=1e-6
+    )
+
+
+def test_finer_cameras_see_the_same():
+    coarse = sample(FRAMED, 3, 20, 12, generator=np.random.default_rng(0))
+    fine = coarse.finer(2)
+    assert (fine.width, fine.height) == (40, 24)
+    point = FRAMED.centre + 0.1
+    for cameras, times in ((coarse, 1), (fine, 2)):
+        seen = cameras.viewmats[:, :3, :3] @ point + cameras.viewmats[:, :3, 3]
+        pixel = (cameras.Ks @ seen[..., None])[..., 0]
+        places = pixel[:, :2] / pixel[:, 2:] / times
+        if times == 1:
+            first = places
+    assert places == pytest.approx(first)

@@ -19,7 +19,7 @@ from generators.chord.distill import PREVIEW, distill
 from generators.chord.gaussians import GaussianOptions
 from generators.chord.options import SMALL, ChordOptions
 from generators.chord.oracle import Oracle
-from generators.chord.score import blurred, score
+from generators.chord.score import score
 from generators.chord.stage import UNIT, Stage, StageOptions
 
 BRIEF = ChordOptions(
@@ -49,7 +49,7 @@ def test_the_oracles_motion_is_found(build: Callable[[], moving_boxes.Example]) 
 def test_the_score_vanishes_where_the_prior_sees_what_is_there_and_points_away_from_it_elsewhere() -> None:
     scene, true, _ = moving_boxes.hinge()
     still = SceneMotion(true.times, tuple(np.broadcast_to(v[0], v.shape) for v in true.vertices))
-    stage = Stage(scene, "rest_position", BRIEF.stage)
+    stage = Stage(scene, "scene_flow", BRIEF.stage)
     cameras = sample(UNIT, 2, 24, 24, generator=np.random.default_rng(0))
     rest = [(p.expand(16, -1, -1), torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(16, len(p), 4)) for p in stage.points]
     z = stage.render(rest, cameras).video
@@ -79,16 +79,6 @@ def test_one_look_at_noise_shows_the_mean_and_several_show_one_of_the_things_tha
     assert clean(1).abs().max() < 0.1
     assert (clean(30).abs() - 1).abs().max() < 0.05
     assert 60 < (clean(30) > 0).sum() < 140
-
-
-def test_a_blur_keeps_the_sum_and_spreads_as_a_gaussian_does() -> None:
-    video = torch.zeros(1, 1, 41, 41, 1)
-    video[0, 0, 20, 20] = 1.0
-    out = blurred(video, 3.0)[0, 0, ..., 0]
-    x = torch.arange(41.0) - 20
-    assert torch.isclose(out.sum(), torch.tensor(1.0), atol=1e-3)
-    assert torch.allclose((out.sum(0) * x**2).sum().sqrt(), torch.tensor(3.0), atol=0.1)
-    assert torch.equal(blurred(video, 0.0), video)
 
 
 def test_a_run_that_is_killed_goes_on_to_the_last_bit(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ BRIEF = ChordOptions(
 def prior() -> Choreographer:
     """Knows nothing, quickly."""
     torch.manual_seed(0)
-    config = ChoreographerConfig(frames=4, size=24, patch=6, patch_frames=2, width=16, blocks=1, heads=2)
+    config = ChoreographerConfig(frames=4, size=24, patch=6, width=16, blocks=1, heads=2)
     model = VideoTransformer(config)
     torch.nn.init.normal_(model.out.weight, std=0.1)
     return Choreographer(model, embed=lambda sentences: torch.ones(len(sentences), config.text_width))

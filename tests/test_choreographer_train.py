@@ -21,7 +21,7 @@ from generators.chord.choreographer.model import LossOptions, VideoTransformer, 
 from generators.chord.choreographer.train import EXAM_SCENES, WEIGHTS, Exam, TrainOptions, train  # noqa: E402
 from generators.common.training import CHECKPOINT, METRICS, read_metrics  # noqa: E402
 
-TINY = ChoreographerConfig(size=12, patch=6, patch_frames=4, width=16, blocks=3, heads=2, text_width=4)
+TINY = ChoreographerConfig(size=12, patch=6, width=16, blocks=3, heads=2, text_width=4)
 KIND = "hinged_box"
 
 
@@ -144,15 +144,15 @@ def test_the_exam_is_one_for_who_moves_nothing_and_zero_for_who_knows(folder):
         """Answers by heart where the sentence is the scene's own, and else that nothing moves."""
 
         def forward(self, z_tau, tau, first, words, said):
-            videos, texts = exam._videos.float(), exam._texts
+            videos, firsts, texts, _ = exam._parts
             guesses = []
             for one, asked in zip(first, words, strict=True):
-                (index,) = ((self.encode(videos[:, 0]) - one).flatten(1).abs().amax(1) < 1e-6).nonzero()[0].tolist()
+                (index,) = ((firsts.float() - one).flatten(1).abs().amax(1) < 1e-6).nonzero()[0].tolist()
                 known = torch.equal(texts[index], asked)
-                guesses.append(self.encode(videos[index]) if known else one.expand_as(z_tau[0]))
+                guesses.append(self.encode(videos[index].float()) if known else torch.zeros_like(z_tau[0]))
             return torch.stack(guesses)
 
-    assert len(exam._videos) == EXAM_SCENES
+    assert len(exam._parts[0]) == EXAM_SCENES
     knows = exam(Knows(TINY).eval())
     assert knows["held_out/ratio"] == pytest.approx(0.0, abs=1e-6)
     assert knows["held_out/wrong_text"] == pytest.approx(1.0, abs=1e-3)
@@ -177,12 +177,14 @@ def test_it_learns_its_few_scenes(folder):
     chosen = options(folder, steps=400, batch=4, learning_rate=4e-3, seed=1)
     trained = weights.load(train(chosen))
     table = training._table(KIND, 2.0, chosen, lambda fraction, word: None)
-    videos = sample([table], torch.ones(1), 24, TINY.size, torch.Generator().manual_seed(99))
+    videos = sample([table], torch.ones(1), 24, TINY, torch.Generator().manual_seed(99))
     measured = []
     for model in (VideoTransformer(TINY), trained):
         torch.manual_seed(0)  # of noise and its levels
         with torch.no_grad():
-            measured.append([float(x) for x in flow_loss(model, videos.video, videos.text, LossOptions())])
+            measured.append(
+                [float(x) for x in flow_loss(model, videos.video, videos.first, videos.text, LossOptions())]
+            )
     (loss_before, before), (loss_after, after) = measured
     assert before == pytest.approx(1.0, abs=1e-3)
     assert after < 0.7

@@ -2,14 +2,14 @@
 
 Every camera looks at the middle of what may move, from a distance at which a ball of `margin` times the scene's radius
 fills its view. What a camera sees depends on nothing else, so a model of videos rendered this way (`generators.chord.
-choreographer`) sees at distillation what it saw at training: both read these defaults. A camera's heading frame is the
+choreographer`) sees at distillation what it saw at training. A camera's heading frame is the
 world turned about z until x points to the camera's right and y along its view; "to the left" means the same in it from
 wherever the camera looks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ _GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 
 @dataclass(frozen=True)
 class CameraOptions:
-    """Where cameras may stand. The choreographer was trained with these defaults."""
+    """Where cameras may stand."""
 
     field_of_view: float = 40.0
     """Degrees, across the smaller of an image's sides."""
@@ -83,6 +83,11 @@ class Cameras:
         c, s, one, zero = np.cos(self.heading), np.sin(self.heading), np.ones(len(self.heading)), 0 * self.heading
         right, forward, up = np.stack([s, -c, zero], -1), np.stack([c, s, zero], -1), np.stack([zero, zero, one], -1)
         return np.stack([right, forward, up], axis=-1)
+
+    def finer(self, times: int) -> Cameras:
+        """The same cameras with so many times the pixels along a side."""
+        Ks = self.Ks * np.array([times, times, 1.0])[:, None]
+        return replace(self, Ks=Ks, width=times * self.width, height=times * self.height)
 
 
 def framing(scene: Scene, options: CameraOptions = CameraOptions()) -> Framing:

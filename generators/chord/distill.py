@@ -24,15 +24,14 @@ from flowplan.checks import FloatArray
 from flowplan.motion import Progress, SceneMotion, silent
 from flowplan.scene import Scene
 from generators.chord import checkpoint
-from generators.chord.cameras import Cameras, sample
-from generators.chord.correspondence import Matter, pull
+from generators.chord.cameras import sample
 from generators.chord.options import ChordOptions
 from generators.chord.preview import write_preview
-from generators.chord.prior import Legible, VideoPrior
+from generators.chord.prior import VideoPrior
 from generators.chord.regularisers import arap, temporal
 from generators.chord.rig import Rig
 from generators.chord.schedule import anneal, linear, log_linear
-from generators.chord.score import blurred, score
+from generators.chord.score import score
 from generators.chord.stage import UNIT, Moved, Onlooker, Stage
 from generators.common.interrupt import held_signals
 
@@ -131,7 +130,6 @@ class _Run:
         )
         self.residuals: list[float] = []
         self._course = _Course.of(options, prior.guidance)
-        self._matter = Matter(stage.gaussians.means, sum(map(len, stage.points)))
         self._bound = self._rig.bind([p.double().cpu().numpy() for p in stage.points])
         self._cloud = stage.tensor(np.concatenate(self._rig.clouds))
         self._neighbours = torch.as_tensor(self._rig.neighbours, device=self._cloud.device)
@@ -148,13 +146,9 @@ class _Run:
         if isinstance(self._prior, Onlooker):
             self._prior.look(self._stage, cameras)
         moved, surface = self._moved(now.tau)
-        shot = self._stage.render(moved, cameras)
-        video = shot.video
-        sigma = now.blur * self._prior.height
-        if sigma > 0:
-            video.register_hook(lambda gradient: blurred(gradient, sigma))
-        condition = self._prior.condition(self._prompt, video[:, 0].detach(), seed=self._seed)
-        z = self._prior.encode(video)
+        shot = self._stage.render(moved, cameras, self._prior.sharpness)
+        condition = self._prior.condition(self._prompt, shot.first, seed=self._seed)
+        z = self._prior.encode(shot.video)
         g = score(
             self._prior,
             z.detach(),
@@ -164,11 +158,7 @@ class _Run:
             generator=noise,
             steps=options.denoising_steps,
         )
-        loss = (z * g).mean() * (now.tau if options.weigh_by_noise else 1.0)
-        if now.pull_weight and isinstance(self._prior, Legible):
-            loss = loss + now.pull_weight * self._pull(
-                self._prior.decode(z.detach() - now.tau * g), cameras, moved, chance
-            )
+        loss = (z * g).mean()
         if now.temporal_weight:
             loss = loss + now.temporal_weight * temporal(shot.flow)
         if now.rigid_weight:
@@ -178,15 +168,6 @@ class _Run:
         if len(self.residuals) == round(options.split_iteration * options.iterations):
             late = round(options.split_frame * (self._prior.frames - 1))
             self.deformation.restart_after(late, self.optimizer)
-
-    def _pull(self, clean: Tensor, cameras: Cameras, moved: Moved, chance: np.random.Generator) -> Tensor:
-        """The distance of matter from where the prior's clean video (V, T, H, W, 4) shows it."""
-        options = self._options
-        seen = self._matter.sightings(
-            clean.cpu().numpy(), cameras, options.stage.cameras.margin, options.correspondence, generator=chance
-        )
-        positions, quats = (torch.cat(parts, dim=1) for parts in zip(*moved, strict=True))
-        return pull(seen, cameras, torch.cat(self._stage.points), positions, quats, options.correspondence)
 
     def _step(self, loss: Tensor, now: _Moment) -> None:
         if not torch.isfinite(loss):
@@ -246,8 +227,6 @@ class _Moment:
     rotation_rate: float
     temporal_weight: float
     rigid_weight: float
-    pull_weight: float
-    blur: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,9 +243,7 @@ class _Course:
             "guidance": linear(options.guidance or guidance, count),
         }
         values |= {k: log_linear(getattr(options, k), count) for k in ("motion_rate", "scale_rate", "rotation_rate")}
-        values |= {
-            k: linear(getattr(options, k), count) for k in ("temporal_weight", "rigid_weight", "pull_weight", "blur")
-        }
+        values |= {k: linear(getattr(options, k), count) for k in ("temporal_weight", "rigid_weight")}
         return cls(values)
 
     def at(self, step: int) -> _Moment:

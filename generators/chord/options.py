@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from generators.chord.choreographer.config import CAMERAS
 from generators.chord.control import ControlOptions
-from generators.chord.correspondence import CorrespondenceOptions
 from generators.chord.deformation import DeformationOptions
 from generators.chord.gaussians import GaussianOptions
 from generators.chord.schedule import Density
@@ -49,14 +49,6 @@ class ChordOptions:
     """Of ARAP (eq. 13), falling linearly; 0 leaves it out."""
     rigid_frames: int | None = None
     """Frames, drawn anew every iteration, that ARAP looks at; all where not given."""
-    pull_weight: Ends = (0.0, 0.0)
-    """Of the distance to where a prior of rest positions sees matter (`generators.chord.correspondence`), falling
-    linearly; not in the paper, and not for priors of colours. 0 leaves it out."""
-    blur: Ends = (0.0, 0.0)
-    """Standard deviation of the blur that the video's gradient goes through, in heights of the image, falling linearly:
-    a Gaussian then feels what it should overlap and does not yet. 0 is none, as in the paper."""
-    weigh_by_noise: bool = False
-    """Multiply the gradient by tau, which makes it the distance to the prior's clean video, whatever the noise."""
     split_iteration: float = 0.05
     """Share of the iterations after which late frames begin again; 0 for never."""
     split_frame: float = 0.75
@@ -75,8 +67,6 @@ class ChordOptions:
     """See ControlOptions."""
     deformation: DeformationOptions = field(default_factory=DeformationOptions)
     """See DeformationOptions."""
-    correspondence: CorrespondenceOptions = field(default_factory=CorrespondenceOptions)
-    """See CorrespondenceOptions."""
     checkpoint_every: int = 50
     """Iterations between checkpoints, where there is a folder."""
     preview_every: int = 100
@@ -96,9 +86,7 @@ SMALL = ChordOptions(
     temporal_weight=(0.1, 0.02),
     rigid_weight=(300.0, 30.0),
     rigid_frames=3,
-    pull_weight=(10.0, 0.0),
-    correspondence=CorrespondenceOptions(alpha=0.4),
-    stage=StageOptions(gaussians=GaussianOptions(count=1200, iterations=100)),
+    stage=StageOptions(cameras=CAMERAS, gaussians=GaussianOptions(count=4000, iterations=100)),
     control=ControlOptions(coarse=32, fine=128, surface_points=1500),
 )
 """For the choreographer on two processor cores. Most of the iterations look at much noise: with less it sees in the videos

@@ -21,19 +21,20 @@ from generators.chord.cameras import Cameras
 from generators.chord.prior import Paint
 from generators.chord.stage import Stage, to_unit
 
+_UNIT: dict[Paint, float] = {"colour": 0.5, "scene_flow": 0.12}
+
 
 class Oracle:
     """A `VideoPrior` of one motion of one scene.
 
     Attributes:
-        frames, height, width, paint, guidance: see VideoPrior; frames are those of the motion.
+        frames, height, width, sharpness, paint, guidance: see VideoPrior; frames are those of the motion.
     """
 
     guidance = (1.0, 1.0)
+    sharpness = 1
 
-    def __init__(
-        self, truth: SceneMotion, *, height: int = 48, width: int = 48, paint: Paint = "rest_position"
-    ) -> None:
+    def __init__(self, truth: SceneMotion, *, height: int = 48, width: int = 48, paint: Paint = "scene_flow") -> None:
         self.frames, self.height, self.width, self.paint = len(truth.times), height, width, paint
         self._truth = truth
         self._stage: Stage | None = None
@@ -62,12 +63,8 @@ class Oracle:
         return self._answer
 
     def encode(self, video: Tensor) -> Tensor:
-        """The video itself is the latent, (V, T, H, W, C)."""
-        return video
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The latent itself is the video."""
-        return z
+        """The video in a unit of its own, (V, T, H, W, C): of about unit variance, as latents of other priors are."""
+        return video / _UNIT[self.paint]
 
     def velocity(self, z_tau: Tensor, tau: float, condition: Tensor, *, guidance: float) -> Tensor:
         """v = (z_tau - z*) / tau; there is nothing to guide."""

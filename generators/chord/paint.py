@@ -1,9 +1,11 @@
 """What Gaussians are painted with before they are rendered for a prior.
 
-A model of natural videos wants colours. A small one learns motion sooner when it need not learn looks: painted with its
-rest position, every pixel says which piece of matter it shows, so that where that piece has gone can be read off. Rest
-positions are written in the camera's heading frame (`generators.chord.cameras`), in radii of the framed ball, so that
-neither the scene's place, nor its size, nor the side that it is seen from plays a part.
+A model of natural videos wants colours. A small one learns motion sooner when it need not learn looks, nor what comes to
+light as things move: it sees the scene's shape once, in a picture painted with rest positions, and then, for every pixel
+of that picture, how far its matter has gone. Such a video of scene flow is as smooth as the motion is, and what a prior
+would change in it says of each piece of matter where it should be, however far away that is. Both are written in the
+camera's heading frame (`generators.chord.cameras`), in radii of the ball that fills the view, so that neither the scene's
+place, nor its size, nor the side that it is seen from plays a part. This is ours and not the paper's.
 """
 
 from __future__ import annotations
@@ -13,10 +15,6 @@ from torch import Tensor
 
 from flowplan.checks import FloatArray
 from generators.chord.cameras import CameraOptions, Cameras, Framing
-from generators.chord.prior import Paint
-
-CHANNELS: dict[Paint, int] = {"colour": 3, "rest_position": 4}
-"""Channels of a video in each paint."""
 
 
 def rest_position(
@@ -27,16 +25,7 @@ def rest_position(
     return centred @ cameras.X_world_heading  # the rows' coordinates along the columns right, forward, up
 
 
-def video(paint: Paint, images: Tensor, alphas: Tensor, background: float = 1.0) -> Tensor:
-    """Video (..., H, W, C) of Gaussians rendered before nothing.
-
-    Args:
-        paint: "colour" puts them before an even grey; "rest_position" leaves them premultiplied and appends alpha,
-            without which matter at the centre would look like nothing.
-        images: (..., H, W, 3) rendered features, premultiplied.
-        alphas: (..., H, W).
-        background: brightness in [0, 1] behind colours.
-    """
-    if paint == "colour":
-        return images + (1 - alphas)[..., None] * background
-    return torch.cat([images, alphas[..., None]], dim=-1)
+def scene_flow(displacements: Tensor, cameras: Cameras, margin: float = CameraOptions.margin) -> Tensor:
+    """Video (V, T, H, W, 3) of displacements (V, H, W, T, 3) since frame 0 rendered at frame 0, unit frame."""
+    R = torch.as_tensor(cameras.X_world_heading, dtype=displacements.dtype, device=displacements.device)
+    return (displacements @ R[:, None, None] / margin).permute(0, 3, 1, 2, 4)

@@ -6,13 +6,13 @@ a sentence and the first frame (CHORD, section 3.2). Nothing else of a video mod
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-Paint = Literal["colour", "rest_position"]
-"""What a prior sees. "colour": RGB in [0, 1]. "rest_position": every material point painted with where it was at frame
-0, in the camera's heading frame, and alpha as a fourth channel (`generators.chord.paint`)."""
+Paint = Literal["colour", "scene_flow"]
+"""What a prior sees. "colour": RGB in [0, 1]. "scene_flow": how far the matter that the first frame shows at a pixel has
+gone, in the camera's heading frame (`generators.chord.paint`); its first frame is a picture of rest positions and alpha."""
 
 
 class VideoPrior(Protocol):
@@ -21,6 +21,7 @@ class VideoPrior(Protocol):
     Attributes:
         frames: T of its videos.
         height, width: pixels of its videos.
+        sharpness: pixels of its first frames along a pixel of its videos.
         paint: what its videos show.
         guidance: scale of classifier-free guidance at the first and the last iteration.
     """
@@ -28,11 +29,12 @@ class VideoPrior(Protocol):
     frames: int
     height: int
     width: int
+    sharpness: int
     paint: Paint
     guidance: tuple[float, float]
 
     def condition(self, text: str, first: Tensor, *, seed: int = 0) -> Any:
-        """What `velocity` needs of the sentence and of the first frames (B, H, W, C), one a camera.
+        """What `velocity` needs of the sentence and of the first frames (B, h, w, C'), one a camera.
 
         Raises:
             ValueError: when the model cannot make anything of the sentence.
@@ -45,13 +47,4 @@ class VideoPrior(Protocol):
 
     def velocity(self, z_tau: Tensor, tau: float, condition: Any, *, guidance: float) -> Tensor:
         """v_hat (B, ...), guided, without gradient; `condition` is of the same B cameras."""
-        ...
-
-
-@runtime_checkable
-class Legible(VideoPrior, Protocol):
-    """A prior whose clean videos can be read: of rest positions, and decoded at little cost."""
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Videos (B, T, H, W, C) of latents (B, ...), without gradient."""
         ...

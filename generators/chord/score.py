@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from generators.chord.prior import VideoPrior
 
@@ -46,18 +45,3 @@ def score(
     for level, less in pairwise(levels):
         clean = clean - (level - less) * prior.velocity(clean, level, condition, guidance=guidance)
     return (z - clean) / tau
-
-
-def blurred(video: Tensor, sigma: float) -> Tensor:
-    """Videos (B, T, H, W, C) blurred over their pixels by a Gaussian of `sigma` pixels, nothing beyond the edges."""
-    if sigma < 0.1:
-        return video
-    B, T, H, W, C = video.shape
-    reach = torch.arange(-int(3 * sigma) - 1, int(3 * sigma) + 2, device=video.device)
-    kernel = torch.exp(-0.5 * (reach / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(video)
-    rows = video.permute(0, 1, 4, 3, 2).reshape(-1, 1, H)
-    rows = functional.conv1d(rows, kernel[None, None], padding=len(kernel) // 2).view(B, T, C, W, H)
-    columns = rows.transpose(-1, -2).reshape(-1, 1, W)
-    columns = functional.conv1d(columns, kernel[None, None], padding=len(kernel) // 2).view(B, T, C, H, W)
-    return columns.permute(0, 1, 3, 4, 2)

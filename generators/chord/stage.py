@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from flowplan.checks import FloatArray
 from flowplan.geometry import pose
@@ -22,7 +23,7 @@ from flowplan.scene import Scene, SceneObject
 from generators.chord.cameras import CameraOptions, Cameras, Framing, framing
 from generators.chord.deformation import turned
 from generators.chord.gaussians import GaussianOptions, gaussians
-from generators.chord.paint import rest_position, video
+from generators.chord.paint import rest_position, scene_flow
 from generators.chord.prior import Paint
 from generators.chord.splat import rasterize
 
@@ -77,10 +78,12 @@ class Shot:
 
     Attributes:
         video: (V, T, H, W, C) in the stage's paint.
+        first: (V, h, w, C') the picture that the video begins with.
         flow: (V, T-1, H, W, 3) how far what a pixel shows moves until the next frame, unit frame; premultiplied.
     """
 
     video: Tensor
+    first: Tensor
     flow: Tensor
 
 
@@ -114,22 +117,52 @@ class Stage:
         """`values` as the optimiser computes with them."""
         return torch.tensor(values, dtype=torch.float32, device=self._options.device)
 
-    def render(self, moved: Moved, cameras: Cameras) -> Shot:
-        """Each object's Gaussians, moved, and the obstacles', in the paint and before the background of a prior."""
+    def render(self, moved: Moved, cameras: Cameras, sharpness: int = 1) -> Shot:
+        """Each object's Gaussians, moved, and the obstacles', in the paint of a prior.
+
+        Args:
+            sharpness: pixels of a first frame along a pixel of the video.
+        """
+        if self._paint == "scene_flow":
+            return self._scene_flow(moved, cameras, sharpness)
         means, quats = self._pose(moved)
         flow = torch.cat([means[1:] - means[:-1], torch.zeros_like(means[:1])])
         full = (len(cameras.heading), *means.shape[:2], 3)
         features = torch.cat([self._painted(cameras).expand(full), flow.expand(full)], dim=-1)
         images, alphas = self._rasterize(means, quats, features, cameras)
-        shown = video(self._paint, images[..., :3], alphas, self._options.background)
-        return Shot(shown, images[:, :-1, ..., 3:])
+        shown = images[..., :3] + (1 - alphas)[..., None] * self._options.background
+        if sharpness == 1:
+            first = shown[:, 0]
+        else:
+            first, alpha = self._first(cameras, sharpness)
+            first = first + (1 - alpha)[..., None] * self._options.background
+        return Shot(shown, first.detach(), images[:, :-1, ..., 3:])
+
+    def _scene_flow(self, moved: Moved, cameras: Cameras, sharpness: int) -> Shot:
+        """Only the first frame is drawn: what is seen in it is what the video is about."""
+        positions = torch.cat([positions for positions, _ in moved], dim=1)
+        way = functional.pad(positions - positions[:1], (0, 0, 0, len(self._means) - self._movable))
+        features = way.transpose(0, 1).flatten(1)  # (G, T 3)
+        images = self._rasterize(self._means[None], self._quats[None], features, cameras)[0][:, 0]
+        way = images.unflatten(-1, (-1, 3))
+        first, alpha = self._first(cameras, sharpness)
+        video = scene_flow(way, cameras, self._options.cameras.margin)
+        steps = way[..., 1:, :] - way[..., :-1, :]
+        return Shot(video, torch.cat([first, alpha[..., None]], dim=-1), steps.permute(0, 3, 1, 2, 4))
+
+    @torch.no_grad()
+    def _first(self, cameras: Cameras, sharpness: int) -> tuple[Tensor, Tensor]:
+        """The scene at rest in its paint, premultiplied (V, h, w, 3), and alpha."""
+        fine = cameras.finer(sharpness)
+        images, alphas = self._rasterize(self._means[None], self._quats[None], self._painted(cameras), fine)
+        return images[:, 0], alphas[:, 0]
 
     @torch.no_grad()
     def show(self, moved: Moved, cameras: Cameras) -> NDArray[np.uint8]:
         """Images (V, T, H, W, 3) for people."""
         means, quats = self._pose(moved)
         features = self._painted(cameras)
-        if self._paint == "rest_position":
+        if self._paint == "scene_flow":
             features = (features + 1) / 2
         images, alphas = self._rasterize(means, quats, features, cameras)
         images = images + (1 - alphas)[..., None]
@@ -144,7 +177,7 @@ class Stage:
         return means, quats
 
     def _painted(self, cameras: Cameras) -> Tensor:
-        """Features (V or 1, 1, G, 3)."""
+        """What Gaussians look like, (V or 1, 1, G, 3): their colours, or where they rest."""
         if self._paint == "colour":
             return self._colours[None, None]
         return self.tensor(rest_position(self.gaussians.means, cameras, UNIT, self._options.cameras.margin))[:, None]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 
 from flowplan import checks
+from generators.chord.cameras import CameraOptions
 
 
 @dataclass(frozen=True)
@@ -16,38 +16,31 @@ class ChoreographerConfig:
     """T of its videos."""
     size: int = 48
     """Pixels of a side of its videos."""
-    patch: int = 6
-    """Pixels of a side of a token's patch; divides `size`."""
-    patch_frames: int = 4
-    """Frames of a token's patch; divides `frames`."""
-    width: int = 256
+    patch: int = 4
+    """Pixels of a side of a token's patch; divides `size`. A token is a patch through all frames."""
+    sharpness: int = 2
+    """Pixels of its first frames along a pixel of its videos."""
+    width: int = 320
     """Width of a token."""
     blocks: int = 6
-    """Blocks of attention and MLP; they attend in turn to the same frames and, every third one, to all tokens."""
-    heads: int = 8
+    """Blocks of attention and MLP."""
+    heads: int = 5
     """Attention heads; divides `width`."""
     mlp_ratio: float = 3.0
     """Hidden width of the MLPs over `width`."""
     text_width: int = 384
     """Numbers of a sentence's embedding."""
-    centre: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
-    """(C,) what a channel of a video is lessened by before it is scaled: three of rest positions, and alpha."""
-    scale: tuple[float, ...] = (0.07, 0.07, 0.07, 0.3)
-    """(C,) about the standard deviation of a channel, which a latent is in units of."""
+    scale: float = 0.12
+    """About the standard deviation of displacements, which a latent is in units of."""
 
     def __post_init__(self) -> None:
-        for name in ("centre", "scale"):  # JSON has lists alone
-            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"ChoreographerConfig.{field.name}: expected a whole number from 1, got {value!r}")
         checks.positive("ChoreographerConfig.mlp_ratio", self.mlp_ratio)
-        if len(self.centre) != len(self.scale) or not all(math.isfinite(v) for v in self.centre):
-            raise ValueError(f"ChoreographerConfig.centre: expected {len(self.scale)} numbers, got {self.centre}")
-        for value in self.scale:
-            checks.positive("ChoreographerConfig.scale", value)
-        for whole, part in (("size", "patch"), ("frames", "patch_frames"), ("width", "heads")):
+        checks.positive("ChoreographerConfig.scale", self.scale)
+        for whole, part in (("size", "patch"), ("width", "heads")):
             if getattr(self, whole) % getattr(self, part):
                 raise ValueError(
                     f"ChoreographerConfig.{whole}: expected a multiple of {part} = {getattr(self, part)}, "
@@ -55,15 +48,19 @@ class ChoreographerConfig:
                 )
 
     @property
-    def channels(self) -> int:
-        """Channels C of its videos."""
-        return len(self.scale)
+    def first_size(self) -> int:
+        """Pixels of a side of its first frames."""
+        return self.size * self.sharpness
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Tokens along the time, and along a side of a frame."""
-        return self.frames // self.patch_frames, self.size // self.patch
+    def side(self) -> int:
+        """Tokens along a side of a frame."""
+        return self.size // self.patch
 
 
 SMALL = ChoreographerConfig()
 """The one whose weights ship."""
+
+CAMERAS = CameraOptions(margin=1.1)
+"""Where it looks from, in training and after: closer than a video in which things move about, since what a pixel shows is
+where it was at the first frame."""

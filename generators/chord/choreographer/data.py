@@ -24,13 +24,14 @@ import generators
 from flowplan.motion import Progress, silent
 from generators.chord.choreographer import scenes, text
 from generators.chord.choreographer.articulated_scenes import ARTICULATED
+from generators.chord.choreographer.config import ChoreographerConfig
 from generators.chord.choreographer.prompted import PointScene, sampled
 from generators.chord.choreographer.render import MovingPoints, random_cameras, render
 
 _HANDED = re.compile(r"\b(left|right|clockwise|anticlockwise|counterclockwise)", re.IGNORECASE)
 _HANDED_KINDS = {name for name, kind in ARTICULATED.items() if kind.style == "valve"}
 _STORED = ("points", "body", "X", "text")
-_MIRROR = (-1.0, 1.0, 1.0, 1.0)  # what a mirror makes of rest positions in the heading frame, and of alpha
+_MIRROR = (-1.0, 1.0, 1.0, 1.0)  # what a mirror makes of what is in the heading frame, and of alpha
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,33 +116,37 @@ class SceneTable:
 
 @dataclass(frozen=True, eq=False)
 class Videos:
-    """Videos (B, T, H, W, C) with their sentences' embeddings (B, E)."""
+    """Videos (B, T, H, W, 3) with their first frames (B, h, w, 4) and their sentences' embeddings (B, E)."""
 
     video: Tensor
+    first: Tensor
     text: Tensor
 
 
-def sample(tables: Sequence[SceneTable], chance: Tensor, count: int, size: int, generator: torch.Generator) -> Videos:
+def sample(
+    tables: Sequence[SceneTable], chance: Tensor, count: int, config: ChoreographerConfig, generator: torch.Generator
+) -> Videos:
     """`count` videos of random scenes from random cameras; `chance` (K,) is how often each table is drawn from.
 
     The tables are on the generator's device.
     """
     device = generator.device
     kinds = torch.multinomial(chance.to(device), count, replacement=True, generator=generator)
-    videos, texts = [], []
+    videos, firsts, texts = [], [], []
     for table, share in zip(tables, kinds.bincount(minlength=len(tables)).tolist(), strict=True):
         if share:
             index = torch.randint(len(table), (share,), generator=generator, device=device)
-            video = render(table.scenes(index), random_cameras(share, size, generator))
+            seen = render(table.scenes(index), random_cameras(share, config.size, generator), config.sharpness)
             mirror = (torch.rand(share, generator=generator, device=device) < 0.5) & table.tables["free"][index]
-            videos.append(torch.where(mirror[:, None, None, None, None], mirrored(video), video))
+            videos.append(torch.where(mirror[:, None, None, None, None], mirrored(seen.video), seen.video))
+            firsts.append(torch.where(mirror[:, None, None, None], mirrored(seen.first), seen.first))
             texts.append(table.text(index))
-    return Videos(torch.cat(videos), torch.cat(texts))
+    return Videos(torch.cat(videos), torch.cat(firsts), torch.cat(texts))
 
 
-def mirrored(video: Tensor) -> Tensor:
-    """Videos (B, T, H, W, 4) of what a mirror would show, left and right of the camera exchanged."""
-    return video.flip(3) * torch.tensor(_MIRROR, device=video.device)
+def mirrored(images: Tensor) -> Tensor:
+    """What a mirror would show of videos or first frames (..., H, W, 3 or 4), left and right of the camera exchanged."""
+    return images.flip(-2) * torch.tensor(_MIRROR[: images.shape[-1]], device=images.device)
 
 
 def stored_scenes(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from generators.chord.choreographer import text, weights
-from generators.chord.choreographer.model import VideoTransformer, velocity
+from generators.chord.choreographer.model import FIRST_CHANNELS, VideoTransformer, velocity
 from generators.chord.prior import Paint
 
 Embed = Callable[[Sequence[str]], Tensor]
@@ -23,7 +23,7 @@ class Condition:
 
     Attributes:
         text: (B, E) embedding of the sentence, the same for all.
-        first: (B, H, W, C) latents of the first frames.
+        first: (B, h, w, 4) first frames.
     """
 
     text: Tensor
@@ -31,10 +31,10 @@ class Condition:
 
 
 class Choreographer:
-    """See `generators.chord.prior.VideoPrior`. Videos are of rest positions and alpha, and latents are their pixels,
-    standardised, so that a gradient of a latent needs no network to become one of a video."""
+    """See `generators.chord.prior.VideoPrior`. Videos are of scene flow, and latents are their pixels in another unit, so
+    that a gradient of a latent needs no network to become one of a video."""
 
-    paint: Paint = "rest_position"
+    paint: Paint = "scene_flow"
 
     def __init__(
         self, model: VideoTransformer, *, embed: Embed = text.embed, guidance: tuple[float, float] = (4.0, 2.0)
@@ -42,6 +42,7 @@ class Choreographer:
         self.model = model.eval().requires_grad_(False)
         self.frames = model.config.frames
         self.height = self.width = model.config.size
+        self.sharpness = model.config.sharpness
         self.guidance = guidance
         self._embed = embed
 
@@ -56,23 +57,18 @@ class Choreographer:
         Raises:
             ValueError: for a sentence without a word, or first frames of another size.
         """
-        size, channels = self.model.config.size, self.model.config.channels
-        if first.ndim != 4 or first.shape[1:] != (size, size, channels):
+        size = self.model.config.first_size
+        if first.ndim != 4 or first.shape[1:] != (size, size, FIRST_CHANNELS):
             raise ValueError(
-                f"first: expected frames (B, {size}, {size}, {channels}) of rest positions and alpha, "
+                f"first: expected frames (B, {size}, {size}, {FIRST_CHANNELS}) of rest positions and alpha, "
                 f"got {tuple(first.shape)}"
             )
         sentence = self._embed([text]).to(first.device).expand(len(first), -1)
-        return Condition(sentence, self.encode(first.detach()))
+        return Condition(sentence, first.detach())
 
     def encode(self, video: Tensor) -> Tensor:
-        """Latents of videos or frames: affine in the pixels."""
+        """Latents of videos: linear in the pixels."""
         return self.model.encode(video)
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Videos of latents."""
-        return self.model.decode(z)
 
     @torch.no_grad()
     def velocity(self, z_tau: Tensor, tau: float, condition: Condition, *, guidance: float) -> Tensor:

@@ -166,7 +166,7 @@ class Exam:
         progress: Progress,
     ) -> None:
         self._kinds, self._device = kinds, device
-        videos, texts, wrong = [], [], []
+        videos, firsts, texts, wrong = [], [], [], []
         generator = torch.Generator().manual_seed(0)
         seeds = range(EXAM_SCENES)
         for kind in kinds:
@@ -179,12 +179,14 @@ class Exam:
                 progress=_building(progress),
             )
             every = torch.arange(len(table))
-            videos.append(render(table.scenes(every), random_cameras(len(table), config.size, generator)).half())
+            seen = render(table.scenes(every), random_cameras(len(table), config.size, generator), config.sharpness)
+            videos.append(seen.video.half())
+            firsts.append(seen.first.half())
             texts.append(table.text(every))
             asked = [scenes.draw(kind, seed, split="held_out", paraphrased=True) for seed in seeds]
             wrong.append(text.embed([scenes.wrong_text(p, seed) for p, seed in zip(asked, seeds, strict=True)]))
-        self._videos, self._texts, self._wrong = torch.cat(videos), torch.cat(texts), torch.cat(wrong)
-        self._noise = torch.randn(self._videos.shape[1:], generator=generator)
+        self._parts = tuple(map(torch.cat, (videos, firsts, texts, wrong)))
+        self._noise = torch.randn(self._parts[0].shape[1:], generator=generator)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Squared errors over those of "nothing moves".
@@ -195,7 +197,7 @@ class Exam:
         network = cast(VideoTransformer, model)
         errors = [
             self._errors(network, *(x.to(self._device) for x in part))
-            for part in zip(*(x.split(12) for x in (self._videos, self._texts, self._wrong)), strict=True)
+            for part in zip(*(x.split(12) for x in self._parts), strict=True)
         ]
         right, wrong, still = torch.cat(errors, dim=1).cpu()
         of = torch.arange(len(self._kinds)).repeat_interleave(EXAM_SCENES)
@@ -207,16 +209,14 @@ class Exam:
         return out
 
     @torch.no_grad()
-    def _errors(self, model: VideoTransformer, video: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
-        """(3, B) mean squared errors: told right, told wrong, and of the first frame."""
+    def _errors(self, model: VideoTransformer, video: Tensor, first: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
+        """(3, B) mean squared errors: told right, told wrong, and of standing still."""
         z = model.encode(video.float())
-        first = z[:, 0]
         tau = torch.ones(len(z), device=z.device)
         noise = self._noise.to(z.device).expand_as(z)
-        guesses = [first[:, None].expand_as(z)]
         with torch.autocast(z.device.type, torch.bfloat16):
-            guesses[:0] = [model(noise, tau, first, said, tau > 0) for said in (right, wrong)]
-        return torch.stack([(g - z).square().flatten(1).mean(1) for g in guesses])
+            guesses = [model(noise, tau, first.float(), said, tau > 0) for said in (right, wrong)]
+        return torch.stack([(g - z).square().flatten(1).mean(1) for g in (*guesses, torch.zeros_like(z))])
 
 
 def _objective(
@@ -227,9 +227,9 @@ def _objective(
 
     def objective(model: nn.Module, generator: torch.Generator) -> Mapping[str, Tensor]:
         with torch.autocast(generator.device.type, enabled=False):
-            videos = sample(tables, often, options.batch, options.config.size, generator)
+            videos = sample(tables, often, options.batch, options.config, generator)
         # Noise from torch's own generator, which the loop seeds too: a compiled graph cannot take one.
-        loss, ratio = compare(cast(VideoTransformer, model), videos.video, videos.text, options.loss)
+        loss, ratio = compare(cast(VideoTransformer, model), videos.video, videos.first, videos.text, options.loss)
         return {"loss": loss, "ratio": ratio}
 
     return objective

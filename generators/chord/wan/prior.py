@@ -30,6 +30,7 @@ class WanPrior:
     """
 
     paint: Paint = "colour"
+    sharpness = 1
 
     def __init__(self, config: WanConfig, parts: Parts, options: WanOptions, *, forget: Forget = "videos") -> None:
         self.config, self.parts, self.options, self.forget = config, parts, options, forget
