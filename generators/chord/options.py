@@ -86,7 +86,7 @@ SMALL = ChordOptions(
     temporal_weight=(0.1, 0.02),
     rigid_weight=(300.0, 30.0),
     rigid_frames=3,
-    stage=StageOptions(cameras=CAMERAS, gaussians=GaussianOptions(count=4000, iterations=100)),
+    stage=StageOptions(cameras=CAMERAS, gaussians=GaussianOptions(count=2500, iterations=0)),
     control=ControlOptions(coarse=32, fine=128, surface_points=1500),
 )
 """For the choreographer on two processor cores. Most of the iterations look at much noise: with less it sees in the videos

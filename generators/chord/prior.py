@@ -21,7 +21,7 @@ class VideoPrior(Protocol):
     Attributes:
         frames: T of its videos.
         height, width: pixels of its videos.
-        sharpness: pixels of its first frames along a pixel of its videos.
+        sharpness: pixels of its first frames along a pixel of its videos; 1 where videos are of colours.
         paint: what its videos show.
         guidance: scale of classifier-free guidance at the first and the last iteration.
     """

@@ -121,7 +121,7 @@ class Stage:
         """Each object's Gaussians, moved, and the obstacles', in the paint of a prior.
 
         Args:
-            sharpness: pixels of a first frame along a pixel of the video.
+            sharpness: pixels of a first frame along a pixel of a video of scene flow.
         """
         if self._paint == "scene_flow":
             return self._scene_flow(moved, cameras, sharpness)
@@ -131,31 +131,20 @@ class Stage:
         features = torch.cat([self._painted(cameras).expand(full), flow.expand(full)], dim=-1)
         images, alphas = self._rasterize(means, quats, features, cameras)
         shown = images[..., :3] + (1 - alphas)[..., None] * self._options.background
-        if sharpness == 1:
-            first = shown[:, 0]
-        else:
-            first, alpha = self._first(cameras, sharpness)
-            first = first + (1 - alpha)[..., None] * self._options.background
-        return Shot(shown, first.detach(), images[:, :-1, ..., 3:])
+        return Shot(shown, shown[:, 0].detach(), images[:, :-1, ..., 3:])
 
     def _scene_flow(self, moved: Moved, cameras: Cameras, sharpness: int) -> Shot:
-        """Only the first frame is drawn: what is seen in it is what the video is about."""
+        """Only the first frame is drawn, finely: what is seen in it is what the video is about."""
         positions = torch.cat([positions for positions, _ in moved], dim=1)
         way = functional.pad(positions - positions[:1], (0, 0, 0, len(self._means) - self._movable))
-        features = way.transpose(0, 1).flatten(1)  # (G, T 3)
-        images = self._rasterize(self._means[None], self._quats[None], features, cameras)[0][:, 0]
-        way = images.unflatten(-1, (-1, 3))
-        first, alpha = self._first(cameras, sharpness)
-        video = scene_flow(way, cameras, self._options.cameras.margin)
-        steps = way[..., 1:, :] - way[..., :-1, :]
-        return Shot(video, torch.cat([first, alpha[..., None]], dim=-1), steps.permute(0, 3, 1, 2, 4))
-
-    @torch.no_grad()
-    def _first(self, cameras: Cameras, sharpness: int) -> tuple[Tensor, Tensor]:
-        """The scene at rest in its paint, premultiplied (V, h, w, 3), and alpha."""
-        fine = cameras.finer(sharpness)
-        images, alphas = self._rasterize(self._means[None], self._quats[None], self._painted(cameras), fine)
-        return images[:, 0], alphas[:, 0]
+        painted = self._painted(cameras)
+        features = torch.cat([painted, way.transpose(0, 1).flatten(1).expand(*painted.shape[:3], -1)], dim=-1)
+        images, alphas = self._rasterize(self._means[None], self._quats[None], features, cameras.finer(sharpness))
+        first = torch.cat([images[:, 0, ..., :3], alphas[:, 0, ..., None]], dim=-1).detach()
+        fine = images[:, 0, ..., 3:].permute(0, 3, 1, 2)
+        way = functional.avg_pool2d(fine, sharpness).permute(0, 2, 3, 1).unflatten(-1, (-1, 3))  # (V, H, W, T, 3)
+        steps = (way[..., 1:, :] - way[..., :-1, :]).permute(0, 3, 1, 2, 4)
+        return Shot(scene_flow(way, cameras, self._options.cameras.margin), first, steps)
 
     @torch.no_grad()
     def show(self, moved: Moved, cameras: Cameras) -> NDArray[np.uint8]:
