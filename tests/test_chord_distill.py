@@ -19,7 +19,7 @@ from generators.chord.distill import PREVIEW, distill
 from generators.chord.gaussians import GaussianOptions
 from generators.chord.options import SMALL, ChordOptions
 from generators.chord.oracle import Oracle
-from generators.chord.score import score
+from generators.chord.score import _levels, score
 from generators.chord.stage import UNIT, Stage, StageOptions
 
 BRIEF = ChordOptions(
@@ -79,6 +79,15 @@ def test_one_look_at_noise_shows_the_mean_and_several_show_one_of_the_things_tha
     assert clean(1).abs().max() < 0.1
     assert (clean(30).abs() - 1).abs().max() < 0.05
     assert 60 < (clean(30) > 0).sum() < 140
+
+
+def test_steps_are_even_before_they_are_shifted_towards_noise() -> None:
+    assert _levels(0.6, 3, 1.0) == pytest.approx([0.6, 0.4, 0.2, 0.0])
+    shifted = np.array(_levels(0.98, 4, 30.0))
+    assert shifted[[0, -1]] == pytest.approx([0.98, 0.0])
+    even = shifted / (30 - 29 * shifted)  # the inverse of the shift
+    assert np.diff(even) == pytest.approx(np.full(4, -even[0] / 4))
+    assert (shifted[1:-1] > 0.9).all()
 
 
 def test_a_run_that_is_killed_goes_on_to_the_last_bit(tmp_path: Path) -> None:

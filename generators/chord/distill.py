@@ -157,6 +157,7 @@ class _Run:
             guidance=now.guidance,
             generator=noise,
             steps=options.denoising_steps,
+            shift=options.shift,
         )
         loss = (z * g).mean()
         if now.temporal_weight:

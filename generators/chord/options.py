@@ -29,7 +29,7 @@ class ChordOptions:
     density: Density = "shift_bell"
     """Of the noise levels that the iterations pass through; the paper does not print its own."""
     shift: float = 5.0
-    """Of the density, where it has one: towards more noise."""
+    """Towards more noise: of the density, where it has one, and of the levels between denoising steps."""
     guidance: Ends | None = None
     """Scale of classifier-free guidance; the prior's own where not given (the paper's, for Wan 2.2, is 25 to 12)."""
     denoising_steps: int = 1
