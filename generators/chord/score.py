@@ -10,7 +10,7 @@ z_0 being the clean video that the prior sees in the noise. It vanishes where th
 One look at much noise shows a mean of all that might be: of the four corners that a cloth can be folded by, none. Looked at
 in several steps, on a straight line each, as when sampling (Liu et al. 2023, Flow Straight and Fast), z_0 is one of the
 things that might be. What is smooth shows through a lot of noise, so that this is settled at high levels, and that is where
-the steps are (Esser et al. 2024, Scaling Rectified Flow Transformers, 5.3.2).
+the steps are (Esser et al. 2024, Scaling Rectified Flow Transformers).
 """
 
 from __future__ import annotations
