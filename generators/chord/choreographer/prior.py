@@ -37,7 +37,7 @@ class Choreographer:
     paint: Paint = "scene_flow"
 
     def __init__(
-        self, model: VideoTransformer, *, embed: Embed = text.embed, guidance: tuple[float, float] = (4.0, 2.0)
+        self, model: VideoTransformer, *, embed: Embed = text.embed, guidance: tuple[float, float] = (2.5, 1.5)
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.frames = model.config.frames
