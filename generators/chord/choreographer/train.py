@@ -242,4 +242,4 @@ def _count_sentences(tables: Sequence[SceneTable]) -> int:
 def _hardware(device: torch.device, processes: int) -> str:
     if device.type == "cuda":
         return f"{processes} x {torch.cuda.get_device_name(device)}"
-    return f"{platform.machine()} processor, {torch.get_num_threads()} of {os.cpu_count()} cores"
+    return f"{platform.machine()} processor, {processes * torch.get_num_threads()} of {os.cpu_count()} cores"
