@@ -75,7 +75,7 @@ class SceneTable:
         sentences = tuple(s.text for s in found)
         different, which = np.unique(sentences, return_inverse=True)
         tables = {
-            "points": torch.from_numpy(np.stack(points)).half(),
+            "points": torch.from_numpy(np.stack(points)),
             "body": torch.from_numpy(np.stack([s.body for s in found])).to(torch.uint8),
             "X": torch.from_numpy(np.stack(padded)).float(),
             "text": text.embed(different.tolist())[torch.from_numpy(which)].half(),
@@ -188,4 +188,4 @@ def _normalised(scene: PointScene) -> tuple[np.ndarray, np.ndarray]:
     centre, radius = scene.framing.centre, scene.framing.radius
     X = np.array(scene.X, float)
     X[..., :3, 3] = (X[..., :3, 3] + X[..., :3, :3] @ centre - centre) / radius
-    return (scene.points - centre) / radius, X
+    return ((scene.points - centre) / radius).astype(np.float16), X
