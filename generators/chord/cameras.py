@@ -2,9 +2,8 @@
 
 Every camera looks at the middle of what may move, from a distance at which a ball of `margin` times the scene's radius
 fills its view. What a camera sees depends on nothing else, so a model of videos rendered this way (`generators.chord.
-choreographer`) sees at distillation what it saw at training. A camera's heading frame is the
-world turned about z until x points to the camera's right and y along its view; "to the left" means the same in it from
-wherever the camera looks.
+choreographer`) sees at distillation what it saw at training. A camera's heading frame is the world turned about z until x
+points to the camera's right and y along its view; "to the left" means the same in it from wherever the camera looks.
 """
 
 from __future__ import annotations
