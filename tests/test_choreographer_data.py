@@ -15,9 +15,10 @@ from flowplan.geometry import exp_so3, pose  # noqa: E402
 from generators.chord.cameras import Framing  # noqa: E402
 from generators.chord.choreographer import data, scenes  # noqa: E402
 from generators.chord.choreographer.config import ChoreographerConfig  # noqa: E402
-from generators.chord.choreographer.data import SceneTable, mirrored, sample, stored_scenes  # noqa: E402
+from generators.chord.choreographer.data import WAYS, SceneTable, mirrored, sample, stored_scenes  # noqa: E402
 from generators.chord.choreographer.prompted import PointScene  # noqa: E402
 from generators.chord.choreographer.render import MovingPoints, random_cameras, render  # noqa: E402
+from generators.chord.choreographer.sentences import ways  # noqa: E402
 
 FRAMES, POINTS, SIZE = 4, 400, 16
 CONFIG = ChoreographerConfig(frames=FRAMES, size=SIZE)
@@ -33,7 +34,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(data.text, "embed", embed)
 
 
-def scene(text: str = "open the box", bodies: int = 2, seed: int = 0) -> PointScene:
+def scene(*texts: str, bodies: int = 2, seed: int = 0) -> PointScene:
     """A crooked cloud of a few bodies, each on a way of its own, far from the world's origin."""
     rng = np.random.default_rng(seed)
     points = rng.normal(0, 0.05, (1, POINTS, 3)) * [1.0, 0.5, 0.3] + [0.5, -0.2, 0.1]
@@ -41,7 +42,8 @@ def scene(text: str = "open the box", bodies: int = 2, seed: int = 0) -> PointSc
     X = pose(exp_so3(turns), np.linspace(0, 1, FRAMES)[:, None, None] * rng.normal(0, 0.05, (bodies, 3)))
     body = rng.integers(bodies, size=POINTS).astype(np.int16)
     framing = Framing(points[0].mean(0), 0.2)
-    return PointScene("box", text, points.astype(np.float32), body, X.astype(np.float32), body == 0, framing)
+    texts = texts or ("open the box",)
+    return PointScene("box", texts, points.astype(np.float32), body, X.astype(np.float32), body == 0, framing)
 
 
 def positions(moving: MovingPoints) -> torch.Tensor:
@@ -63,7 +65,9 @@ def test_scenes_of_one_and_of_three_bodies_share_a_table():
         want = (one.positions() - one.framing.centre) / one.framing.radius
         assert np.abs(moved.numpy() - want).max() < 2e-3  # float16
         assert np.abs(want[-1] - want[0]).max() > 0.1
-    assert torch.equal(table.text(torch.tensor([1, 0])), embed(["close the box", "open the box"]))
+    told = table.told(torch.tensor([1, 0]), torch.Generator())
+    assert [table.sentences[i] for i in told] == ["close the box", "open the box"]
+    assert torch.equal(table.text(told), embed(["close the box", "open the box"]))
 
 
 def test_a_table_comes_back(tmp_path):
@@ -150,7 +154,7 @@ def test_half_of_what_may_be_mirrored_is():
 
 
 def test_chance_is_the_generators():
-    tables = [SceneTable.of([scene(), scene("close the box", seed=1)]), SceneTable.of([scene("a", 1, seed=2)])]
+    tables = [SceneTable.of([scene(), scene("close the box", seed=1)]), SceneTable.of([scene("a", bodies=1, seed=2)])]
     draw = [sample(tables, torch.tensor([3.0, 1.0]), 6, CONFIG, torch.Generator().manual_seed(s)) for s in (7, 7, 8)]
     assert draw[0].video.shape == (6, FRAMES, SIZE, SIZE, 3)
     assert draw[0].first.shape == (6, 2 * SIZE, 2 * SIZE, 4)
@@ -178,6 +182,15 @@ def test_all_scenes_are_drawn_each_with_its_sentence():
     assert torch.equal(moves, length > 1)
 
 
+def test_a_scene_is_told_in_all_its_ways_and_no_others():
+    table = SceneTable.of([scene("a", "bb", "ccc"), scene("dddd", seed=1)])
+    assert table.tables["said"].shape == (2, 3)
+    told = sample([table], torch.ones(1), 80, CONFIG, torch.Generator().manual_seed(0)).text[:, 0]
+    assert all((told == n).sum() > 4 for n in (1, 2, 3))
+    assert (told == 4).sum() > 20  # a scene is not drawn more often for being said in more ways
+    assert (table.tables["said"][1] == table.sentences.index("dddd")).all()
+
+
 def test_scenes_are_made_once(tmp_path, monkeypatch):
     asked = []
     draw = scenes.draw
@@ -199,7 +212,11 @@ def test_scenes_are_made_once(tmp_path, monkeypatch):
     assert torch.equal(stored(range(2)).tables["points"], first.tables["points"])
     assert asked == [("hinged_box", 0, "train", False), ("hinged_box", 1, "train", False)]
     assert first.tables["points"].shape == (2, 1, 50, 3)
-    assert first.sentences == tuple(draw("hinged_box", seed).text for seed in range(2))
-    stored(range(1), "held_out")
+    for seed in range(2):
+        said = {first.sentences[i] for i in first.tables["said"][seed]}
+        assert said == set(ways(draw("hinged_box", seed).phrase, WAYS))
+        assert len(said) == WAYS
+    exam = stored(range(1), "held_out")
+    assert exam.sentences == (draw("hinged_box", 0, split="held_out", paraphrased=True).text,)
     assert asked[2:] == [("hinged_box", 0, "held_out", True)]
     assert len(list(tmp_path.iterdir())) == 2

@@ -75,7 +75,7 @@ def _things() -> dict[str, frozenset[str]]:
     named = [(f"{name} alone", names) for name, (_, names) in THINGS.items()]
     named += [(name, kind.names) for name, kind in ARTICULATED.items()] + [("cloth", CLOTH)]
     return _index(
-        (kind, [*names.trained, *names.held_out, kind.removesuffix(" alone").replace("_", " ")])
+        (kind, [*names.trained, *names.held_out, *names.more, kind.removesuffix(" alone").replace("_", " ")])
         for kind, names in named
     )
 

@@ -17,7 +17,7 @@ from generators.chord.choreographer.prompted import DURATION, FRAMES, Ask, Body,
 from generators.chord.choreographer.sentences import Names, Phrase, say
 from generators.kinematic import KinematicOptions, kinematic
 
-CLOTH = Names(("cloth", "towel", "napkin", "piece of cloth"), ("dishcloth",))
+CLOTH = Names(("cloth", "towel", "napkin", "piece of cloth"), ("dishcloth",), ("rag", "washcloth", "piece of fabric"))
 VERBS = ("fold in half", "fold diagonally")
 PHRASES = tuple(Phrase(verb, CLOTH) for verb in VERBS)
 HEIGHT = 0.004
@@ -41,11 +41,12 @@ def cloth_scene(name: str, rng: np.random.Generator, words: np.random.Generator,
         SceneObject("cloth", trimesh.Trimesh(vertices, faces, process=False), place), ways[chosen], radius
     )
     asks = [_ask(rest, middle, away) for away in ways]
+    phrase = Phrase(verb, CLOTH)
     others = (Phrase(VERBS[1 - VERBS.index(verb)], CLOTH),)
     return PromptedScene(
         kind=name,
-        verb=verb,
-        text=say(Phrase(verb, CLOTH), words, trained=not paraphrased),
+        phrase=phrase,
+        text=say(phrase, words, trained=not paraphrased),
         bodies=(Body("cloth", positions, faces, still()),),
         obstacles=frozenset(),
         placed={"cloth": place},

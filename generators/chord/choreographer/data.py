@@ -1,8 +1,8 @@
 """The scenes of one split, kept as tables, and videos of them rendered as they are asked for.
 
-Thousands of scenes fit in memory: points at rest, the motion of every body, and the sentence's embedding. Cameras are
-drawn anew each time, and a scene is seen in a mirror half of the time, unless its sentence speaks of left or right or, as
-a valve is turned on, means one of them.
+Thousands of scenes fit in memory: points at rest, the motion of every body, and the embeddings of sentences. Cameras and
+one of the sentences that say what happens are drawn anew each time, and a scene is seen in a mirror half of the time,
+unless the sentence speaks of left or right or, as a valve is turned on, means one of them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from generators.chord.choreographer.articulated_scenes import ARTICULATED
 from generators.chord.choreographer.config import ChoreographerConfig
 from generators.chord.choreographer.prompted import PointScene, sampled
 from generators.chord.choreographer.render import MovingPoints, random_cameras, render
+from generators.chord.choreographer.sentences import PHRASINGS, ways
 
 _HANDED = re.compile(r"\b(left|right|clockwise|anticlockwise|counterclockwise)", re.IGNORECASE)
 _HANDED_KINDS = {name for name, kind in ARTICULATED.items() if kind.style == "valve"}
-_STORED = ("points", "body", "X", "text")
+_STORED = ("points", "body", "X", "said", "text")
+WAYS = 128
+"""Sentences at most that say what happens in a scene of the split "train"."""
 _MIRROR = (-1.0, 1.0, 1.0, 1.0)  # what a mirror makes of what is in the heading frame, and of alpha
 
 
@@ -40,10 +43,10 @@ class SceneTable:
 
     Attributes:
         kind: of all of them.
-        sentences: the sentence of each.
+        sentences: N different ones.
         tables: "points" (S, 1 or T, P, 3) float16 in radii of the framed ball from its centre, "body" (S, P) uint8,
-            "X" (S, T, bodies, 4, 4) float32 in the same unit, "text" (S, E) float16, "free" (S,) whether the sentence
-            holds in a mirror too; the last is not stored.
+            "X" (S, T, bodies, 4, 4) float32 in the same unit, "said" (S, W) int32 the sentences of each scene, "text"
+            (N, E) float16 their embeddings, "free" (N,) whether they hold in a mirror too; the last is not stored.
     """
 
     kind: str
@@ -51,7 +54,7 @@ class SceneTable:
     tables: Mapping[str, Tensor]
 
     def __len__(self) -> int:
-        return len(self.sentences)
+        return len(self.tables["said"])
 
     def to(self, device: torch.device | str) -> SceneTable:
         """The same table on another device."""
@@ -62,9 +65,15 @@ class SceneTable:
         points, body, X = (self.tables[k][index] for k in ("points", "body", "X"))
         return MovingPoints(points.float(), body, X)
 
-    def text(self, index: Tensor) -> Tensor:
-        """Their sentences' embeddings (B, E)."""
-        return self.tables["text"][index].float()
+    def told(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """One sentence of each of some scenes, (B,) indices."""
+        said = self.tables["said"]
+        way = torch.randint(said.shape[1], index.shape, generator=generator, device=index.device)
+        return said[index, way].long()
+
+    def text(self, sentence: Tensor) -> Tensor:
+        """Embeddings (B, E) of sentences (B,)."""
+        return self.tables["text"][sentence].float()
 
     @classmethod
     def of(cls, found: Sequence[PointScene]) -> SceneTable:
@@ -72,15 +81,16 @@ class SceneTable:
         points, X = zip(*map(_normalised, found), strict=True)
         bodies = max(x.shape[1] for x in X)
         padded = [np.concatenate([x, np.broadcast_to(np.eye(4), (len(x), bodies - x.shape[1], 4, 4))], 1) for x in X]
-        sentences = tuple(s.text for s in found)
-        different, which = np.unique(sentences, return_inverse=True)
+        most = max(len(s.texts) for s in found)
+        sentences, said = np.unique([np.resize(s.texts, most) for s in found], return_inverse=True)
         tables = {
             "points": torch.from_numpy(np.stack(points)),
             "body": torch.from_numpy(np.stack([s.body for s in found])).to(torch.uint8),
             "X": torch.from_numpy(np.stack(padded)).float(),
-            "text": text.embed(different.tolist())[torch.from_numpy(which)].half(),
+            "said": torch.from_numpy(said.reshape(len(found), -1)).int(),
+            "text": text.embed(sentences.tolist()).half(),
         }
-        return cls._complete(found[0].kind, sentences, tables)
+        return cls._complete(found[0].kind, tuple(sentences.tolist()), tables)
 
     @classmethod
     def _complete(cls, kind: str, sentences: tuple[str, ...], tables: dict[str, Tensor]) -> SceneTable:
@@ -137,10 +147,11 @@ def sample(
         if share:
             index = torch.randint(len(table), (share,), generator=generator, device=device)
             seen = render(table.scenes(index), random_cameras(share, config.size, generator), config.sharpness)
-            mirror = (torch.rand(share, generator=generator, device=device) < 0.5) & table.tables["free"][index]
+            told = table.told(index, generator)
+            mirror = (torch.rand(share, generator=generator, device=device) < 0.5) & table.tables["free"][told]
             videos.append(torch.where(mirror[:, None, None, None, None], mirrored(seen.video), seen.video))
             firsts.append(torch.where(mirror[:, None, None, None], mirrored(seen.first), seen.first))
-            texts.append(table.text(index))
+            texts.append(table.text(told))
     return Videos(torch.cat(videos), torch.cat(firsts), torch.cat(texts))
 
 
@@ -160,12 +171,13 @@ def stored_scenes(
 ) -> SceneTable:
     """The table of some scenes of a kind, kept in `folder` so that it is built once.
 
-    The file's name holds a digest of what is in it and of the code that makes it. Held-out scenes are paraphrased.
+    The file's name holds a digest of what is in it and of the code that makes it. Scenes of the split "train" can be said
+    in many ways, held-out ones in one that is never trained on.
     """
     digest = hashlib.sha256(repr((kind, seeds, split, points)).encode())
     here = Path(generators.__file__).parent
     makers = [p for p in (here / "chord/choreographer").glob("*.py") if p.stem not in _NOT_SCENES]
-    for source in sorted([*makers, *(here / "objects").rglob("*.py"), here / "chord/cameras.py"]):
+    for source in sorted([*makers, PHRASINGS, *(here / "objects").rglob("*.py"), here / "chord/cameras.py"]):
         digest.update(source.read_bytes())
     path = folder / f"scenes-{split.replace('_', '-')}-{kind}-{digest.hexdigest()[:12]}.safetensors"
     if path.exists():
@@ -173,7 +185,8 @@ def stored_scenes(
     found = []
     for seed in seeds:
         prompted = scenes.draw(kind, seed, split=split, paraphrased=split == "held_out")
-        found.append(sampled(prompted, points, seed=seed))
+        texts = ways(prompted.phrase, WAYS) if split == "train" else None
+        found.append(sampled(prompted, points, texts=texts, seed=seed))
         progress((seed - seeds.start + 1) / len(seeds), f"preparing scenes: {kind}")
     table = SceneTable.of(found)
     table.save(path)

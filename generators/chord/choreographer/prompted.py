@@ -19,6 +19,7 @@ from flowplan.geometry import inverse, pose, transform
 from flowplan.motion import SceneMotion
 from flowplan.scene import Prompt, Scene, SceneObject
 from generators.chord.cameras import Framing, framing
+from generators.chord.choreographer.sentences import Phrase
 
 FRAMES = 16
 """T, frames of a motion."""
@@ -78,8 +79,8 @@ class PromptedScene:
 
     Attributes:
         kind: one of `scenes.KINDS`.
-        verb: what is done, "open" or "put on" or "fold".
-        text: the sentence.
+        phrase: what is meant.
+        text: the sentence that says it.
         bodies: all matter, an object's or an obstacle's bodies one after another, what is asked to move first.
         obstacles: names of those of its things that are the scene's obstacles, not its objects.
         placed: by name, X_world_object of every object and obstacle.
@@ -89,7 +90,7 @@ class PromptedScene:
     """
 
     kind: str
-    verb: str
+    phrase: Phrase
     text: str
     bodies: tuple[Body, ...]
     obstacles: frozenset[str]
@@ -102,6 +103,11 @@ class PromptedScene:
     def ask(self) -> Ask:
         """The first of what must come about; where there are several, the others are alike (two doors of one cabinet)."""
         return self.asks[0]
+
+    @property
+    def verb(self) -> str:
+        """What is done, "open" or "put on" or "fold"."""
+        return self.phrase.verb
 
     @property
     def prompt(self) -> Prompt:
@@ -148,7 +154,8 @@ class PointScene:
     """The same as surface points, small enough to keep thousands of them: what the choreographer is trained on.
 
     Attributes:
-        kind, text: of the scene.
+        kind: of the scene.
+        texts: sentences that say what happens, each as well as any other.
         points: (1, P, 3) float32 where P points are at frame 0, or (T, P, 3) where something bends; world frame, m.
         body: (P,) int16 index of each point's body.
         X: (T, B, 4, 4) float32 motion of each body since frame 0, world frame.
@@ -157,7 +164,7 @@ class PointScene:
     """
 
     kind: str
-    text: str
+    texts: tuple[str, ...]
     points: NDArray[np.float32]
     body: NDArray[np.int16]
     X: NDArray[np.float32]
@@ -178,10 +185,12 @@ class PointScene:
         return out
 
 
-def sampled(prompted: PromptedScene, points: int = 12000, *, seed: int = 0) -> PointScene:
+def sampled(
+    prompted: PromptedScene, points: int = 12000, *, texts: tuple[str, ...] | None = None, seed: int = 0
+) -> PointScene:
     """Points spread evenly over the scene's surfaces at frame 0, obstacles included.
 
-    They are drawn by area in strata, so that no patch goes without.
+    They are drawn by area in strata, so that no patch goes without. `texts` are the scene's own sentence if not given.
     """
     rng = np.random.default_rng(seed)
     bodies = prompted.bodies
@@ -202,7 +211,9 @@ def sampled(prompted: PromptedScene, points: int = 12000, *, seed: int = 0) -> P
     moves = np.array([not np.allclose(_end(b), b.vertices[0]) for b in bodies])
     X = np.stack([b.X for b in bodies], axis=1).astype(np.float32)
     moving = moves[body]
-    return PointScene(prompted.kind, prompted.text, out, body.astype(np.int16), X, moving, framing(prompted.scene))
+    return PointScene(
+        prompted.kind, texts or (prompted.text,), out, body.astype(np.int16), X, moving, framing(prompted.scene)
+    )
 
 
 def achieved(prompted: PromptedScene, motion: SceneMotion) -> float:

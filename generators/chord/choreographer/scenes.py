@@ -27,7 +27,7 @@ from generators.chord.choreographer.prompted import (
     achieved,
     sampled,
 )
-from generators.chord.choreographer.sentences import Phrase, say, sentences
+from generators.chord.choreographer.sentences import Phrase, say
 from generators.chord.choreographer.table_scenes import TABLE, table_scene
 from generators.objects.families import HELD_OUT
 
@@ -42,7 +42,6 @@ __all__ = [
     "PromptedScene",
     "Split",
     "achieved",
-    "all_training_sentences",
     "draw",
     "sampled",
     "wrong_text",
@@ -92,12 +91,6 @@ def wrong_text(prompted: PromptedScene, seed: int) -> str:
     elsewhere = [kind for kind in KINDS if not said & {phrase.verb for phrase in _phrases(kind)}]
     phrases = _phrases(elsewhere[int(rng.integers(len(elsewhere)))])
     return say(phrases[int(rng.integers(len(phrases)))], rng)
-
-
-@lru_cache(maxsize=1)
-def all_training_sentences() -> tuple[str, ...]:
-    """Every sentence that a scene of the split "train" can be given, and every wrong one, sorted."""
-    return tuple(sorted({text for kind in KINDS for phrase in _phrases(kind) for text in sentences(phrase)}))
 
 
 @lru_cache(maxsize=64)

@@ -3,17 +3,28 @@
 A phrase says what is meant; its sentences are all the ways of saying it. Each pool of templates has a second one that is
 never trained on, so that it can be told whether a sentence is understood or only recognised. Gaps: {thing} what it is
 done to, {part} which part of it ("the {part}"), {other} where it goes, {amount} how far (empty: all the way).
+
+Many more trained templates are made of the phrasings in `phrasings.json`: what is done, in the imperative ("flip open the
+{thing}"), within a frame ("a person is {doing}"). Without them one learns to recognise sentences, not what they mean.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flowplan import checks
+
+PHRASINGS = Path(__file__).with_name("phrasings.json")
+"""Phrasings for training, in the imperative by verb, and the frames they are put in."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +37,14 @@ class Pool:
 
 @dataclass(frozen=True)
 class Names:
-    """What a thing is called: names that are trained, and names that never are."""
+    """What a thing is called: names that are trained, and names that never are.
+
+    Sentences that are never trained on have names of both, but none of `more`, which is for training alone.
+    """
 
     trained: tuple[str, ...]
     held_out: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,8 +74,12 @@ class Phrase:
 
 AMOUNTS: dict[str, Names] = {
     "": Names(("",), ("",)),
-    "half": Names((" halfway", " half way"), (" about halfway",)),
-    "little": Names((" a little", " slightly", " a bit"), (" just a little",)),
+    "half": Names(
+        (" halfway", " half way"),
+        (" about halfway",),
+        (" half of the way", " roughly halfway", " to the halfway point"),
+    ),
+    "little": Names((" a little", " slightly", " a bit"), (" just a little",), (" a tiny bit", " a touch")),
 }
 """How far, as it is added to a sentence."""
 
@@ -542,25 +561,82 @@ def pool(phrase: Phrase) -> Pool:
 
 
 @lru_cache(maxsize=4096)
-def sentences(phrase: Phrase, *, trained: bool = True) -> tuple[str, ...]:
-    """Every sentence that says this phrase, of the trained ones or of those that never are."""
-    templates, amount = pool(phrase), AMOUNTS[phrase.amount]
-    things, others = phrase.thing.trained, phrase.other.trained
-    if not trained:  # unknown words are said too, among known ones
-        things, others = things + phrase.thing.held_out, others + phrase.other.held_out
-    choices = product(
-        templates.trained if trained else templates.held_out,
-        things,
-        others,
-        amount.trained if trained else amount.held_out,
-    )
+def paraphrases(phrase: Phrase) -> tuple[str, ...]:
+    """Every sentence that says this phrase and is never trained on: unknown words are said too, among known ones."""
+    thing, other = (n.trained + n.held_out for n in (phrase.thing, phrase.other))
+    choices = product(pool(phrase).held_out, thing, other, AMOUNTS[phrase.amount].held_out)
     return tuple(dict.fromkeys(_filled(t, thing, phrase.part, other, far) for t, thing, other, far in choices))
 
 
 def say(phrase: Phrase, rng: np.random.Generator, *, trained: bool = True) -> str:
     """One of the phrase's sentences."""
-    all_of_them = sentences(phrase, trained=trained)
-    return all_of_them[int(rng.integers(len(all_of_them)))]
+    if not trained:
+        return str(paraphrases(phrase)[int(rng.integers(len(paraphrases(phrase))))])
+    plain, framed = templates(phrase)
+    thing, other, amount = (n.trained + n.more for n in (phrase.thing, phrase.other, AMOUNTS[phrase.amount]))
+    template, thing, other, far = (
+        choices[int(rng.integers(len(choices)))]
+        for choices in (plain if rng.random() < 0.5 else framed, thing, other, amount)
+    )
+    return _filled(template, thing, phrase.part, other, far)
+
+
+def ways(phrase: Phrase, count: int) -> tuple[str, ...]:
+    """At most `count` different trained sentences that say this phrase, always the same."""
+    rng = np.random.default_rng(zlib.crc32(repr(phrase).encode()))
+    return tuple(dict.fromkeys(say(phrase, rng) for _ in range(2 * count)))[:count]
+
+
+def templates(phrase: Phrase) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The trained templates that can say this phrase: those that stand as they are, and those made by frames."""
+    keys = [phrase.verb]
+    if phrase.verb in _PART:
+        last = phrase.part.split()[-1].removesuffix("s")
+        keys = [f"{phrase.verb}_{about}" for about in ("part", *(["whole"] * phrase.whole), last)]
+    known = [_phrasings()[key] for key in keys if key in _phrasings()]
+    happens = [] if _plural(phrase.part) and phrase.verb in _PART else [t for k in known for t in k["happens"]]
+    as_they_are = (*pool(phrase).trained, *(t + "{amount}" for t in (*happens, *(t for k in known for t in k["two"]))))
+    return as_they_are, tuple(t + "{amount}" for key in keys if key in _phrasings() for t in _framed(key))
+
+
+@cache
+def _framed(key: str) -> tuple[str, ...]:
+    """Everything that is done by this key, within every frame."""
+    frames = _phrasings()["frames"]
+    forms = {"do": str, "doing": gerund, "does": third_person}
+    return tuple(
+        frame.replace(f"{{{form}}}", inflect(what))
+        for form, inflect in forms.items()
+        for frame in frames[form]
+        for what in _phrasings()[key]["do"]
+    )
+
+
+@cache
+def _phrasings() -> dict[str, Any]:
+    return json.loads(PHRASINGS.read_text())
+
+
+def third_person(phrase: str) -> str:
+    """ "push it" to "pushes it": of what is done, the first word inflected."""
+    verb, space, rest = phrase.partition(" ")
+    if re.search(r"([sxz]|[cs]h|[^aeiou]o)$", verb):
+        verb += "es"
+    elif re.search(r"[^aeiou]y$", verb):
+        verb = verb[:-1] + "ies"
+    else:
+        verb += "s"
+    return verb + space + rest
+
+
+def gerund(phrase: str) -> str:
+    """ "shut it" to "shutting it": of what is done, the first word inflected."""
+    verb, space, rest = phrase.partition(" ")
+    if re.search(r"[^eoy]e$", verb):
+        verb = verb[:-1]
+    elif re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", verb):  # one short syllable: "put", "flip"
+        verb += verb[-1]
+    return f"{verb}ing{space}{rest}"
 
 
 def _filled(template: str, thing: str, part: str, other: str, amount: str) -> str:

@@ -87,7 +87,7 @@ def table_scene(
     ask = Ask(mover.kind, "", "carry", middle, end / length, length, np.ones(len(mover.mesh.vertices), bool))
     return PromptedScene(
         kind=name,
-        verb=errand.verb,
+        phrase=phrase,
         text=say(phrase, words, trained=not paraphrased),
         bodies=tuple(bodies),
         obstacles=frozenset(thing.kind for thing, _ in standing[1:] if rng.random() < 0.5),

@@ -209,20 +209,25 @@ def _flat_topped(kind: str, mesh: trimesh.Trimesh, height: float, room: float) -
 
 
 THINGS: dict[str, tuple[Callable[[np.random.Generator], Thing], Names]] = {
-    "cube": (cube, Names(("cube", "block"), ("brick",))),
-    "book": (book, Names(("book",), ("volume",))),
-    "can": (can, Names(("can", "tin"), ("soda can",))),
-    "bottle": (bottle, Names(("bottle",), ("flask",))),
-    "bowl": (bowl, Names(("bowl",), ("salad bowl",))),
-    "ramekin": (ramekin, Names(("ramekin", "small bowl"), ("baking dish",))),
-    "mug": (mug, Names(("mug", "cup"), ("beaker",))),
-    "glass": (glass, Names(("glass",), ("tumbler",))),
-    "plate": (plate, Names(("plate",), ("platter",))),
-    "tray": (tray, Names(("tray",), ("serving tray",))),
-    "box": (bin_box, Names(("box", "bin"), ("tub",))),
-    "basket": (basket, Names(("basket",), ("hamper",))),
-    "pot": (pot, Names(("pot",), ("saucepan",))),
-    "pan": (pan, Names(("pan",), ("skillet",))),
-    "ball": (ball, Names(("ball",), ("sphere",))),
+    "cube": (cube, Names(("cube", "block"), ("brick",), ("wooden block", "toy block", "building block", "die"))),
+    "book": (book, Names(("book",), ("volume",), ("hardcover", "paperback", "novel", "textbook"))),
+    "can": (can, Names(("can", "tin"), ("soda can",), ("tin can", "drink can", "food can"))),
+    "bottle": (bottle, Names(("bottle",), ("flask",), ("water bottle", "drink bottle", "plastic bottle"))),
+    "bowl": (bowl, Names(("bowl",), ("salad bowl",), ("soup bowl", "cereal bowl", "mixing bowl"))),
+    "ramekin": (
+        ramekin,
+        Names(
+            ("ramekin", "small bowl"), ("baking dish",), ("baking cup", "custard cup", "little dish", "souffle dish")
+        ),
+    ),
+    "mug": (mug, Names(("mug", "cup"), ("beaker",), ("coffee mug", "coffee cup", "tea mug", "teacup"))),
+    "glass": (glass, Names(("glass",), ("tumbler",), ("drinking glass", "water glass"))),
+    "plate": (plate, Names(("plate",), ("platter",), ("dinner plate", "saucer"))),
+    "tray": (tray, Names(("tray",), ("serving tray",), ("salver", "tea tray"))),
+    "box": (bin_box, Names(("box", "bin"), ("tub",), ("small box", "little box", "carton"))),
+    "basket": (basket, Names(("basket",), ("hamper",), ("wicker basket", "storage basket"))),
+    "pot": (pot, Names(("pot",), ("saucepan",), ("cooking pot", "saucepot", "stockpot", "stew pot"))),
+    "pan": (pan, Names(("pan",), ("skillet",), ("frying pan", "frypan", "saute pan"))),
+    "ball": (ball, Names(("ball",), ("sphere",), ("round ball", "toy ball", "orb"))),
 }
 """By kind: how it is drawn and what it is called."""

@@ -182,7 +182,7 @@ class Exam:
             seen = render(table.scenes(every), random_cameras(len(table), config.size, generator), config.sharpness)
             videos.append(seen.video.half())
             firsts.append(seen.first.half())
-            texts.append(table.text(every))
+            texts.append(table.text(table.tables["said"][:, 0].long()))
             asked = [scenes.draw(kind, seed, split="held_out", paraphrased=True) for seed in seeds]
             wrong.append(text.embed([scenes.wrong_text(p, seed) for p, seed in zip(asked, seeds, strict=True)]))
         self._parts = tuple(map(torch.cat, (videos, firsts, texts, wrong)))
