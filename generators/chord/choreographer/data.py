@@ -174,7 +174,7 @@ def stored_scenes(
     The file's name holds a digest of what is in it and of the code that makes it. Scenes of the split "train" can be said
     in many ways, held-out ones in one that is never trained on.
     """
-    digest = hashlib.sha256(repr((kind, seeds, split, points)).encode())
+    digest = hashlib.sha256(repr((kind, seeds, split, points, WAYS)).encode())
     here = Path(generators.__file__).parent
     makers = [p for p in (here / "chord/choreographer").glob("*.py") if p.stem not in _NOT_SCENES]
     for source in sorted([*makers, PHRASINGS, *(here / "objects").rglob("*.py"), here / "chord/cameras.py"]):

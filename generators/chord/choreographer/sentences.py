@@ -620,7 +620,9 @@ def _phrasings() -> dict[str, Any]:
 def third_person(phrase: str) -> str:
     """ "push it" to "pushes it": of what is done, the first word inflected."""
     verb, space, rest = phrase.partition(" ")
-    if re.search(r"([sxz]|[cs]h|[^aeiou]o)$", verb):
+    if verb == "have":
+        verb = "has"
+    elif re.search(r"([sxz]|[cs]h|[^aeiou]o)$", verb):
         verb += "es"
     elif re.search(r"[^aeiou]y$", verb):
         verb = verb[:-1] + "ies"
