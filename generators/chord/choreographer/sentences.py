@@ -618,7 +618,7 @@ def _phrasings() -> dict[str, Any]:
 
 
 def third_person(phrase: str) -> str:
-    """ "push it" to "pushes it": of what is done, the first word inflected."""
+    """What is done, as of somebody who does it: "pushes it" for "push it"."""
     verb, space, rest = phrase.partition(" ")
     if verb == "have":
         verb = "has"
@@ -632,7 +632,7 @@ def third_person(phrase: str) -> str:
 
 
 def gerund(phrase: str) -> str:
-    """ "shut it" to "shutting it": of what is done, the first word inflected."""
+    """What is done, while it is done: "shutting it" for "shut it"."""
     verb, space, rest = phrase.partition(" ")
     if re.search(r"[^eoy]e$", verb):
         verb = verb[:-1]
