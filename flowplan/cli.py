@@ -321,6 +321,8 @@ def _evaluate_chord(weights: str, scenes: int, kinds: tuple[str, ...], ablations
     log = out.with_name(out.name + ".episodes.jsonl") if out else None
     with _bar("prompted scenes") as progress:
         results = evaluate.evaluate(evaluate.held_out_cases(scenes, kinds), methods, log=log, progress=progress)
+    if ablations:
+        results = evaluate.beside(results, study.ABLATIONS)
     _records(evaluate.records(results), out)
     console.print(evaluate.table(results), markup=False)
     return 0

@@ -10,7 +10,7 @@ import pytest
 from flowplan.motion import SceneMotion
 from generators.chord.choreographer.prompted import PromptedScene
 from generators.chord.choreographer.scenes import draw
-from generators.chord.evaluate import evaluate, held_out_cases, measure, records, table
+from generators.chord.evaluate import Result, beside, evaluate, held_out_cases, measure, records, table
 
 
 def _scaled(prompted: PromptedScene, frame: int) -> SceneMotion:
@@ -77,3 +77,23 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path) -> None:
     assert by_key["chord/held_out/truth/within_30"]["n"] == 3
     assert by_key["chord/held_out/truth/epe_ratio"]["direction"] == "down"
     assert "| held_out | truth | 0.00 [0.00, 0.00] |" in table(results)
+
+
+def test_methods_stand_beside_another_case_by_case() -> None:
+    def results(method: str, errors: tuple[float, ...]) -> list[Result]:
+        return [
+            Result("held_out", f"laptop/{i}", method, e, e, e < 0.5, e < 0.3, 1 - e, 0.0, 10.0 + e)
+            for i, e in enumerate(errors)
+        ]
+
+    whole = results("chord", (0.1, 0.9, 0.4)) + results("no_arap", (0.3, 1.1, 0.6)) + results("static", (1.0,) * 3)
+    both = beside(whole, ["no_arap"])
+    assert both[:9] == whole
+    assert [r.name for r in both[9:]] == [f"laptop/{i}" for i in range(3)]
+    assert [r.epe_ratio for r in both[9:]] == pytest.approx([0.2] * 3)
+    assert [r.within_30 for r in both[9:]] == [-1, 0, 0]
+    said = {r["key"]: r for r in records(both)}
+    key = "chord/held_out/no_arap_minus_chord/epe_ratio"
+    assert said[key]["value"] == pytest.approx(0.2)
+    assert said[f"{key}_low95"]["value"] == pytest.approx(said[f"{key}_high95"]["value"])  # alike in every case
+    assert said[key]["n"] == 3

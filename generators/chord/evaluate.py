@@ -24,7 +24,7 @@ import numpy as np
 from flowplan.motion import Progress, SceneMotion, silent
 from generators.chord.choreographer.prompted import PromptedScene, achieved
 from generators.chord.choreographer.scenes import KINDS, draw
-from generators.common.comparison import Measure, compare, mean_records, mean_table
+from generators.common.comparison import Measure, compare, differences, mean_records, mean_table
 
 MEASURES = {
     "epe_ratio": Measure("end-point error", "of the asked motion", "down"),
@@ -152,6 +152,11 @@ def evaluate(
         return f"{result.share:.0%} of it"
 
     return compare(cases, methods, run, Result, log=log, word=word, progress=progress)
+
+
+def beside(results: Sequence[Result], methods: Sequence[str], to: str = "chord") -> list[Result]:
+    """The results, and how much more or less each of `methods` has than the method `to`, case by case."""
+    return [*results, *differences(results, methods, to, MEASURES)]
 
 
 def records(results: Iterable[Result]) -> list[dict[str, Any]]:

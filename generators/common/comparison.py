@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -87,6 +87,22 @@ def compare(
         text = f"{count}/{len(todo)} {case.name} {name} {word(result)}, {left / 60:.0f} min left"
         progress(count / len(todo), text)
     return [done[c.split, c.name, m] for c, m in wanted]
+
+
+def differences(results: Sequence[R], methods: Iterable[str], to: str, measures: Iterable[str]) -> list[R]:
+    """What each of `methods` has more than the method `to` in the same case, as results of methods "METHOD_minus_TO".
+
+    Scenes differ more than methods do; over differences in one case the interval is of the methods alone.
+    """
+    numbers = (*measures, "seconds")
+    reference = {(r.split, r.name): r for r in results if r.method == to}
+
+    def minus(r: R) -> R:
+        base = reference[r.split, r.name]
+        changed = {m: getattr(r, m) - getattr(base, m) for m in numbers}
+        return replace(r, method=f"{r.method}_minus_{to}", **changed)  # type: ignore[type-var]
+
+    return [minus(r) for method in methods for r in results if r.method == method]
 
 
 def mean_records(results: Iterable[Result], prefix: str, measures: Mapping[str, Measure]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
@@ -571,14 +572,13 @@ def paraphrases(phrase: Phrase) -> tuple[str, ...]:
 def say(phrase: Phrase, rng: np.random.Generator, *, trained: bool = True) -> str:
     """One of the phrase's sentences."""
     if not trained:
-        return str(paraphrases(phrase)[int(rng.integers(len(paraphrases(phrase))))])
+        return _one_of(paraphrases(phrase), rng)
     plain, framed = templates(phrase)
-    thing, other, amount = (n.trained + n.more for n in (phrase.thing, phrase.other, AMOUNTS[phrase.amount]))
-    template, thing, other, far = (
-        choices[int(rng.integers(len(choices)))]
-        for choices in (plain if rng.random() < 0.5 else framed, thing, other, amount)
+    template = _one_of(plain if rng.random() < 0.5 else framed, rng)
+    thing, other, amount = (
+        _one_of(names.trained + names.more, rng) for names in (phrase.thing, phrase.other, AMOUNTS[phrase.amount])
     )
-    return _filled(template, thing, phrase.part, other, far)
+    return _filled(template, thing, phrase.part, other, amount)
 
 
 def ways(phrase: Phrase, count: int) -> tuple[str, ...]:
@@ -599,11 +599,15 @@ def templates(phrase: Phrase) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return as_they_are, tuple(t + "{amount}" for key in keys if key in _phrasings() for t in _framed(key))
 
 
+def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
+    return choices[int(rng.integers(len(choices)))]
+
+
 @cache
 def _framed(key: str) -> tuple[str, ...]:
     """Everything that is done by this key, within every frame."""
     frames = _phrasings()["frames"]
-    forms = {"do": str, "doing": gerund, "does": third_person}
+    forms: dict[str, Callable[[str], str]] = {"do": str, "doing": gerund, "does": third_person}
     return tuple(
         frame.replace(f"{{{form}}}", inflect(what))
         for form, inflect in forms.items()
