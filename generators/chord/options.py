@@ -81,7 +81,6 @@ SMALL = ChordOptions(
     views=2,
     density="shift",
     shift=50.0,
-    denoising_steps=3,
     motion_rate=(3e-2, 3e-3),
     temporal_weight=(0.1, 0.02),
     rigid_weight=(300.0, 30.0),

@@ -20,10 +20,10 @@ METHODS = ("chord", "static", "wrong_prompt")
 """The method, what does not move, and the method told to do something else."""
 ABLATIONS = (
     *("uniform", "no_fenwick", "no_fine", "no_coarse", "no_temporal", "no_arap"),
-    *("one_piece", "one_look"),
+    *("one_piece", "three_looks"),
 )
-"""CHORD without its noise levels' density, its tree over time, one of its two levels, or one of its regularisers (4.3); and
-without what is ours: control points of connected pieces, and noise that is taken away in steps."""
+"""CHORD without its noise levels' density, its tree over time, one of its two levels, or one of its regularisers (4.3);
+without what is ours, control points of connected pieces; and with noise that is taken away in three steps."""
 
 
 def ablation(name: str, options: ChordOptions) -> ChordOptions:
@@ -37,7 +37,7 @@ def ablation(name: str, options: ChordOptions) -> ChordOptions:
         "no_temporal": replace(options, temporal_weight=(0.0, 0.0)),
         "no_arap": replace(options, rigid_weight=(0.0, 0.0)),
         "one_piece": replace(options, control=replace(options.control, pieces=1)),
-        "one_look": replace(options, denoising_steps=1),
+        "three_looks": replace(options, denoising_steps=3),
     }[name]
 
 
