@@ -1,6 +1,7 @@
 """Prompted scenes: what is said happens, happens to the right matter, and nothing of the exam is in the lessons."""
 
 from functools import cache
+from itertools import chain, product
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from generators.chord.choreographer.sentences import (
     AMOUNTS,
     Names,
     Phrase,
+    _filled,
     gerund,
     paraphrases,
     pool,
@@ -57,6 +59,7 @@ def test_scene_is_one_motion_of_its_object_by_minimum_jerk(kind):
         times, vertices = p.motion.times, p.motion.vertices
         assert len(times) == FRAMES
         assert times[-1] == DURATION
+        assert p.text in trained(p.phrase)
         assert p.text not in paraphrases(p.phrase)
         assert p.verb == p.phrase.verb
         for obj, moved, moves in zip(p.scene.objects, vertices, p.moving, strict=True):
@@ -132,6 +135,8 @@ def test_paraphrase_changes_the_sentence_alone():
     for kind in ("laptop", "put", "fold_cloth"):
         plain, other = draw(kind, 2, split="held_out"), draw(kind, 2, split="held_out", paraphrased=True)
         assert other.text in paraphrases(plain.phrase)
+        assert other.text not in trained(plain.phrase)
+        assert plain.text in trained(plain.phrase)
         assert plain.text not in paraphrases(plain.phrase)
         np.testing.assert_array_equal(plain.motion.vertices[0], other.motion.vertices[0])
 
@@ -232,6 +237,7 @@ def test_wrong_sentences_are_trained_ones_for_something_else():
                 wrong = wrong_text(p, i)
                 assert wrong != p.text
                 assert wrong not in every_paraphrase()
+                assert any(wrong in trained(phrase) for phrase in phrases() if may_say(phrase, wrong))
 
 
 @cache
@@ -240,6 +246,20 @@ def phrases():
     articulated = (phrase for kind in ARTICULATED.values() for phrase in kind.phrases())
     tables = (phrase for errands in TABLE.values() for errand in errands for phrase in errand.phrases())
     return (*articulated, *tables, *PHRASES)
+
+
+@cache
+def trained(phrase):
+    """Every trained sentence that says this."""
+    names = [n.trained + n.more for n in (phrase.thing, phrase.other, AMOUNTS[phrase.amount])]
+    every = product(chain(*templates(phrase)), *names)
+    return {_filled(t, thing, phrase.part, other, far) for t, thing, other, far in every}
+
+
+def may_say(phrase, sentence):
+    """Does a sentence name the phrase's thing or part, and where that goes? Quicker than looking through all it can be."""
+    thing, other = (n.trained + n.more for n in (phrase.thing, phrase.other))
+    return any(n in sentence for n in (*thing, phrase.part) if n) and any(n in sentence for n in other)
 
 
 @cache
@@ -260,6 +280,14 @@ def test_pools_are_large_and_their_halves_apart():
                 names == Names(("",)) or names == AMOUNTS[""] or not {*names.trained, *names.more} & {*names.held_out}
             )
         assert not every_paraphrase() & set(ways(phrase, 40))
+
+
+def test_the_plainest_sentences_are_trained():
+    for sentence in (
+        *("close the laptop", "put the ramekin on the plate", "lower the lamp", "fold the cloth diagonally"),
+        *("open the drawer", "turn the faucet"),
+    ):
+        assert any(sentence in trained(phrase) for phrase in phrases() if may_say(phrase, sentence)), sentence
 
 
 def test_a_phrase_is_always_said_in_the_same_ways():

@@ -581,22 +581,25 @@ def say(phrase: Phrase, rng: np.random.Generator, *, trained: bool = True) -> st
     return _filled(template, thing, phrase.part, other, amount)
 
 
+@lru_cache(maxsize=4096)
 def ways(phrase: Phrase, count: int) -> tuple[str, ...]:
     """At most `count` different trained sentences that say this phrase, always the same."""
     rng = np.random.default_rng(zlib.crc32(repr(phrase).encode()))
     return tuple(dict.fromkeys(say(phrase, rng) for _ in range(2 * count)))[:count]
 
 
+@lru_cache(maxsize=4096)
 def templates(phrase: Phrase) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The trained templates that can say this phrase: those that stand as they are, and those made by frames."""
     keys = [phrase.verb]
     if phrase.verb in _PART:
         last = phrase.part.split()[-1].removesuffix("s")
         keys = [f"{phrase.verb}_{about}" for about in ("part", *(["whole"] * phrase.whole), last)]
-    known = [_phrasings()[key] for key in keys if key in _phrasings()]
-    happens = [] if _plural(phrase.part) and phrase.verb in _PART else [t for k in known for t in k["happens"]]
-    as_they_are = (*pool(phrase).trained, *(t + "{amount}" for t in (*happens, *(t for k in known for t in k["two"]))))
-    return as_they_are, tuple(t + "{amount}" for key in keys if key in _phrasings() for t in _framed(key))
+    keys = [key for key in keys if key in _phrasings()]
+    # What happens is told in the singular.
+    told = ("two",) if phrase.verb in _PART and _plural(phrase.part) else ("happens", "two")
+    as_they_are = (t + "{amount}" for about in told for key in keys for t in _phrasings()[key][about])
+    return (*pool(phrase).trained, *as_they_are), tuple(t + "{amount}" for key in keys for t in _framed(key))
 
 
 def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
