@@ -8,7 +8,7 @@ import pytest
 import trimesh
 from scipy.spatial import ConvexHull
 
-from flowplan.geometry import fit_rigid, transform
+from flowplan.geometry import exp_so3, fit_rigid, transform
 from flowplan.motion import SceneMotion
 from generators.chord.cameras import framing
 from generators.chord.choreographer.articulated_scenes import ARTICULATED, LEAST_TRAVEL
@@ -84,6 +84,25 @@ def _amount(prompted, part):
     np.testing.assert_allclose(transform(X, prompted.ask.axis_point[None])[0], prompted.ask.axis_point, atol=1e-6)
     R = X[:3, :3]
     return np.arctan2(np.array([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]) @ axis, np.trace(R) - 1)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ARTICULATED if ARTICULATED[kind].halves])
+def test_halves_turn_as_far_as_each_other_about_a_pivot_that_stands(kind):
+    for seed in range(3):
+        p = draw(kind, seed)
+        one, other = p.asks
+        assert one.amount == other.amount
+        np.testing.assert_allclose(one.axis, -other.axis)
+        assert (one.vertices ^ other.vertices).all()
+        (moved,) = p.motion.vertices
+        for ask in p.asks:
+            X = fit_rigid(moved[0, ask.vertices], moved[-1, ask.vertices])
+            np.testing.assert_allclose(X[:3, :3], exp_so3(ask.amount * ask.axis), atol=1e-9)
+            np.testing.assert_allclose(transform(X, one.axis_point[None])[0], one.axis_point, atol=1e-9)
+        # Turned by one half alone, the tool is not where it should be.
+        alone = moved.copy()
+        alone[:, other.vertices] = moved[0, other.vertices]
+        assert achieved(p, SceneMotion(p.motion.times, (alone,))) == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["drawer_cabinet", "put", "fold_cloth"])

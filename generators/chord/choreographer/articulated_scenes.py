@@ -2,13 +2,14 @@
 
 A kind is a family of `generators.objects` and what can be asked of its instances. The plain sentence means all the way
 (or nine tenths of it), from a start that leaves at least two fifths of the range to go; what is not asked to move stands
-still wherever it is.
+still wherever it is. Of tools that are two halves on a pivot neither is the one that stands, so that each turns half of
+the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -58,6 +59,7 @@ class Kind:
         find: the parts of one object; none where it has nothing that suits.
         style: "limits" moves between the joint's limits, "lamp" and "valve" by amounts of their own.
         shut: joints other than the asked one that would be in its way are at 0.
+        halves: are they two alike on one joint, of which each goes half of the way?
     """
 
     family: str
@@ -67,6 +69,7 @@ class Kind:
     find: Callable[[ArticulatedObject], list[Part]]
     style: Style = "limits"
     shut: bool = False
+    halves: bool = False
 
     def phrases(self) -> tuple[Phrase, ...]:
         """Everything that can be said of this kind."""
@@ -91,24 +94,27 @@ def articulated_scene(
     index = [obj.free.index(j) for j in joints]
     path = np.repeat(q[None], FRAMES, axis=0)
     path[:, index] = start + minimum_jerk(np.linspace(0, 1, FRAMES))[:, None] * (end - start)
-    bodies = articulated_bodies(obj, path, place)
+    placed = _turned_back(obj, joints[0], path, place) if kind.halves else place
+    asks = [_ask(obj, j, path, place, e - s) for j, s, e in zip(joints, start, end, strict=True)]
+    if kind.halves:
+        asks = _of_halves(asks[0])
     phrase = Phrase(kind.verbs[0 if forward else 1], kind.names, part.name, part.whole, amount=amount)
     opposite = Phrase(kind.verbs[1 if forward else 0], kind.names, part.name, part.whole)
     return PromptedScene(
         kind=name,
         phrase=phrase,
         text=say(phrase, words, trained=not paraphrased),
-        bodies=bodies,
+        bodies=articulated_bodies(obj, path, placed),
         obstacles=frozenset(),
         placed={obj.name: place},
-        asks=tuple(_ask(obj, j, path, place, e - s) for j, s, e in zip(joints, start, end, strict=True)),
+        asks=tuple(asks),
         others=(say(opposite, words),),
     )
 
 
 def articulated_bodies(obj: ArticulatedObject, path: FloatArray, place: FloatArray) -> tuple[Body, ...]:
-    """The object's links at configurations path (T, D), the object standing at `place` (4, 4) in the world."""
-    X = place @ obj.link_poses(path)  # (T, L, 4, 4)
+    """The object's links at configurations path (T, D), the object standing at `place` (4, 4) or (T, 4, 4), world."""
+    X = np.broadcast_to(place, (len(path), 4, 4))[:, None] @ obj.link_poses(path)  # (T, L, 4, 4)
     bodies = []
     for i, mesh in enumerate(obj.links.values()):
         if len(mesh.faces) == 0:
@@ -233,6 +239,20 @@ def _ask(obj: ArticulatedObject, joint: Joint, path: FloatArray, place: FloatArr
         amount=abs(float(travel)),
         vertices=np.repeat(_beyond(obj, joint), counts),
     )
+
+
+def _turned_back(obj: ArticulatedObject, joint: Joint, path: FloatArray, place: FloatArray) -> FloatArray:
+    """Poses (T, 4, 4) of an object that turns about a joint, half as far as that and the other way."""
+    turned = path[:, obj.free.index(joint)] - path[0, obj.free.index(joint)]
+    pivot = joint.X_parent_joint
+    back = np.stack([pose(exp_so3(-0.5 * angle * joint.axis)) for angle in turned])
+    return place @ pivot @ back @ inverse(pivot)
+
+
+def _of_halves(ask: Ask) -> list[Ask]:
+    """Half of it asked of each of two halves, in opposite directions."""
+    whole = replace(ask, amount=ask.amount / 2)
+    return [whole, replace(whole, axis=-ask.axis, vertices=~ask.vertices)]
 
 
 # What can move, family by family
@@ -417,6 +437,7 @@ ARTICULATED: dict[str, Kind] = {
         ("spread", "shut"),
         (("blades", True),),
         _only("blade_1_joint", called="blades"),
+        halves=True,
     ),
     "pliers": Kind(
         "pliers",
@@ -424,6 +445,7 @@ ARTICULATED: dict[str, Kind] = {
         ("spread", "shut"),
         (("jaws", True),),
         _only("half_1_joint", called="jaws"),
+        halves=True,
     ),
     "knife": Kind(
         "knife",
