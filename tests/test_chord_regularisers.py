@@ -6,7 +6,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from flowplan.geometry import exp_so3
-from generators.chord.regularisers import arap, best_rotations, temporal
+from generators.chord.regularisers import GIVE, arap, best_rotations, temporal
 
 
 def cloud(count=300, seed=0):
@@ -76,6 +76,42 @@ def test_arap_has_the_gradient_of_finite_differences():
         with torch.no_grad():
             ends = [arap(moved + s * step, rest, neighbours, radius=0.1) for s in (1, -1)]
         assert float(gradient[at]) == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-4)
+
+
+def two_that_touch():
+    """Rest points (2 S, 3) of two clouds, their neighbours, and contacts of each point with its like."""
+    rest, neighbours = cloud(50)
+    both = torch.cat([rest, rest + torch.tensor([0.2, 0.0, 0.0])])
+    index = torch.arange(50)
+    contacts = torch.cat([torch.stack([index, index + 50], 1), torch.stack([index + 50, index], 1)])
+    return both, torch.cat([neighbours, neighbours + 50]), contacts
+
+
+def test_what_touches_turns_together_for_nothing():
+    rest, neighbours, contacts = two_that_touch()
+    moved = rest @ tangent_turns([2.0]).mT + 1.0
+    assert arap(moved, rest, neighbours, contacts) < 1e-28
+
+
+@pytest.mark.parametrize(("far", "as_if"), [(1e-2 * GIVE, 1.0), (100 * GIVE, 2e-2)])
+def test_what_touches_comes_apart_for_little(far, as_if):
+    """One of two goes away, neither changes shape: by a little it costs the square of it, by much 2 GIVE times it."""
+    rest, neighbours, contacts = two_that_touch()
+    way = torch.zeros_like(rest)
+    way[50:, 2] = far
+    lost = float(arap((rest + way)[None], rest, neighbours, contacts))
+    assert lost == pytest.approx(as_if * far**2 * len(contacts) / 10 / 7500, rel=0.02)
+    assert lost == pytest.approx(float(arap((rest + way)[None] * 10, rest * 10, neighbours, contacts, radius=10.0)))
+
+
+def test_contacts_pull_what_has_come_apart_together():
+    rest, neighbours, contacts = two_that_touch()
+    moved = rest[None].clone()
+    moved[:, 50:] += torch.tensor([0.0, 0.0, 0.1])
+    moved.requires_grad_()
+    (gradient,) = torch.autograd.grad(arap(moved, rest, neighbours, contacts), moved)
+    assert (gradient[0, 50:, 2] > 0).all()
+    assert (gradient[0, :50, 2] < 0).all()
 
 
 def test_best_rotations_are_the_svds():

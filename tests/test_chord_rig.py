@@ -89,12 +89,25 @@ def test_order_and_objects_survive_the_sorting_by_piece() -> None:
         assert torch.allclose(quats[1], quat, atol=1e-5)
 
 
-def test_neighbours_are_of_pieces_that_touch() -> None:
-    apart = [_box(0.2, 0, 0, 0), _box(0.2, 0.3, 0, 0)]
-    rig = _rig(trimesh.util.concatenate(apart))
-    left = rig.clouds[0][:, 0] < 0.15
-    assert (left[rig.neighbours] == left[:, None]).all()
-    rig = _rig(trimesh.util.concatenate([_box(0.2, 0, 0, 0), _box(0.2, 0.2, 0.01, 0)]))
-    left = rig.clouds[0][:, 0] < 0.1
-    assert not (left[rig.neighbours] == left[:, None]).all()
-    assert len(rig.deformation._levels()[0].points) == pytest.approx(CONTROL.coarse, abs=1)
+def test_neighbours_are_of_a_piece_and_contacts_of_two_that_touch() -> None:
+    for gap, touch in ((0.1, False), (0.0, True)):
+        rig = _rig(trimesh.util.concatenate([_box(0.2, 0, 0, 0), _box(0.2, 0.2 + gap, 0.01, 0)]))
+        left = rig._labels[0] == 0
+        assert (left[rig.neighbours] == left[:, None]).all()
+        assert (rig.neighbours != np.arange(len(left))[:, None]).all()
+        one, other = rig.contacts.T
+        assert (left[one] != left[other]).all()
+        assert (len(one) > 0) == touch
+        cloud = rig.clouds[0]
+        assert (np.linalg.norm(cloud[one] - cloud[other], axis=1) < 0.1).all()
+        assert len(rig.deformation._levels()[0].points) == pytest.approx(CONTROL.coarse, abs=1)
+
+
+def test_contacts_of_several_objects_are_their_own() -> None:
+    pair = trimesh.util.concatenate([_box(0.2, 0, 0, 0), _box(0.2, 0.2, 0.01, 0)])
+    rig = _rig(_box(0.2, 0, 1, 0), pair)
+    first = len(rig.clouds[0])
+    assert len(rig.contacts) > 0
+    assert rig.contacts.min() >= first
+    assert (rig.neighbours[:first] < first).all()
+    assert (rig.neighbours[first:] >= first).all()

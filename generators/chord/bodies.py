@@ -2,8 +2,8 @@
 
 A point that follows the control points nearest to it follows those across a gap too: a drawer would drag its cabinet
 along. Where a mesh says by its connections what is one piece, no point follows another piece's control points; pieces
-that touch are held together by ARAP alone, and those that do not by nothing. A scan is one piece, and all is as in the
-paper.
+that touch are held together by ARAP alone, and no more firmly than that one can be pulled off the other; those that do not
+touch, by nothing. A scan is one piece, and all is as in the paper.
 """
 
 from __future__ import annotations

@@ -132,7 +132,9 @@ class _Run:
         self._course = _Course.of(options, prior.guidance)
         self._bound = self._rig.bind([p.double().cpu().numpy() for p in stage.points])
         self._cloud = stage.tensor(np.concatenate(self._rig.clouds))
-        self._neighbours = torch.as_tensor(self._rig.neighbours, device=self._cloud.device)
+        self._neighbours, self._contacts = (
+            torch.as_tensor(x, device=self._cloud.device) for x in (self._rig.neighbours, self._rig.contacts)
+        )
 
     def iterate(self) -> None:
         """One step of the optimiser."""
@@ -192,7 +194,8 @@ class _Run:
         late, frames = np.arange(1, len(whole)), self._options.rigid_frames
         if frames is not None and frames < len(late):
             late = np.sort(chance.choice(late, frames, replace=False))
-        return arap(whole[torch.as_tensor(late, device=whole.device)], self._cloud, self._neighbours)
+        moved = whole[torch.as_tensor(late, device=whole.device)]
+        return arap(moved, self._cloud, self._neighbours, self._contacts)
 
     def _tau(self) -> float:
         return self._course.at(max(len(self.residuals) - 1, 0)).tau

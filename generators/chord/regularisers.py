@@ -12,6 +12,8 @@ from torch import Tensor
 
 PAPER_POINTS = 7500
 """Surface points of an object in the paper."""
+GIVE = 0.003
+"""Radii, from which on what only touches is held no more firmly."""
 _NEWTON_STEPS = 12  # each at least halves the distance, however close the second root
 _SURE = 0.1  # product of the eigenvalue's distances to the other three; 12 for points all around that move rigidly
 
@@ -29,7 +31,14 @@ def temporal(flow: Tensor, *, radius: float = 1.0) -> Tensor:
     return flow.square().sum(-1).mean() / radius**2
 
 
-def arap(moved: Tensor, rest: Tensor, neighbours: Tensor, *, radius: float = 1.0) -> Tensor:
+def arap(
+    moved: Tensor,
+    rest: Tensor,
+    neighbours: Tensor,
+    contacts: Tensor | None = None,
+    *,
+    radius: float = 1.0,
+) -> Tensor:
     """As rigid as possible (eq. 13; Sorkine & Alexa 2007): what the best local rotations leave of edges' changes.
 
     For every surface point X and frame t, the rotation R that best takes the edges to its rest neighbours to where
@@ -39,10 +48,15 @@ def arap(moved: Tensor, rest: Tensor, neighbours: Tensor, *, radius: float = 1.0
     Edges of a denser cloud are shorter, and so are their changes: it is the sum over points, not the mean, that
     belongs to the surface. So the result is that sum over S / 7500 clouds' worth of points: the mean for 7500.
 
+    What only touches may come apart, as a lid and its box: an edge of `contacts` has no say in R, and a change e of it
+    counts as 2 GIVE^2 (sqrt(1 + e^2 / GIVE^2) - 1) (pseudo-Huber). That is e^2 of a small one, and of a large one hardly
+    more than 2 GIVE e: it pulls as if it were GIVE.
+
     Args:
         moved: (T, S, 3) the cloud over time, metres.
         rest: (S, 3) at rest, metres.
         neighbours: (S, n) indices of each point's nearest others.
+        contacts: (E, 2) indices of points, and of others that they touch; none where not given.
         radius: of the scene, metres.
 
     Returns:
@@ -56,7 +70,13 @@ def arap(moved: Tensor, rest: Tensor, neighbours: Tensor, *, radius: float = 1.0
     with torch.no_grad():
         R = best_rotations(torch.einsum("snta,snb->stab", now, edges))
         turned = torch.einsum("stab,snb->snta", R, edges)
-    return (now - turned).square().sum() / (len(moved) * count * PAPER_POINTS)
+    left = (now - turned).square().sum()
+    if contacts is not None and len(contacts):
+        one, other = contacts.T
+        now = (own[one] - own[other]).unflatten(-1, (-1, 3))  # (E, T, 3)
+        turned = torch.einsum("etab,eb->eta", R[one], (rest[one] - rest[other]) / radius)
+        left = left + 2 * GIVE**2 * (((now - turned).square().sum(-1) / GIVE**2 + 1).sqrt() - 1).sum()
+    return left / (len(moved) * count * PAPER_POINTS)
 
 
 def best_rotations(S: Tensor) -> Tensor:

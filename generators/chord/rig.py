@@ -39,7 +39,8 @@ class Rig:
     Attributes:
         deformation: its parameters; see Deformation. It knows the objects' connected pieces, not the objects.
         clouds: (S_i, 3) near the surface of each object, in the meshes' frame.
-        neighbours: (S, 10) of all clouds in turn, of the same piece or one that touches it.
+        neighbours: (S, 10) of all clouds in turn, of the same piece.
+        contacts: (E, 2) points of all clouds in turn, and such that are near them and of a piece that touches theirs.
     """
 
     def __init__(
@@ -56,16 +57,20 @@ class Rig:
         self._labels: list[Labels] = []
         anatomies: list[Anatomy] = []
         neighbours: list[Labels] = []
+        contacts: list[Labels] = []
         for whole in self._bodies:
             own = [anatomy(m, _share(control, m.area / whole.mesh.area), seed=seed) for m in whole.meshes]
             cloud = np.concatenate([a.surface for a in own])
             start = sum(len(c) for c in self.clouds)
             label = np.repeat(np.arange(len(own)), [len(a.surface) for a in own])
-            neighbours.append(_neighbours(cloud, label, whole.touching) + start)
+            near, touched = _neighbours(cloud, label, whole.touching)
+            neighbours.append(near + start)
+            contacts.append(touched + start)
             self._labels.append(label)
             self.clouds.append(cloud)
             anatomies += own
         self.neighbours = np.concatenate(neighbours)
+        self.contacts = np.concatenate(contacts)
         self.deformation = Deformation(anatomies, frames, options)
 
     def bind(self, points: Sequence[FloatArray]) -> Bound:
@@ -95,13 +100,25 @@ class Rig:
         return Bound(self.deformation.bind(pieces), tuple(back))
 
 
-def _neighbours(cloud: FloatArray, label: Labels, touching: NDArray[np.bool_]) -> Labels:
-    """Nearest others (S, 10) of a cloud (S, 3), of pieces that touch the point's own."""
-    out = np.empty((len(cloud), NEIGHBOURS), np.int64)
-    for piece, near in enumerate(touching):
-        own, reached = label == piece, np.flatnonzero(near[label])
-        out[own] = reached[cKDTree(cloud[reached]).query(cloud[own], k=NEIGHBOURS + 1)[1][:, 1:]]
-    return out
+def _neighbours(cloud: FloatArray, label: Labels, touching: NDArray[np.bool_]) -> tuple[Labels, Labels]:
+    """Of a cloud (S, 3), nearest others (S, 10) of the same piece, and pairs (E, 2) of points of pieces that touch.
+
+    A pair is of a point and one that would be among its nearest, were all pieces that touch its own one with it.
+    """
+    near = np.empty((len(cloud), NEIGHBOURS), np.int64)
+    pairs = [np.empty((0, 2), np.int64)]
+    for piece, touched in enumerate(touching):
+        own, reached = np.flatnonzero(label == piece), np.flatnonzero(touched[label])
+        near[own] = own[_nearest(cloud[own], cloud[own])]
+        around = reached[_nearest(cloud[reached], cloud[own])]
+        point, which = np.nonzero(label[around] != piece)
+        pairs.append(np.stack([own[point], around[point, which]], axis=1))
+    return near, np.concatenate(pairs)
+
+
+def _nearest(cloud: FloatArray, points: FloatArray) -> Labels:
+    """(N, 10) of a cloud, to each of its points (N, 3), but for the point itself."""
+    return cKDTree(cloud).query(points, k=NEIGHBOURS + 1)[1][:, 1:]
 
 
 def _share(options: ControlOptions, share: float) -> ControlOptions:
