@@ -117,9 +117,9 @@ class NoiseLevel(nn.Module):
 class LossOptions:
     """What is asked of the network in training."""
 
-    shift: float = 30.0
+    shift: float = 80.0
     """Noise levels are drawn as shift u / (1 + (shift - 1) u) of uniform u: the more, the noisier. Half of them are
-    above 0.97, as in distillation: with less noise it is easy to see where things go."""
+    above 0.98, as in distillation: with less noise it is easy to see where things go."""
     unsaid: float = 0.1
     """Share of the videos whose sentence is ignored, for classifier-free guidance."""
     weight_max: float = 4.0
