@@ -250,9 +250,9 @@ def _turned_back(obj: ArticulatedObject, joint: Joint, path: FloatArray, place: 
 
 
 def _of_halves(ask: Ask) -> list[Ask]:
-    """Half of it asked of each of two halves, in opposite directions."""
-    whole = replace(ask, amount=ask.amount / 2)
-    return [whole, replace(whole, axis=-ask.axis, vertices=~ask.vertices)]
+    """Half as much, asked of each of two halves, in opposite directions."""
+    half = replace(ask, amount=ask.amount / 2)
+    return [half, replace(half, axis=-ask.axis, vertices=~ask.vertices)]
 
 
 # What can move, family by family
