@@ -71,7 +71,7 @@ results: ros
 	. build/ros/environment.sh && $(BIN)/flowplan bench ros --runs 12 --json docs/results/bench_ros_idle.json
 	$(BIN)/flowplan eval --generator kinematic --tasks close_laptop --robots panda --methods pinocchio --seeds 50 \
 	  --json docs/results/eval_close_laptop.json
-	$(BIN)/flowplan eval chord --scenes 26 --json docs/results/eval_chord.json
+	$(BIN)/flowplan eval chord --scenes 52 --json docs/results/eval_chord.json
 	$(BIN)/flowplan eval chord --ablations --scenes 26 --json docs/results/eval_chord_ablations.json
 	$(BIN)/flowplan eval --generator chord --tasks close_laptop,pick_place --robots panda --methods pinocchio --seeds 10 \
 	  --json docs/results/eval_chord_tasks.json
