@@ -72,7 +72,9 @@ results: ros
 	$(BIN)/flowplan eval --generator kinematic --tasks close_laptop --robots panda --methods pinocchio --seeds 50 \
 	  --json docs/results/eval_close_laptop.json
 	$(BIN)/flowplan eval chord --scenes 52 --json docs/results/eval_chord.json
-	$(BIN)/flowplan eval chord --ablations --scenes 26 --json docs/results/eval_chord_ablations.json
+	$(BIN)/flowplan eval chord --ablations --scenes 16 --kinds laptop,drawer_cabinet,double_lid_box,oven,washing_machine,safe,\
+door,scissors,hinged_box,door_cabinet,suitcase,refrigerator,dishwasher,window,kettle,pliers \
+	  --json docs/results/eval_chord_ablations.json
 	$(BIN)/flowplan eval --generator chord --tasks close_laptop,pick_place --robots panda --methods pinocchio --seeds 10 \
 	  --json docs/results/eval_chord_tasks.json
 	$(BIN)/flowplan eval neurok --instances 52 --json docs/results/eval_neurok.json
