@@ -63,9 +63,9 @@ class Rig:
             cloud = np.concatenate([a.surface for a in own])
             start = sum(len(c) for c in self.clouds)
             label = np.repeat(np.arange(len(own)), [len(a.surface) for a in own])
-            near, touched = _neighbours(cloud, label, whole.touching)
-            neighbours.append(near + start)
-            contacts.append(touched + start)
+            first = start + np.cumsum([0, *(len(a.surface) for a in own[:-1])])
+            neighbours += [a.neighbours + f for a, f in zip(own, first, strict=True)]
+            contacts.append(_contacts(cloud, label, whole.touching) + start)
             self._labels.append(label)
             self.clouds.append(cloud)
             anatomies += own
@@ -100,25 +100,18 @@ class Rig:
         return Bound(self.deformation.bind(pieces), tuple(back))
 
 
-def _neighbours(cloud: FloatArray, label: Labels, touching: NDArray[np.bool_]) -> tuple[Labels, Labels]:
-    """Of a cloud (S, 3), nearest others (S, 10) of the same piece, and pairs (E, 2) of points of pieces that touch.
+def _contacts(cloud: FloatArray, label: Labels, touching: NDArray[np.bool_]) -> Labels:
+    """Pairs (E, 2) of points of a cloud (S, 3) whose pieces touch.
 
     A pair is of a point and one that would be among its nearest, were all pieces that touch its own one with it.
     """
-    near = np.empty((len(cloud), NEIGHBOURS), np.int64)
     pairs = [np.empty((0, 2), np.int64)]
     for piece, touched in enumerate(touching):
         own, reached = np.flatnonzero(label == piece), np.flatnonzero(touched[label])
-        near[own] = own[_nearest(cloud[own], cloud[own])]
-        around = reached[_nearest(cloud[reached], cloud[own])]
+        around = reached[cKDTree(cloud[reached]).query(cloud[own], k=NEIGHBOURS + 1)[1][:, 1:]]
         point, which = np.nonzero(label[around] != piece)
         pairs.append(np.stack([own[point], around[point, which]], axis=1))
-    return near, np.concatenate(pairs)
-
-
-def _nearest(cloud: FloatArray, points: FloatArray) -> Labels:
-    """(N, 10) of a cloud, to each of its points (N, 3), but for the point itself."""
-    return cKDTree(cloud).query(points, k=NEIGHBOURS + 1)[1][:, 1:]
+    return np.concatenate(pairs)
 
 
 def _share(options: ControlOptions, share: float) -> ControlOptions:
