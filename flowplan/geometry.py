@@ -110,7 +110,10 @@ def interpolate(X_a: ArrayLike, X_b: ArrayLike, s: ArrayLike) -> Array:
     """Poses between X_a and X_b (4, 4) at fractions s (S,): straight line in position, constant-rate rotation."""
     X_a, X_b, s = np.asarray(X_a, float), np.asarray(X_b, float), np.asarray(s, float)
     w = log_so3(X_a[:3, :3].T @ X_b[:3, :3])
-    return pose(X_a[:3, :3] @ exp_so3(s[..., None] * w), X_a[:3, 3] + s[..., None] * (X_b[:3, 3] - X_a[:3, 3]))
+    return pose(
+        X_a[:3, :3] @ exp_so3(s[..., None] * w),
+        X_a[:3, 3] + s[..., None] * (X_b[:3, 3] - X_a[:3, 3]),
+    )
 
 
 def rotation_about(axis_point: ArrayLike, axis: ArrayLike, angle: ArrayLike) -> Array:
@@ -178,7 +181,9 @@ def look_at(eye: ArrayLike, target: ArrayLike, up: ArrayLike = (0.0, 0.0, 1.0)) 
 
 def angle_between(R_a: ArrayLike, R_b: ArrayLike) -> Array:
     """Rotation angle (...,) in radians that takes R_a to R_b."""
-    return np.linalg.norm(log_so3(np.swapaxes(np.asarray(R_a, float), -1, -2) @ np.asarray(R_b, float)), axis=-1)
+    return np.linalg.norm(
+        log_so3(np.swapaxes(np.asarray(R_a, float), -1, -2) @ np.asarray(R_b, float)), axis=-1
+    )
 
 
 def fit_rigid(source: ArrayLike, target: ArrayLike, weights: ArrayLike | None = None) -> Array:
@@ -189,10 +194,16 @@ def fit_rigid(source: ArrayLike, target: ArrayLike, weights: ArrayLike | None = 
         weights: (..., K) non-negative; all ones if not given. They must not all be zero.
     """
     p, y = np.broadcast_arrays(np.asarray(source, float), np.asarray(target, float))
-    w = np.ones(p.shape[:-1]) if weights is None else np.broadcast_to(np.asarray(weights, float), p.shape[:-1])
+    w = (
+        np.ones(p.shape[:-1])
+        if weights is None
+        else np.broadcast_to(np.asarray(weights, float), p.shape[:-1])
+    )
     total = w.sum(-1)[..., None]
     if np.any(total <= 0):
-        raise ValueError("weights: expected a positive sum for every fit, got all zeros; give some point weight")
+        raise ValueError(
+            "weights: expected a positive sum for every fit, got all zeros; give some point weight"
+        )
     p_mean = (w[..., None] * p).sum(-2) / total
     y_mean = (w[..., None] * y).sum(-2) / total
     S = np.swapaxes(w[..., None] * (p - p_mean[..., None, :]), -1, -2) @ (y - y_mean[..., None, :])

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowplan import checks
-from flowplan.checks import FloatArray
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,9 @@ class Hinge:
     rest: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "axis_point", checks.array("Hinge.axis_point", self.axis_point, (3,)))
+        object.__setattr__(
+            self, "axis_point", checks.array("Hinge.axis_point", self.axis_point, (3,))
+        )
         object.__setattr__(self, "axis", _unit("Hinge.axis", self.axis))
         object.__setattr__(self, "part", checks.array("Hinge.part", self.part, ("P", 3)))
         object.__setattr__(self, "rest", checks.array("Hinge.rest", self.rest, ("R", 3)))
@@ -102,7 +104,9 @@ class Bend:
     length: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "axis_point", checks.array("Bend.axis_point", self.axis_point, (3,)))
+        object.__setattr__(
+            self, "axis_point", checks.array("Bend.axis_point", self.axis_point, (3,))
+        )
         object.__setattr__(self, "axis", _unit("Bend.axis", self.axis))
         object.__setattr__(self, "direction", _unit("Bend.direction", self.direction))
         cosine = float(self.axis @ self.direction)
@@ -135,8 +139,12 @@ class Fold:
     radius: float = 0.005
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "line_point", checks.array("Fold.line_point", self.line_point, (3,)))
-        object.__setattr__(self, "line_direction", _unit("Fold.line_direction", self.line_direction))
+        object.__setattr__(
+            self, "line_point", checks.array("Fold.line_point", self.line_point, (3,))
+        )
+        object.__setattr__(
+            self, "line_direction", _unit("Fold.line_direction", self.line_direction)
+        )
         if abs(self.line_direction[2]) > 1e-3:
             raise ValueError(
                 f"Fold.line_direction: expected a horizontal direction, got z = {self.line_direction[2]:.3g}; "
@@ -152,5 +160,7 @@ def _unit(field: str, value: FloatArray) -> FloatArray:
     v = checks.array(field, value, (3,))
     norm = float(np.linalg.norm(v))
     if norm < 1e-9:
-        raise ValueError(f"{field}: expected a direction, got a vector of length {norm:.2g}; give a non-zero one")
+        raise ValueError(
+            f"{field}: expected a direction, got a vector of length {norm:.2g}; give a non-zero one"
+        )
     return checks.array(field, v / norm, (3,))

@@ -10,9 +10,9 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.scene import Instruction, Scene
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 Progress = Callable[[float, str], None]
 """Called with the fraction done in [0, 1] and a word on what is being done."""
@@ -39,7 +39,8 @@ class SceneMotion:
         times = checks.times("SceneMotion.times", self.times)
         object.__setattr__(self, "times", times)
         vertices = tuple(
-            checks.array(f"SceneMotion.vertices[{i}]", v, (len(times), "V", 3)) for i, v in enumerate(self.vertices)
+            checks.array(f"SceneMotion.vertices[{i}]", v, (len(times), "V", 3))
+            for i, v in enumerate(self.vertices)
         )
         if not vertices:
             raise ValueError("SceneMotion.vertices: expected one array per object, got none")
@@ -83,19 +84,32 @@ class ObjectFlow:
                 f"ObjectFlow.confidence: expected values in [0, 1], got [{confidence.min():g}, {confidence.max():g}]; "
                 "scale them"
             )
-        object_id = checks.array("ObjectFlow.object_id", self.object_id, (points.shape[1],), dtype=np.int64)
-        for name, value in (("times", times), ("points", points), ("confidence", confidence), ("object_id", object_id)):
+        object_id = checks.array(
+            "ObjectFlow.object_id", self.object_id, (points.shape[1],), dtype=np.int64
+        )
+        for name, value in (
+            ("times", times),
+            ("points", points),
+            ("confidence", confidence),
+            ("object_id", object_id),
+        ):
             object.__setattr__(self, name, value)
 
     def of_object(self, index: int) -> ObjectFlow:
         """The flow of one object alone."""
         keep = self.object_id == index
         if not keep.any():
-            raise ValueError(f"object_id: no flow point belongs to object {index}; it has {np.unique(self.object_id)}")
-        return ObjectFlow(self.times, self.points[:, keep], self.confidence[:, keep], self.object_id[keep])
+            raise ValueError(
+                f"object_id: no flow point belongs to object {index}; it has {np.unique(self.object_id)}"
+            )
+        return ObjectFlow(
+            self.times, self.points[:, keep], self.confidence[:, keep], self.object_id[keep]
+        )
 
 
-def sample_flow(scene: Scene, motion: SceneMotion, *, points_per_object: int = 2000, seed: int = 0) -> ObjectFlow:
+def sample_flow(
+    scene: Scene, motion: SceneMotion, *, points_per_object: int = 2000, seed: int = 0
+) -> ObjectFlow:
     """Material points spread evenly over every object's surface, carried along by its animation.
 
     Points are fixed barycentric coordinates on faces drawn by area at t = 0, so a point keeps to its material whatever

@@ -7,8 +7,8 @@ from collections import Counter
 
 import numpy as np
 
-from flowplan.phases import MANIPULATE, PHASES
 from flowplan.planner import Attempt, NoPlan, Plan
+from flowplan.trajectory import Phase
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
@@ -20,7 +20,11 @@ def feasibility(result: Plan | NoPlan, *, most: int = 12) -> str:
         result: of flowplan.planner.plan.
         most: lines of each kind.
     """
-    lines = _summary(result) if isinstance(result, Plan) else [f"NO PLAN. {result.reason}", *_remedies(result)]
+    lines = (
+        _summary(result)
+        if isinstance(result, Plan)
+        else [f"NO PLAN. {result.reason}", *_remedies(result)]
+    )
     tried = [a for a in result.attempts if a.stage not in ("planned", "rank")]
     refused = Counter(_NUMBER.sub("..", a.reason) for a in result.attempts if a.stage == "rank")
     if refused:
@@ -37,9 +41,13 @@ def feasibility(result: Plan | NoPlan, *, most: int = 12) -> str:
 
 def _summary(plan: Plan) -> list[str]:
     q = plan.trajectory
-    during = q.phase == MANIPULATE
+    during = q.phase == Phase.MANIPULATE
     kind, width = plan.contact.kind[0], 1e3 * plan.contact.width[0]
-    seconds = [f"{name} {np.ptp(q.times[q.phase == i]):.1f} s" for i, name in enumerate(PHASES) if (q.phase == i).any()]
+    seconds = [
+        f"{phase.label} {np.ptp(q.times[q.phase == phase]):.1f} s"
+        for phase in Phase
+        if (q.phase == phase).any()
+    ]
     return [
         f"PLAN. {kind}" + (f", fingers {width:.0f} mm apart" if kind == "grasp" else ""),
         f"  time       {q.times[-1]:.1f} s: " + ", ".join(seconds),
@@ -56,7 +64,10 @@ def _remedies(result: NoPlan) -> list[str]:
     for attempt in result.attempts:
         if attempt.remedy:
             seen[attempt.remedy] = seen.get(attempt.remedy, 0) + 1
-    return [f"  try: {remedy} ({count} attempts)" for remedy, count in sorted(seen.items(), key=lambda item: -item[1])]
+    return [
+        f"  try: {remedy} ({count} attempts)"
+        for remedy, count in sorted(seen.items(), key=lambda item: -item[1])
+    ]
 
 
 def _measured(a: Attempt) -> str:

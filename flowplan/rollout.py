@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowplan import checks
-from flowplan.checks import FloatArray
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 OUTCOMES = ("success", "no_plan", "collision", "missed_grasp", "dropped", "wrong_end_state")
 
@@ -34,6 +34,10 @@ class Rollout:
         times = checks.times("Rollout.times", self.times)
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "joint_names", tuple(self.joint_names))
-        object.__setattr__(self, "q", checks.array("Rollout.q", self.q, (len(times), len(self.joint_names))))
-        object.__setattr__(self, "points", checks.array("Rollout.points", self.points, (len(times), "P", 3)))
+        object.__setattr__(
+            self, "q", checks.array("Rollout.q", self.q, (len(times), len(self.joint_names)))
+        )
+        object.__setattr__(
+            self, "points", checks.array("Rollout.points", self.points, (len(times), "P", 3))
+        )
         checks.choice("Rollout.outcome", self.outcome, OUTCOMES)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import trimesh
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import pose, transform
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,20 @@ class SceneObject:
     def __post_init__(self) -> None:
         where = f"SceneObject[{self.name}]"
         if not isinstance(self.mesh, trimesh.Trimesh):
-            raise ValueError(f"{where}.mesh: expected a trimesh.Trimesh, got {type(self.mesh).__name__}")
+            raise ValueError(
+                f"{where}.mesh: expected a trimesh.Trimesh, got {type(self.mesh).__name__}"
+            )
         if len(self.mesh.faces) == 0:
-            raise ValueError(f"{where}.mesh: has no faces; scan again or mesh the point cloud first")
+            raise ValueError(
+                f"{where}.mesh: has no faces; scan again or mesh the point cloud first"
+            )
         if not np.isfinite(self.mesh.vertices).all():
-            raise ValueError(f"{where}.mesh: vertices are not all finite; repair the mesh with flowplan.scan.load_mesh")
-        object.__setattr__(self, "X_world_object", checks.poses(f"{where}.X_world_object", self.X_world_object))
+            raise ValueError(
+                f"{where}.mesh: vertices are not all finite; repair the mesh with flowplan.scan.load_mesh"
+            )
+        object.__setattr__(
+            self, "X_world_object", checks.poses(f"{where}.X_world_object", self.X_world_object)
+        )
 
     @property
     def vertices_world(self) -> FloatArray:
@@ -67,9 +75,13 @@ class Scene:
         names = [o.name for o in self.objects + self.obstacles]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
-            raise ValueError(f"Scene.objects: names must be unique, got {twice} more than once; rename them")
+            raise ValueError(
+                f"Scene.objects: names must be unique, got {twice} more than once; rename them"
+            )
         if self.support_height is not None and not np.isfinite(self.support_height):
-            raise ValueError(f"Scene.support_height: expected metres or None, got {self.support_height}")
+            raise ValueError(
+                f"Scene.support_height: expected metres or None, got {self.support_height}"
+            )
 
     def index(self, name: str) -> int:
         """Position of the object called `name` in `objects`."""
@@ -116,10 +128,14 @@ class Action:
         for name in ("targets", "forces", "velocities"):
             value = getattr(self, name)
             if value is not None:
-                object.__setattr__(self, name, checks.array(f"Action.{name}", value, (len(handles), 3)))
+                object.__setattr__(
+                    self, name, checks.array(f"Action.{name}", value, (len(handles), 3))
+                )
                 given += 1
         if not given:
-            raise ValueError("Action.targets: expected at least one of targets, forces, velocities; got none")
+            raise ValueError(
+                "Action.targets: expected at least one of targets, forces, velocities; got none"
+            )
         checks.positive("Action.duration", self.duration)
 
 
@@ -140,9 +156,13 @@ class Observation:
     def __post_init__(self) -> None:
         times = checks.times("Observation.times", self.times)
         object.__setattr__(self, "times", times)
-        clouds = tuple(checks.array(f"Observation.clouds[{i}]", c, ("P", 3)) for i, c in enumerate(self.clouds))
+        clouds = tuple(
+            checks.array(f"Observation.clouds[{i}]", c, ("P", 3)) for i, c in enumerate(self.clouds)
+        )
         if len(clouds) != len(times):
-            raise ValueError(f"Observation.clouds: expected {len(times)} clouds, one a time, got {len(clouds)}")
+            raise ValueError(
+                f"Observation.clouds: expected {len(times)} clouds, one a time, got {len(clouds)}"
+            )
         object.__setattr__(self, "clouds", clouds)
 
 

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan import checks
-from flowplan.checks import FloatArray
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
+
+
+class Phase(IntEnum):
+    """The phases of a manipulation, in their order."""
+
+    APPROACH = 0
+    GRIP = 1
+    MANIPULATE = 2
+    RELEASE = 3
+    RETREAT = 4
+
+    @property
+    def label(self) -> str:
+        """The name in lower case, as reports print it."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +38,7 @@ class Trajectory:
         qd: (S, J) velocities.
         qdd: (S, J) accelerations.
         grip: (S,) commanded finger opening, metres.
-        phase: (S,) what each sample belongs to: 0 approach, 1 grip (the arm holds still while the fingers close),
-            2 manipulate, 3 release, 4 retreat.
+        phase: (S,) the Phase of each sample, as integers.
         position_error: (S,) metres between the tool and the pose the flow asks for (0 outside the manipulation).
         rotation_error: (S,) radians, over the rotation the flow observes.
         clearance: (S,) metres between the robot and what it must not touch (negative: penetration).
@@ -47,15 +62,23 @@ class Trajectory:
         object.__setattr__(self, "joint_names", names)
         object.__setattr__(self, "times", times)
         for name in ("q", "qd", "qdd"):
-            object.__setattr__(self, name, checks.array(f"Trajectory.{name}", getattr(self, name), (S, J)))
+            object.__setattr__(
+                self, name, checks.array(f"Trajectory.{name}", getattr(self, name), (S, J))
+            )
         for name in ("grip", "position_error", "rotation_error", "clearance"):
-            object.__setattr__(self, name, checks.array(f"Trajectory.{name}", getattr(self, name), (S,)))
+            object.__setattr__(
+                self, name, checks.array(f"Trajectory.{name}", getattr(self, name), (S,))
+            )
         phase = checks.array("Trajectory.phase", self.phase, (S,), dtype=np.int64)
-        if phase.min() < 0 or phase.max() > 4 or np.any(np.diff(phase) < 0):
-            raise ValueError("Trajectory.phase: expected non-decreasing values in 0..4 (approach .. retreat)")
+        if phase.min() < 0 or phase.max() > max(Phase) or np.any(np.diff(phase) < 0):
+            raise ValueError(
+                "Trajectory.phase: expected non-decreasing values in 0..4 (approach .. retreat)"
+            )
         object.__setattr__(self, "phase", phase)
 
     def at(self, t: FloatArray | float) -> FloatArray:
         """Positions (..., J) at times t, linear between samples, held outside."""
         t = np.asarray(t, float)
-        return np.stack([np.interp(t, self.times, self.q[:, j]) for j in range(self.q.shape[1])], axis=-1)
+        return np.stack(
+            [np.interp(t, self.times, self.q[:, j]) for j in range(self.q.shape[1])], axis=-1
+        )

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.spatial import cKDTree
 
-from flowplan.checks import FloatArray
 from flowplan.geometry import exp_so3, fit_rigid, log_so3, pose, rotation_about, transform
 from flowplan.laws import Bend, Fold, Hinge, Law, Rigid, Slide
 from flowplan.motion import Generator, Progress, SceneMotion, silent
 from flowplan.scene import Action, Instruction, Scene
+from flowplan.utils.checks import FloatArray
 
 UP = np.array([0.0, 0.0, 1.0])
 
@@ -56,7 +56,9 @@ def kinematic(laws: Sequence[Law], options: KinematicOptions = KinematicOptions(
     """
     names = [law.object for law in laws]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"laws: expected one law per object and at least one, got laws for {names}")
+        raise ValueError(
+            f"laws: expected one law per object and at least one, got laws for {names}"
+        )
 
     def generate(
         scene: Scene, instruction: Instruction, *, seed: int = 0, progress: Progress = silent
@@ -66,7 +68,9 @@ def kinematic(laws: Sequence[Law], options: KinematicOptions = KinematicOptions(
         fraction = np.linspace(0.0, 1.0, options.frames)
         still = [o.vertices_world for o in scene.objects]
         vertices = [np.broadcast_to(v, (options.frames, *v.shape)) for v in still]
-        vertices[moving] = _animate(laws[names.index(action.object)], still[moving], action, fraction)
+        vertices[moving] = _animate(
+            laws[names.index(action.object)], still[moving], action, fraction
+        )
         progress(1.0, f"moved {action.object}")
         return [SceneMotion(fraction * action.duration, tuple(vertices))]
 
@@ -80,7 +84,9 @@ def minimum_jerk(x: FloatArray) -> FloatArray:
 
 
 def _accept(instruction: Instruction, names: Sequence[str]) -> Action:
-    takes = f"a kinematic generator takes an Action with targets alone, on one of {', '.join(names)}"
+    takes = (
+        f"a kinematic generator takes an Action with targets alone, on one of {', '.join(names)}"
+    )
     if not isinstance(instruction, Action):
         raise ValueError(f"instruction: got a {type(instruction).__name__}; {takes}")
     for field in ("forces", "velocities"):
@@ -93,7 +99,9 @@ def _accept(instruction: Instruction, names: Sequence[str]) -> Action:
 
 def _animate(law: Law, vertices: FloatArray, action: Action, fraction: FloatArray) -> FloatArray:
     """Vertices (T, V, 3) at `fraction` (T,) of the time, from vertices (V, 3) at rest; world frame, metres."""
-    assert action.targets is not None  # an Action has something to follow, and _accept refused all but targets
+    assert (
+        action.targets is not None
+    )  # an Action has something to follow, and _accept refused all but targets
     handles, targets = action.handles, action.targets
     match law:
         case Rigid():
@@ -108,7 +116,9 @@ def _animate(law: Law, vertices: FloatArray, action: Action, fraction: FloatArra
             return _fold(law, vertices, handles, targets, minimum_jerk(fraction))
 
 
-def _rigid(law: Rigid, vertices: FloatArray, handles: FloatArray, targets: FloatArray, x: FloatArray) -> FloatArray:
+def _rigid(
+    law: Rigid, vertices: FloatArray, handles: FloatArray, targets: FloatArray, x: FloatArray
+) -> FloatArray:
     """Up, over and down: three minimum-jerk moves whose overlap blends them; straight across where nothing lifts."""
     X_start_end = _least_rotation(handles, targets)
     centre = vertices.mean(0)
@@ -117,7 +127,9 @@ def _rigid(law: Rigid, vertices: FloatArray, handles: FloatArray, targets: Float
     R = exp_so3(over[:, None] * log_so3(X_start_end[:3, :3]))
     travel = transform(X_start_end, centre[None])[0] - centre
     # About the object's middle, so that it turns in place rather than swinging around the world's origin.
-    return transform(pose(R, centre + over[:, None] * travel + rise[:, None] * UP), vertices - centre)
+    return transform(
+        pose(R, centre + over[:, None] * travel + rise[:, None] * UP), vertices - centre
+    )
 
 
 def _least_rotation(source: FloatArray, target: FloatArray) -> FloatArray:
@@ -128,23 +140,31 @@ def _least_rotation(source: FloatArray, target: FloatArray) -> FloatArray:
     # they do decide by a part in 1e10.
     weights = np.concatenate([np.ones(len(source)), np.full(6, 1e-10 * spread + 1e-20)])
     return fit_rigid(
-        np.concatenate([source, source.mean(0) + cross]), np.concatenate([target, target.mean(0) + cross]), weights
+        np.concatenate([source, source.mean(0) + cross]),
+        np.concatenate([target, target.mean(0) + cross]),
+        weights,
     )
 
 
-def _hinge(law: Hinge, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray) -> FloatArray:
+def _hinge(
+    law: Hinge, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray
+) -> FloatArray:
     on = _belongs(law, handles)
     r, t = (p[on] - law.axis_point for p in (handles, targets))
     r, t = (p - (p @ law.axis)[:, None] * law.axis for p in (r, t))
     if (r**2).sum() < 1e-12:
-        raise ValueError("Action.handles: all lie on the hinge's axis, where turning moves nothing; choose others")
+        raise ValueError(
+            "Action.handles: all lie on the hinge's axis, where turning moves nothing; choose others"
+        )
     # sum |R(a) r - t|^2 = const - 2 (A cos a + B sin a)
     angle = np.arctan2((np.cross(r, t) @ law.axis).sum(), (r * t).sum())
     moved = transform(rotation_about(law.axis_point, law.axis, s * angle), vertices)
     return np.where(_belongs(law, vertices)[:, None], moved, vertices)
 
 
-def _slide(law: Slide, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray) -> FloatArray:
+def _slide(
+    law: Slide, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray
+) -> FloatArray:
     distance = ((targets - handles)[_belongs(law, handles)] @ law.axis).mean()
     return vertices + (s * distance)[:, None, None] * (_belongs(law, vertices)[:, None] * law.axis)
 
@@ -160,23 +180,35 @@ def _belongs(law: Hinge | Slide, points: FloatArray) -> NDArray[np.bool_]:
     return on
 
 
-def _bend(law: Bend, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray) -> FloatArray:
+def _bend(
+    law: Bend, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray
+) -> FloatArray:
     normal = np.cross(law.axis, law.direction)
     if not np.any((handles - law.axis_point) @ law.direction > 0):
-        raise ValueError(f"Action.handles: all lie on the side of {law.object!r} that is held; choose some beyond it")
+        raise ValueError(
+            f"Action.handles: all lie on the side of {law.object!r} that is held; choose some beyond it"
+        )
 
     def bent(points: FloatArray, angle: FloatArray) -> FloatArray:
-        return _curl(points, law.axis_point, law.direction, normal, angle, np.full_like(angle, law.length))
+        return _curl(
+            points, law.axis_point, law.direction, normal, angle, np.full_like(angle, law.length)
+        )
 
-    angle = _best(lambda a: ((bent(handles, a) - targets) ** 2).sum((-2, -1)), -2 * np.pi, 2 * np.pi)
+    angle = _best(
+        lambda a: ((bent(handles, a) - targets) ** 2).sum((-2, -1)), -2 * np.pi, 2 * np.pi
+    )
     return bent(vertices, s * angle)
 
 
-def _fold(law: Fold, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray) -> FloatArray:
+def _fold(
+    law: Fold, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray
+) -> FloatArray:
     away = np.cross(law.line_direction, UP)
     side = ((handles - law.line_point) @ away).mean()
     if abs(side) < 1e-6:
-        raise ValueError("Action.handles: lie on the crease or evenly about it; choose points on the side to turn over")
+        raise ValueError(
+            "Action.handles: lie on the crease or evenly about it; choose points on the side to turn over"
+        )
     away = away * np.sign(side) / np.linalg.norm(away)
 
     def folded(points: FloatArray, angle: FloatArray) -> FloatArray:
@@ -187,7 +219,12 @@ def _fold(law: Fold, vertices: FloatArray, handles: FloatArray, targets: FloatAr
 
 
 def _curl(
-    points: FloatArray, origin: FloatArray, u: FloatArray, n: FloatArray, angle: FloatArray, length: FloatArray
+    points: FloatArray,
+    origin: FloatArray,
+    u: FloatArray,
+    n: FloatArray,
+    angle: FloatArray,
+    length: FloatArray,
 ) -> FloatArray:
     """Points (P, 3) curled by each of `angle` (A,) rad over `length` (A,) m from the line through origin: (A, P, 3).
 

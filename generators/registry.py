@@ -6,9 +6,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Literal
 
-from flowplan import checks
 from flowplan.laws import Law
 from flowplan.motion import Generator
+from flowplan.utils import checks
 
 Factory = Callable[[tuple[Law, ...]], Generator]
 """Makes a generator for objects whose laws of motion are these; one that needs no laws ignores them."""

@@ -70,7 +70,9 @@ def main() -> None:
         ENVIRONMENT.write_text(ENVIRONMENT_TEXT.format(foreign=" ".join(FOREIGN), install=INSTALL))
         check_imports()
         write_done(wheels, now)
-    sys.stdout.write(f"ROS: {', '.join(stale) or 'nothing'} built in {time.monotonic() - begun:.0f} s\n")
+    sys.stdout.write(
+        f"ROS: {', '.join(stale) or 'nothing'} built in {time.monotonic() - begun:.0f} s\n"
+    )
 
 
 def write_done(wheels: str, packages: dict[str, str]) -> None:
@@ -81,7 +83,9 @@ def write_done(wheels: str, packages: dict[str, str]) -> None:
 def check_tools() -> None:
     """Everything the build needs, or one line that says what to install."""
     if not (PREFIX / "share" / "rosidl_cmake").is_dir():
-        sys.exit("the ROS wheels are not in this environment: pip install -c constraints.txt -e '.[ros,ros-build]'")
+        sys.exit(
+            "the ROS wheels are not in this environment: pip install -c constraints.txt -e '.[ros,ros-build]'"
+        )
     for variable, usual in (("CC", ("cc", "gcc", "clang")), ("CXX", ("c++", "g++", "clang++"))):
         asked = os.environ.get(variable, "").split()[:1]
         if not any(map(shutil.which, asked or usual)):
@@ -89,7 +93,9 @@ def check_tools() -> None:
                 f"no C and C++ compiler ({variable}: {' '.join(asked or usual)}): install the package build-essential"
             )
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        sys.exit(f"no Python.h in {sysconfig.get_path('include')}: install the package python3-dev of this Python")
+        sys.exit(
+            f"no Python.h in {sysconfig.get_path('include')}: install the package python3-dev of this Python"
+        )
 
 
 def point_to_this_machine() -> None:
@@ -109,7 +115,10 @@ def point_to_this_machine() -> None:
 
 def find_packages() -> dict[str, Path]:
     """Name -> folder of every package of this folder, test_interfaces included."""
-    return {str(ET.parse(path).findtext("name")): path.parent for path in sorted(SOURCE.rglob("package.xml"))}
+    return {
+        str(ET.parse(path).findtext("name")): path.parent
+        for path in sorted(SOURCE.rglob("package.xml"))
+    }
 
 
 def fingerprint(folder: Path) -> str:
@@ -124,8 +133,18 @@ def fingerprint(folder: Path) -> str:
 
 def fingerprint_of_wheels() -> str:
     """Of everything outside of the packages that the build depends on."""
-    wheels = [(d.name, d.version) for d in importlib.metadata.distributions() if d.name.startswith(("ros-", "colcon-"))]
-    seen = [sys.version, str(PREFIX), str(INSTALL), sorted(wheels), importlib.metadata.version("numpy")]
+    wheels = [
+        (d.name, d.version)
+        for d in importlib.metadata.distributions()
+        if d.name.startswith(("ros-", "colcon-"))
+    ]
+    seen = [
+        sys.version,
+        str(PREFIX),
+        str(INSTALL),
+        sorted(wheels),
+        importlib.metadata.version("numpy"),
+    ]
     return hashlib.sha256(repr(seen).encode() + Path(__file__).read_bytes()).hexdigest()
 
 
@@ -134,14 +153,31 @@ def build(names: list[str], packages: dict[str, Path]) -> None:
     for name in names:
         # What a deleted or renamed source had left there would go on being found.
         shutil.rmtree(BUILD / "build" / name, ignore_errors=True)
-        for pattern in (f"lib/{name}", f"lib/lib{name}__*", f"lib/python*/site-packages/{name}*", f"*/{name}"):
+        for pattern in (
+            f"lib/{name}",
+            f"lib/lib{name}__*",
+            f"lib/python*/site-packages/{name}*",
+            f"*/{name}",
+        ):
             for path in INSTALL.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    argv = [str(PREFIX / "bin" / "colcon"), "--log-base", str(BUILD / "log"), "build", "--merge-install"]
+    argv = [
+        str(PREFIX / "bin" / "colcon"),
+        "--log-base",
+        str(BUILD / "log"),
+        "build",
+        "--merge-install",
+    ]
     argv += ["--build-base", str(BUILD / "build"), "--install-base", str(INSTALL)]
     argv += ["--base-paths", *map(str, packages.values()), "--packages-select", *names]
     # Generated conversions between messages and Python: compiled in a third of the time without optimisation.
-    argv += ["--cmake-args", "-GNinja", "-DBUILD_TESTING=OFF", "-DCMAKE_C_FLAGS=-O0", "-DCMAKE_CXX_FLAGS=-O0"]
+    argv += [
+        "--cmake-args",
+        "-GNinja",
+        "-DBUILD_TESTING=OFF",
+        "-DCMAKE_C_FLAGS=-O0",
+        "-DCMAKE_CXX_FLAGS=-O0",
+    ]
     # An active environment of somebody else's is where CMake would look for Python.
     foreign = (*FOREIGN, "VIRTUAL_ENV", "CONDA_PREFIX")
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
@@ -152,9 +188,13 @@ def build(names: list[str], packages: dict[str, Path]) -> None:
     }
     log = BUILD / "build.log"
     with log.open("wb") as out:
-        status = subprocess.run(argv, cwd=BUILD, env=environment, stdout=out, stderr=subprocess.STDOUT).returncode
+        status = subprocess.run(
+            argv, cwd=BUILD, env=environment, stdout=out, stderr=subprocess.STDOUT
+        ).returncode
     if status:
-        sys.stderr.write("".join(f"{line}\n" for line in log.read_text(errors="replace").splitlines()[-60:]))
+        sys.stderr.write(
+            "".join(f"{line}\n" for line in log.read_text(errors="replace").splitlines()[-60:])
+        )
         sys.exit(f"the ROS packages {', '.join(names)} do not build: the end of {log} is above")
 
 

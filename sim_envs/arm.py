@@ -20,10 +20,10 @@ import numpy as np
 import pybullet
 from numpy.typing import ArrayLike
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import inverse, transform
-from flowplan.kinematics import tree_poses
+from flowplan.robot.kinematics import tree_poses
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
     from flowplan.robot import Robot
@@ -53,7 +53,14 @@ class ArmOptions:
     """Newtons (N m) the gears between the gripper's joints can carry."""
 
     def __post_init__(self) -> None:
-        for name in ("position_gain", "velocity_gain", "finger_speed", "finger_mass", "finger_inertia", "gear_force"):
+        for name in (
+            "position_gain",
+            "velocity_gain",
+            "finger_speed",
+            "finger_mass",
+            "finger_inertia",
+            "gear_force",
+        ):
             checks.positive(f"ArmOptions.{name}", getattr(self, name))
         for name in ("finger_friction", "finger_spin"):
             checks.positive(f"ArmOptions.{name}", getattr(self, name), zero=True)
@@ -70,7 +77,9 @@ class Arm:
         finger_sides: +1 or -1 by link that the gripper moves: the side of the tool's y axis it is on.
     """
 
-    def __init__(self, world: World, robot: Robot, body: int, options: ArmOptions = ArmOptions()) -> None:
+    def __init__(
+        self, world: World, robot: Robot, body: int, options: ArmOptions = ArmOptions()
+    ) -> None:
         self.world = world
         self.robot = robot
         self.body = body
@@ -92,7 +101,10 @@ class Arm:
     def _links_that_never_move(self) -> frozenset[str]:
         still = {self.robot.base_link}
         for joint in self.robot.joints:
-            if joint.parent in still and joint.name not in (*self.robot.joint_names, *self.robot.gripper.joints):
+            if joint.parent in still and joint.name not in (
+                *self.robot.joint_names,
+                *self.robot.gripper.joints,
+            ):
                 still.add(joint.child)
         return frozenset(still)
 
@@ -118,7 +130,9 @@ class Arm:
                 bullet.changeDynamics(self.body, joint, localInertiaDiagonal=least)
         first, second = self._knuckles
         self._couple(first, second)
-        side = [self.finger_sides[bullet.getJointInfo(self.body, j)[12].decode()] for j in self._fingers]
+        side = [
+            self.finger_sides[bullet.getJointInfo(self.body, j)[12].decode()] for j in self._fingers
+        ]
         for joint in set(range(len(self._fingers))) - {first, second}:
             self._couple(first if side[joint] == side[first] else second, joint)
 
@@ -136,19 +150,25 @@ class Arm:
             [0, 0, 0],
             [0, 0, 0],
         )
-        bullet.changeConstraint(gear, gearRatio=-travel[a] / travel[b], erp=0.2, maxForce=self.options.gear_force)
+        bullet.changeConstraint(
+            gear, gearRatio=-travel[a] / travel[b], erp=0.2, maxForce=self.options.gear_force
+        )
 
     def reset(self, q: ArrayLike, width: float) -> None:
         """Put the arm, at rest, at q (J,) with the pads `width` metres apart."""
         q = checks.array("q", q, (len(self._joints),))
         for joint, value in zip(self._joints, q, strict=True):
             self.world.bullet.resetJointState(self.body, joint, value)
-        for joint, value in zip(self._fingers, self.robot.gripper.joint_positions(width).values(), strict=True):
+        for joint, value in zip(
+            self._fingers, self.robot.gripper.joint_positions(width).values(), strict=True
+        ):
             self.world.bullet.resetJointState(self.body, joint, value)
         self._width = float(width)
         self.command(q, np.zeros(len(q)), width)
 
-    def command(self, q: ArrayLike, qd: ArrayLike, width: float, *, grip_force: float | None = None) -> None:
+    def command(
+        self, q: ArrayLike, qd: ArrayLike, width: float, *, grip_force: float | None = None
+    ) -> None:
         """Set the targets of the next step.
 
         Args:
@@ -170,7 +190,9 @@ class Arm:
         )
         reach = options.finger_speed / self.world.options.rate
         self._width += float(np.clip(width - self._width, -reach, reach))
-        self._drive_fingers(self._width, self.robot.gripper.force if grip_force is None else grip_force)
+        self._drive_fingers(
+            self._width, self.robot.gripper.force if grip_force is None else grip_force
+        )
 
     def _drive_fingers(self, width: float, grip_force: float) -> None:
         knuckle = self._fingers[self._knuckles[0]]
@@ -179,7 +201,9 @@ class Arm:
             self.body,
             knuckle,
             pybullet.POSITION_CONTROL,
-            targetPosition=self.robot.gripper.joint_positions(width)[self.robot.gripper.joints[self._knuckles[0]]],
+            targetPosition=self.robot.gripper.joint_positions(width)[
+                self.robot.gripper.joints[self._knuckles[0]]
+            ],
             force=grip_force * self._width_by_knuckle(at),
             positionGain=self.options.position_gain,
             velocityGain=self.options.velocity_gain,
@@ -206,7 +230,9 @@ class Arm:
 
     def grip_force(self) -> float:
         """Newtons that the motor pressed the pads together or apart with in the last step."""
-        at, _, _, torque = self.world.bullet.getJointState(self.body, self._fingers[self._knuckles[0]])
+        at, _, _, torque = self.world.bullet.getJointState(
+            self.body, self._fingers[self._knuckles[0]]
+        )
         return abs(torque) / self._width_by_knuckle(at)
 
     def X_world_tool(self) -> FloatArray:
@@ -221,7 +247,9 @@ class Arm:
 def _fingers_of(robot: Robot) -> tuple[dict[str, int], tuple[str, str]]:
     """The side (+1 or -1 of the tool's y axis) of every link that the gripper moves, and the two knuckles' names."""
     gripper = robot.gripper
-    X_hand_link = tree_poses(gripper.tree, gripper.tool_link, gripper.joint_positions(gripper.max_width))
+    X_hand_link = tree_poses(
+        gripper.tree, gripper.tool_link, gripper.joint_positions(gripper.max_width)
+    )
     parents = {joint.child: joint for joint in gripper.tree}
     sides: dict[str, int] = {}
     knuckle = {}
@@ -231,7 +259,11 @@ def _fingers_of(robot: Robot) -> tuple[dict[str, int], tuple[str, str]]:
             chain.append(parents[chain[-1].parent])
         moving = [joint for joint in chain if joint.name in gripper.joints]
         if moving:
-            middle = robot.collision_meshes[link].centroid if link in robot.collision_meshes else np.zeros(3)
+            middle = (
+                robot.collision_meshes[link].centroid
+                if link in robot.collision_meshes
+                else np.zeros(3)
+            )
             at = transform(inverse(gripper.X_link_tool) @ X_hand_link[link], [middle])[0]
             sides[link] = 1 if at[1] > 0 else -1
             knuckle[link] = moving[-1].name

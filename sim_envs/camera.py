@@ -19,11 +19,11 @@ import numpy as np
 import pybullet
 from numpy.typing import ArrayLike, NDArray
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import inverse, look_at
-from flowplan.scan.frames import DepthFrame
-from flowplan.scan.noise import NoiseOptions, noisy_depth
+from flowplan.scan.depth.frames import DepthFrame
+from flowplan.scan.depth.noise import NoiseOptions, noisy_depth
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from sim_envs.world import World
 
 OnStep = Callable[[World], None]
@@ -49,17 +49,25 @@ class Camera:
 
     def __post_init__(self) -> None:
         if min(self.width, self.height) < 2:
-            raise ValueError(f"Camera.width, height: expected at least 2 pixels, got {self.width} x {self.height}")
+            raise ValueError(
+                f"Camera.width, height: expected at least 2 pixels, got {self.width} x {self.height}"
+            )
         if not 0 < self.vertical_fov < np.pi:
-            raise ValueError(f"Camera.vertical_fov: expected radians in (0, pi), got {self.vertical_fov:g}")
+            raise ValueError(
+                f"Camera.vertical_fov: expected radians in (0, pi), got {self.vertical_fov:g}"
+            )
         if not 0 < self.near < self.far:
-            raise ValueError(f"Camera.near, far: expected 0 < near < far, got {self.near:g}, {self.far:g}")
+            raise ValueError(
+                f"Camera.near, far: expected 0 < near < far, got {self.near:g}, {self.far:g}"
+            )
 
     @property
     def intrinsics(self) -> FloatArray:
         """K (3, 3) in pixels, with the renderer's sampling positions (see above)."""
         focal = 0.5 * self.height / np.tan(0.5 * self.vertical_fov)
-        return np.array([[focal, 0, 0.5 * self.width], [0, focal, 0.5 * self.height - 1], [0, 0, 1]])
+        return np.array(
+            [[focal, 0, 0.5 * self.width], [0, focal, 0.5 * self.height - 1], [0, 0, 1]]
+        )
 
 
 def capture(
@@ -88,14 +96,18 @@ def capture(
     X = checks.poses("X_world_camera", X_world_camera)
     color, buffer, body = _render(world, X, camera, shadow=False)
     empty = (body < 0) | np.isin(body, [world.bodies[name] for name in unseen])
-    metres = camera.far * camera.near / (camera.far - (camera.far - camera.near) * buffer.astype(float))
+    metres = (
+        camera.far * camera.near / (camera.far - (camera.far - camera.near) * buffer.astype(float))
+    )
     depth = np.where(empty, 0.0, metres).astype(np.float32)
     if noise is not None:
         depth = noisy_depth(depth, np.random.default_rng(seed), noise)
     return DepthFrame(depth, camera.intrinsics, X, color=color, mask=np.where(empty, 0, body))
 
 
-def photograph(world: World, X_world_camera: ArrayLike, camera: Camera = Camera(480, 360)) -> NDArray[np.uint8]:
+def photograph(
+    world: World, X_world_camera: ArrayLike, camera: Camera = Camera(480, 360)
+) -> NDArray[np.uint8]:
     """(H, W, 3) RGB image of the world with shadows, for people."""
     return _render(world, checks.poses("X_world_camera", X_world_camera), camera, shadow=True)[0]
 
@@ -122,7 +134,12 @@ def _render(
 
 
 def views_around(
-    target: ArrayLike, count: int, radius: float, *, elevations: Sequence[float] = (0.5, 0.95), start: float = 0.0
+    target: ArrayLike,
+    count: int,
+    radius: float,
+    *,
+    elevations: Sequence[float] = (0.5, 0.95),
+    start: float = 0.0,
 ) -> FloatArray:
     """Camera poses (count, 4, 4) that look at a target from all around, at alternating heights.
 
@@ -139,8 +156,14 @@ def views_around(
         raise ValueError(f"count: expected at least 1 view, got {count}")
     azimuth = start + 2 * np.pi * np.arange(count) / count
     elevation = np.resize(np.asarray(elevations, float), count)
-    direction = [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
-    return np.stack([look_at(eye, target) for eye in target + radius * np.stack(direction, axis=-1)])
+    direction = [
+        np.cos(elevation) * np.cos(azimuth),
+        np.cos(elevation) * np.sin(azimuth),
+        np.sin(elevation),
+    ]
+    return np.stack(
+        [look_at(eye, target) for eye in target + radius * np.stack(direction, axis=-1)]
+    )
 
 
 class Recorder:
@@ -150,7 +173,9 @@ class Recorder:
         frames: what was taken so far, (H, W, 3) each.
     """
 
-    def __init__(self, X_world_camera: ArrayLike, camera: Camera = Camera(480, 360), *, every: int = 16) -> None:
+    def __init__(
+        self, X_world_camera: ArrayLike, camera: Camera = Camera(480, 360), *, every: int = 16
+    ) -> None:
         self.X_world_camera = checks.poses("X_world_camera", X_world_camera)
         self.camera = camera
         self.every = every
@@ -163,7 +188,9 @@ class Recorder:
         self._steps += 1
 
 
-def write_video(frames: Sequence[NDArray[np.uint8]], path: str | Path, *, fps: float = 15.0) -> None:
+def write_video(
+    frames: Sequence[NDArray[np.uint8]], path: str | Path, *, fps: float = 15.0
+) -> None:
     """Write frames (H, W, 3) as .mp4 or .gif. The file appears only when it is complete.
 
     Raises:
@@ -174,7 +201,9 @@ def write_video(frames: Sequence[NDArray[np.uint8]], path: str | Path, *, fps: f
         raise ValueError("frames: expected at least one, got none")
     for i, frame in enumerate(frames):
         if frame.shape != frames[0].shape:
-            raise ValueError(f"frames[{i}]: expected shape {frames[0].shape} like the first, got {frame.shape}")
+            raise ValueError(
+                f"frames[{i}]: expected shape {frames[0].shape} like the first, got {frame.shape}"
+            )
     checks.positive("fps", fps)
     checks.choice("path", path.suffix, (".mp4", ".gif"))
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
@@ -205,4 +234,11 @@ def _write_gif(frames: Sequence[NDArray[np.uint8]], path: Path, fps: float) -> N
     from PIL import Image
 
     images = [Image.fromarray(f).quantize(128, dither=Image.Dither.NONE) for f in frames]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0, optimize=True)
+    images[0].save(
+        path,
+        save_all=True,
+        append_images=images[1:],
+        duration=round(1000 / fps),
+        loop=0,
+        optimize=True,
+    )

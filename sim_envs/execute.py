@@ -22,17 +22,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import inverse, transform
 from flowplan.grasp.records import Kind
 from flowplan.rollout import Rollout
-from flowplan.trajectory import Trajectory
+from flowplan.trajectory import Phase, Trajectory
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from sim_envs.arm import Arm
 from sim_envs.camera import OnStep
 from sim_envs.world import World
 
-GRIP, MANIPULATE, RELEASE = 1, 2, 3  # phases of a Trajectory
 EVENTS = ("collision", "missed_grasp", "dropped")
 
 Track = Callable[[], FloatArray]
@@ -64,7 +63,11 @@ class ExecuteOptions:
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            checks.positive(f"ExecuteOptions.{name}", getattr(self, name), zero=name in ("settle", "closed_width"))
+            checks.positive(
+                f"ExecuteOptions.{name}",
+                getattr(self, name),
+                zero=name in ("settle", "closed_width"),
+            )
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,17 @@ class Execution:
 
     def rollout(self, success: bool, measures: Mapping[str, float]) -> Rollout:
         """The record that simulator and robot share."""
-        return Rollout(self.times, self.joint_names, self.q, self.points, self.outcome(success), dict(measures))
+        return Rollout(
+            self.times, self.joint_names, self.q, self.points, self.outcome(success), dict(measures)
+        )
 
 
 def link_points(world: World, body: int, points: Mapping[str, ArrayLike]) -> Track:
     """Tracks material points of a body's links: link name -> (P, 3) in the link's frame."""
     fixed = {link: checks.array(f"points[{link}]", p, ("P", 3)) for link, p in points.items()}
-    return lambda: np.concatenate([transform(world.link_pose(body, link), p) for link, p in fixed.items()])
+    return lambda: np.concatenate(
+        [transform(world.link_pose(body, link), p) for link, p in fixed.items()]
+    )
 
 
 def execute(
@@ -163,7 +170,9 @@ def execute(
     log = _Log(arm, track)
     rate = world.options.rate
     steps = int(np.ceil(trajectory.times[-1] * rate - 1e-9))
-    path = trajectory.at(np.arange(steps + 1) / rate)  # where the joints should be before each step and after the last
+    path = trajectory.at(
+        np.arange(steps + 1) / rate
+    )  # where the joints should be before each step and after the last
     times, q, qd = np.arange(1, steps + 1) / rate, path[1:], np.diff(path, axis=0) * rate
     grip = np.interp(times, trajectory.times, trajectory.grip)
     phase = trajectory.phase[np.searchsorted(trajectory.times, times - 1e-9, side="right") - 1]
@@ -204,8 +213,16 @@ def _check_start(arm: Arm, trajectory: Trajectory, options: ExecuteOptions) -> N
 class _Watch:
     """Looks at the contacts of every step and notes events."""
 
-    def __init__(self, world: World, arm: Arm, targets: frozenset[str], kind: Kind, options: ExecuteOptions) -> None:
-        self.world, self.arm, self.targets, self.kind, self.options = world, arm, targets, kind, options
+    def __init__(
+        self, world: World, arm: Arm, targets: frozenset[str], kind: Kind, options: ExecuteOptions
+    ) -> None:
+        self.world, self.arm, self.targets, self.kind, self.options = (
+            world,
+            arm,
+            targets,
+            kind,
+            options,
+        )
         self.cloths = [world.bodies[t] for t in targets if world.is_cloth(world.bodies[t])]
         self.events: dict[str, Event] = {}
         self.forces: dict[tuple[str, str], float] = {}
@@ -225,13 +242,13 @@ class _Watch:
         self._look_for_collision(time)
         sides = self._touching_sides()
         self._touched |= bool(sides)
-        if phase >= MANIPULATE and self._phase < MANIPULATE:
+        if phase >= Phase.MANIPULATE and self._phase < Phase.MANIPULATE:
             self._check_grasp(time, sides)
-        if phase >= RELEASE and self._phase < RELEASE:
+        if phase >= Phase.RELEASE and self._phase < Phase.RELEASE:
             if self.kind == "push" and not self._touched:
                 self._note(time, "missed_grasp", "the fingers never touched it")
             self.let_go()
-        if phase == MANIPULATE and self._held and not self.cloths:
+        if phase == Phase.MANIPULATE and self._held and not self.cloths:
             self._check_hold(time, bool(sides))
         self._phase = phase
 
@@ -253,7 +270,9 @@ class _Watch:
             if body in self.targets and link in self.arm.finger_sides:
                 continue
             average = self._averages.get(pair, 0.0)
-            self._averages[pair] = average = average + blend * (self.forces.get(pair, 0.0) - average)
+            self._averages[pair] = average = average + blend * (
+                self.forces.get(pair, 0.0) - average
+            )
             if average > self.options.collision_force:
                 self._note(time, "collision", f"{link} pressed on {body} with {average:.0f} N")
                 self.stopped = True
@@ -269,7 +288,11 @@ class _Watch:
         width = self.arm.width()
         self._held = len(sides) == 2 and width > self.options.closed_width
         if not self._held:
-            self._note(time, "missed_grasp", f"{len(sides)} of 2 fingers touch it, {1e3 * width:.0f} mm apart")
+            self._note(
+                time,
+                "missed_grasp",
+                f"{len(sides)} of 2 fingers touch it, {1e3 * width:.0f} mm apart",
+            )
 
     def _check_hold(self, time: float, touching: bool) -> None:
         if touching:
@@ -312,7 +335,11 @@ class _Log:
     commanded: list[FloatArray] = field(default_factory=list)
 
     def sample(
-        self, time: float, phase: int, forces: dict[tuple[str, str], float], commanded: FloatArray | None
+        self,
+        time: float,
+        phase: int,
+        forces: dict[tuple[str, str], float],
+        commanded: FloatArray | None,
     ) -> None:
         self.times.append(float(time))
         self.phase.append(phase)
@@ -337,9 +364,11 @@ class _Log:
             width=np.array(self.width),
             points=np.stack(self.points),
             pairs=pairs,
-            forces=np.array([[forces.get(pair, 0.0) for pair in pairs] for forces in self.forces]).reshape(
-                len(self.forces), len(pairs)
+            forces=np.array(
+                [[forces.get(pair, 0.0) for pair in pairs] for forces in self.forces]
+            ).reshape(len(self.forces), len(pairs)),
+            tracking_error=float(
+                np.linalg.norm(X_world_tool[: len(wanted), :3, 3] - wanted, axis=1).max()
             ),
-            tracking_error=float(np.linalg.norm(X_world_tool[: len(wanted), :3, 3] - wanted, axis=1).max()),
             events=events,
         )

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import pybullet
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import transform
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from sim_envs.world import World, WorldOptions
 
 
@@ -45,7 +45,9 @@ class LidOptions:
         checks.positive("LidOptions.gravity", self.gravity, zero=True)
         checks.positive("LidOptions.friction", self.friction, zero=True)
         if not 0 <= self.restitution <= 1:
-            raise ValueError(f"LidOptions.restitution: expected a number in [0, 1], got {self.restitution!r}")
+            raise ValueError(
+                f"LidOptions.restitution: expected a number in [0, 1], got {self.restitution!r}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,9 @@ class RigidInertia:
     def __post_init__(self) -> None:
         checks.positive("RigidInertia.mass", self.mass)
         object.__setattr__(self, "center", checks.array("RigidInertia.center", self.center, (3,)))
-        object.__setattr__(self, "inertia", checks.array("RigidInertia.inertia", self.inertia, (3, 3)))
+        object.__setattr__(
+            self, "inertia", checks.array("RigidInertia.inertia", self.inertia, (3, 3))
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +92,9 @@ class Push:
         if self.point is not None:
             object.__setattr__(self, "point", checks.array("Push.point", self.point, (3,)))
         if not self.end > self.start:
-            raise ValueError(f"Push.end: expected a time after start {self.start:g} s, got {self.end:g} s")
+            raise ValueError(
+                f"Push.end: expected a time after start {self.start:g} s, got {self.end:g} s"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,13 +152,17 @@ def falling_lid(
             return _Fall(world, body, joint, lid, push, options).run(angle, times)
 
 
-def _without_shapes(path: Path, inertia: RigidInertia | None, folder: Path) -> tuple[Path, str, str]:
+def _without_shapes(
+    path: Path, inertia: RigidInertia | None, folder: Path
+) -> tuple[Path, str, str]:
     """A copy of the URDF without shapes and with the lid's inertia, its moving joint, and the lid's link."""
     robot = ET.parse(path).getroot()
     moving = [j for j in robot.findall("joint") if j.attrib["type"] != "fixed"]
     if len(moving) != 1 or moving[0].attrib["type"] != "revolute":
         kinds = ", ".join(f"{j.attrib['name']} ({j.attrib['type']})" for j in moving) or "none"
-        raise ValueError(f"{path}: expected one joint that moves, a revolute one with limits, got {kinds}")
+        raise ValueError(
+            f"{path}: expected one joint that moves, a revolute one with limits, got {kinds}"
+        )
     joint, lid = moving[0], moving[0].find("child").attrib["link"]  # type: ignore[union-attr]
     for link in robot.findall("link"):
         for tag in ("visual", "collision"):
@@ -172,7 +182,11 @@ def _inertial(inertia: RigidInertia) -> ET.Element:
     ET.SubElement(element, "origin", xyz=" ".join(f"{v:.9g}" for v in inertia.center), rpy="0 0 0")
     ET.SubElement(element, "mass", value=f"{inertia.mass:.9g}")
     axes = "xyz"
-    values = {f"i{axes[i]}{axes[j]}": f"{inertia.inertia[i, j]:.9g}" for i in range(3) for j in range(i, 3)}
+    values = {
+        f"i{axes[i]}{axes[j]}": f"{inertia.inertia[i, j]:.9g}"
+        for i in range(3)
+        for j in range(i, 3)
+    }
     ET.SubElement(element, "inertia", values)
     return element
 
@@ -180,13 +194,17 @@ def _inertial(inertia: RigidInertia) -> ET.Element:
 class _Fall:
     """A lid in a world, its joint without damping, stopped at its limits."""
 
-    def __init__(self, world: World, body: int, joint: str, lid: str, push: Push | None, options: LidOptions) -> None:
+    def __init__(
+        self, world: World, body: int, joint: str, lid: str, push: Push | None, options: LidOptions
+    ) -> None:
         self.world, self.body, self.bullet = world, body, world.bullet
         self.name, self.index, self.lid = joint, world.joint_index(body, joint), lid
         self.push, self.options = push, options
         self.lower, self.upper = self.bullet.getJointInfo(body, self.index)[8:10]
         for link in range(-1, self.bullet.getNumJoints(body)):
-            self.bullet.changeDynamics(body, link, linearDamping=0, angularDamping=0, jointDamping=0)
+            self.bullet.changeDynamics(
+                body, link, linearDamping=0, angularDamping=0, jointDamping=0
+            )
         self.bullet.setJointMotorControl2(
             body, self.index, pybullet.VELOCITY_CONTROL, targetVelocity=0, force=options.friction
         )
@@ -194,7 +212,9 @@ class _Fall:
 
     def run(self, angle: float, times: FloatArray) -> LidMotion:
         if not self.lower <= angle <= self.upper:
-            raise ValueError(f"angle: expected one within [{self.lower:g}, {self.upper:g}] rad, got {angle!r}")
+            raise ValueError(
+                f"angle: expected one within [{self.lower:g}, {self.upper:g}] rad, got {angle!r}"
+            )
         self.world.set_joint_positions(self.body, {self.name: angle})
         rows = [self._row()]
         for start, end in pairwise(times):
@@ -207,14 +227,23 @@ class _Fall:
         angles, velocities, centers, poses = zip(*rows, strict=True)
         links = {link: np.stack([p[link] for p in poses]) for link in poses[0]}
         return LidMotion(
-            times, np.array(angles), np.array(velocities), np.array(centers), links, np.array(self.impacts)
+            times,
+            np.array(angles),
+            np.array(velocities),
+            np.array(centers),
+            links,
+            np.array(self.impacts),
         )
 
     def _step(self, time: float, h: float) -> None:
         if self.push is not None and self.push.start <= time + h / 2 < self.push.end:
             point = self._center() if self.push.point is None else self._at(self.push.point)
             self.bullet.applyExternalForce(
-                self.body, self.index, self.push.force.tolist(), point.tolist(), pybullet.WORLD_FRAME
+                self.body,
+                self.index,
+                self.push.force.tolist(),
+                point.tolist(),
+                pybullet.WORLD_FRAME,
             )
         before = self.bullet.getJointState(self.body, self.index)[1]
         self.world.step()
@@ -232,7 +261,9 @@ class _Fall:
         return angle, velocity, self._center(), self.world.link_poses(self.body)
 
     def _center(self) -> FloatArray:
-        return np.array(self.bullet.getLinkState(self.body, self.index, computeForwardKinematics=True)[0])
+        return np.array(
+            self.bullet.getLinkState(self.body, self.index, computeForwardKinematics=True)[0]
+        )
 
     def _at(self, point: FloatArray) -> FloatArray:
         return transform(self.world.link_pose(self.body, self.lid), point[None])[0]

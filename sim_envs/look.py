@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from flowplan.checks import FloatArray
-from flowplan.scan.frames import DepthFrame
-from flowplan.scan.noise import NoiseOptions
+from flowplan.scan.depth.frames import DepthFrame
+from flowplan.scan.depth.noise import NoiseOptions
+from flowplan.utils.checks import FloatArray
 from sim_envs.camera import capture, views_around
 from sim_envs.task import TaskSetup
 from sim_envs.world import World
@@ -46,11 +46,17 @@ def viewpoints(world: World, setup: TaskSetup, count: int = VIEWS) -> FloatArray
 def scan_noise(setup: TaskSetup) -> NoiseOptions:
     """What this episode's depth camera does to depth."""
     usual, scale = NoiseOptions(), setup.randomised["scan_noise"]
-    return replace(usual, disparity_sigma=scale * usual.disparity_sigma, lateral_sigma=scale * usual.lateral_sigma)
+    return replace(
+        usual,
+        disparity_sigma=scale * usual.disparity_sigma,
+        lateral_sigma=scale * usual.lateral_sigma,
+    )
 
 
 def _middle(world: World, body: int) -> FloatArray:
     if world.is_cloth(body):
         return world.cloth_vertices(body).mean(axis=0)
-    boxes = np.array([world.bullet.getAABB(body, i) for i in range(-1, world.bullet.getNumJoints(body))])
+    boxes = np.array(
+        [world.bullet.getAABB(body, i) for i in range(-1, world.bullet.getNumJoints(body))]
+    )
     return (boxes[:, 0].min(axis=0) + boxes[:, 1].max(axis=0)) / 2

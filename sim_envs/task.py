@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import exp_so3, pose, rotation_about, transform
 from flowplan.laws import Law
+from flowplan.robot.urdf import read_urdf
 from flowplan.scene import Action, Prompt
-from flowplan.urdf import read_urdf
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from sim_envs.assets import surface_points, urdf_path
 from sim_envs.world import World
 
@@ -79,7 +79,9 @@ class Task:
     deformable: bool = False
 
 
-def draw(rng: np.random.Generator, *, x: float, y: float, yaw: float, turn: float = 0.26) -> dict[str, float]:
+def draw(
+    rng: np.random.Generator, *, x: float, y: float, yaw: float, turn: float = 0.26
+) -> dict[str, float]:
     """Where a thing stands (within 4 cm and `turn` rad of x, y, yaw) and what it is like, at random."""
     ranges = {
         "x": (x - 0.04, x + 0.04),
@@ -104,12 +106,19 @@ def stand(
     """Load the vendored model `name` as `drawn` says, its joints at these positions, and return its body id."""
     X = on_table(drawn["x"], drawn["y"], drawn["yaw"])
     body = world.load(
-        urdf_path(name), X, name=name, fixed=fixed, friction=drawn["friction"], mass_scale=drawn["mass_scale"]
+        urdf_path(name),
+        X,
+        name=name,
+        fixed=fixed,
+        friction=drawn["friction"],
+        mass_scale=drawn["mass_scale"],
     )
     for joint in world.joint_positions(body):
         index = world.joint_index(body, joint)
         friction = drawn["joint_friction_scale"] * world.bullet.getJointInfo(body, index)[7]
-        world.bullet.setJointMotorControl2(body, index, world.bullet.VELOCITY_CONTROL, targetVelocity=0, force=friction)
+        world.bullet.setJointMotorControl2(
+            body, index, world.bullet.VELOCITY_CONTROL, targetVelocity=0, force=friction
+        )
     world.set_joint_positions(body, joints or {})
     return body
 

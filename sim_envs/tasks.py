@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowplan.checks import FloatArray
 from flowplan.geometry import transform
 from flowplan.laws import Fold, Hinge, Rigid, Slide
 from flowplan.scene import Action, Prompt
+from flowplan.utils.checks import FloatArray
 from sim_envs.assets import CLOTH
 from sim_envs.task import (
     Measures,
@@ -64,9 +64,13 @@ def pick_place(world: World, rng: np.random.Generator) -> TaskSetup:
         laws=(Rigid("ramekin", lift=0.1),),
         measure=measure,
         success=lambda m: (
-            m["distance"] < PLATE_RADIUS and m["tilt"] < 0.4 and m["on_plate"] == 1.0 and m["touches_else"] == 0.0
+            m["distance"] < PLATE_RADIUS
+            and m["tilt"] < 0.4
+            and m["on_plate"] == 1.0
+            and m["touches_else"] == 0.0
         ),
-        randomised=drawn | {f"plate_{k}": plate_drawn[k] for k in ("x", "y", "friction", "mass_scale")},
+        randomised=drawn
+        | {f"plate_{k}": plate_drawn[k] for k in ("x", "y", "friction", "mass_scale")},
     )
 
 
@@ -179,7 +183,9 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
     for _ in range(120):
         world.step()
     vertices, centre = world.cloth_vertices(cloth), X[:3, 3] * [1, 1, 0]
-    towards = transform(X, [[-1.0, rng.choice([-1.0, 1.0]), 0.0]])[0] - X[:3, 3]  # from the centre to the corner
+    towards = (
+        transform(X, [[-1.0, rng.choice([-1.0, 1.0]), 0.0]])[0] - X[:3, 3]
+    )  # from the centre to the corner
     away = towards / np.linalg.norm(towards)
     corner = np.argsort(-(vertices - centre) @ away)[:4]
     handles = vertices[corner]

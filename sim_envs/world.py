@@ -25,9 +25,9 @@ import pybullet
 from numpy.typing import ArrayLike
 from pybullet_utils.bullet_client import BulletClient
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import inverse, matrix_from_quat_xyzw, pose, quat_xyzw_from_matrix, transform
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
     from flowplan.robot import Robot
@@ -130,7 +130,10 @@ class World:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -205,10 +208,14 @@ class World:
             )
         for joint in self._joints[body].values():
             coulomb = self.bullet.getJointInfo(body, joint)[7]
-            self.bullet.setJointMotorControl2(body, joint, pybullet.VELOCITY_CONTROL, targetVelocity=0, force=coulomb)
+            self.bullet.setJointMotorControl2(
+                body, joint, pybullet.VELOCITY_CONTROL, targetVelocity=0, force=coulomb
+            )
         return body
 
-    def add_robot(self, robot: Robot, name: str = "robot", options: ArmOptions | None = None) -> Arm:
+    def add_robot(
+        self, robot: Robot, name: str = "robot", options: ArmOptions | None = None
+    ) -> Arm:
         """Put a robot at its home configuration into the world, its hand open."""
         from sim_envs.arm import Arm, ArmOptions
 
@@ -219,9 +226,13 @@ class World:
 
     def _new_name(self, name: str) -> None:
         if name in self.bodies:
-            raise ValueError(f"name: {name!r} is already in this world; it has {', '.join(self.bodies)}")
+            raise ValueError(
+                f"name: {name!r} is already in this world; it has {', '.join(self.bodies)}"
+            )
 
-    def _load_urdf(self, urdf_path: str | Path, X_world_base: ArrayLike | None, *, fixed: bool) -> int:
+    def _load_urdf(
+        self, urdf_path: str | Path, X_world_base: ArrayLike | None, *, fixed: bool
+    ) -> int:
         X = pose() if X_world_base is None else checks.poses("X_world_base", X_world_base)
         if not Path(urdf_path).is_file():
             raise ValueError(f"urdf_path: no such file: {urdf_path}")
@@ -235,7 +246,9 @@ class World:
                     flags=pybullet.URDF_USE_INERTIA_FROM_FILE,
                 )
         except pybullet.error as error:
-            raise ValueError(f"urdf_path: PyBullet cannot load {urdf_path} ({error}); are its meshes there?") from None
+            raise ValueError(
+                f"urdf_path: PyBullet cannot load {urdf_path} ({error}); are its meshes there?"
+            ) from None
         return body
 
     def name_of(self, body: int) -> str:
@@ -265,7 +278,9 @@ class World:
         """Move a body, at rest, so that its base link's frame is at X_world_base (4, 4)."""
         X_world_com = checks.poses("X_world_base", X_world_base) @ self._base_com(body)
         quat_xyzw = quat_xyzw_from_matrix(X_world_com[:3, :3])
-        self.bullet.resetBasePositionAndOrientation(body, X_world_com[:3, 3].tolist(), quat_xyzw.tolist())
+        self.bullet.resetBasePositionAndOrientation(
+            body, X_world_com[:3, 3].tolist(), quat_xyzw.tolist()
+        )
 
     def _base_com(self, body: int) -> FloatArray:
         info = self.bullet.getDynamicsInfo(body, _BASE)
@@ -273,7 +288,9 @@ class World:
 
     def joint_positions(self, body: int) -> dict[str, float]:
         """Position of every movable joint, rad or m."""
-        return {name: self.bullet.getJointState(body, j)[0] for name, j in self._joints[body].items()}
+        return {
+            name: self.bullet.getJointState(body, j)[0] for name, j in self._joints[body].items()
+        }
 
     def set_joint_positions(self, body: int, positions: Mapping[str, float]) -> None:
         """Put joints, at rest, at these positions, rad or m."""
@@ -287,7 +304,12 @@ class World:
         return self._joints[body][joint]
 
     def add_cloth(
-        self, obj_path: str | Path, X_world_cloth: ArrayLike, *, name: str, options: ClothOptions = ClothOptions()
+        self,
+        obj_path: str | Path,
+        X_world_cloth: ArrayLike,
+        *,
+        name: str,
+        options: ClothOptions = ClothOptions(),
     ) -> int:
         """Lay a cloth into a deformable world.
 
@@ -301,7 +323,9 @@ class World:
             Body id.
         """
         if not self.options.deformable:
-            raise ValueError("WorldOptions.deformable: is False; a world with cloth needs deformable=True")
+            raise ValueError(
+                "WorldOptions.deformable: is False; a world with cloth needs deformable=True"
+            )
         self._new_name(name)
         X = checks.poses("X_world_cloth", X_world_cloth)
         body: int = self.bullet.loadSoftBody(
@@ -343,7 +367,9 @@ class World:
         index = self.link_index(body, link)
         points = transform(X_link_world, self.cloth_vertices(cloth))
         for vertex in np.asarray(vertices, np.int64):
-            anchor = self.bullet.createSoftBodyAnchor(cloth, int(vertex), body, index, points[vertex].tolist())
+            anchor = self.bullet.createSoftBodyAnchor(
+                cloth, int(vertex), body, index, points[vertex].tolist()
+            )
             self._anchors.setdefault(cloth, []).append(anchor)
 
     def release_cloth(self, cloth: int) -> None:
@@ -390,7 +416,9 @@ class World:
             if body in self._cloths:
                 values += self.cloth_vertices(body).ravel().tolist()
             else:
-                values += self.link_pose(body)[:3].ravel().tolist()  # the rotation's entries too: radians, nearly
+                values += (
+                    self.link_pose(body)[:3].ravel().tolist()
+                )  # the rotation's entries too: radians, nearly
                 values += self.joint_positions(body).values()
         return np.array(values)
 

@@ -41,6 +41,13 @@ def scanned(mesh: trimesh.Trimesh, noise: float = 0.0007, seed: int = 0) -> trim
 def cup(radius: float = 0.035, height: float = 0.09, wall: float = 0.004) -> trimesh.Trimesh:
     """A closed cup standing on z = 0."""
     profile = np.array(
-        [[0, 0], [radius, 0], [radius, height], [radius - wall, height], [radius - wall, wall], [0, wall]]
+        [
+            [0, 0],
+            [radius, 0],
+            [radius, height],
+            [radius - wall, height],
+            [radius - wall, wall],
+            [0, wall],
+        ]
     )
     return trimesh.creation.revolve(profile, sections=48)

@@ -6,10 +6,10 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike, NDArray
 
-from flowplan.checks import FloatArray
 from flowplan.geometry import rotation_about, transform
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene, SceneObject
+from flowplan.utils.checks import FloatArray
 from generators.kinematic import minimum_jerk
 
 Example = tuple[Scene, SceneMotion, tuple[NDArray[np.bool_], ...]]
@@ -29,12 +29,18 @@ def hinge(degrees: float = 80.0, frames: int = 16) -> Example:
 def slide(way: float = 0.18, frames: int = 16) -> Example:
     """A cabinet of five boards, whose drawer opens."""
     walls = [((0.3, 0.25, 0.01), (0.5, 0, z)) for z in (0.005, 0.145)]
-    walls += [((0.3, 0.01, 0.15), (0.5, y, 0.075)) for y in (-0.12, 0.12)] + [((0.01, 0.25, 0.15), (0.645, 0, 0.075))]
+    walls += [((0.3, 0.01, 0.15), (0.5, y, 0.075)) for y in (-0.12, 0.12)] + [
+        ((0.01, 0.25, 0.15), (0.645, 0, 0.075))
+    ]
     shell = trimesh.util.concatenate([_box(*wall) for wall in walls])
     mesh = trimesh.util.concatenate([shell, _box((0.28, 0.21, 0.1), (0.48, 0, 0.07))])
     moves = np.arange(len(mesh.vertices)) >= len(shell.vertices)
     shift = _ease(frames)[:, None, None] * [-way, 0.0, 0.0]
-    return Scene((SceneObject("drawer", mesh),)), _motion(mesh.vertices + moves[:, None] * shift), (moves,)
+    return (
+        Scene((SceneObject("drawer", mesh),)),
+        _motion(mesh.vertices + moves[:, None] * shift),
+        (moves,),
+    )
 
 
 def pick_and_place(frames: int = 16) -> Example:
@@ -45,11 +51,17 @@ def pick_and_place(frames: int = 16) -> Example:
     s = np.linspace(0, 1, frames)
     over, up = minimum_jerk((s - 0.2) / 0.6), minimum_jerk(s / 0.4) - minimum_jerk((s - 0.6) / 0.4)
     goal = np.array([0.55, 0.15, 0.075]) - cup.vertices.mean(0)
-    turned = transform(rotation_about(cup.vertices.mean(0), [0, 0, 1], np.radians(60) * over), cup.vertices)
+    turned = transform(
+        rotation_about(cup.vertices.mean(0), [0, 0, 1], np.radians(60) * over), cup.vertices
+    )
     vertices = turned + over[:, None, None] * goal + up[:, None, None] * [0, 0, 0.15]
     stays = np.broadcast_to(coaster.vertices, (frames, *coaster.vertices.shape))
     scene = Scene((SceneObject("cup", cup), SceneObject("coaster", coaster)))
-    return scene, _motion(vertices, stays), (np.ones(len(cup.vertices), bool), np.zeros(len(coaster.vertices), bool))
+    return (
+        scene,
+        _motion(vertices, stays),
+        (np.ones(len(cup.vertices), bool), np.zeros(len(coaster.vertices), bool)),
+    )
 
 
 def end_point_error(found: SceneMotion, example: Example) -> float:
@@ -65,8 +77,14 @@ def end_point_error(found: SceneMotion, example: Example) -> float:
 def strays(found: SceneMotion, example: Example) -> float:
     """How far at the end those have gone that should not, over how far the others should; of the mean."""
     _, true, moves = example
-    errors = [np.linalg.norm(f[-1] - f[0], axis=-1)[~of] for f, of in zip(found.vertices, moves, strict=True)]
-    ways = [np.linalg.norm(t[-1] - t[0], axis=-1)[of] for t, of in zip(true.vertices, moves, strict=True)]
+    errors = [
+        np.linalg.norm(f[-1] - f[0], axis=-1)[~of]
+        for f, of in zip(found.vertices, moves, strict=True)
+    ]
+    ways = [
+        np.linalg.norm(t[-1] - t[0], axis=-1)[of]
+        for t, of in zip(true.vertices, moves, strict=True)
+    ]
     return float(np.concatenate(errors).mean() / np.concatenate(ways).mean())
 
 

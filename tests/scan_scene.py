@@ -10,7 +10,7 @@ import trimesh
 
 from flowplan.geometry import look_at
 from flowplan.scan import DepthFrame, NoiseOptions, intrinsics_from_fov, noisy_depth, render_frame
-from flowplan.scan.surface import raycasting_scene
+from flowplan.scan.meshes.surface import raycasting_scene
 
 K = intrinsics_from_fov(320, 240, np.radians(43))
 
@@ -19,7 +19,9 @@ def table() -> trimesh.Trimesh:
     return trimesh.creation.box(bounds=[[-0.2, -0.7, -0.02], [1.2, 0.7, 0]])
 
 
-def standing(mesh: trimesh.Trimesh, x: float = 0.5, y: float = 0.0, z: float = 0.0) -> trimesh.Trimesh:
+def standing(
+    mesh: trimesh.Trimesh, x: float = 0.5, y: float = 0.0, z: float = 0.0
+) -> trimesh.Trimesh:
     """The mesh moved so that its lowest point is at height z above (x, y)."""
     out = mesh.copy()
     out.apply_translation([x, y, z - mesh.bounds[0, 2]])
@@ -57,7 +59,11 @@ def cameras(count: int = 6, distance: float = 0.85) -> list[np.ndarray]:
     out = []
     for i in range(count):
         turn, up = 2 * np.pi * i / count, np.radians((35, 60)[i % 2])
-        eye = [distance * np.cos(turn) * np.cos(up) + 0.5, distance * np.sin(turn) * np.cos(up), distance * np.sin(up)]
+        eye = [
+            distance * np.cos(turn) * np.cos(up) + 0.5,
+            distance * np.sin(turn) * np.cos(up),
+            distance * np.sin(up),
+        ]
         out.append(look_at(eye, [0.5, 0, 0.04]))
     return out
 

@@ -12,14 +12,14 @@ import pytest
 import trimesh
 from scipy.interpolate import BSpline
 
-from flowplan import approach as module
-from flowplan.approach import ApproachOptions, approach, retreat
-from flowplan.collision import DistanceField, distance_field
+from flowplan.collision.distance_field import DistanceField, distance_field
 from flowplan.geometry import angle_between, pose
+from flowplan.paths import approach as module
+from flowplan.paths.approach import ApproachOptions, approach, retreat
+from flowplan.paths.time_parameterization import retime
 from flowplan.robot import Robot, load_robot
-from flowplan.timing import retime
 from flowplan.trajectory import Trajectory
-from flowplan.validate import PhaseWorld, validate
+from flowplan.validation.validator import PhaseWorld, validate
 
 DOWN = np.diag([1.0, -1.0, -1.0])
 LOWER, UPPER = np.array([-0.4, -0.9, -0.1]), np.array([1.0, 0.9, 1.1])
@@ -36,7 +36,9 @@ def box(size, center) -> trimesh.Trimesh:
 
 def field(*meshes, shift=(0.0, 0.0, 0.0)) -> DistanceField:
     moved = [m.copy().apply_translation(shift) for m in meshes]
-    return distance_field(moved, lower=LOWER + shift, upper=UPPER + shift, voxel=0.025, support_height=float(shift[2]))
+    return distance_field(
+        moved, lower=LOWER + shift, upper=UPPER + shift, voxel=0.025, support_height=float(shift[2])
+    )
 
 
 def contact(robot: Robot, at=(0.5, 0.1, 0.1)) -> np.ndarray:
@@ -73,7 +75,9 @@ def certificate(robot: Robot, q: np.ndarray, *meshes):
 
 def assert_last_part_is_straight(robot: Robot, q: np.ndarray, length: float) -> None:
     X = robot.tool_pose(q)
-    back = (X[-1, :3, 3] - X[:, :3, 3]) @ X[-1, :3, 2]  # metres before the contact, along the tool's z
+    back = (X[-1, :3, 3] - X[:, :3, 3]) @ X[
+        -1, :3, 2
+    ]  # metres before the contact, along the tool's z
     last = int(np.flatnonzero((back > length) | (back < -1e-6))[-1]) + 1
     across = X[-1, :3, 3] - X[last:, :3, 3] - back[last:, None] * X[-1, :3, 2]
     assert np.linalg.norm(across, axis=1).max() < 2e-4
@@ -131,7 +135,10 @@ def test_a_target_is_left_out_of_the_straight_part_only(panda):
     q_contact = contact(panda, (0.5, 0.1, 0.08))
     can = box((0.06, 0.03, 0.12), (0.5, 0.1, 0.06))
     assert approach(panda, panda.home, q_contact, field(can), field()).reason == ""
-    assert "straight way to the contact: " in approach(panda, panda.home, q_contact, field(can), field(can)).reason
+    assert (
+        "straight way to the contact: "
+        in approach(panda, panda.home, q_contact, field(can), field(can)).reason
+    )
 
 
 def test_a_shelf_above_makes_the_straight_part_shorter(panda):
@@ -153,7 +160,12 @@ def test_a_shelf_above_makes_the_straight_part_shorter(panda):
 @pytest.mark.parametrize(
     ("blocks", "near_too", "options", "reason"),
     [
-        ([box((0.2, 0.2, 0.2), (0.5, 0.1, 0.1))], True, {}, "overlaps the world or itself by .* at the contact"),
+        (
+            [box((0.2, 0.2, 0.2), (0.5, 0.1, 0.1))],
+            True,
+            {},
+            "overlaps the world or itself by .* at the contact",
+        ),
         ([box((0.2, 0.2, 0.02), (0.5, 0.1, 0.35))], False, {}, "standing off, the open hand is"),
         ([box((0.2, 0.2, 0.2), (0.3, 0.0, 0.6))], False, {}, "at the start the robot overlaps"),
         (
@@ -167,7 +179,12 @@ def test_a_shelf_above_makes_the_straight_part_shorter(panda):
 def test_refusals_are_measured(panda, blocks, near_too, options, reason):
     world = field(*blocks)
     reach = approach(
-        panda, panda.home, contact(panda), world, world if near_too else field(), replace(ApproachOptions(), **options)
+        panda,
+        panda.home,
+        contact(panda),
+        world,
+        world if near_too else field(),
+        replace(ApproachOptions(), **options),
     )
     assert len(reach.q) == 0
     assert re.search(reason, reach.reason)
@@ -177,13 +194,25 @@ def test_giving_up_is_a_reason(panda):
     wall = field(box((0.5, 0.04, 0.45), (0.55, 0.0, 0.225)))
     start, end = contact(panda, (0.5, -0.3, 0.25)), contact(panda, (0.5, 0.3, 0.1))
     reach = approach(panda, start, end, wall, wall, ApproachOptions(edges=1))
-    assert reach.reason == "no free way found from the start to where the hand stands off (1 edges tried)"
+    assert (
+        reach.reason
+        == "no free way found from the start to where the hand stands off (1 edges tried)"
+    )
 
 
 def test_out_of_reach_is_a_reason(panda):
     # Straight up from the table: at some height the arm is stretched, or a joint is at its limit.
-    reach = approach(panda, panda.home, contact(panda), field(), field(), ApproachOptions(distance=1.2, shortest=1.1))
-    assert re.search(r"straight way to the contact: \d+ of 1100 mm, then (out of|panda_joint\d at)", reach.reason)
+    reach = approach(
+        panda,
+        panda.home,
+        contact(panda),
+        field(),
+        field(),
+        ApproachOptions(distance=1.2, shortest=1.1),
+    )
+    assert re.search(
+        r"straight way to the contact: \d+ of 1100 mm, then (out of|panda_joint\d at)", reach.reason
+    )
 
 
 def test_moving_robot_and_world_together_changes_nothing(panda):
@@ -197,7 +226,11 @@ def test_moving_robot_and_world_together_changes_nothing(panda):
 
 
 @pytest.mark.parametrize(
-    "q", [[2.867, -1.188, 0.784, -2.473, -0.472, 2.8, -0.016], [0.115, -0.258, -2.662, -2.489, 2.579, 0.595, 2.04]]
+    "q",
+    [
+        [2.867, -1.188, 0.784, -2.473, -0.472, 2.8, -0.016],
+        [0.115, -0.258, -2.662, -2.489, 2.579, 0.595, 2.04],
+    ],
 )
 def test_a_joint_at_its_limit_gives_way_to_the_others(panda, q):
     # The least motion that backs the tool off would run these arms into a joint limit within two centimetres.
@@ -210,18 +243,25 @@ def test_a_joint_at_its_limit_gives_way_to_the_others(panda, q):
 def test_b_spline_is_the_textbooks():
     rng = np.random.default_rng(0)
     control = rng.normal(size=(8, 3))
-    padded = np.concatenate([[2 * control[0] - control[1]], control, [2 * control[-1] - control[-2]]])
+    padded = np.concatenate(
+        [[2 * control[0] - control[1]], control, [2 * control[-1] - control[-2]]]
+    )
     truth = BSpline(np.arange(14.0), padded, 3)(np.arange(3.0, 10.01, 0.5))
     np.testing.assert_allclose(module._b_spline(control), truth, atol=1e-12)
 
 
 def test_a_corner_is_rounded_less_where_there_is_no_room():
-    corners, after = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]), np.array([[1.0, 1.0], [1.0, 1.01]])
+    corners, after = (
+        np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]),
+        np.array([[1.0, 1.0], [1.0, 1.01]]),
+    )
 
     def nearest(room: float) -> float:
         """How near the path comes to the corner that it may leave by no more than `room`."""
         box = SimpleNamespace(lower=np.full(2, -2.0), upper=np.full(2, 2.0))
-        space = SimpleNamespace(robot=box, free=lambda q: bool(np.all((q[:, 1] < room) | (q[:, 0] > 1 - room))))
+        space = SimpleNamespace(
+            robot=box, free=lambda q: bool(np.all((q[:, 1] < room) | (q[:, 0] > 1 - room)))
+        )
         path = module._rounded(space, corners, after)
         assert space.free(path)
         np.testing.assert_array_equal(path[[0, -1]], [corners[0], after[-1]])

@@ -19,8 +19,8 @@ from sim_envs.assets import (
     surface_points,
     urdf_path,
 )
-from sim_envs.make_models import make_cloth, make_lamp
 from sim_envs.world import World
+from tools.make_models import make_cloth, make_lamp
 
 SIZES = {  # metres, of the real things
     "ramekin": (0.089, 0.089, 0.043),
@@ -77,7 +77,9 @@ def test_scans_have_their_real_size_and_stand_still(name):
 def test_scans_collide_where_they_are_seen(name):
     seen = surface_points(urdf_path(name), 400)[name]
     inside = np.max([_depth(piece, seen) for piece in collision_pieces(name)], axis=0)
-    assert np.percentile(inside, 5) > -0.002  # hardly any of the seen surface lies clear of all pieces
+    assert (
+        np.percentile(inside, 5) > -0.002
+    )  # hardly any of the seen surface lies clear of all pieces
     assert inside.min() > -0.008
     assert np.percentile(inside, 90) < 0.008  # and hardly any is buried in one
 
@@ -97,7 +99,9 @@ def test_hollow_things_are_hollow(name):
         assert hit[3][2] < 0.4 * SIZES[name][2]
 
 
-@pytest.mark.parametrize(("name", "joint", "at", "link", "point", "direction", "bears", "yields"), PUSHES)
+@pytest.mark.parametrize(
+    ("name", "joint", "at", "link", "point", "direction", "bears", "yields"), PUSHES
+)
 def test_joints_hold_and_yield(name, joint, at, link, point, direction, bears, yields):
     def moved(force):
         with World() as world:
@@ -108,7 +112,9 @@ def test_joints_hold_and_yield(name, joint, at, link, point, direction, bears, y
                 X = world.link_pose(body, link)
                 push = force * X[:3, :3] @ direction
                 where = transform(X, np.array([point], float))[0]
-                world.bullet.applyExternalForce(body, index, push.tolist(), where.tolist(), world.bullet.WORLD_FRAME)
+                world.bullet.applyExternalForce(
+                    body, index, push.tolist(), where.tolist(), world.bullet.WORLD_FRAME
+                )
                 world.step()
             return abs(world.joint_positions(body)[joint] - at)
 
@@ -163,7 +169,9 @@ def test_articulated_models_are_solid_where_they_are_seen(name):
     for link in ET.parse(urdf_path(name)).getroot().iter("link"):
         seen, touched = (link_mesh(urdf_path(name), link, kind) for kind in ("visual", "collision"))
         if seen is not None:  # the handle press has feet
-            assert np.abs(seen.bounds - touched.bounds).max() < (0.032 if name == "handle_press" else 0.02)
+            assert np.abs(seen.bounds - touched.bounds).max() < (
+                0.032 if name == "handle_press" else 0.02
+            )
 
 
 @pytest.mark.parametrize("name", METAWORLD)
@@ -177,7 +185,12 @@ def test_articulated_models_stand_on_the_table_and_move(name):
         poses = []
         for position in (0.0, lower, (lower + upper) / 2, upper):
             world.set_joint_positions(body, {joint: position})
-            poses.append({link: transform(world.link_pose(body, link), points) for link, points in seen.items()})
+            poses.append(
+                {
+                    link: transform(world.link_pose(body, link), points)
+                    for link, points in seen.items()
+                }
+            )
     assert -1e-3 < min(points[:, 2].min() for points in poses[0].values()) < 0.03
     assert min(points[:, 2].min() for pose in poses for points in pose.values()) > -0.005
     assert sum(np.abs(poses[1][link] - poses[2][link]).max() > 0.01 for link in seen) == 1
@@ -232,8 +245,8 @@ MJCF = """
 @pytest.fixture
 def convert(tmp_path):
     pytest.importorskip("mujoco")
-    from sim_envs.convert_mjcf import ConvertOptions
-    from sim_envs.convert_mjcf import convert as run
+    from tools.convert_mjcf import ConvertOptions
+    from tools.convert_mjcf import convert as run
 
     def made(text=MJCF, **fields):
         (tmp_path / "model.xml").write_text(text)
@@ -251,7 +264,9 @@ def test_converted_model_moves_like_the_original(convert, tmp_path):
     data = mujoco.MjData(model)
     data.qpos[:] = 0.7, 0.05
     mujoco.mj_forward(model, data)
-    X = {n: pose(data.body(n).xmat.reshape(3, 3), data.body(n).xpos) for n in ("post", "arm", "plug")}
+    X = {
+        n: pose(data.body(n).xmat.reshape(3, 3), data.body(n).xpos) for n in ("post", "arm", "plug")
+    }
     com = {n: data.body(n).xipos for n in X}
     with World() as world:
         body = world.load(path, rotation_about([0, 0, 0], [0, 0, 1], 0.5), name="model", fixed=True)
@@ -265,20 +280,31 @@ def test_converted_model_moves_like_the_original(convert, tmp_path):
         mass, _, inertia = world.bullet.getDynamicsInfo(body, index)[:3]
         assert mass == pytest.approx(0.1)
         np.testing.assert_allclose(
-            sorted(inertia), sorted(model.body_inertia[-1] * 0.25 * 0.1 / model.body_mass[-1]), rtol=1e-3
+            sorted(inertia),
+            sorted(model.body_inertia[-1] * 0.25 * 0.1 / model.body_mass[-1]),
+            rtol=1e-3,
         )
         state = world.bullet.getLinkState(body, index, computeForwardKinematics=True)
-        np.testing.assert_allclose(state[0], 0.5 * (com["plug"] - X["post"][:3, 3] + [0, 0, 0.2]), atol=1e-5)
+        np.testing.assert_allclose(
+            state[0], 0.5 * (com["plug"] - X["post"][:3, 3] + [0, 0, 0.2]), atol=1e-5
+        )
 
 
 def test_converted_capsule_and_visual(convert):
     links = {link.attrib["name"]: link for link in ET.parse(convert()).getroot().findall("link")}
-    assert [e.tag for e in links["arm"].iterfind("collision/geometry/*")] == ["cylinder", "sphere", "sphere"]
+    assert [e.tag for e in links["arm"].iterfind("collision/geometry/*")] == [
+        "cylinder",
+        "sphere",
+        "sphere",
+    ]
     assert [e.tag for e in links["arm"].iterfind("visual/geometry/*")] == ["sphere"]
 
 
 def test_stand_lifts_the_model(convert):
-    points = {e.attrib["xyz"] for e in ET.parse(convert(stand=0.1)).getroot().iterfind("link/collision/origin")}
+    points = {
+        e.attrib["xyz"]
+        for e in ET.parse(convert(stand=0.1)).getroot().iterfind("link/collision/origin")
+    }
     assert {"0 0 0.3", "0 0 0.05"} <= points
 
 
@@ -304,7 +330,9 @@ def test_what_moves_gets_a_base(convert, name):
         np.testing.assert_allclose(world.link_pose(body, "knob")[:3, 3], [0.2, 0, 0.06], atol=1e-6)
         mass, _, inertia = world.bullet.getDynamicsInfo(body, -1)[:3]
         np.testing.assert_allclose(inertia, mass / 12 * np.array([0.0116, 0.0116, 0.02]), rtol=1e-3)
-    blocks = [e.attrib["size"] for e in ET.parse(path).getroot().iterfind("link/collision/geometry/box")]
+    blocks = [
+        e.attrib["size"] for e in ET.parse(path).getroot().iterfind("link/collision/geometry/box")
+    ]
     assert blocks == ["0.1 0.1 0.04"]
 
 
@@ -318,7 +346,10 @@ def test_what_moves_gets_a_base(convert, name):
             {"text": MJCF.replace('range="0 0.1"', 'range="0 0.1" pos="0 0 0.1"')},
             "plug: expected a limited hinge or slide",
         ),
-        ({"text": MJCF.replace('type="slide"', 'type="ball"')}, "plug: expected a limited hinge or slide"),
+        (
+            {"text": MJCF.replace('type="slide"', 'type="ball"')},
+            "plug: expected a limited hinge or slide",
+        ),
     ],
 )
 def test_what_cannot_be_converted_is_refused(convert, fields, message):

@@ -3,8 +3,17 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from flowplan.attachment import Attachment, AttachmentOptions, attach, attach_loosely, fit_screw
-from flowplan.geometry import angle_between, exp_se3, exp_so3, fit_rigid, inverse, pose, rotation_about, transform
-from flowplan.moments import alignment_residual, point_moments, rigid_fit, symmetric_root
+from flowplan.attachment.moments import alignment_residual, point_moments, rigid_fit, symmetric_root
+from flowplan.geometry import (
+    angle_between,
+    exp_se3,
+    exp_so3,
+    fit_rigid,
+    inverse,
+    pose,
+    rotation_about,
+    transform,
+)
 from flowplan.motion import ObjectFlow
 
 T = 21
@@ -75,7 +84,9 @@ def test_without_robustness_and_fall_off_it_is_kabsch_per_frame(rng):
     tracks[0] = points
     weights = rng.random(50)
     confidence = rng.random((T, 50))
-    found = attach(flow_of(tracks, confidence), GRASP, AttachmentOptions(robust_rounds=0), held=weights)
+    found = attach(
+        flow_of(tracks, confidence), GRASP, AttachmentOptions(robust_rounds=0), held=weights
+    )
     source = transform(inverse(GRASP), points)
     for t in range(1, T):
         X = fit_rigid(source, tracks[t], weights * confidence[t])
@@ -137,13 +148,17 @@ def test_a_single_point_leaves_rotation_free_and_unturned(rng):
     np.testing.assert_array_equal(found.K, 0.0)
     np.testing.assert_allclose(found.R_star, np.broadcast_to(GRASP[:3, :3], (T, 3, 3)), atol=1e-9)
     at = (inverse(GRASP) @ np.append(tracks[0, 0], 1.0))[:3]
-    np.testing.assert_allclose(transform(found.X_world_tool, at[None])[:, 0], tracks[:, 0], atol=1e-12)
+    np.testing.assert_allclose(
+        transform(found.X_world_tool, at[None])[:, 0], tracks[:, 0], atol=1e-12
+    )
 
 
 def test_points_on_a_line_leave_the_spin_about_it_free_and_unspun(rng):
     line = GRASP[:3, 3] + np.linspace(-0.05, 0.05, 40)[:, None] * [0.0, 1.0, 0.0]
     D = rotation_about(GRASP[:3, 3], [1.0, 0.0, 0.0], np.linspace(0, 1.0, T))
-    spin = rotation_about(GRASP[:3, 3], [0.0, 1.0, 0.0], np.linspace(0, 2.0, T))  # not to be seen in the points
+    spin = rotation_about(
+        GRASP[:3, 3], [0.0, 1.0, 0.0], np.linspace(0, 2.0, T)
+    )  # not to be seen in the points
     found = attach(flow_of(transform(D @ spin, line)), GRASP)
     assert off(found, D @ GRASP)[1] < 1e-5
     values = np.linalg.eigvalsh(found.K)
@@ -202,8 +217,12 @@ def test_six_residuals_are_the_energy_above_its_minimum(rng):
     m = point_moments(source, targets, weights)
     fit = rigid_fit(m, np.eye(3), min_lever=0.0)
     X = exp_se3(0.5 * rng.normal(size=(T, 6))) @ fit.X_world_tool
-    r, _ = alignment_residual(X, fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K))
-    np.testing.assert_allclose((r**2).sum(axis=1), m.energy(X) - m.energy(fit.X_world_tool), rtol=1e-9)
+    r, _ = alignment_residual(
+        X, fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K)
+    )
+    np.testing.assert_allclose(
+        (r**2).sum(axis=1), m.energy(X) - m.energy(fit.X_world_tool), rtol=1e-9
+    )
     np.testing.assert_allclose(m.energy(fit.X_world_tool), m.weight * fit.slip**2, rtol=1e-9)
 
 
@@ -217,18 +236,26 @@ def test_gauss_newton_rows_against_finite_differences(rng):
         moved = X.copy()
         moved[0, :3, 3] += twist[:3]
         moved[0, :3, :3] = exp_so3(twist[3:]) @ X[0, :3, :3]
-        return alignment_residual(moved, fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K))[0][
-            0, i
-        ]
+        return alignment_residual(
+            moved, fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K)
+        )[0][0, i]
 
-    _, G = alignment_residual(X, fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K))
+    _, G = alignment_residual(
+        X, fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K)
+    )
     for i in range(6):
-        np.testing.assert_allclose(G[0, i], approx_fprime(np.zeros(6), residual, 1e-7, i), atol=1e-5)
+        np.testing.assert_allclose(
+            G[0, i], approx_fprime(np.zeros(6), residual, 1e-7, i), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(
     ("kind", "twist"),
-    [("slide", [0.2, 0.1, 0.0, 0.0, 0.0, 0.0]), ("hinge", None), ("helix", [0.03, 0.0, 0.0, 1.2, 0.0, 0.0])],
+    [
+        ("slide", [0.2, 0.1, 0.0, 0.0, 0.0, 0.0]),
+        ("hinge", None),
+        ("helix", [0.03, 0.0, 0.0, 1.2, 0.0, 0.0]),
+    ],
 )
 def test_screw_of_a_clean_flow_is_exact(rng, kind, twist):
     D = hinge() if twist is None else exp_se3(np.linspace(0, 1, T)[:, None] * np.array(twist))
@@ -283,7 +310,9 @@ def test_screw_replaces_noisy_poses_and_steadies_them(rng):
 
 def test_screw_is_not_forced_on_what_it_does_not_explain(rng):
     s = np.linspace(0, 1, T)
-    D = hinge(1.0) @ pose(exp_so3(np.outer(np.sin(3 * s), [0.5, 0, 0])), np.outer(s**2, [0.0, 0.0, 0.3]))
+    D = hinge(1.0) @ pose(
+        exp_so3(np.outer(np.sin(3 * s), [0.5, 0, 0])), np.outer(s**2, [0.0, 0.0, 0.3])
+    )
     found = attach(flow_of(transform(D, cloud(rng))), GRASP, AttachmentOptions(screw=True))
     assert found.screw is None
     assert off(found, D @ GRASP)[0] < 1e-8
@@ -302,11 +331,16 @@ def test_bad_input_is_one_line_that_names_the_field(rng):
         attach(flow_of(tracks, only_first), GRASP)
     jump = tracks.copy()
     jump[10:] += [0.0, 0.0, 1.0]
-    with pytest.raises(ValueError, match=r"flow\.points: the held patch teleports at .* between frames 9 and 10"):
+    with pytest.raises(
+        ValueError, match=r"flow\.points: the held patch teleports at .* between frames 9 and 10"
+    ):
         attach(flow_of(jump), GRASP)
     spun = tracks.copy()
     spun[10:] = transform(rotation_about(tracks[10].mean(0), [0, 0, 1], 2.8), tracks[10:])
-    with pytest.raises(ValueError, match=r"flow\.points: the held patch turns by .* degrees between frames 9 and 10"):
+    with pytest.raises(
+        ValueError,
+        match=r"flow\.points: the held patch turns by .* degrees between frames 9 and 10",
+    ):
         attach(flow_of(spun), GRASP)
     with pytest.raises(ValueError, match=r"X_world_tool: expected rigid transforms"):
         attach(flow_of(tracks), 2 * GRASP)

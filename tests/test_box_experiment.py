@@ -8,10 +8,8 @@ import torch
 import trimesh
 from PIL import Image
 
-from flowplan.urdf import Joint
-from generators.common.charts import WIDTH
-from generators.neurok import dual_quaternion
-from generators.neurok.box_experiment import (
+from experiments.charts import WIDTH
+from experiments.neurok.box_experiment import (
     BoxOptions,
     BoxTruth,
     box_records,
@@ -19,15 +17,17 @@ from generators.neurok.box_experiment import (
     held_out_box,
     lid_inertia,
 )
-from generators.neurok.config import NeurokConfig
-from generators.neurok.dynamics import DynamicsOptions
-from generators.neurok.model import Neurok
-from generators.neurok.reduce import ReduceOptions
-from generators.neurok.space import KinematicSpace, SpaceOptions
-from generators.objects.articulated import ArticulatedObject
-from generators.objects.export import write_urdf
-from generators.objects.primitives import box as block
-from generators.objects.primitives import shell_box
+from flowplan.robot.urdf import Joint
+from generators.common import dual_quaternion
+from generators.data.objects.articulated import ArticulatedObject
+from generators.data.objects.export import write_urdf
+from generators.data.objects.primitives import box as block
+from generators.data.objects.primitives import shell_box
+from generators.neurok.dynamics.dynamics import DynamicsOptions
+from generators.neurok.latent_space.active_subspace import ReduceOptions
+from generators.neurok.latent_space.space import KinematicSpace, SpaceOptions
+from generators.neurok.network.config import NeurokConfig
+from generators.neurok.network.model import Neurok
 from sim_envs.falling_lid import LidOptions, Push, RigidInertia, falling_lid
 
 ANGLE = 1.0
@@ -45,7 +45,10 @@ def box():
     X = np.eye(4)
     X[:3, 3] = 0, D / 2, H
     hinge = Joint("hinge", "revolute", "base", "lid", X, np.array([-1.0, 0, 0]), 0.0, 1.8)
-    links = {"base": shell_box((W, D, H), 0.01, (0, 0, H / 2)), "lid": block((W, D, 0.01), (0, -D / 2, 0.005))}
+    links = {
+        "base": shell_box((W, D, H), 0.01, (0, 0, H / 2)),
+        "lid": block((W, D, 0.01), (0, -D / 2, 0.005)),
+    }
     return ArticulatedObject("box", links, (hinge,))
 
 
@@ -69,7 +72,9 @@ class Hinge(KinematicSpace):
 
 
 def told(fall):
-    return BoxTruth(fall.times, fall.link_poses, float(fall.impacts[0]) if len(fall.impacts) else None)
+    return BoxTruth(
+        fall.times, fall.link_poses, float(fall.impacts[0]) if len(fall.impacts) else None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +135,8 @@ def test_what_does_not_move_is_told_from_what_does(box, truths):
         dynamics=DynamicsOptions(scheme="leapfrog", step=1e-2, gravity=(0, 0, 0)),
     )
     value = {
-        r["key"].removeprefix("neurok/box/"): r["value"] for r in box_records(Hinge, box, truths[0], None, floating)
+        r["key"].removeprefix("neurok/box/"): r["value"]
+        for r in box_records(Hinge, box, truths[0], None, floating)
     }
     assert value["cd_l1"] == pytest.approx(value["still/cd_l1"], rel=1e-3)
     assert "impact_error" not in value
@@ -149,7 +155,10 @@ def test_a_network_takes_part(box, truths):
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     truth, closed = truths[0], truths[1][2.0]
-    few = [BoxTruth(t.times[:3], {k: X[:3] for k, X in t.link_poses.items()}, t.impact) for t in (truth, closed)]
+    few = [
+        BoxTruth(t.times[:3], {k: X[:3] for k, X in t.link_poses.items()}, t.impact)
+        for t in (truth, closed)
+    ]
     options = replace(
         OPTIONS,
         particles=40,
@@ -160,7 +169,15 @@ def test_a_network_takes_part(box, truths):
     )
     records = box_records(network, box, few[0], {2.0: few[1]}, options)
     keys = {r["key"].removeprefix("neurok/box/") for r in records}
-    assert {"cd_l1", "cd_l2", "still/cd_l1", "center", "energy_drift", "diverged", "push_2/rise"} <= keys
+    assert {
+        "cd_l1",
+        "cd_l2",
+        "still/cd_l1",
+        "center",
+        "energy_drift",
+        "diverged",
+        "push_2/rise",
+    } <= keys
     assert all(np.isfinite(r["value"]) for r in records)
 
 
@@ -180,11 +197,21 @@ def test_the_speed_of_the_dynamics_is_measured(box, truths):
 
 def test_what_is_no_open_box_is_refused(box, truths):
     truth = truths[0]
-    with pytest.raises(ValueError, match="BoxTruth.link_poses: expected every link of the box, lid missing"):
-        box_records(Hinge, box, BoxTruth(truth.times, {"base": truth.link_poses["base"]}), None, OPTIONS)
-    with pytest.raises(ValueError, match="truth: at its start no point of the rim is clear of the lid"):
+    with pytest.raises(
+        ValueError, match="BoxTruth.link_poses: expected every link of the box, lid missing"
+    ):
+        box_records(
+            Hinge, box, BoxTruth(truth.times, {"base": truth.link_poses["base"]}), None, OPTIONS
+        )
+    with pytest.raises(
+        ValueError, match="truth: at its start no point of the rim is clear of the lid"
+    ):
         box_records(Hinge, box, truths[1][0.5], None, OPTIONS)
-    with pytest.raises(ValueError, match="box: expected two links and a hinge, got base with joints none"):
+    with pytest.raises(
+        ValueError, match="box: expected two links and a hinge, got base with joints none"
+    ):
         lid_inertia(ArticulatedObject("block", {"base": block((1, 1, 1))}, ()), 1.0)
-    with pytest.raises(ValueError, match="BoxOptions.particles: expected more than the 48 on the rim, got 40"):
+    with pytest.raises(
+        ValueError, match="BoxOptions.particles: expected more than the 48 on the rim, got 40"
+    ):
         BoxOptions(particles=40)

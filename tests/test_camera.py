@@ -11,7 +11,7 @@ import trimesh
 pytest.importorskip("pybullet")
 
 from flowplan.geometry import exp_so3, inverse, look_at, pose, transform
-from flowplan.scan.noise import NoiseOptions
+from flowplan.scan.depth.noise import NoiseOptions
 from sim_envs.camera import Camera, Recorder, capture, photograph, views_around, write_video
 from sim_envs.world import World
 
@@ -122,7 +122,12 @@ def test_photograph_shows_the_bodies(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"width": 1}, "width"), ({"vertical_fov": 4.0}, "vertical_fov"), ({"near": 0.0}, "near"), ({"far": 0.01}, "far")],
+    [
+        ({"width": 1}, "width"),
+        ({"vertical_fov": 4.0}, "vertical_fov"),
+        ({"near": 0.0}, "near"),
+        ({"far": 0.01}, "far"),
+    ],
 )
 def test_impossible_optics_are_named(options: dict[str, float], word: str) -> None:
     with pytest.raises(ValueError, match=word):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generators.common.charts import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, draw_charts
+from experiments.charts import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, draw_charts
 
 X = np.linspace(0, 2, 5)
 
@@ -19,7 +19,9 @@ def test_lines_go_from_corner_to_corner(tmp_path):
     for colour, end in zip(COLOURS, (TOP, HEIGHT - BOTTOM), strict=False):
         drawn = (pixels == colour).all(2)
         assert drawn[end - 3 : end + 4, right - 1 : right + 2].any()
-        assert drawn[(TOP + HEIGHT - BOTTOM) // 2 - 3 :, start - 1 : start + 2][:7].any()  # both begin in the middle
+        assert drawn[(TOP + HEIGHT - BOTTOM) // 2 - 3 :, start - 1 : start + 2][
+            :7
+        ].any()  # both begin in the middle
 
 
 def test_a_chart_needs_lines_of_one_length():

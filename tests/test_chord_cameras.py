@@ -7,8 +7,8 @@ import trimesh
 
 from flowplan.geometry import pose, rotation_about, transform
 from flowplan.scene import Scene, SceneObject
-from generators.chord.cameras import CameraOptions, Framing, around, framing, sample
-from generators.chord.paint import rest_position, scene_flow
+from generators.chord.render.cameras import CameraOptions, Framing, around, framing, sample
+from generators.chord.render.paint import rest_position, scene_flow
 
 FRAMED = Framing(np.array([0.4, -0.1, 0.2]), 0.3)
 
@@ -67,7 +67,9 @@ def test_same_chance_same_cameras():
 
 
 def test_heading_frame_is_right_forward_up():
-    one = around(FRAMED, np.array([-np.pi / 2]), np.array([0.5]), 32, 32)  # stands at -y and looks along +y
+    one = around(
+        FRAMED, np.array([-np.pi / 2]), np.array([0.5]), 32, 32
+    )  # stands at -y and looks along +y
     assert one.heading == pytest.approx([np.pi / 2])
     assert one.X_world_heading[0] == pytest.approx(np.eye(3))
     many = cameras()
@@ -77,7 +79,10 @@ def test_heading_frame_is_right_forward_up():
 
 
 def test_framing_takes_in_obstacles_only_as_far_as_objects_may_get():
-    cup, near = box("cup", [0.1, 0.1, 0.1], [0, 0, 0.05]), box("plate", [0.2, 0.2, 0.02], [0.3, 0, 0.01])
+    cup, near = (
+        box("cup", [0.1, 0.1, 0.1], [0, 0, 0.05]),
+        box("plate", [0.2, 0.2, 0.02], [0.3, 0, 0.01]),
+    )
     far = box("wall", [0.1, 0.1, 0.1], [2.0, 0, 0.05])
     alone = framing(Scene((cup,)))
     assert alone.centre == pytest.approx([0, 0, 0.05])
@@ -96,7 +101,8 @@ def test_a_scene_without_objects_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("margin", 0.0), ("field_of_view", 180.0), ("elevation", (50.0, 20.0)), ("reach", -1.0)]
+    ("field", "value"),
+    [("margin", 0.0), ("field_of_view", 180.0), ("elevation", (50.0, 20.0)), ("reach", -1.0)],
 )
 def test_camera_options_are_checked(field, value):
     with pytest.raises(ValueError, match=f"CameraOptions.{field}"):
@@ -111,7 +117,9 @@ def test_paint_knows_neither_place_nor_size_nor_side():
     turned = around(FRAMED, np.array([1.4]), elevation, 8, 8)
     assert rest_position(transform(X, points), turned, FRAMED) == pytest.approx(paint)
     large = Framing(2 * FRAMED.centre, 2 * FRAMED.radius)
-    assert rest_position(2 * points, around(large, np.array([0.3]), elevation, 8, 8), large) == pytest.approx(paint)
+    assert rest_position(
+        2 * points, around(large, np.array([0.3]), elevation, 8, 8), large
+    ) == pytest.approx(paint)
     assert paint.shape == (1, 50, 3)
 
 
@@ -130,7 +138,9 @@ def test_scene_flow_is_right_forward_and_up_in_units_of_the_view():
     assert torch.allclose(video[0, 1], torch.tensor([0.0, 2.0, 0.0]), atol=1e-6)
     east = around(FRAMED, np.array([np.pi]), np.array([0.5]), 2, 2)
     assert torch.allclose(
-        scene_flow(ways.expand(1, 2, 2, 2, 3), east)[0, 0, 0, 0], torch.tensor([0.0, 1.0, 0.0]), atol=1e-6
+        scene_flow(ways.expand(1, 2, 2, 2, 3), east)[0, 0, 0, 0],
+        torch.tensor([0.0, 1.0, 0.0]),
+        atol=1e-6,
     )
 
 

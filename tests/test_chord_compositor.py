@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flowplan.geometry import inverse, look_at
-from generators.chord import compositor, compositor_numba, splat
+from generators.chord.render import compositor, compositor_numba, splat
 
 WIDTH, HEIGHT = 21, 35  # neither is a multiple of a tile
 PATHS = [compositor.rasterize, compositor_numba.rasterize]
@@ -137,7 +137,9 @@ def test_compiled_and_readable_agree_and_so_do_their_gradients():
     assert torch.allclose(alphas, fast_alphas, atol=1e-10)
     for name in GRADED:
         assert gradients[name].abs().max() > 1e-2, name
-        assert fast_gradients[name].numpy() == pytest.approx(gradients[name].numpy(), rel=1e-6, abs=1e-7), name
+        assert fast_gradients[name].numpy() == pytest.approx(
+            gradients[name].numpy(), rel=1e-6, abs=1e-7
+        ), name
 
 
 def test_single_precision_is_as_good_as_its_rounding():
@@ -155,7 +157,9 @@ def test_gradients_are_those_of_finite_differences():
     """Few and clear ones: no pixel is done early, and none crosses 1/255 by so little a step."""
     given = crowd(count=12, seed=3)
     given["opacities"] = torch.linspace(0.2, 0.7, 12).double()
-    weight = torch.randn(2, 2, HEIGHT, WIDTH, 4, generator=torch.Generator().manual_seed(2)).double()
+    weight = torch.randn(
+        2, 2, HEIGHT, WIDTH, 4, generator=torch.Generator().manual_seed(2)
+    ).double()
 
     def loss(values):
         images, alphas = compositor_numba.rasterize(**values, width=WIDTH, height=HEIGHT)
@@ -174,7 +178,10 @@ def test_gradients_are_those_of_finite_differences():
                 ends.append(float(loss(given)))
             values[at] = kept
             numeric = (ends[0] - ends[1]) / 2e-7
-            assert float(own[name].grad[at]) == pytest.approx(numeric, rel=1e-4, abs=1e-4), (name, at)
+            assert float(own[name].grad[at]) == pytest.approx(numeric, rel=1e-4, abs=1e-4), (
+                name,
+                at,
+            )
 
 
 @pytest.mark.parametrize("rasterize", PATHS)
@@ -190,7 +197,9 @@ def test_features_broadcast_over_cameras_and_times(rasterize):
         assert torch.equal(images, expected)
         images.square().sum().backward()
         expected.square().sum().backward()
-        summed = spread.grad.sum_to_size((1,) * (4 - features.ndim) + features.shape).reshape(features.shape)
+        summed = spread.grad.sum_to_size((1,) * (4 - features.ndim) + features.shape).reshape(
+            features.shape
+        )
         assert torch.allclose(features.grad, summed)
 
 
@@ -214,17 +223,25 @@ def test_projection_is_gsplats():
     """Against the functions of gsplat that run on a processor."""
     reference = pytest.importorskip("gsplat.cuda._torch_impl", reason="gsplat is not installed")
     given = crowd()
-    means, quats, scales, viewmats, Ks = (given[k] for k in ("means", "quats", "scales", "viewmats", "Ks"))
+    means, quats, scales, viewmats, Ks = (
+        given[k] for k in ("means", "quats", "scales", "viewmats", "Ks")
+    )
     opacities = torch.full((150,), 0.5).double()
-    seen = compositor.project(means, quats, scales, opacities, viewmats, Ks, WIDTH, HEIGHT, eps2d=0.3, near=0.01)
+    seen = compositor.project(
+        means, quats, scales, opacities, viewmats, Ks, WIDTH, HEIGHT, eps2d=0.3, near=0.01
+    )
     for t in range(2):
         covars, _ = reference._quat_scale_to_covar_preci(quats[t], scales, compute_preci=False)
-        _, centres, depths, conics, _ = reference._fully_fused_projection(means[t], covars, viewmats, Ks, WIDTH, HEIGHT)
+        _, centres, depths, conics, _ = reference._fully_fused_projection(
+            means[t], covars, viewmats, Ks, WIDTH, HEIGHT
+        )
         visible = depths > 0.01
         assert 0 < (~visible).sum() < 10
         assert torch.equal(torch.isfinite(seen.depths[:, t]), visible)
         for own, theirs in ((seen.depths, depths), (seen.means, centres), (seen.conics, conics)):
-            assert own[:, t][visible].numpy() == pytest.approx(theirs[visible].numpy(), rel=1e-6, abs=1e-9)
+            assert own[:, t][visible].numpy() == pytest.approx(
+                theirs[visible].numpy(), rel=1e-6, abs=1e-9
+            )
 
 
 def test_extents_enclose_what_is_drawn():
@@ -232,7 +249,9 @@ def test_extents_enclose_what_is_drawn():
     given = crowd(count=30)
     names = ("means", "quats", "scales", "opacities", "viewmats", "Ks")
     seen = compositor.project(*(given[k] for k in names), WIDTH, HEIGHT, eps2d=0.3, near=0.01)
-    at = torch.stack(torch.meshgrid(torch.arange(WIDTH) + 0.5, torch.arange(HEIGHT) + 0.5, indexing="xy"), -1)
+    at = torch.stack(
+        torch.meshgrid(torch.arange(WIDTH) + 0.5, torch.arange(HEIGHT) + 0.5, indexing="xy"), -1
+    )
     d = at - seen.means[..., None, None, :]
     a, b, c = seen.conics[..., None, None, :].unbind(-1)
     sigma = 0.5 * (a * d[..., 0] ** 2 + c * d[..., 1] ** 2) + b * d[..., 0] * d[..., 1]
@@ -254,10 +273,15 @@ def test_gsplat_on_a_gpu_draws_the_same():
     for device in ("cpu", "cuda"):
         own = {k: v.to(device).requires_grad_(k in GRADED) for k, v in given.items()}
         images, alphas = splat.rasterize(
-            **own, width=WIDTH, height=HEIGHT, background=torch.tensor([0.1, 0.2, 0.3, 0.4], device=device)
+            **own,
+            width=WIDTH,
+            height=HEIGHT,
+            background=torch.tensor([0.1, 0.2, 0.3, 0.4], device=device),
         )
         ((images * weight.to(device)).sum() + alphas.sum()).backward()
-        found.append([x.detach().cpu() for x in (images, alphas)] + [own[k].grad.cpu() for k in GRADED])
+        found.append(
+            [x.detach().cpu() for x in (images, alphas)] + [own[k].grad.cpu() for k in GRADED]
+        )
     for name, ours, theirs in zip(("images", "alphas", *GRADED), *found, strict=True):
         off = (ours - theirs).abs() / ours.abs().max()
         assert off.quantile(0.99) < 1e-3, name  # what is all but 1/255 opaque is drawn by one only
@@ -269,9 +293,13 @@ def test_shapes_that_do_not_fit_are_named():
     for rasterize in PATHS:
         with pytest.raises(ValueError, match=r"scales: expected shape \(20, 3\), got \(19, 3\)"):
             rasterize(**given | {"scales": given["scales"][1:]}, **size)
-        with pytest.raises(ValueError, match=r"features: expected a shape that broadcasts .* got \(2, 20, 3, 4\)"):
+        with pytest.raises(
+            ValueError, match=r"features: expected a shape that broadcasts .* got \(2, 20, 3, 4\)"
+        ):
             rasterize(**given | {"features": torch.zeros(2, 20, 3, 4).double()}, **size)
-        with pytest.raises(ValueError, match="features: expected torch.float64, as means are, got torch.float32"):
+        with pytest.raises(
+            ValueError, match="features: expected torch.float64, as means are, got torch.float32"
+        ):
             rasterize(**given | {"features": given["features"].float()}, **size)
         with pytest.raises(ValueError, match=r"means: expected shape \(T, G, 3\)"):
             rasterize(**given | {"means": given["means"][0]}, **size)

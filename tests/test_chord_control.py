@@ -5,9 +5,9 @@ import pytest
 import trimesh
 from scipy.spatial import cKDTree
 
-from flowplan.scan.surface import raycasting_scene
-from generators.chord.control import ControlOptions, anatomy, control_points
-from generators.chord.fenwick import node_matrix, query_matrix
+from flowplan.scan.meshes.surface import raycasting_scene
+from generators.chord.motion.control_points import ControlOptions, anatomy, control_points
+from generators.chord.motion.fenwick import node_matrix, query_matrix
 
 FEW = ControlOptions(coarse=8, fine=32, surface_points=1500)
 
@@ -23,9 +23,14 @@ def sheet():
     x, y = np.meshgrid(line, line, indexing="ij")
     corner = np.arange(36).reshape(6, 6)[:-1, :-1].ravel()
     faces = np.concatenate(
-        [np.stack([corner, corner + 6, corner + 1], 1), np.stack([corner + 1, corner + 6, corner + 7], 1)]
+        [
+            np.stack([corner, corner + 6, corner + 1], 1),
+            np.stack([corner + 1, corner + 6, corner + 7], 1),
+        ]
     )
-    return trimesh.Trimesh(np.stack([x.ravel(), y.ravel(), np.full(36, 0.2)], 1), faces, process=False)
+    return trimesh.Trimesh(
+        np.stack([x.ravel(), y.ravel(), np.full(36, 0.2)], 1), faces, process=False
+    )
 
 
 POST = {"extents": (0.1, 0.1, 0.3), "centre": (0.45, 0.0, 0.2)}
@@ -62,7 +67,9 @@ def test_one_frame_is_refused():
         query_matrix(1)
 
 
-@pytest.mark.parametrize("mesh", [box(), sheet(), overlapping()], ids=["box", "sheet", "overlapping"])
+@pytest.mark.parametrize(
+    "mesh", [box(), sheet(), overlapping()], ids=["box", "sheet", "overlapping"]
+)
 def test_the_surface_cloud_is_as_large_as_asked_and_near_the_surface(mesh):
     found = anatomy(mesh, FEW)
     assert len(found.surface) == pytest.approx(1500, rel=0.15)
@@ -79,7 +86,9 @@ def test_neighbours_are_the_ten_nearest_others():
     gap = np.linalg.norm(found.surface[:, None] - found.surface[found.neighbours], axis=-1)
     assert found.neighbours.shape == (len(found.surface), 10)
     assert gap.min() > 0.5 * found.voxel
-    every = np.sort(np.linalg.norm(found.surface[::100, None] - found.surface, axis=-1), axis=1)[:, 1:11]
+    every = np.sort(np.linalg.norm(found.surface[::100, None] - found.surface, axis=-1), axis=1)[
+        :, 1:11
+    ]
     assert np.sort(gap[::100], axis=1) == pytest.approx(every)
 
 

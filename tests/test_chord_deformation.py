@@ -6,8 +6,13 @@ import torch
 import trimesh
 
 from flowplan.geometry import exp_so3, matrix_from_quat_wxyz, quat_wxyz_from_matrix
-from generators.chord.control import ControlOptions, anatomy
-from generators.chord.deformation import Deformation, DeformationOptions, turn_less_identity, turned
+from generators.chord.motion.control_points import ControlOptions, anatomy
+from generators.chord.motion.deformation import (
+    Deformation,
+    DeformationOptions,
+    turn_less_identity,
+    turned,
+)
 
 FRAMES = 6
 CENTRES = ((0.4, 0.0, 0.1), (0.4, 0.3, 0.05))
@@ -16,12 +21,18 @@ CENTRES = ((0.4, 0.0, 0.1), (0.4, 0.3, 0.05))
 @pytest.fixture(scope="module")
 def anatomies():
     few = ControlOptions(coarse=6, fine=12, surface_points=300)
-    return [anatomy(trimesh.creation.box(extents=(0.2, 0.1, 0.1)).apply_translation(c), few) for c in CENTRES]
+    return [
+        anatomy(trimesh.creation.box(extents=(0.2, 0.1, 0.1)).apply_translation(c), few)
+        for c in CENTRES
+    ]
 
 
 def points(count=40, seed=0):
     rng = np.random.default_rng(seed)
-    return [torch.tensor(c + rng.uniform(-0.5, 0.5, (count, 3)) * [0.2, 0.1, 0.1]).float() for c in CENTRES]
+    return [
+        torch.tensor(c + rng.uniform(-0.5, 0.5, (count, 3)) * [0.2, 0.1, 0.1]).float()
+        for c in CENTRES
+    ]
 
 
 def scrambled(anatomies, options=None, seed=0, size=0.1, frames=FRAMES):
@@ -57,7 +68,9 @@ def test_the_first_frame_is_at_rest_to_the_last_bit(anatomies, temporal):
 
 
 def test_nothing_moves_to_begin_with(anatomies):
-    for (positions, quats), rest in zip(moved(Deformation(anatomies, FRAMES)), points(), strict=True):
+    for (positions, quats), rest in zip(
+        moved(Deformation(anatomies, FRAMES)), points(), strict=True
+    ):
         assert torch.equal(positions, rest.expand(FRAMES, -1, -1))
         assert torch.equal(quats, torch.eye(4)[0].expand(FRAMES, 40, 4))
 
@@ -65,7 +78,9 @@ def test_nothing_moves_to_begin_with(anatomies):
 def test_points_move_as_rigidly_as_all_control_points_do(anatomies):
     """Control points that share a motion x -> R x + t carry every point by it, whatever the weights."""
     deformation = scrambled(anatomies)
-    R = torch.tensor(exp_so3(np.linspace(0, 2.5, FRAMES)[:, None] * np.array([0.6, 0.0, 0.8]))).float()
+    R = torch.tensor(
+        exp_so3(np.linspace(0, 2.5, FRAMES)[:, None] * np.array([0.6, 0.0, 0.8]))
+    ).float()
     t = 0.5 * torch.linspace(0, 1, FRAMES)[:, None] * torch.tensor([1.0, -2.0, 0.5])
     coarse, fine = deformation.levels
     goal = coarse.points @ R.mT + t[:, None]
@@ -77,7 +92,9 @@ def test_points_move_as_rigidly_as_all_control_points_do(anatomies):
         local = (rest - deformation.centre) / deformation.radius
         expected = (local @ R.mT + t[:, None]) * deformation.radius + deformation.centre
         assert positions.detach().numpy() == pytest.approx(expected.numpy(), abs=1e-6)
-        assert quats.detach().numpy() == pytest.approx(quat[:, None].expand(-1, 40, 4).numpy(), abs=1e-6)
+        assert quats.detach().numpy() == pytest.approx(
+            quat[:, None].expand(-1, 40, 4).numpy(), abs=1e-6
+        )
 
 
 def test_a_point_is_the_weighted_mean_of_what_its_control_points_say(anatomies):
@@ -86,19 +103,27 @@ def test_a_point_is_the_weighted_mean_of_what_its_control_points_say(anatomies):
     level = deformation.levels[0]
     positions, quats = (values.detach().double().numpy() for values in moved(deformation)[1])
     rest = (points()[1][7] - deformation.centre).double().numpy() / deformation.radius
-    p, T, r = (x.detach().double().numpy() for x in (level.points, level.translation, level.rotation))
+    p, T, r = (
+        x.detach().double().numpy() for x in (level.points, level.translation, level.rotation)
+    )
     own = np.arange(6, 12)  # of the second object
     near = own[np.argsort(np.linalg.norm(p[own] - rest, axis=1))[:4]]
     axes = matrix_from_quat_wxyz(level.quat_wxyz.detach().double().numpy())
-    covariance = axes @ (np.exp(2 * level.log_scale.detach().double().numpy())[:, :, None] * np.swapaxes(axes, 1, 2))
-    weight = np.array([np.exp(-0.5 * (rest - p[k]) @ np.linalg.solve(covariance[k], rest - p[k])) for k in near])
+    covariance = axes @ (
+        np.exp(2 * level.log_scale.detach().double().numpy())[:, :, None] * np.swapaxes(axes, 1, 2)
+    )
+    weight = np.array(
+        [np.exp(-0.5 * (rest - p[k]) @ np.linalg.solve(covariance[k], rest - p[k])) for k in near]
+    )
     weight /= weight.sum()
     query = level.query.double().numpy()
     for t in range(FRAMES):
         quat = np.einsum("j,jka->ka", query[t], r)[near] + [1, 0, 0, 0]
         quat /= np.linalg.norm(quat, axis=1, keepdims=True)
         shift = np.einsum("j,jka->ka", query[t], T)[near]
-        said = np.einsum("kab,kb->ka", matrix_from_quat_wxyz(quat), rest - p[near]) + p[near] + shift
+        said = (
+            np.einsum("kab,kb->ka", matrix_from_quat_wxyz(quat), rest - p[near]) + p[near] + shift
+        )
         where = weight @ said * deformation.radius + deformation.centre.double().numpy()
         assert positions[t, 7] == pytest.approx(where, abs=1e-6)
         blended = weight @ quat
@@ -120,7 +145,10 @@ def test_without_the_fine_level_its_parameters_get_no_gradient(anatomies):
     deformation = scrambled(anatomies)
     sum(p.square().sum() for p, _ in moved(deformation, fine=False)).backward()
     coarse, fine = deformation.levels
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in (coarse.translation, coarse.log_scale))
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0
+        for p in (coarse.translation, coarse.log_scale)
+    )
     assert all(p.grad is None for p in fine.parameters())
 
 
@@ -142,7 +170,9 @@ def test_tree_and_independent_frames_say_the_same(anatomies):
             for name in ("translation", "rotation"):
                 frames = torch.tensordot(a.query, getattr(a, name), 1)
                 getattr(b, name).copy_(frames[1:])
-                assert torch.allclose(torch.tensordot(a.nodes, frames, 1), getattr(a, name), atol=1e-6)
+                assert torch.allclose(
+                    torch.tensordot(a.nodes, frames, 1), getattr(a, name), atol=1e-6
+                )
     for (a, qa), (b, qb) in zip(moved(tree), moved(plain), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
         assert torch.allclose(qa, qb, atol=1e-6)
@@ -188,7 +218,9 @@ def test_gradients_are_those_of_finite_differences(anatomies):
     goal = torch.randn(FRAMES, 80, 7, generator=torch.Generator().manual_seed(1)).double()
 
     def loss():
-        return (torch.cat([torch.cat(part, -1) for part in deformation(binding, fine=True)], 1) * goal).sum()
+        return (
+            torch.cat([torch.cat(part, -1) for part in deformation(binding, fine=True)], 1) * goal
+        ).sum()
 
     loss().backward()
     rng = np.random.default_rng(0)
@@ -209,7 +241,9 @@ def test_groups_hold_every_parameter_once(anatomies):
     deformation = Deformation(anatomies, FRAMES)
     groups = deformation.groups()
     assert set(groups) == {"motion", "scale", "rotation"}
-    assert {id(p) for group in groups.values() for p in group} == {id(p) for p in deformation.parameters()}
+    assert {id(p) for group in groups.values() for p in group} == {
+        id(p) for p in deformation.parameters()
+    }
     assert sum(map(len, groups.values())) == len(list(deformation.parameters()))
 
 
@@ -239,5 +273,7 @@ def test_bad_input_is_named(anatomies):
         Deformation(anatomies, FRAMES).bind(points()[:1])
     with pytest.raises(ValueError, match="DeformationOptions.temporal"):
         DeformationOptions(temporal="linear")
-    with pytest.raises(ValueError, match="DeformationOptions.neighbours: expected at least 1, got 0"):
+    with pytest.raises(
+        ValueError, match="DeformationOptions.neighbours: expected at least 1, got 0"
+    ):
         DeformationOptions(neighbours=0)

@@ -10,17 +10,17 @@ import moving_boxes
 import numpy as np
 import pytest
 import torch
+from chord_oracle import Oracle
 
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene
-from generators.chord.cameras import sample
-from generators.chord.control import ControlOptions
-from generators.chord.distill import PREVIEW, distill
-from generators.chord.gaussians import GaussianOptions
-from generators.chord.options import SMALL, ChordOptions
-from generators.chord.oracle import Oracle
-from generators.chord.score import _levels, score
-from generators.chord.stage import UNIT, Stage, StageOptions
+from generators.chord.distill.loop import PREVIEW, distill
+from generators.chord.distill.options import SMALL, ChordOptions
+from generators.chord.distill.score import _levels, score
+from generators.chord.distill.stage import UNIT, Stage, StageOptions
+from generators.chord.motion.control_points import ControlOptions
+from generators.chord.render.cameras import sample
+from generators.chord.render.gaussians import GaussianOptions
 
 BRIEF = ChordOptions(
     iterations=6,
@@ -38,20 +38,29 @@ def _oracle(example: moving_boxes.Example) -> Oracle:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("build", [moving_boxes.hinge, moving_boxes.slide, moving_boxes.pick_and_place])
+@pytest.mark.parametrize(
+    "build", [moving_boxes.hinge, moving_boxes.slide, moving_boxes.pick_and_place]
+)
 def test_the_oracles_motion_is_found(build: Callable[[], moving_boxes.Example]) -> None:
     example = build()
-    found = distill(example[0], "do it", Oracle(example[1]), replace(SMALL, iterations=300, denoising_steps=1))
+    found = distill(
+        example[0], "do it", Oracle(example[1]), replace(SMALL, iterations=300, denoising_steps=1)
+    )
     assert moving_boxes.end_point_error(found.motion, example) <= 0.05
     assert moving_boxes.strays(found.motion, example) <= 0.1
 
 
-def test_the_score_vanishes_where_the_prior_sees_what_is_there_and_points_away_from_it_elsewhere() -> None:
+def test_the_score_vanishes_where_the_prior_sees_what_is_there_and_points_away_from_it_elsewhere() -> (
+    None
+):
     scene, true, _ = moving_boxes.hinge()
     still = SceneMotion(true.times, tuple(np.broadcast_to(v[0], v.shape) for v in true.vertices))
     stage = Stage(scene, "scene_flow", BRIEF.stage)
     cameras = sample(UNIT, 2, 24, 24, generator=np.random.default_rng(0))
-    rest = [(p.expand(16, -1, -1), torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(16, len(p), 4)) for p in stage.points]
+    rest = [
+        (p.expand(16, -1, -1), torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(16, len(p), 4))
+        for p in stage.points
+    ]
     z = stage.render(rest, cameras).video
     for motion, is_there in ((still, True), (true, False)):
         prior = Oracle(motion, height=24, width=24)
@@ -65,11 +74,15 @@ def test_the_score_vanishes_where_the_prior_sees_what_is_there_and_points_away_f
 class _Coin:
     """Clean latents are -1 or 1, each as likely."""
 
-    def velocity(self, z_tau: torch.Tensor, tau: float, condition: None, *, guidance: float) -> torch.Tensor:
+    def velocity(
+        self, z_tau: torch.Tensor, tau: float, condition: None, *, guidance: float
+    ) -> torch.Tensor:
         return (z_tau - torch.tanh(z_tau * (1 - tau) / tau**2)) / tau
 
 
-def test_one_look_at_noise_shows_the_mean_and_several_show_one_of_the_things_that_might_be() -> None:
+def test_one_look_at_noise_shows_the_mean_and_several_show_one_of_the_things_that_might_be() -> (
+    None
+):
     z, tau = torch.zeros(200), 0.98
 
     def clean(steps: int) -> torch.Tensor:
@@ -112,7 +125,9 @@ def test_a_run_that_is_killed_goes_on_to_the_last_bit(tmp_path: Path) -> None:
         resume=True,
         progress=lambda fraction, word: words.append(word),
     )
-    assert [w.split(":")[0] for w in words if w.startswith("iteration")] == [f"iteration {i}" for i in (4, 5, 6)]
+    assert [w.split(":")[0] for w in words if w.startswith("iteration")] == [
+        f"iteration {i}" for i in (4, 5, 6)
+    ]
     assert np.array_equal(found.residuals, whole.residuals)
     for mine, his in zip(found.motion.vertices, whole.motion.vertices, strict=True):
         assert np.array_equal(mine, his)
@@ -126,13 +141,23 @@ def test_a_folder_of_another_run_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="exists: resume that run, or give another folder"):
         distill(example[0], "go", _oracle(example), replace(BRIEF, iterations=2), folder=tmp_path)
     with pytest.raises(ValueError, match="another"):
-        distill(example[0], "stop", _oracle(example), replace(BRIEF, iterations=2), folder=tmp_path, resume=True)
+        distill(
+            example[0],
+            "stop",
+            _oracle(example),
+            replace(BRIEF, iterations=2),
+            folder=tmp_path,
+            resume=True,
+        )
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_frame_0_is_the_scene_and_seeds_are_honoured() -> None:
     example = moving_boxes.slide()
-    runs = [distill(example[0], "go", _oracle(example), BRIEF, seed=seed).motion.vertices[0] for seed in (0, 0, 1)]
+    runs = [
+        distill(example[0], "go", _oracle(example), BRIEF, seed=seed).motion.vertices[0]
+        for seed in (0, 0, 1)
+    ]
     assert np.array_equal(runs[0], runs[1])
     assert not np.array_equal(runs[0], runs[2])
     assert np.allclose(runs[0][0], example[0].objects[0].vertices_world, atol=1e-12)

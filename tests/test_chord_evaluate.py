@@ -7,10 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.chord.evaluate import (
+    Result,
+    beside,
+    evaluate,
+    held_out_cases,
+    measure,
+    records,
+    table,
+)
 from flowplan.motion import SceneMotion
-from generators.chord.choreographer.prompted import PromptedScene
-from generators.chord.choreographer.scenes import draw
-from generators.chord.evaluate import Result, beside, evaluate, held_out_cases, measure, records, table
+from generators.chord.priors.choreographer.scenes.prompted import PromptedScene
+from generators.chord.priors.choreographer.scenes.scenes import draw
 
 
 def _scaled(prompted: PromptedScene, frame: int) -> SceneMotion:
@@ -27,7 +35,10 @@ def test_the_true_motion_is_perfect_and_standing_still_is_worth_nothing(kind: st
     assert truth["share"] == pytest.approx(1.0, abs=0.03)
     assert truth["right_direction"] is True
     assert truth["within_30"] is True
-    still = measure(prompted, SceneMotion(np.array([0.0, 1.0]), tuple(v[[0, 0]] for v in prompted.motion.vertices)))
+    still = measure(
+        prompted,
+        SceneMotion(np.array([0.0, 1.0]), tuple(v[[0, 0]] for v in prompted.motion.vertices)),
+    )
     assert still["epe_ratio"] == pytest.approx(1.0)
     assert still["share"] == pytest.approx(0.0, abs=1e-9)
     assert still["right_direction"] is False
@@ -86,7 +97,11 @@ def test_methods_stand_beside_another_case_by_case() -> None:
             for i, e in enumerate(errors)
         ]
 
-    whole = results("chord", (0.1, 0.9, 0.4)) + results("no_arap", (0.3, 1.1, 0.6)) + results("static", (1.0,) * 3)
+    whole = (
+        results("chord", (0.1, 0.9, 0.4))
+        + results("no_arap", (0.3, 1.1, 0.6))
+        + results("static", (1.0,) * 3)
+    )
     both = beside(whole, ["no_arap"])
     assert both[:9] == whole
     assert [r.name for r in both[9:]] == [f"laptop/{i}" for i in range(3)]
@@ -95,5 +110,7 @@ def test_methods_stand_beside_another_case_by_case() -> None:
     said = {r["key"]: r for r in records(both)}
     key = "chord/held_out/no_arap_minus_chord/epe_ratio"
     assert said[key]["value"] == pytest.approx(0.2)
-    assert said[f"{key}_low95"]["value"] == pytest.approx(said[f"{key}_high95"]["value"])  # alike in every case
+    assert said[f"{key}_low95"]["value"] == pytest.approx(
+        said[f"{key}_high95"]["value"]
+    )  # alike in every case
     assert said[key]["n"] == 3

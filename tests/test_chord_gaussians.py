@@ -10,10 +10,10 @@ from PIL import Image
 
 from flowplan.geometry import matrix_from_quat_wxyz, pose
 from flowplan.scene import Scene, SceneObject
-from generators.chord.cameras import CameraOptions, Framing, around, framing
-from generators.chord.gaussians import GaussianOptions, Gaussians, gaussians
-from generators.chord.mesh_views import GREY, ViewOptions, mesh_views, world_mesh
-from generators.chord.splat import rasterize
+from generators.chord.render.cameras import CameraOptions, Framing, around, framing
+from generators.chord.render.gaussians import GaussianOptions, Gaussians, gaussians
+from generators.chord.render.mesh_views import GREY, ViewOptions, mesh_views, world_mesh
+from generators.chord.render.splat import rasterize
 
 UNLIT = ViewOptions(contrast=0.0)
 SAMPLED = GaussianOptions(count=200, obstacle_count=80, iterations=0, look=UNLIT)
@@ -38,7 +38,9 @@ def textured():
     for axis in range(3):
         on = np.abs(mesh.face_normals[:, axis]) > 0.9
         others = [i for i in range(3) if i != axis]
-        uv[mesh.faces[on].ravel()] = (mesh.vertices[mesh.faces[on].ravel()] / mesh.extents + 0.5)[:, others]
+        uv[mesh.faces[on].ravel()] = (mesh.vertices[mesh.faces[on].ravel()] / mesh.extents + 0.5)[
+            :, others
+        ]
     squares = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)
     image = Image.fromarray(squares).resize((64, 64), Image.Resampling.NEAREST)
     mesh.visual = trimesh.visual.TextureVisuals(uv=uv, image=image)
@@ -68,7 +70,9 @@ def errors(found: Gaussians, shown: Scene):
     """Mean squares of what pictures from a distillation's cameras get wrong: colour before white, coverage, place."""
     framed = framing(shown)
     cameras = around(framed, np.linspace(0.2, 6.0, 7), np.linspace(0.35, 0.85, 7), SIZE, SIZE)
-    views = mesh_views([world_mesh(o) for o in shown.objects], cameras.viewmats, cameras.Ks, SIZE, SIZE)
+    views = mesh_views(
+        [world_mesh(o) for o in shown.objects], cameras.viewmats, cameras.Ks, SIZE, SIZE
+    )
     features = np.concatenate([found.colours, found.means - framed.centre], axis=1)
     images, alphas = rasterize(
         tensor(found.means)[None], tensor(found.quat_wxyz)[None], tensor(found.scales), tensor(found.opacities),
@@ -80,7 +84,9 @@ def errors(found: Gaussians, shown: Scene):
     return np.array([np.mean(off**2) for off in (colour, alpha - views.alpha, place)])
 
 
-@pytest.mark.parametrize("mesh", [coloured(plain()), textured()], ids=["vertex_coloured", "textured"])
+@pytest.mark.parametrize(
+    "mesh", [coloured(plain()), textured()], ids=["vertex_coloured", "textured"]
+)
 def test_fitting_makes_views_better_that_were_not_fitted(mesh):
     shown = scene(mesh)
     before = errors(gaussians(shown, replace(FITTED, iterations=0)), shown)
@@ -95,7 +101,9 @@ def test_a_mesh_without_colours_is_fitted_to_its_shape():
     before = errors(gaussians(shown, replace(FITTED, iterations=0)), shown)
     assert (10 * np.log10(before / errors(found, shown)) > 5)[1:].all()
     local = found.means - [0.4, 0.0, 0.1]
-    beyond = np.stack([np.hypot(local[:, 0], local[:, 1]) - 0.04, np.abs(local[:, 2]) - 0.05]).max(0)
+    beyond = np.stack([np.hypot(local[:, 0], local[:, 1]) - 0.04, np.abs(local[:, 2]) - 0.05]).max(
+        0
+    )
     assert np.abs(beyond).max() < 0.012  # the distance between neighbours
 
 
@@ -144,14 +152,20 @@ def test_colours_are_lit_as_the_pictures_are():
 def test_a_mesh_without_colours_is_grey_or_as_told_or_refused():
     shown = scene(plain())
     assert gaussians(shown, SAMPLED).colours == pytest.approx(np.tile(GREY, (200, 1)))
-    told = GaussianOptions(count=200, iterations=0, look=UNLIT, colour=(0.9, 0.5, 0.1), require_colour=True)
+    told = GaussianOptions(
+        count=200, iterations=0, look=UNLIT, colour=(0.9, 0.5, 0.1), require_colour=True
+    )
     assert gaussians(shown, told).colours == pytest.approx(np.tile([0.9, 0.5, 0.1], (200, 1)))
-    with pytest.raises(ValueError, match=r"SceneObject\[object_0\].mesh: has no colours; give it vertex colours"):
+    with pytest.raises(
+        ValueError, match=r"SceneObject\[object_0\].mesh: has no colours; give it vertex colours"
+    ):
         gaussians(shown, replace(SAMPLED, require_colour=True))
 
 
 def test_a_fit_keeps_the_colour_that_was_told():
-    told = GaussianOptions(count=100, iterations=30, views=8, pixels=24, colour=(0.9, 0.5, 0.1), look=UNLIT)
+    told = GaussianOptions(
+        count=100, iterations=30, views=8, pixels=24, colour=(0.9, 0.5, 0.1), look=UNLIT
+    )
     colours = gaussians(scene(plain()), told).colours
     assert np.median(colours, axis=0) == pytest.approx([0.9, 0.5, 0.1], abs=0.05)
 
@@ -164,14 +178,18 @@ def test_objects_come_first_and_share_by_area():
     assert np.array_equal(found.object_id, np.sort(found.object_id))
     assert np.bincount(found.object_id).tolist() == [400, 100, 50, 200]
     centres = [found.means[found.object_id == i].mean(0) for i in range(4)]
-    assert np.array(centres) == pytest.approx(np.array([[0.4, 0.25 * i, 0.1] for i in range(4)]), abs=0.02)
+    assert np.array(centres) == pytest.approx(
+        np.array([[0.4, 0.25 * i, 0.1] for i in range(4)]), abs=0.02
+    )
 
 
 def test_a_long_table_is_fitted_in_pictures_no_larger_than_the_scenes():
     """An obstacle a hundred times as large as what moves neither fills the memory nor loses its place."""
     table = trimesh.creation.box(extents=(8.0, 8.0, 0.02))
     shown = scene(coloured(plain()), obstacles=[table])
-    found = gaussians(shown, GaussianOptions(count=60, obstacle_count=60, iterations=3, views=2, pixels=16))
+    found = gaussians(
+        shown, GaussianOptions(count=60, obstacle_count=60, iterations=3, views=2, pixels=16)
+    )
     flat = found.means[found.object_id == 1]
     assert np.abs(flat[:, 2] - 0.1).max() < 0.3
     assert np.ptp(flat[:, 0]) > 6
@@ -191,7 +209,9 @@ def test_what_will_be_seen_decides_how_fine_the_pictures_are():
     options = GaussianOptions(count=80, iterations=40, views=8, pixels=24)
     near = gaussians(shown, options)
     assert np.array_equal(near.means, gaussians(shown, options, framed=framing(shown)).means)
-    afar = gaussians(shown, options, framed=Framing(framing(shown).centre, 4 * framing(shown).radius))
+    afar = gaussians(
+        shown, options, framed=Framing(framing(shown).centre, 4 * framing(shown).radius)
+    )
     away = gaussians(shown, options, cameras=CameraOptions(margin=6.0))
     assert np.array_equal(afar.means, away.means)
     assert np.median(afar.scales[:, 0]) < np.median(near.scales[:, 0])
@@ -200,21 +220,27 @@ def test_what_will_be_seen_decides_how_fine_the_pictures_are():
 def test_progress_ends_and_never_falls():
     said = []
     options = GaussianOptions(count=60, iterations=2, views=2, pixels=16)
-    gaussians(scene(plain(), plain()), options, progress=lambda done, what: said.append((done, what)))
+    gaussians(
+        scene(plain(), plain()), options, progress=lambda done, what: said.append((done, what))
+    )
     done = [d for d, _ in said]
     assert done == sorted(done)
     assert done[-1] == 1.0
     assert {"Gaussians of object_0", "Gaussians of object_1"} <= {what for _, what in said}
 
 
-@pytest.mark.parametrize("name", ["count", "obstacle_count", "views", "batch", "pixels", "iterations"])
+@pytest.mark.parametrize(
+    "name", ["count", "obstacle_count", "views", "batch", "pixels", "iterations"]
+)
 def test_numbers_that_make_no_sense_are_named(name):
     with pytest.raises(ValueError, match=f"GaussianOptions.{name}: expected at least"):
         GaussianOptions(**{name: -1})
 
 
 def test_colours_out_of_range_are_named():
-    with pytest.raises(ValueError, match=r"GaussianOptions.colour: expected three numbers in \[0, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"GaussianOptions.colour: expected three numbers in \[0, 1\]"
+    ):
         GaussianOptions(colour=(0.0, 2.0, 0.0))
     with pytest.raises(ValueError, match="Scene.objects: expected at least one object"):
         gaussians(Scene((), None, ()), SAMPLED)

@@ -7,13 +7,23 @@ from PIL import Image
 
 from flowplan.geometry import inverse, look_at, pose
 from flowplan.scene import SceneObject
-from generators.chord.mesh_views import GREY, LIGHT, ViewOptions, brightness, mesh_views, surface_colours, world_mesh
+from generators.chord.render.mesh_views import (
+    GREY,
+    LIGHT,
+    ViewOptions,
+    brightness,
+    mesh_views,
+    surface_colours,
+    world_mesh,
+)
 
 UNLIT = ViewOptions(contrast=0.0)
 SIZE = 25
 K = np.array([[60.0, 0.0, SIZE / 2], [0.0, 60.0, SIZE / 2], [0.0, 0.0, 1.0]])
 SIDES = np.array([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
-PALETTE = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200], [200, 0, 200]])
+PALETTE = np.array(
+    [[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200], [200, 0, 200]]
+)
 
 
 def coloured_cube(size=0.2):
@@ -67,8 +77,12 @@ def test_left_is_left_and_up_is_up():
 def test_coverage_of_a_sphere_is_its_outlines_area():
     """The outline of a ball of radius r at distance d is a circle of radius f r / sqrt(d^2 - r^2)."""
     ball = trimesh.creation.icosphere(subdivisions=4, radius=0.15)
-    views = pictures([ball], [1.0, 0, 0], [0.6, -0.8, 0], options=ViewOptions(samples=4, contrast=0.0))
-    assert views.alpha.sum((1, 2)) == pytest.approx(np.pi * 60**2 * 0.15**2 / (1 - 0.15**2), rel=0.01)
+    views = pictures(
+        [ball], [1.0, 0, 0], [0.6, -0.8, 0], options=ViewOptions(samples=4, contrast=0.0)
+    )
+    assert views.alpha.sum((1, 2)) == pytest.approx(
+        np.pi * 60**2 * 0.15**2 / (1 - 0.15**2), rel=0.01
+    )
     assert ((views.alpha > 0) & (views.alpha < 1)).any()
     full = views.alpha == 1
     assert np.linalg.norm(views.points[full], axis=-1) == pytest.approx(0.15, rel=0.02)
@@ -94,16 +108,24 @@ def test_light_comes_from_the_world_not_from_the_camera():
 def test_winding_does_not_matter():
     cube, inside_out = coloured_cube(), coloured_cube()
     inside_out.faces = inside_out.faces[:, ::-1]
-    one, other = (pictures([mesh], [0.7, 0.5, 0.6], options=ViewOptions()) for mesh in (cube, inside_out))
+    one, other = (
+        pictures([mesh], [0.7, 0.5, 0.6], options=ViewOptions()) for mesh in (cube, inside_out)
+    )
     assert one.rgb == pytest.approx(other.rgb)
 
 
 def test_a_texture_lies_as_its_coordinates_say():
     square = quad()
-    image = Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8))
+    image = Image.fromarray(
+        np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)
+    )
     uv = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
-    square.visual = trimesh.visual.TextureVisuals(uv=uv, image=image.resize((64, 64), Image.Resampling.NEAREST))
-    near = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])  # each corner of the first face
+    square.visual = trimesh.visual.TextureVisuals(
+        uv=uv, image=image.resize((64, 64), Image.Resampling.NEAREST)
+    )
+    near = np.array(
+        [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
+    )  # each corner of the first face
     colours = surface_colours(square, np.zeros(3, int), near)
     # v = 0 is the image's last row
     assert colours == pytest.approx(np.array([[0, 0, 1.0], [1, 1, 1], [0, 1, 0]]), abs=0.02)

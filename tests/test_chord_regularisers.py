@@ -6,7 +6,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from flowplan.geometry import exp_so3
-from generators.chord.regularisers import GIVE, arap, best_rotations, temporal
+from generators.chord.motion.regularizers import GIVE, arap, best_rotations, temporal
 
 
 def cloud(count=300, seed=0):
@@ -18,7 +18,9 @@ def cloud(count=300, seed=0):
 
 def tangent_turns(angles, seed=1):
     axes = np.random.default_rng(seed).normal(size=(len(angles), 3))
-    return torch.tensor(exp_so3(np.asarray(angles)[:, None] * axes / np.linalg.norm(axes, axis=1, keepdims=True)))
+    return torch.tensor(
+        exp_so3(np.asarray(angles)[:, None] * axes / np.linalg.norm(axes, axis=1, keepdims=True))
+    )
 
 
 def by_svd(S):
@@ -46,10 +48,14 @@ def test_arap_of_a_stretch_is_what_is_left_of_the_edges():
     """Uniform stretch by 1 + s: R = 1, each edge e is off by s e. The sum over points is for 7500 of them."""
     rest, neighbours = cloud()
     edges = (rest[:, None] - rest[neighbours]).square().sum(-1)
-    assert arap(1.2 * rest[None], rest, neighbours) == pytest.approx(float(0.04 * edges.mean() * 300 / 7500))
+    assert arap(1.2 * rest[None], rest, neighbours) == pytest.approx(
+        float(0.04 * edges.mean() * 300 / 7500)
+    )
     frames = torch.stack([rest, 1.2 * rest])
     assert arap(frames, rest, neighbours) == pytest.approx(float(0.02 * edges.mean() * 300 / 7500))
-    assert arap(frames, rest, neighbours, radius=0.1) == pytest.approx(float(2 * edges.mean() * 300 / 7500))
+    assert arap(frames, rest, neighbours, radius=0.1) == pytest.approx(
+        float(2 * edges.mean() * 300 / 7500)
+    )
 
 
 def test_arap_punishes_a_shear_after_the_best_turn():
@@ -67,7 +73,10 @@ def test_arap_punishes_a_shear_after_the_best_turn():
 def test_arap_has_the_gradient_of_finite_differences():
     """The rotation's own change does not count to first order: the gradient is right although it stops there."""
     rest, neighbours = cloud(40)
-    moved = rest.repeat(2, 1, 1) + 0.02 * torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0)).double()
+    moved = (
+        rest.repeat(2, 1, 1)
+        + 0.02 * torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0)).double()
+    )
     moved.requires_grad_()
     (gradient,) = torch.autograd.grad(arap(moved, rest, neighbours, radius=0.1), moved)
     for at in [(0, 3, 0), (1, 17, 2), (1, 39, 1)]:
@@ -101,7 +110,9 @@ def test_what_touches_comes_apart_for_little(far, as_if):
     way[50:, 2] = far
     lost = float(arap((rest + way)[None], rest, neighbours, contacts))
     assert lost == pytest.approx(as_if * far**2 * len(contacts) / 10 / 7500, rel=0.02)
-    assert lost == pytest.approx(float(arap((rest + way)[None] * 10, rest * 10, neighbours, contacts, radius=10.0)))
+    assert lost == pytest.approx(
+        float(arap((rest + way)[None] * 10, rest * 10, neighbours, contacts, radius=10.0))
+    )
 
 
 def test_contacts_pull_what_has_come_apart_together():
@@ -116,7 +127,10 @@ def test_contacts_pull_what_has_come_apart_together():
 
 def test_best_rotations_are_the_svds():
     g = torch.Generator().manual_seed(0)
-    S = torch.randn(500, 3, 3, generator=g).double() * 10 ** torch.linspace(-6, 3, 500)[:, None, None]
+    S = (
+        torch.randn(500, 3, 3, generator=g).double()
+        * 10 ** torch.linspace(-6, 3, 500)[:, None, None]
+    )
     R = best_rotations(S)
     assert R.numpy() == pytest.approx(by_svd(S), abs=1e-5)
     assert torch.det(R).numpy() == pytest.approx(1)
@@ -138,16 +152,22 @@ def test_degenerate_inputs_get_rotations_that_win_as_much_as_the_svds(kind, dtyp
     """Where the best rotation is not unique, any will do that is a rotation and among the best."""
     R = tangent_turns(np.linspace(0, np.pi, 50))
     points = torch.randn(50, 20, 3, generator=torch.Generator().manual_seed(3)).double()
-    squash = {"planar": [1.0, 1, 0], "collinear": [1.0, 0, 0], "nothing": [0.0, 0, 0]}.get(kind, [1.0, 1, 1])
+    squash = {"planar": [1.0, 1, 0], "collinear": [1.0, 0, 0], "nothing": [0.0, 0, 0]}.get(
+        kind, [1.0, 1, 1]
+    )
     points = points * torch.tensor(squash)
     flip = {"reflected": [1.0, 1, -1], "point_reflected": [-1.0, -1, -1]}.get(kind, [1.0, 1, 1])
     S = torch.einsum("kna,knb->kab", (points * torch.tensor(flip)) @ R.mT, points).to(dtype)
     found = best_rotations(S)
     tolerance = 1e-4 if dtype == torch.float32 else 1e-9
-    assert (found @ found.mT).numpy() == pytest.approx(np.tile(np.eye(3), (50, 1, 1)), abs=tolerance)
+    assert (found @ found.mT).numpy() == pytest.approx(
+        np.tile(np.eye(3), (50, 1, 1)), abs=tolerance
+    )
     assert torch.det(found).numpy() == pytest.approx(1, abs=tolerance)
     most = won(by_svd(S.double()), S.double())
-    assert won(found.double(), S.double()) == pytest.approx(most, abs=tolerance * max(float(S.abs().max()), 1))
+    assert won(found.double(), S.double()) == pytest.approx(
+        most, abs=tolerance * max(float(S.abs().max()), 1)
+    )
     if kind == "planar":
         assert found.double().numpy() == pytest.approx(R.numpy(), abs=tolerance)
 

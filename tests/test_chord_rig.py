@@ -7,10 +7,10 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from generators.chord.bodies import bodies
-from generators.chord.control import ControlOptions
-from generators.chord.deformation import DeformationOptions
-from generators.chord.rig import Rig
+from generators.chord.motion.connected_pieces import bodies
+from generators.chord.motion.control_points import ControlOptions
+from generators.chord.motion.deformation import DeformationOptions
+from generators.chord.motion.rig import Rig
 
 CONTROL = ControlOptions(coarse=12, fine=24, surface_points=400)
 
@@ -31,7 +31,9 @@ def test_pieces_are_what_is_connected_by_edges_or_by_vertices_in_one_place() -> 
     assert found.count == 2
     assert [len(m.faces) for m in found.meshes] == [48, 48]
     assert np.array_equal(found.vertex, two.vertices[:, 0] > 1.5)
-    soup = trimesh.Trimesh(two.triangles.reshape(-1, 3), np.arange(288).reshape(-1, 3), process=False)
+    soup = trimesh.Trimesh(
+        two.triangles.reshape(-1, 3), np.arange(288).reshape(-1, 3), process=False
+    )
     assert bodies(soup).count == 2
     assert np.array_equal(bodies(soup).face, found.face)
 
@@ -46,7 +48,12 @@ def test_small_pieces_go_with_what_they_are_nearest_to() -> None:
 
 def test_points_belong_to_the_piece_that_is_nearest() -> None:
     found = bodies(trimesh.util.concatenate([_box(1.0, 0, 0, 0), _box(1.0, 3, 0, 0)]))
-    assert found.of(np.array([[0.6, 0, 0], [2.4, 0, 0], [1.4, 0, 0], [1.6, 0, 0]])).tolist() == [0, 1, 0, 1]
+    assert found.of(np.array([[0.6, 0, 0], [2.4, 0, 0], [1.4, 0, 0], [1.6, 0, 0]])).tolist() == [
+        0,
+        1,
+        0,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(("gap", "touches"), [(0.0, True), (-0.2, True), (0.1, False)])
@@ -59,14 +66,23 @@ def test_a_piece_moves_without_its_neighbour_and_a_whole_does_not() -> None:
     scene, _, (drawer,) = moving_boxes.slide()
     mesh = scene.objects[0].mesh_world
     for pieces, independent in ((12, True), (1, False)):
-        rig = _rig(mesh, control=ControlOptions(coarse=24, fine=48, surface_points=400, pieces=pieces))
+        rig = _rig(
+            mesh, control=ControlOptions(coarse=24, fine=48, surface_points=400, pieces=pieces)
+        )
         bound = rig.bind_vertices()
         with torch.no_grad():  # what lies in the drawer is pulled out
             for level in rig.deformation._levels():
                 at = level.points * rig.deformation.radius + rig.deformation.centre
-                inside = (at - torch.tensor([0.48, 0.0, 0.07])).abs() < torch.tensor([0.141, 0.106, 0.051])
+                inside = (at - torch.tensor([0.48, 0.0, 0.07])).abs() < torch.tensor(
+                    [0.141, 0.106, 0.051]
+                )
                 level.translation[:, inside.all(1)] = torch.tensor([-1.0, 0.0, 0.0])
-        way = (rig(bound, fine=False)[0][0][-1] - torch.as_tensor(mesh.vertices)).norm(dim=-1).detach().numpy()
+        way = (
+            (rig(bound, fine=False)[0][0][-1] - torch.as_tensor(mesh.vertices))
+            .norm(dim=-1)
+            .detach()
+            .numpy()
+        )
         assert (way[~drawer].max() < 1e-5) == independent
 
 
@@ -75,16 +91,22 @@ def test_order_and_objects_survive_the_sorting_by_piece() -> None:
     rig = _rig(*meshes)
     rng = np.random.default_rng(0)
     points = [m.vertices[rng.permutation(len(m.vertices))[:40]] for m in meshes]
-    for positions, cloud, p in zip((p for p, _ in rig(rig.bind(points), fine=True)), rig.clouds, points, strict=True):
+    for positions, cloud, p in zip(
+        (p for p, _ in rig(rig.bind(points), fine=True)), rig.clouds, points, strict=True
+    ):
         assert np.allclose(positions[0].detach().numpy(), np.concatenate([cloud, p]), atol=1e-6)
     R = torch.as_tensor(Rotation.from_rotvec([0, 0, 0.3]).as_matrix(), dtype=torch.float32)
-    quat = torch.tensor(Rotation.from_rotvec([0, 0, 0.3]).as_quat(scalar_first=True), dtype=torch.float32)
+    quat = torch.tensor(
+        Rotation.from_rotvec([0, 0, 0.3]).as_quat(scalar_first=True), dtype=torch.float32
+    )
     with torch.no_grad():  # all control points turn about the origin
         level = rig.deformation._levels()[0]
         centre = level.points + rig.deformation.centre / rig.deformation.radius
         level.translation[0] = centre @ (R - torch.eye(3)).T
         level.rotation[0] = quat / quat[0] - torch.tensor([1.0, 0, 0, 0])
-    for (positions, quats), p in zip(rig(rig.bind_vertices(), fine=False), [m.vertices for m in meshes], strict=True):
+    for (positions, quats), p in zip(
+        rig(rig.bind_vertices(), fine=False), [m.vertices for m in meshes], strict=True
+    ):
         assert np.allclose(positions[1].detach().numpy(), p @ R.numpy().T, atol=1e-5)
         assert torch.allclose(quats[1], quat, atol=1e-5)
 

@@ -10,10 +10,12 @@ from scipy.spatial import ConvexHull
 
 from flowplan.geometry import exp_so3, fit_rigid, transform
 from flowplan.motion import SceneMotion
-from generators.chord.cameras import framing
-from generators.chord.choreographer.articulated_scenes import ARTICULATED, LEAST_TRAVEL
-from generators.chord.choreographer.cloth_scenes import PHRASES
-from generators.chord.choreographer.scenes import (
+from generators.chord.priors.choreographer.scenes.articulated_scenes import (
+    ARTICULATED,
+    LEAST_TRAVEL,
+)
+from generators.chord.priors.choreographer.scenes.cloth_scenes import PHRASES
+from generators.chord.priors.choreographer.scenes.scenes import (
     DURATION,
     FRAMES,
     KINDS,
@@ -23,7 +25,7 @@ from generators.chord.choreographer.scenes import (
     sampled,
     wrong_text,
 )
-from generators.chord.choreographer.sentences import (
+from generators.chord.priors.choreographer.scenes.sentences import (
     AMOUNTS,
     Names,
     Phrase,
@@ -36,9 +38,10 @@ from generators.chord.choreographer.sentences import (
     third_person,
     ways,
 )
-from generators.chord.choreographer.table_scenes import TABLE
+from generators.chord.priors.choreographer.scenes.table_scenes import TABLE
+from generators.chord.render.cameras import framing
+from generators.data.objects.families import HELD_OUT, HELD_OUT_SEED
 from generators.kinematic import minimum_jerk
-from generators.objects.families import HELD_OUT, HELD_OUT_SEED
 
 ALL = (*KINDS, *NEVER_TRAINED)
 
@@ -64,12 +67,16 @@ def test_scene_is_one_motion_of_its_object_by_minimum_jerk(kind):
         assert p.verb == p.phrase.verb
         for obj, moved, moves in zip(p.scene.objects, vertices, p.moving, strict=True):
             np.testing.assert_allclose(moved[0], obj.vertices_world, atol=1e-9)
-            np.testing.assert_allclose(moved[:, ~moves], np.repeat(moved[:1, ~moves], FRAMES, axis=0), atol=1e-3)
+            np.testing.assert_allclose(
+                moved[:, ~moves], np.repeat(moved[:1, ~moves], FRAMES, axis=0), atol=1e-3
+            )
         assert any(m.any() for m in p.moving)
         part = vertices[p.scene.index(p.ask.object)][:, p.ask.vertices]
         assert p.moving[p.scene.index(p.ask.object)][p.ask.vertices].mean() > 0.9
         assert achieved(p, still(p)) == pytest.approx(0.0, abs=1e-9)
-        assert achieved(p, p.motion) == pytest.approx(1.0, abs=0.08 if kind == "fold_cloth" else 1e-6)
+        assert achieved(p, p.motion) == pytest.approx(
+            1.0, abs=0.08 if kind == "fold_cloth" else 1e-6
+        )
         if p.ask.manner in ("turn", "slide"):
             turned = [_amount(p, part[[0, t]]) for t in range(FRAMES)]
             expected = p.ask.amount * minimum_jerk(np.linspace(0, 1, FRAMES))
@@ -81,9 +88,13 @@ def _amount(prompted, part):
     X, axis = fit_rigid(part[0], part[1]), prompted.ask.axis
     if prompted.ask.manner == "slide":
         return (X[:3, 3]) @ axis
-    np.testing.assert_allclose(transform(X, prompted.ask.axis_point[None])[0], prompted.ask.axis_point, atol=1e-6)
+    np.testing.assert_allclose(
+        transform(X, prompted.ask.axis_point[None])[0], prompted.ask.axis_point, atol=1e-6
+    )
     R = X[:3, :3]
-    return np.arctan2(np.array([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]) @ axis, np.trace(R) - 1)
+    return np.arctan2(
+        np.array([R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]]) @ axis, np.trace(R) - 1
+    )
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ARTICULATED if ARTICULATED[kind].halves])
@@ -98,7 +109,9 @@ def test_halves_turn_as_far_as_each_other_about_a_pivot_that_stands(kind):
         for ask in p.asks:
             X = fit_rigid(moved[0, ask.vertices], moved[-1, ask.vertices])
             np.testing.assert_allclose(X[:3, :3], exp_so3(ask.amount * ask.axis), atol=1e-9)
-            np.testing.assert_allclose(transform(X, one.axis_point[None])[0], one.axis_point, atol=1e-9)
+            np.testing.assert_allclose(
+                transform(X, one.axis_point[None])[0], one.axis_point, atol=1e-9
+            )
         # Turned by one half alone, the tool is not where it should be.
         alone = moved.copy()
         alone[:, other.vertices] = moved[0, other.vertices]
@@ -152,7 +165,10 @@ def test_draws_are_deterministic_and_differ_by_seed():
 
 def test_paraphrase_changes_the_sentence_alone():
     for kind in ("laptop", "put", "fold_cloth"):
-        plain, other = draw(kind, 2, split="held_out"), draw(kind, 2, split="held_out", paraphrased=True)
+        plain, other = (
+            draw(kind, 2, split="held_out"),
+            draw(kind, 2, split="held_out", paraphrased=True),
+        )
         assert other.text in paraphrases(plain.phrase)
         assert other.text not in trained(plain.phrase)
         assert plain.text in trained(plain.phrase)
@@ -161,7 +177,7 @@ def test_paraphrase_changes_the_sentence_alone():
 
 
 def test_nothing_held_out_is_trained(monkeypatch):
-    from generators.chord.choreographer import articulated_scenes as module
+    from generators.chord.priors.choreographer.scenes import articulated_scenes as module
 
     seeds = {"train": [], "held_out": []}
     split = "train"
@@ -190,7 +206,9 @@ def test_plain_sentences_ask_for_much_and_opposites_go_the_other_way():
         lid = p.motion.vertices[0][:, p.ask.vertices]
         height = lid[..., 2].max(1)
         assert p.ask.amount > LEAST_TRAVEL * 1.8  # the least upper limit of a laptop's lid
-        if p.verb == "close":  # closed lids lie level: from the first frame to the last the highest point sinks
+        if (
+            p.verb == "close"
+        ):  # closed lids lie level: from the first frame to the last the highest point sinks
             assert height[-1] < height.max() - 1e-3
             assert np.ptp(lid[-1, :, 2]) < 0.05
         else:
@@ -239,7 +257,9 @@ def test_cloths_may_fold_to_any_side():
     assert len(p.alternatives) == 3
     v = p.motion.vertices[0]
     middle, turn = v[0].mean(0), np.diag([-1.0, -1.0, 1.0])
-    other = SceneMotion(p.motion.times, ((v - middle) @ turn + middle,))  # the same fold seen from the other side
+    other = SceneMotion(
+        p.motion.times, ((v - middle) @ turn + middle,)
+    )  # the same fold seen from the other side
     np.testing.assert_allclose(np.sort(other.vertices[0][0][:, 0]), np.sort(v[0][:, 0]), atol=1e-9)
     # Vertices keep their places by the half turn of a symmetric grid: reorder them to the scene's own.
     order = np.lexsort(np.round(other.vertices[0][0], 6).T), np.lexsort(np.round(v[0], 6).T)
@@ -256,14 +276,18 @@ def test_wrong_sentences_are_trained_ones_for_something_else():
                 wrong = wrong_text(p, i)
                 assert wrong != p.text
                 assert wrong not in every_paraphrase()
-                assert any(wrong in trained(phrase) for phrase in phrases() if may_say(phrase, wrong))
+                assert any(
+                    wrong in trained(phrase) for phrase in phrases() if may_say(phrase, wrong)
+                )
 
 
 @cache
 def phrases():
     """Everything that can be meant."""
     articulated = (phrase for kind in ARTICULATED.values() for phrase in kind.phrases())
-    tables = (phrase for errands in TABLE.values() for errand in errands for phrase in errand.phrases())
+    tables = (
+        phrase for errands in TABLE.values() for errand in errands for phrase in errand.phrases()
+    )
     return (*articulated, *tables, *PHRASES)
 
 
@@ -278,7 +302,9 @@ def trained(phrase):
 def may_say(phrase, sentence):
     """Does a sentence name the phrase's thing or part, and where that goes? Quicker than looking through all it can be."""
     thing, other = (n.trained + n.more for n in (phrase.thing, phrase.other))
-    return any(n in sentence for n in (*thing, phrase.part) if n) and any(n in sentence for n in other)
+    return any(n in sentence for n in (*thing, phrase.part) if n) and any(
+        n in sentence for n in other
+    )
 
 
 @cache
@@ -296,17 +322,26 @@ def test_pools_are_large_and_their_halves_apart():
         assert not {*plain, *framed} & set(pool(phrase).held_out)
         for names in (phrase.thing, phrase.other, AMOUNTS[phrase.amount]):
             assert (
-                names == Names(("",)) or names == AMOUNTS[""] or not {*names.trained, *names.more} & {*names.held_out}
+                names == Names(("",))
+                or names == AMOUNTS[""]
+                or not {*names.trained, *names.more} & {*names.held_out}
             )
         assert not every_paraphrase() & set(ways(phrase, 40))
 
 
 def test_the_plainest_sentences_are_trained():
     for sentence in (
-        *("close the laptop", "put the ramekin on the plate", "lower the lamp", "fold the cloth diagonally"),
+        *(
+            "close the laptop",
+            "put the ramekin on the plate",
+            "lower the lamp",
+            "fold the cloth diagonally",
+        ),
         *("open the drawer", "turn the faucet"),
     ):
-        assert any(sentence in trained(phrase) for phrase in phrases() if may_say(phrase, sentence)), sentence
+        assert any(
+            sentence in trained(phrase) for phrase in phrases() if may_say(phrase, sentence)
+        ), sentence
 
 
 def test_a_phrase_is_always_said_in_the_same_ways():

@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.special import erf
 
-from generators.chord.schedule import anneal, density, linear, log_linear
+from generators.chord.distill.schedule import anneal, density, linear, log_linear
 
 I = 2000
 LEFT = 1 - np.arange(1, I + 1) / (I + 1)  # h(tau_i)
@@ -24,7 +24,10 @@ def test_bell_has_the_distribution_function_of_a_gaussian_less_a_constant():
     tau = anneal(I, "bell")
 
     def h(t):
-        return np.sqrt(np.pi / 8) * (erf(np.sqrt(2) * (t - 0.5)) + erf(np.sqrt(0.5))) - np.exp(-0.5) * t
+        return (
+            np.sqrt(np.pi / 8) * (erf(np.sqrt(2) * (t - 0.5)) + erf(np.sqrt(0.5)))
+            - np.exp(-0.5) * t
+        )
 
     assert np.abs(h(tau) / h(1.0) - LEFT).max() < 1e-7
 
@@ -38,7 +41,10 @@ def test_product_of_both_against_quadrature():
 
 
 def test_iterations_spent_in_much_noise():
-    counts = {kind: int((anneal(I, kind) >= 0.9).sum()) for kind in ("uniform", "bell", "shift", "shift_bell")}
+    counts = {
+        kind: int((anneal(I, kind) >= 0.9).sum())
+        for kind in ("uniform", "bell", "shift", "shift_bell")
+    }
     assert counts == {"uniform": 200, "bell": 48, "shift": 714, "shift_bell": 201}
 
 
@@ -52,7 +58,9 @@ def test_noise_falls_and_stays_between_all_and_none(kind, iterations):
 
 
 def test_unknown_density_names_the_choices():
-    with pytest.raises(ValueError, match="density: got 'gauss', expected one of uniform, bell, shift, shift_bell"):
+    with pytest.raises(
+        ValueError, match="density: got 'gauss', expected one of uniform, bell, shift, shift_bell"
+    ):
         anneal(10, "gauss")
 
 

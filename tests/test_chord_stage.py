@@ -3,16 +3,16 @@
 import moving_boxes
 import numpy as np
 import torch
+from chord_oracle import carry
 
-from generators.chord.cameras import sample
-from generators.chord.choreographer.config import CAMERAS
-from generators.chord.choreographer.data import SceneTable
-from generators.chord.choreographer.prompted import sampled
-from generators.chord.choreographer.render import render
-from generators.chord.choreographer.scenes import draw
-from generators.chord.gaussians import GaussianOptions
-from generators.chord.oracle import carry
-from generators.chord.stage import UNIT, Moved, Stage, StageOptions, to_unit
+from generators.chord.distill.stage import UNIT, Moved, Stage, StageOptions, to_unit
+from generators.chord.priors.choreographer.config import CAMERAS
+from generators.chord.priors.choreographer.data import SceneTable
+from generators.chord.priors.choreographer.render import render
+from generators.chord.priors.choreographer.scenes.prompted import sampled
+from generators.chord.priors.choreographer.scenes.scenes import draw
+from generators.chord.render.cameras import sample
+from generators.chord.render.gaussians import GaussianOptions
 
 DISCS = StageOptions(cameras=CAMERAS, gaussians=GaussianOptions(count=2000, iterations=0))
 
@@ -26,7 +26,9 @@ def test_distillation_shows_what_training_showed() -> None:
     prompted = draw("laptop", 1)
     stage = Stage(prompted.scene, "scene_flow", DISCS)
     moved = []
-    for obj, vertices, points in zip(stage.scene.objects, prompted.motion.vertices, stage.points, strict=True):
+    for obj, vertices, points in zip(
+        stage.scene.objects, prompted.motion.vertices, stage.points, strict=True
+    ):
         found = carry(obj.mesh_world, to_unit(vertices, stage.framed), points.double().numpy())
         moved.append((stage.tensor(found[0]), stage.tensor(found[1])))
     cameras = sample(UNIT, 1, 48, 48, CAMERAS, generator=np.random.default_rng(0))
@@ -37,8 +39,16 @@ def test_distillation_shows_what_training_showed() -> None:
     solid = (shot.first[..., 3] > 0.95) & (trained.first[..., 3] > 0.95)
     assert solid.float().mean() > 0.08
     assert (shot.first - trained.first)[solid].abs().mean() < 0.02
-    inside = solid.unflatten(1, (48, 2)).unflatten(3, (48, 2)).all(4).all(2)[:, None].expand(-1, 16, -1, -1)
-    assert (shot.video - trained.video)[inside].abs().mean() < 0.1 * trained.video[inside].abs().mean()
+    inside = (
+        solid.unflatten(1, (48, 2))
+        .unflatten(3, (48, 2))
+        .all(4)
+        .all(2)[:, None]
+        .expand(-1, 16, -1, -1)
+    )
+    assert (shot.video - trained.video)[inside].abs().mean() < 0.1 * trained.video[
+        inside
+    ].abs().mean()
 
 
 def test_a_pixel_follows_the_matter_that_it_showed_and_no_other() -> None:
@@ -46,7 +56,9 @@ def test_a_pixel_follows_the_matter_that_it_showed_and_no_other() -> None:
     stage = Stage(scene, "scene_flow", DISCS)
     cameras = sample(UNIT, 2, 24, 24, CAMERAS, generator=np.random.default_rng(0))
     (rest, turns), *others = _at_rest(stage)
-    way = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.3], [0.0, 0.0, 9.0]])  # far out of view at last
+    way = torch.tensor(
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 0.3], [0.0, 0.0, 9.0]]
+    )  # far out of view at last
     shot = stage.render([(rest + way[:, None], turns), *others], cameras, 2)
     still = stage.render(_at_rest(stage), cameras, 2)
     assert torch.equal(shot.first, still.first)

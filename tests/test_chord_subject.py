@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from generators.chord.choreographer import scenes
-from generators.chord.subject import require_subjects
+from generators.chord.distill.subject import require_subjects
+from generators.chord.priors.choreographer.scenes import scenes
 
 
 def _scene(*objects: str, obstacles: tuple[str, ...] = ()) -> Any:
@@ -26,8 +26,12 @@ def _scene(*objects: str, obstacles: tuple[str, ...] = ()) -> Any:
         (_scene("mug", "plate"), "open the washing machine's door", "washing machine"),
     ],
 )
-def test_a_thing_that_is_not_there_is_refused_by_its_name(scene: Any, text: str, missing: str) -> None:
-    with pytest.raises(ValueError, match=f"speaks of a {missing}, and the scene has {scene.objects[0].name}"):
+def test_a_thing_that_is_not_there_is_refused_by_its_name(
+    scene: Any, text: str, missing: str
+) -> None:
+    with pytest.raises(
+        ValueError, match=f"speaks of a {missing}, and the scene has {scene.objects[0].name}"
+    ):
         require_subjects(scene, text)
 
 
@@ -55,7 +59,11 @@ def test_no_sentence_of_the_choreographers_scenes_is_refused() -> None:
 
 
 def test_no_prompt_of_the_tasks_is_refused() -> None:
-    names = {"pick_place": ("ramekin", "plate"), "close_laptop": ("laptop",), "lower_lamp": ("desk_lamp",)}
+    names = {
+        "pick_place": ("ramekin", "plate"),
+        "close_laptop": ("laptop",),
+        "lower_lamp": ("desk_lamp",),
+    }
     names |= {"fold_cloth": ("cloth",), "open_drawer": ("drawer",), "turn_faucet": ("faucet",)}
     tasks = pytest.importorskip("sim_envs.tasks").TASKS
     assert set(names) == set(tasks)

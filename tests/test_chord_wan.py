@@ -14,31 +14,36 @@ import trimesh
 
 pytest.importorskip("diffusers")
 
-from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLWan,
+    FlowMatchEulerDiscreteScheduler,
+    WanImageToVideoPipeline,
+    WanTransformer3DModel,
+)
 from diffusers.pipelines.wan import pipeline_wan_i2v
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 import generators.chord.wan
-from flowplan import cli
+from experiments.chord.bench_wan import bench_choreographer, benchmark
+from flowplan.cli import main
 from flowplan.geometry import pose
 from flowplan.scene import Prompt, Scene, SceneObject
-from generators.chord.choreographer.config import ChoreographerConfig
-from generators.chord.control import ControlOptions
-from generators.chord.distill import distill
-from generators.chord.gaussians import GaussianOptions
+from generators.chord.distill.loop import distill
+from generators.chord.distill.options import PAPER
+from generators.chord.distill.stage import StageOptions
 from generators.chord.generate import load_prior, of_prior, usual_options
-from generators.chord.options import PAPER
-from generators.chord.stage import StageOptions
-from generators.chord.wan import linear, memory
-from generators.chord.wan.benchmark import bench_choreographer, benchmark
-from generators.chord.wan.config import A14B, LEVELS, TI2V_5B
-from generators.chord.wan.folder import describe
-from generators.chord.wan.load import load
-from generators.chord.wan.memory import LiveStorage, free_memory, plan, settle
-from generators.chord.wan.options import WanOptions
-from generators.chord.wan.parts import BlankParts, FolderParts
-from generators.chord.wan.prior import WanPrior
+from generators.chord.motion.control_points import ControlOptions
+from generators.chord.priors.choreographer.config import ChoreographerConfig
+from generators.chord.priors.wan import linear, memory
+from generators.chord.priors.wan.config import A14B, LEVELS, TI2V_5B
+from generators.chord.priors.wan.folder import describe
+from generators.chord.priors.wan.load import load
+from generators.chord.priors.wan.memory import LiveStorage, free_memory, plan, settle
+from generators.chord.priors.wan.options import WanOptions
+from generators.chord.priors.wan.parts import BlankParts, FolderParts
+from generators.chord.priors.wan.prior import WanPrior
+from generators.chord.render.gaussians import GaussianOptions
 
 OPTIONS = WanOptions(
     frames=9,
@@ -68,8 +73,12 @@ WORDS = ["<pad>", "</s>", "<unk>", "a", "lid", "closes", "still"]
 def tokenizer():
     inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    inner.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 def pipeline(kind):
@@ -78,11 +87,31 @@ def pipeline(kind):
     levels = kind == "ti2v_5b"
     latent = 8
     vae = {"base_dim": 4, "z_dim": latent, "dim_mult": [1] * 4, "num_res_blocks": 1}
-    vae |= {"latents_mean": [0.1 * i for i in range(latent)], "latents_std": [1 + 0.1 * i for i in range(latent)]}
+    vae |= {
+        "latents_mean": [0.1 * i for i in range(latent)],
+        "latents_std": [1 + 0.1 * i for i in range(latent)],
+    }
     if levels:
-        vae |= {"is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16}
-    network = {"patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 32}
-    network |= {"freq_dim": 256, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32, "out_channels": latent}
+        vae |= {
+            "is_residual": True,
+            "in_channels": 12,
+            "out_channels": 12,
+            "patch_size": 2,
+            "scale_factor_spatial": 16,
+        }
+    network = {
+        "patch_size": (1, 2, 2),
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "text_dim": 32,
+    }
+    network |= {
+        "freq_dim": 256,
+        "ffn_dim": 32,
+        "num_layers": 2,
+        "rope_max_seq_len": 32,
+        "out_channels": latent,
+    }
     network["in_channels"] = latent if levels else 2 * latent + 4
     text = UMT5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=4)
     return WanImageToVideoPipeline(
@@ -128,7 +157,9 @@ def folder(folders, tmp_path):
 
 
 def video(*, seed=0, count=2, frames=9, height=32, width=64):
-    return torch.rand(count, frames, height, width, 3, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(
+        count, frames, height, width, 3, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def gradient(prior, forget, pixels):
@@ -154,7 +185,10 @@ def test_latents_are_those_of_the_pipeline(prior, pipe):
     z = prior.encode(video())
     assert z.shape == (2, *prior.config.latent_shape(9, 32, 64))
     raw = pipe.vae.encode((2 * video() - 1).permute(0, 4, 1, 2, 3)).latent_dist.mode()
-    mean, std = (torch.tensor(getattr(pipe.vae.config, f"latents_{k}")).view(1, -1, 1, 1, 1) for k in ("mean", "std"))
+    mean, std = (
+        torch.tensor(getattr(pipe.vae.config, f"latents_{k}")).view(1, -1, 1, 1, 1)
+        for k in ("mean", "std")
+    )
     torch.testing.assert_close(z, (raw - mean) / std)
 
 
@@ -165,7 +199,9 @@ def test_transformers_see_what_the_pipeline_shows_them(prior, pipe, kind, monkey
         getattr(pipe, name).register_forward_pre_hook(
             lambda _, args, kwargs, name=name: seen.append((name, kwargs)), with_kwargs=True
         )
-    z = torch.randn(1, *prior.config.latent_shape(9, 32, 64), generator=torch.Generator().manual_seed(2))
+    z = torch.randn(
+        1, *prior.config.latent_shape(9, 32, 64), generator=torch.Generator().manual_seed(2)
+    )
     first = video(count=1)[:, 0]
     pipe.set_progress_bar_config(disable=True)
     states = [z]
@@ -179,7 +215,9 @@ def test_transformers_see_what_the_pipeline_shows_them(prior, pipe, kind, monkey
     for i, t in enumerate(levels):
         asked.clear()
         network = prior._expert_for(float(t) / LEVELS)
-        handle = network.register_forward_pre_hook(lambda _, args, kwargs: asked.append(kwargs), with_kwargs=True)
+        handle = network.register_forward_pre_hook(
+            lambda _, args, kwargs: asked.append(kwargs), with_kwargs=True
+        )
         v = prior.velocity(states[i], float(t) / LEVELS, condition, guidance=7.0)
         handle.remove()
         assert prior._expert[0] == seen[2 * i][0]
@@ -188,9 +226,13 @@ def test_transformers_see_what_the_pipeline_shows_them(prior, pipe, kind, monkey
                 torch.testing.assert_close(ours[key], theirs[key])
             torch.testing.assert_close(ours["timestep"], theirs["timestep"].float())
         sigma = pipe.scheduler.sigmas
-        later = slice(1, None) if kind == "ti2v_5b" else slice(None)  # it draws over its first frame, at the end
+        later = (
+            slice(1, None) if kind == "ti2v_5b" else slice(None)
+        )  # it draws over its first frame, at the end
         moved = states[i] + (sigma[i + 1] - sigma[i]) * v
-        torch.testing.assert_close(moved[:, :, later], states[i + 1][:, :, later], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            moved[:, :, later], states[i + 1][:, :, later], atol=1e-4, rtol=1e-4
+        )
 
 
 def test_velocity_leads_from_data_to_noise():
@@ -199,7 +241,9 @@ def test_velocity_leads_from_data_to_noise():
     scheduler.set_timesteps(1)
     z, eps = torch.randn(2, 1, 4, 2, 3, 3)
     sigma = scheduler.sigmas[0]
-    out = scheduler.step(eps - z, scheduler.timesteps[0], (1 - sigma) * z + sigma * eps, return_dict=False)[0]
+    out = scheduler.step(
+        eps - z, scheduler.timesteps[0], (1 - sigma) * z + sigma * eps, return_dict=False
+    )[0]
     torch.testing.assert_close(out, z)
 
 
@@ -244,7 +288,9 @@ def test_motion_is_distilled_from_wan(kind, gradient, folders, monkeypatch):
     """Nothing but the prior moves anything here: what moves was reached by its gradient."""
     read = []
     real = FolderParts.expert
-    monkeypatch.setattr(FolderParts, "expert", lambda self, name: read.append(name) or real(self, name))
+    monkeypatch.setattr(
+        FolderParts, "expert", lambda self, name: read.append(name) or real(self, name)
+    )
     prior = load(folders[kind], replace(OPTIONS, gradient=gradient))
     found = distill(lid(), "a lid closes", prior, FROM_WAN_ALONE)
     assert found.residuals.shape == (3,)
@@ -257,7 +303,7 @@ def test_motion_is_distilled_from_wan(kind, gradient, folders, monkeypatch):
 
 
 def test_wan_by_name_moves_a_scene(folders, monkeypatch):
-    monkeypatch.setattr("generators.chord.wan.load.WanOptions", lambda: OPTIONS)
+    monkeypatch.setattr("generators.chord.priors.wan.load.WanOptions", lambda: OPTIONS)
     name = f"wan:{folders['ti2v_5b']}"
     assert usual_options(name) == PAPER
     prior = load_prior(name)
@@ -271,7 +317,7 @@ def test_wan_by_name_moves_a_scene(folders, monkeypatch):
 def test_package_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ImportError, match="run `pip install 'diffusers"):
-        importlib.reload(generators.chord.wan)
+        importlib.reload(generators.chord.priors.wan)
 
 
 def test_guidance_leads_away_from_the_negative(kind, folders):
@@ -324,13 +370,19 @@ def test_experts_are_swapped_once_and_one_at_a_time(folders):
     prior.condition("a door closes", video(count=1)[:, 0])
     assert prior._expert is None
     prior.velocity(torch.zeros(shape), 1.0, condition, guidance=2.0)
-    assert all(network is None for _, before in parts.asked for network in before), "two experts at a time"
+    assert all(network is None for _, before in parts.asked for network in before), (
+        "two experts at a time"
+    )
 
 
 def test_text_encoder_is_read_once_a_sentence(folders, monkeypatch):
     counted = []
     real = FolderParts.sentences
-    monkeypatch.setattr(FolderParts, "sentences", lambda self, texts: counted.append(list(texts)) or real(self, texts))
+    monkeypatch.setattr(
+        FolderParts,
+        "sentences",
+        lambda self, texts: counted.append(list(texts)) or real(self, texts),
+    )
     prior = load(folders["a14b"], OPTIONS)
     first = video(count=1)[:, 0]
     one, two = (prior.condition("a lid closes", first) for _ in range(2))
@@ -388,11 +440,15 @@ def test_plan_is_what_an_iteration_takes(kind, folders, way):
 def test_too_little_memory_says_how_much_and_what_to_change(folders):
     config = describe(folders["a14b"])
     options = replace(OPTIONS, height=128, width=128, frames=17, cameras=4)
-    need = {forget: plan(config, options, forget).needed for forget in ("nothing", "chunks", "videos")}
+    need = {
+        forget: plan(config, options, forget).needed for forget in ("nothing", "chunks", "videos")
+    }
     assert settle(config, options, need["nothing"]) == "nothing"
     assert settle(config, options, need["chunks"]) == "chunks"
     assert settle(config, options, need["videos"]) == "videos"
-    with pytest.raises(ValueError, match="128 x 128, 17 frames and 4 cameras needs .* are missing; take ") as error:
+    with pytest.raises(
+        ValueError, match="128 x 128, 17 frames and 4 cameras needs .* are missing; take "
+    ) as error:
         settle(config, options, 0.9 * need["videos"])
     assert "\n" not in str(error.value)
     advice = str(error.value).split("; take ")[1].split(", or ")[0]
@@ -411,7 +467,9 @@ def test_linear_gradient_is_exact_for_a_linear_encoder():
     """Where the encoder is one kernel everywhere, that kernel is found."""
     generator = torch.Generator().manual_seed(0)
     truth = linear.LinearEncoder(
-        torch.randn(5, 3, 8, 8, generator=generator), torch.randn(5, 12, 8, 8, generator=generator), 2
+        torch.randn(5, 3, 8, 8, generator=generator),
+        torch.randn(5, 12, 8, 8, generator=generator),
+        2,
     )
     pixels = video(count=1, height=192, width=256).requires_grad_()
     found = linear.fit(truth, pixels.detach(), truth(pixels.detach()))
@@ -429,7 +487,9 @@ def test_benchmark_measures_every_stage(kind, folders):
     stages = ("condition", "encode", "velocity", "gradient", "iteration")
     for way in ("exact", "linear"):
         key = f"chord/wan/tiny/{way}"
-        assert values[f"{key}/iteration_s"] == pytest.approx(sum(values[f"{key}/{s}_s"] for s in stages[:-1]), abs=1e-3)
+        assert values[f"{key}/iteration_s"] == pytest.approx(
+            sum(values[f"{key}/{s}_s"] for s in stages[:-1]), abs=1e-3
+        )
         assert f"{key}/planned_gib" in values
     assert all(set(r) == {"key", "value", "unit", "direction", "n"} for r in records)
     with pytest.raises(ValueError, match="are missing"):
@@ -450,7 +510,7 @@ def test_benchmark_by_command_needs_a_gpu(monkeypatch, capsys):
         pytest.skip("this machine has one")
     monkeypatch.setattr(sys, "argv", ["flowplan", "bench", "wan"])
     with pytest.raises(SystemExit) as end:
-        cli.main()
+        main.main()
     assert end.value.code == 2
     assert "Wan needs an NVIDIA GPU" in " ".join(capsys.readouterr().err.split())
 
@@ -459,7 +519,11 @@ def test_benchmark_by_command_needs_a_gpu(monkeypatch, capsys):
 def test_tiny_wan_runs_on_a_gpu(kind, folders):
     options = replace(OPTIONS, device="cuda", dtype="bfloat16", vae_dtype="bfloat16")
     records = benchmark({"tiny": describe(folders[kind])}, options, iterations=1)
-    assert {r["key"].rsplit("/", 1)[1] for r in records} >= {"iteration_s", "planned_gib", "peak_gib"}
+    assert {r["key"].rsplit("/", 1)[1] for r in records} >= {
+        "iteration_s",
+        "planned_gib",
+        "peak_gib",
+    }
     prior = load(folders[kind], options)
     stage = replace(FROM_WAN_ALONE.stage, device="cuda")
     found = distill(lid(), "a lid closes", prior, replace(FROM_WAN_ALONE, stage=stage))
@@ -476,7 +540,9 @@ def test_name_that_the_hub_does_not_know(monkeypatch):
         raise OSError("no route to host\nmore")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", gone)
-    with pytest.raises(ValueError, match=r"no folder some/model here, and .* the hub \(no route to host\); give"):
+    with pytest.raises(
+        ValueError, match=r"no folder some/model here, and .* the hub \(no route to host\); give"
+    ):
         load("some/model", OPTIONS)
 
 
@@ -491,7 +557,12 @@ def test_repository_on_the_hub_is_described_before_it_is_got(folders, monkeypatc
     load("owner/wan", OPTIONS)
     (_, small), (_, large) = got
     assert not any("safetensors" in f for f in small)
-    assert {f.split("/")[0] for f in large} == {"transformer", "transformer_2", "vae", "text_encoder"}
+    assert {f.split("/")[0] for f in large} == {
+        "transformer",
+        "transformer_2",
+        "vae",
+        "text_encoder",
+    }
     assert all(f.endswith((".safetensors", ".json")) for f in large)
     with pytest.raises(ValueError, match="are missing"):
         load("owner/wan", replace(OPTIONS, spare=1e6))
@@ -501,7 +572,9 @@ def test_repository_on_the_hub_is_described_before_it_is_got(folders, monkeypatc
 def test_device_that_is_not_there(folders):
     if torch.cuda.is_available():
         pytest.skip("this machine has one")
-    with pytest.raises(ValueError, match="WanOptions.device: no cuda on this machine .* the choreographer"):
+    with pytest.raises(
+        ValueError, match="WanOptions.device: no cuda on this machine .* the choreographer"
+    ):
         load(folders["a14b"], replace(OPTIONS, device="cuda"))
     with pytest.raises(ValueError, match="WanOptions.device: got 'gpu'"):
         load(folders["a14b"], replace(OPTIONS, device="gpu"))
@@ -552,7 +625,9 @@ def no_tokenizer(folder):
 def shard(folder):
     name = "diffusion_pytorch_model-00002-of-00002.safetensors"
     index = {"weight_map": {"a": name.replace("00002-", "00001-"), "b": name}}
-    (folder / "vae" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "vae" / "diffusion_pytorch_model.safetensors.index.json").write_text(
+        json.dumps(index)
+    )
 
 
 @pytest.mark.parametrize(
@@ -589,13 +664,18 @@ def rename_tensor(path):
     save_file(tensors, path, {"format": "pt"})
 
 
-@pytest.mark.parametrize(("damage", "message"), [(cut, "not readable as"), (rename_tensor, "do not belong together")])
+@pytest.mark.parametrize(
+    ("damage", "message"), [(cut, "not readable as"), (rename_tensor, "do not belong together")]
+)
 def test_damaged_weights_are_told_in_a_line(folder, damage, message):
     damage(folder / "transformer" / "diffusion_pytorch_model.safetensors")
     prior = load(folder, OPTIONS)
     with pytest.raises(ValueError, match=message) as error:
         prior.velocity(
-            torch.zeros(1, 8, 3, 4, 8), 0.95, prior.condition("a lid closes", video(count=1)[:, 0]), guidance=2.0
+            torch.zeros(1, 8, 3, 4, 8),
+            0.95,
+            prior.condition("a lid closes", video(count=1)[:, 0]),
+            guidance=2.0,
         )
     assert "\n" not in str(error.value)
 
@@ -621,8 +701,16 @@ def test_wrong_calls_are_told(prior):
     ("model", "change", "message"),
     [
         (A14B, {"frames": 40}, r"frames: expected 4 n \+ 1, n from 1, got 40; take 41"),
-        (A14B, {"width": 830}, "width: expected a multiple of 16 pixels for .*, got 830; take 816 or 832"),
-        (TI2V_5B, {"height": 464}, "height: expected a multiple of 32 pixels for .*, got 464; take 448 or 480"),
+        (
+            A14B,
+            {"width": 830},
+            "width: expected a multiple of 16 pixels for .*, got 830; take 816 or 832",
+        ),
+        (
+            TI2V_5B,
+            {"height": 464},
+            "height: expected a multiple of 32 pixels for .*, got 464; take 448 or 480",
+        ),
     ],
 )
 def test_sizes_that_a_model_cannot_make(model, change, message):

@@ -12,13 +12,20 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
 from flowplan.geometry import exp_so3, pose  # noqa: E402
-from generators.chord.cameras import Framing  # noqa: E402
-from generators.chord.choreographer import data, scenes  # noqa: E402
-from generators.chord.choreographer.config import ChoreographerConfig  # noqa: E402
-from generators.chord.choreographer.data import WAYS, SceneTable, mirrored, sample, stored_scenes  # noqa: E402
-from generators.chord.choreographer.prompted import PointScene  # noqa: E402
-from generators.chord.choreographer.render import MovingPoints, random_cameras, render  # noqa: E402
-from generators.chord.choreographer.sentences import ways  # noqa: E402
+from generators.chord.priors.choreographer import data  # noqa: E402
+from generators.chord.priors.choreographer.config import ChoreographerConfig  # noqa: E402
+from generators.chord.priors.choreographer.data import (  # noqa: E402
+    WAYS,
+    SceneTable,
+    mirrored,
+    sample,
+    stored_scenes,
+)
+from generators.chord.priors.choreographer.render import MovingPoints, random_cameras, render  # noqa: E402
+from generators.chord.priors.choreographer.scenes import scenes  # noqa: E402
+from generators.chord.priors.choreographer.scenes.prompted import PointScene  # noqa: E402
+from generators.chord.priors.choreographer.scenes.sentences import ways  # noqa: E402
+from generators.chord.render.cameras import Framing  # noqa: E402
 
 FRAMES, POINTS, SIZE = 4, 400, 16
 CONFIG = ChoreographerConfig(frames=FRAMES, size=SIZE)
@@ -26,7 +33,9 @@ CONFIG = ChoreographerConfig(frames=FRAMES, size=SIZE)
 
 def embed(sentences):
     """Three numbers of each, that tell the sentences here apart."""
-    return torch.tensor([[len(s), s.count("e"), s.count("l")] for s in sentences], dtype=torch.float32)
+    return torch.tensor(
+        [[len(s), s.count("e"), s.count("l")] for s in sentences], dtype=torch.float32
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -39,19 +48,30 @@ def scene(*texts: str, bodies: int = 2, seed: int = 0) -> PointScene:
     rng = np.random.default_rng(seed)
     points = rng.normal(0, 0.05, (1, POINTS, 3)) * [1.0, 0.5, 0.3] + [0.5, -0.2, 0.1]
     turns = np.linspace(0, 1, FRAMES)[:, None, None] * rng.normal(0, 0.4, (bodies, 3))
-    X = pose(exp_so3(turns), np.linspace(0, 1, FRAMES)[:, None, None] * rng.normal(0, 0.05, (bodies, 3)))
+    X = pose(
+        exp_so3(turns), np.linspace(0, 1, FRAMES)[:, None, None] * rng.normal(0, 0.05, (bodies, 3))
+    )
     body = rng.integers(bodies, size=POINTS).astype(np.int16)
     framing = Framing(points[0].mean(0), 0.2)
     texts = texts or ("open the box",)
-    return PointScene("box", texts, points.astype(np.float32), body, X.astype(np.float32), body == 0, framing)
+    return PointScene(
+        "box", texts, points.astype(np.float32), body, X.astype(np.float32), body == 0, framing
+    )
 
 
 def positions(moving: MovingPoints) -> torch.Tensor:
     """(B, T, P, 3) where the points of scenes are."""
-    rows = torch.arange(len(moving.X))[:, None, None], torch.arange(moving.X.shape[1])[:, None], moving.body[:, None]
+    rows = (
+        torch.arange(len(moving.X))[:, None, None],
+        torch.arange(moving.X.shape[1])[:, None],
+        moving.body[:, None],
+    )
     X = moving.X[rows[0], rows[1], rows[2].long()]
     return (
-        torch.einsum("btpij,btpj->btpi", X[..., :3, :3], moving.points.expand(-1, X.shape[1], -1, -1)) + X[..., :3, 3]
+        torch.einsum(
+            "btpij,btpj->btpi", X[..., :3, :3], moving.points.expand(-1, X.shape[1], -1, -1)
+        )
+        + X[..., :3, 3]
     )
 
 
@@ -60,7 +80,9 @@ def test_scenes_of_one_and_of_three_bodies_share_a_table():
     table = SceneTable.of(found)
     assert len(table) == 2
     assert table.tables["X"].shape == (2, FRAMES, 3, 4, 4)
-    assert torch.equal(table.tables["X"][1, :, 1:], torch.eye(4).expand(FRAMES, 2, 4, 4))  # bodies that are not there
+    assert torch.equal(
+        table.tables["X"][1, :, 1:], torch.eye(4).expand(FRAMES, 2, 4, 4)
+    )  # bodies that are not there
     for moved, one in zip(positions(table.scenes(torch.tensor([0, 1]))), found, strict=True):
         want = (one.positions() - one.framing.centre) / one.framing.radius
         assert np.abs(moved.numpy() - want).max() < 2e-3  # float16
@@ -89,7 +111,9 @@ def test_a_damaged_table_says_what_to_do(tmp_path):
     tables = dict(SceneTable.load(path).tables)
 
     def refused():
-        with pytest.raises(ValueError, match="not a table of scenes .*; delete it to build it again") as caught:
+        with pytest.raises(
+            ValueError, match="not a table of scenes .*; delete it to build it again"
+        ) as caught:
             SceneTable.load(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -99,7 +123,11 @@ def test_a_damaged_table_says_what_to_do(tmp_path):
         refused()
     save_file(tables, path)  # without a header
     refused()
-    save_file({k: v for k, v in tables.items() if k != "body"}, path, {"kind": "box", "sentences": '["open"]'})
+    save_file(
+        {k: v for k, v in tables.items() if k != "body"},
+        path,
+        {"kind": "box", "sentences": '["open"]'},
+    )
     refused()
 
 
@@ -139,13 +167,16 @@ def test_a_mirrored_video_is_the_video_of_a_mirrored_scene():
     straight = render(seen, cameras, 2)
     off = (mirrored(straight.first) - turned.first).abs().amax(-1)
     assert (off < 1e-3).float().mean() > 0.98  # rounding may tip a point into the next pixel
-    assert (mirrored(straight.video) - turned.video).abs().mean() < 0.2 * (straight.video - turned.video).abs().mean()
+    assert (mirrored(straight.video) - turned.video).abs().mean() < 0.2 * (
+        straight.video - turned.video
+    ).abs().mean()
 
 
 def test_half_of_what_may_be_mirrored_is():
     said, handed = SceneTable.of([scene()]), SceneTable.of([scene("open the left box")])
     (free,), (kept,) = (
-        [sample([t], torch.ones(1), 40, CONFIG, torch.Generator().manual_seed(0)).video] for t in (said, handed)
+        [sample([t], torch.ones(1), 40, CONFIG, torch.Generator().manual_seed(0)).video]
+        for t in (said, handed)
     )
     same = (free == kept).flatten(1).all(1)
     flipped = (free == mirrored(kept)).flatten(1).all(1)
@@ -154,8 +185,14 @@ def test_half_of_what_may_be_mirrored_is():
 
 
 def test_chance_is_the_generators():
-    tables = [SceneTable.of([scene(), scene("close the box", seed=1)]), SceneTable.of([scene("a", bodies=1, seed=2)])]
-    draw = [sample(tables, torch.tensor([3.0, 1.0]), 6, CONFIG, torch.Generator().manual_seed(s)) for s in (7, 7, 8)]
+    tables = [
+        SceneTable.of([scene(), scene("close the box", seed=1)]),
+        SceneTable.of([scene("a", bodies=1, seed=2)]),
+    ]
+    draw = [
+        sample(tables, torch.tensor([3.0, 1.0]), 6, CONFIG, torch.Generator().manual_seed(s))
+        for s in (7, 7, 8)
+    ]
     assert draw[0].video.shape == (6, FRAMES, SIZE, SIZE, 3)
     assert draw[0].first.shape == (6, 2 * SIZE, 2 * SIZE, 4)
     assert draw[0].text.shape == (6, 3)
@@ -166,15 +203,23 @@ def test_chance_is_the_generators():
 
 
 def test_kinds_are_drawn_as_often_as_said_each_with_its_sentence():
-    tables = [SceneTable.of([scene("a")]), SceneTable.of([scene("bb")]), SceneTable.of([scene("ccc")])]
-    drawn = sample(tables, torch.tensor([3.0, 0.0, 1.0]), 200, CONFIG, torch.Generator().manual_seed(0)).text[:, 0]
+    tables = [
+        SceneTable.of([scene("a")]),
+        SceneTable.of([scene("bb")]),
+        SceneTable.of([scene("ccc")]),
+    ]
+    drawn = sample(
+        tables, torch.tensor([3.0, 0.0, 1.0]), 200, CONFIG, torch.Generator().manual_seed(0)
+    ).text[:, 0]
     assert set(drawn.tolist()) == {1.0, 3.0}
     assert 120 < (drawn == 1.0).sum() < 180
 
 
 def test_all_scenes_are_drawn_each_with_its_sentence():
     still = scene("a")
-    table = SceneTable.of([replace(still, X=still.X[:1].repeat(FRAMES, 0)), scene("bb"), scene("cccc", seed=1)])
+    table = SceneTable.of(
+        [replace(still, X=still.X[:1].repeat(FRAMES, 0)), scene("bb"), scene("cccc", seed=1)]
+    )
     drawn = sample([table], torch.ones(1), 60, CONFIG, torch.Generator().manual_seed(0))
     length = drawn.text[:, 0]
     assert all((length == n).sum() > 8 for n in (1, 2, 4))
@@ -204,7 +249,12 @@ def test_scenes_are_made_once(tmp_path, monkeypatch):
 
     def stored(seeds, split="train"):
         return stored_scenes(
-            "hinged_box", seeds, split=split, points=50, folder=tmp_path, progress=lambda f, w: heard.append((f, w))
+            "hinged_box",
+            seeds,
+            split=split,
+            points=50,
+            folder=tmp_path,
+            progress=lambda f, w: heard.append((f, w)),
         )
 
     first = stored(range(2))

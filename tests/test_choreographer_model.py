@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from generators.chord.choreographer import weights  # noqa: E402
-from generators.chord.choreographer.config import SMALL, ChoreographerConfig  # noqa: E402
-from generators.chord.choreographer.model import (  # noqa: E402
+from generators.chord.priors.choreographer import weights  # noqa: E402
+from generators.chord.priors.choreographer.config import SMALL, ChoreographerConfig  # noqa: E402
+from generators.chord.priors.choreographer.model import (  # noqa: E402
     RELIEF,
     LossOptions,
     VideoTransformer,
@@ -20,8 +20,8 @@ from generators.chord.choreographer.model import (  # noqa: E402
     flow_loss,
     velocity,
 )
-from generators.chord.choreographer.prior import Choreographer  # noqa: E402
-from generators.neurok import weights as neurok_weights  # noqa: E402
+from generators.chord.priors.choreographer.prior import Choreographer  # noqa: E402
+from generators.neurok.network import weights as neurok_weights  # noqa: E402
 
 TINY = ChoreographerConfig(frames=4, size=12, patch=6, width=16, blocks=3, heads=2, text_width=8)
 
@@ -124,14 +124,18 @@ def test_the_loss_is_zero_for_the_clean_video_alone():
     assert loss == 0
     assert ratio == 0
     model.off = 0.1
-    loss, _ = flow_loss(model, video, first, text, LossOptions(weight_max=1.0, moving_weight=0.0, floor=1e6))
+    loss, _ = flow_loss(
+        model, video, first, text, LossOptions(weight_max=1.0, moving_weight=0.0, floor=1e6)
+    )
     assert 1e6 * loss == pytest.approx(0.01, rel=1e-3)
 
 
 def test_videos_count_for_what_share_of_their_motion_is_wrong():
     video, first, text, _ = inputs(1)
     options = LossOptions(weight_max=1.0, moving_weight=0.0, floor=1e-9)
-    losses = [flow_loss(VideoTransformer(TINY), s * video, first, text, options)[0] for s in (1.0, 0.3)]
+    losses = [
+        flow_loss(VideoTransformer(TINY), s * video, first, text, options)[0] for s in (1.0, 0.3)
+    ]
     assert torch.allclose(torch.stack(losses), torch.ones(2), atol=1e-4)
 
 
@@ -189,7 +193,13 @@ def test_what_ships_is_small(tmp_path):
 
 def test_the_prior_reads_its_condition():
     prior = Choreographer(network(), embed=embed)
-    assert (prior.frames, prior.height, prior.width, prior.sharpness, prior.paint) == (4, 12, 12, 2, "scene_flow")
+    assert (prior.frames, prior.height, prior.width, prior.sharpness, prior.paint) == (
+        4,
+        12,
+        12,
+        2,
+        "scene_flow",
+    )
     _, first, _, _ = inputs()
     condition = prior.condition("open", first)
     assert condition.text.shape == (2, 8)

@@ -7,10 +7,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from generators.chord.cameras import Framing, around  # noqa: E402
-from generators.chord.choreographer.config import CAMERAS  # noqa: E402
-from generators.chord.choreographer.render import MAX_POINTS, MovingPoints, random_cameras, render  # noqa: E402
-from generators.chord.paint import rest_position  # noqa: E402
+from generators.chord.priors.choreographer.config import CAMERAS  # noqa: E402
+from generators.chord.priors.choreographer.render import (  # noqa: E402
+    MAX_POINTS,
+    MovingPoints,
+    random_cameras,
+    render,
+)
+from generators.chord.render.cameras import Framing, around  # noqa: E402
+from generators.chord.render.paint import rest_position  # noqa: E402
 
 UNIT = Framing(np.zeros(3), 1.0)
 SIZE = 24
@@ -19,7 +24,11 @@ SIZE = 24
 def still(points: torch.Tensor, frames: int = 2) -> MovingPoints:
     """(B, P, 3) points of one body that does not move."""
     B, P, _ = points.shape
-    return MovingPoints(points[:, None], torch.zeros(B, P, dtype=torch.uint8), torch.eye(4).expand(B, frames, 1, 4, 4))
+    return MovingPoints(
+        points[:, None],
+        torch.zeros(B, P, dtype=torch.uint8),
+        torch.eye(4).expand(B, frames, 1, 4, 4),
+    )
 
 
 def plane(z: float, half: float, count: int = 60) -> torch.Tensor:
@@ -36,7 +45,10 @@ def test_a_point_lands_where_the_camera_projects_it():
     cameras = random_cameras(5, SIZE, torch.Generator().manual_seed(0))
     points = torch.tensor([[0.3, -0.2, 0.4]]).expand(5, 1, 3)
     first = render(still(points), cameras, 2).first
-    seen = np.einsum("vij,j->vi", cameras.viewmats[:, :3, :3], points[0, 0].numpy()) + cameras.viewmats[:, :3, 3]
+    seen = (
+        np.einsum("vij,j->vi", cameras.viewmats[:, :3, :3], points[0, 0].numpy())
+        + cameras.viewmats[:, :3, 3]
+    )
     pixel = np.einsum("vij,vj->vi", cameras.Ks, seen)
     pixel = 2 * pixel[:, :2] / pixel[:, 2:]
     alpha = first[..., 3]
@@ -64,7 +76,10 @@ def test_a_pixel_says_how_far_what_it_showed_at_first_has_gone():
     body = torch.arange(2, dtype=torch.uint8).repeat_interleave(points.shape[1] // 2)[None]
     cameras = above()
     video = render(MovingPoints(points[:, None], body, X), cameras, 2).video[0, :, 8:16, 8:16]
-    way = torch.as_tensor(cameras.X_world_heading[0].T @ [1.0, 0.0, 0.0], dtype=torch.float32) / CAMERAS.margin
+    way = (
+        torch.as_tensor(cameras.X_world_heading[0].T @ [1.0, 0.0, 0.0], dtype=torch.float32)
+        / CAMERAS.margin
+    )
     for frame, far in enumerate((0.0, 1.0, 4.0)):
         assert torch.allclose(video[frame], (far * way).expand(8, 8, 3), atol=1e-5)
 
@@ -83,7 +98,9 @@ def test_bodies_move_as_their_points_do():
     paths = torch.where(body.bool()[:, None, :, None], moved, points)
     cameras = random_cameras(3, SIZE, g)
     one = render(MovingPoints(points, body, X), cameras, 2)
-    other = render(MovingPoints(paths, torch.zeros_like(body), torch.eye(4).expand(3, 4, 1, 4, 4)), cameras, 2)
+    other = render(
+        MovingPoints(paths, torch.zeros_like(body), torch.eye(4).expand(3, 4, 1, 4, 4)), cameras, 2
+    )
     assert torch.allclose(one.video, other.video, atol=1e-5)
     assert torch.equal(one.first, other.first)
     assert one.video[:, 3].abs().max() > 0.1

@@ -13,12 +13,18 @@ pytest.importorskip("accelerate")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from generators.chord.choreographer import data, weights  # noqa: E402
-from generators.chord.choreographer import train as training  # noqa: E402
-from generators.chord.choreographer.config import ChoreographerConfig  # noqa: E402
-from generators.chord.choreographer.data import sample  # noqa: E402
-from generators.chord.choreographer.model import LossOptions, VideoTransformer, flow_loss  # noqa: E402
-from generators.chord.choreographer.train import EXAM_SCENES, WEIGHTS, Exam, TrainOptions, train  # noqa: E402
+from generators.chord.priors.choreographer import data, weights  # noqa: E402
+from generators.chord.priors.choreographer import train as training  # noqa: E402
+from generators.chord.priors.choreographer.config import ChoreographerConfig  # noqa: E402
+from generators.chord.priors.choreographer.data import sample  # noqa: E402
+from generators.chord.priors.choreographer.model import LossOptions, VideoTransformer, flow_loss  # noqa: E402
+from generators.chord.priors.choreographer.train import (  # noqa: E402
+    EXAM_SCENES,
+    WEIGHTS,
+    Exam,
+    TrainOptions,
+    train,
+)
 from generators.common.training import CHECKPOINT, METRICS, read_metrics  # noqa: E402
 
 TINY = ChoreographerConfig(size=12, patch=6, width=16, blocks=3, heads=2, text_width=4)
@@ -51,7 +57,15 @@ def kept(tmp_path_factory):
 
 
 def options(folder, **changes):
-    given = {"config": TINY, "steps": 6, "batch": 2, "kinds": (KIND,), "scenes": 1, "points": 300, "cpu": True}
+    given = {
+        "config": TINY,
+        "steps": 6,
+        "batch": 2,
+        "kinds": (KIND,),
+        "scenes": 1,
+        "points": 300,
+        "cpu": True,
+    }
     return TrainOptions(out=folder, **(given | changes))
 
 
@@ -66,7 +80,9 @@ def folder(kept, tmp_path):
 def same(a, b):
     """Do the weights and the checkpoints of two runs hold the same bits?"""
     pairs = [(load_file(a / name), load_file(b / name)) for name in (WEIGHTS, CHECKPOINT)]
-    return all(x.keys() == y.keys() and all(torch.equal(v, y[k]) for k, v in x.items()) for x, y in pairs)
+    return all(
+        x.keys() == y.keys() and all(torch.equal(v, y[k]) for k, v in x.items()) for x, y in pairs
+    )
 
 
 def stop_at(step, monkeypatch):
@@ -88,7 +104,10 @@ def test_a_run_leaves_weights_that_say_how_they_were_made(folder):
     assert path == folder / WEIGHTS
     assert weights.load(path).config == TINY
     card = weights.card(path)
-    assert card["data"] == {"scenes": {KIND: 2}, "sentences": 2 * WAYS}  # of a kind that counts twice
+    assert card["data"] == {
+        "scenes": {KIND: 2},
+        "sentences": 2 * WAYS,
+    }  # of a kind that counts twice
     assert card["steps"] == 6
     assert card["finished"] is True
     assert card["options"]["seed"] == 5
@@ -105,7 +124,9 @@ def test_a_run_leaves_weights_that_say_how_they_were_made(folder):
     assert [line["step"] for line in read_metrics(folder)] == [6, 6]
 
 
-def test_an_interrupted_run_leaves_weights_and_goes_on_bit_for_bit(folder, kept, tmp_path_factory, monkeypatch):
+def test_an_interrupted_run_leaves_weights_and_goes_on_bit_for_bit(
+    folder, kept, tmp_path_factory, monkeypatch
+):
     through = tmp_path_factory.mktemp("through")
     for path in kept.glob("scenes-*"):
         os.link(path, through / path.name)
@@ -133,7 +154,9 @@ def test_it_goes_on_from_weights_of_its_sizes(folder, tmp_path):
     for a, b in zip(weights.load(path).parameters(), weights.load(start).parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     assert weights.card(path)["started_from"] == "start.safetensors"
-    with pytest.raises(ValueError, match=r"TrainOptions.start: .* is of other sizes; give the config"):
+    with pytest.raises(
+        ValueError, match=r"TrainOptions.start: .* is of other sizes; give the config"
+    ):
         train(options(folder, config=replace(TINY, width=32), start=str(start), resume=True))
 
 
@@ -141,7 +164,8 @@ def test_the_exam_is_one_for_who_moves_nothing_and_zero_for_who_knows(folder):
     exam = Exam(TINY, [KIND], options(folder), torch.device("cpu"), lambda fraction, word: None)
     still = exam(VideoTransformer(TINY).eval())
     assert still == {
-        k: pytest.approx(1.0, abs=1e-3) for k in ("held_out/ratio", "held_out/wrong_text", f"ratio/{KIND}")
+        k: pytest.approx(1.0, abs=1e-3)
+        for k in ("held_out/ratio", "held_out/wrong_text", f"ratio/{KIND}")
     }
 
     class Knows(VideoTransformer):
@@ -151,9 +175,13 @@ def test_the_exam_is_one_for_who_moves_nothing_and_zero_for_who_knows(folder):
             videos, firsts, texts, _ = exam._parts
             guesses = []
             for one, asked in zip(first, words, strict=True):
-                (index,) = ((firsts.float() - one).flatten(1).abs().amax(1) < 1e-6).nonzero()[0].tolist()
+                (index,) = (
+                    ((firsts.float() - one).flatten(1).abs().amax(1) < 1e-6).nonzero()[0].tolist()
+                )
                 known = torch.equal(texts[index], asked)
-                guesses.append(self.encode(videos[index].float()) if known else torch.zeros_like(z_tau[0]))
+                guesses.append(
+                    self.encode(videos[index].float()) if known else torch.zeros_like(z_tau[0])
+                )
             return torch.stack(guesses)
 
     assert len(exam._parts[0]) == EXAM_SCENES
@@ -187,7 +215,12 @@ def test_it_learns_its_few_scenes(folder):
         torch.manual_seed(0)  # of noise and its levels
         with torch.no_grad():
             measured.append(
-                [float(x) for x in flow_loss(model, videos.video, videos.first, videos.text, LossOptions())]
+                [
+                    float(x)
+                    for x in flow_loss(
+                        model, videos.video, videos.first, videos.text, LossOptions()
+                    )
+                ]
             )
     (loss_before, before), (loss_after, after) = measured
     assert before == pytest.approx(1.0, abs=1e-3)

@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import trimesh
 
-from flowplan.geometry import angle_between, exp_so3, matrix_from_quat_wxyz, pose, rotation_about, transform
-from generators.neurok import cloth
-from generators.neurok.clips import Clip, _covariances, vertex_rotations
-from generators.neurok.cloth import ClothOptions, cloth_clip
-from generators.neurok.plants import plant_clip, sections
+from flowplan.geometry import (
+    angle_between,
+    exp_so3,
+    matrix_from_quat_wxyz,
+    pose,
+    rotation_about,
+    transform,
+)
+from generators.data.clips import cloth
+from generators.data.clips.clip import Clip, _covariances, vertex_rotations
+from generators.data.clips.cloth import ClothOptions, cloth_clip
+from generators.data.clips.plants import plant_clip, sections
 
 
 def sheet(n=21, size=1.0):
@@ -25,7 +32,9 @@ def sheet(n=21, size=1.0):
 
 def error(found, expected):
     """Largest angle (rad) between quat_wxyz (V, 4) and rotations (..., 3, 3)."""
-    return angle_between(matrix_from_quat_wxyz(found), np.broadcast_to(expected, (len(found), 3, 3))).max()
+    return angle_between(
+        matrix_from_quat_wxyz(found), np.broadcast_to(expected, (len(found), 3, 3))
+    ).max()
 
 
 @pytest.mark.parametrize("shape", ["solid", "flat", "sliver"])
@@ -72,7 +81,9 @@ def test_a_bend_turns_with_its_arc_and_converges_with_the_square_of_the_spacing(
     for n in (11, 21, 41):
         vertices, faces = sheet(n)
         turn = -1.5 * vertices[:, 0]  # a unit sheet rolled on a cylinder of radius 1 / 1.5
-        moved = np.stack([np.sin(1.5 * vertices[:, 0]), vertices[:, 1], 1 - np.cos(1.5 * vertices[:, 0])], 1)
+        moved = np.stack(
+            [np.sin(1.5 * vertices[:, 0]), vertices[:, 1], 1 - np.cos(1.5 * vertices[:, 0])], 1
+        )
         moved[:, [0, 2]] /= 1.5
         found = vertex_rotations(vertices, moved, faces)
         inside = np.all((vertices[:, :2] > 1e-9) & (vertices[:, :2] < 1 - 1e-9), axis=1)
@@ -128,11 +139,17 @@ def test_a_clip_checks_what_it_is_given():
     clip = Clip("sheet", frames, faces)
     assert len(clip) == 2
     assert error(clip.rotations(0, 1), np.eye(3)) < 1e-7
-    with pytest.raises(ValueError, match=r"Clip\[sheet\]\.vertices: expected at least 2 frames, got 1"):
+    with pytest.raises(
+        ValueError, match=r"Clip\[sheet\]\.vertices: expected at least 2 frames, got 1"
+    ):
         Clip("sheet", frames[:1], faces)
-    with pytest.raises(ValueError, match=r"Clip\[sheet\]\.faces: expected indices of 9 vertices, got 1 to 9"):
+    with pytest.raises(
+        ValueError, match=r"Clip\[sheet\]\.faces: expected indices of 9 vertices, got 1 to 9"
+    ):
         Clip("sheet", frames, faces + 1)
-    with pytest.raises(ValueError, match=r"Clip\[sheet\]\.vertices: 54 of 54 values are not finite"):
+    with pytest.raises(
+        ValueError, match=r"Clip\[sheet\]\.vertices: 54 of 54 values are not finite"
+    ):
         Clip("sheet", np.full_like(frames, np.nan), faces)
 
 
@@ -143,7 +160,9 @@ def test_a_stem_of_constant_curvature_is_an_arc_and_its_sections_turn_along_it()
     s = np.linspace(0, length, 8)
     kappa = np.linalg.norm(k)
     towards = np.cross(k / kappa, [0, 0, 1])
-    arc = (np.sin(kappa * s)[:, None] * [0, 0, 1] + (1 - np.cos(kappa * s))[:, None] * towards) / kappa
+    arc = (
+        np.sin(kappa * s)[:, None] * [0, 0, 1] + (1 - np.cos(kappa * s))[:, None] * towards
+    ) / kappa
     np.testing.assert_allclose(X[0, :, :3, 3], arc, atol=1e-12)
     np.testing.assert_allclose(X[0, :, :3, :3], exp_so3(s[:, None] * k), atol=1e-12)
     np.testing.assert_array_equal(X[0], X[1])
@@ -161,7 +180,9 @@ def test_a_plant_bends_from_its_root_and_its_leaves_stay_as_they_are():
         turn = matrix_from_quat_wxyz(clip.rotations(0, 4))
         for piece in trimesh.graph.connected_components(trimesh.graph.faces_to_edges(clip.faces)):
             far = np.linalg.norm(v[:, piece] - v[:, piece[:1]], axis=-1)
-            if np.ptp(far, axis=0).max() < 1e-9:  # not a stem but a leaf, a petal, the pot: one body
+            if (
+                np.ptp(far, axis=0).max() < 1e-9
+            ):  # not a stem but a leaf, a petal, the pot: one body
                 assert angle_between(turn[piece], turn[piece[:1]]).max() < 1e-6
                 rigid += 1
         assert rigid >= 2
@@ -173,7 +194,10 @@ def test_a_plant_bends_from_its_root_and_its_leaves_stay_as_they_are():
 @pytest.mark.parametrize("seed", range(8))
 def test_garments_are_one_surface_with_the_openings_they_should_have(seed):
     rng = np.random.default_rng(seed)
-    for garment, openings in ((cloth.sheet(rng, 12), 1), (cloth.shirt(rng, 24), 4)):  # neck, hem and two cuffs
+    for garment, openings in (
+        (cloth.sheet(rng, 12), 1),
+        (cloth.shirt(rng, 24), 4),
+    ):  # neck, hem and two cuffs
         mesh = trimesh.Trimesh(garment.vertices, garment.faces, process=False)
         assert mesh.is_winding_consistent
         assert mesh.body_count == 1
@@ -200,7 +224,9 @@ def test_a_flat_sheet_does_not_bend_and_a_curved_one_pulls_back():
     garment = cloth.sheet(np.random.default_rng(3), 12)
     L = cloth._laplacian(garment)
     np.testing.assert_allclose(L @ garment.vertices, 0, atol=1e-12)
-    bowl = garment.vertices + ((garment.vertices - garment.vertices.mean(0)) ** 2).sum(1)[:, None] * [0, 1, 0]
+    bowl = garment.vertices + ((garment.vertices - garment.vertices.mean(0)) ** 2).sum(1)[
+        :, None
+    ] * [0, 1, 0]
     assert (L @ bowl)[:, 1].min() < -1e-4  # inner vertices lie below the mean of their neighbours
     assert (L @ bowl)[:, 1].max() < 1e-12
 
@@ -224,7 +250,9 @@ def test_a_cloth_clip_moves_in_both_gusts_and_neither_stretches_nor_leaves_its_p
     assert clip.vertices.shape == (9, len(garment.vertices), 3)
     np.testing.assert_array_equal(clip.faces, garment.faces)
     held = clip.vertices[:, garment.pins]
-    np.testing.assert_allclose(held, np.broadcast_to(garment.vertices[garment.pins], held.shape), atol=1e-6)
+    np.testing.assert_allclose(
+        held, np.broadcast_to(garment.vertices[garment.pins], held.shape), atol=1e-6
+    )
     edges = trimesh.Trimesh(garment.vertices, garment.faces, process=False).edges_unique
     length = np.linalg.norm(np.diff(garment.vertices[edges], axis=1)[:, 0], axis=-1)
     stretched = np.linalg.norm(np.diff(clip.vertices[:, edges], axis=2)[:, :, 0], axis=-1) / length
@@ -236,7 +264,9 @@ def test_a_cloth_clip_moves_in_both_gusts_and_neither_stretches_nor_leaves_its_p
 def test_cloth_options_are_checked():
     with pytest.raises(ValueError, match=r"ClothOptions\.cells: expected at least 4, got 3"):
         ClothOptions(cells=3)
-    with pytest.raises(ValueError, match=r"ClothOptions\.phase: expected 0\.1 to 10 seconds, got 0"):
+    with pytest.raises(
+        ValueError, match=r"ClothOptions\.phase: expected 0\.1 to 10 seconds, got 0"
+    ):
         ClothOptions(phase=0)
     with pytest.raises(ValueError, match="kind: got 'sock', expected one of sheet, shirt"):
         cloth_clip("sock", 0)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from flowplan.collision import DistanceField, distance_field, sphere_cover
+from flowplan.collision.distance_field import DistanceField, distance_field, sphere_cover
 from flowplan.geometry import exp_so3, inverse, pose, transform
 
 LOWER, UPPER = np.array([-0.5, -0.5, -0.2]), np.array([0.5, 0.5, 0.8])
@@ -22,7 +22,9 @@ def boxes():
     X = [pose(exp_so3([0.3, 0.4, 0.5]), [0.1, 0.1, 0.3]), pose(None, [-0.2, 0.0, 0.1])]
     sizes = [[0.2, 0.1, 0.3], [0.1, 0.3, 0.1]]
     meshes = [trimesh.creation.box(s, transform=x) for s, x in zip(sizes, X, strict=True)]
-    return meshes, lambda p: np.minimum(*[box_distance(p, x, s) for x, s in zip(X, sizes, strict=True)])
+    return meshes, lambda p: np.minimum(
+        *[box_distance(p, x, s) for x, s in zip(X, sizes, strict=True)]
+    )
 
 
 def test_boxes_against_their_formula(boxes):
@@ -73,7 +75,9 @@ def test_gradient_against_finite_differences(boxes):
     field = distance_field(boxes[0], lower=LOWER, upper=UPPER, voxel=0.02)
     p = somewhere(500)
     u = (p - LOWER) / 0.02
-    p = p[(np.abs(u - np.round(u)) > 0.02).all(axis=1)]  # the interpolant has kinks at the samples' planes
+    p = p[
+        (np.abs(u - np.round(u)) > 0.02).all(axis=1)
+    ]  # the interpolant has kinks at the samples' planes
     _, g = field.query(p)
     h = 1e-5
     for axis in range(3):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flowplan import cli
+from flowplan.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -67,7 +67,9 @@ def test_what_a_page_says_runs(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [p for p in PAGES if "```python slow" in p.read_text()], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if "```python slow" in p.read_text()], ids=lambda p: p.name
+)
 def test_what_a_page_says_runs_to_the_end(page, tmp_path, monkeypatch):
     follow(page, tmp_path, monkeypatch, slow=True)
 
@@ -76,16 +78,18 @@ def run(arguments, monkeypatch):
     """One command line, in this process."""
     monkeypatch.setattr(sys, "argv", ["flowplan", *arguments])
     with pytest.raises(SystemExit) as end:
-        cli.main()
-    assert end.value.code == 0, f"flowplan {shlex.join(arguments)} ended with status {end.value.code}"
+        app.main()
+    assert end.value.code == 0, (
+        f"flowplan {shlex.join(arguments)} ended with status {end.value.code}"
+    )
 
 
 def understand(arguments, monkeypatch):
     """The same without doing anything: its options are known, and of the right kind."""
-    command = cli.COMMANDS[arguments[0]]
+    command = app.COMMANDS[arguments[0]]
     nothing = functools.wraps(command)(lambda *given, **named: 0)
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "COMMANDS", cli.COMMANDS | {arguments[0]: nothing})
+        patch.setattr(app, "COMMANDS", app.COMMANDS | {arguments[0]: nothing})
         run(arguments, patch)
 
 
@@ -112,12 +116,16 @@ def test_files_and_modules_that_are_named_exist(page):
         assert (ROOT / path).exists(), f"{page.name}: {path} does not exist"
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", app.COMMANDS)
 def test_the_readme_names_every_command_and_its_options(name, monkeypatch, capsys):
-    rows = [r for r in (ROOT / "README.md").read_text().splitlines() if r.startswith(f"| `flowplan {name}")]
+    rows = [
+        r
+        for r in (ROOT / "README.md").read_text().splitlines()
+        if r.startswith(f"| `flowplan {name}")
+    ]
     assert len(rows) == 1, f"README.md: expected one row for `flowplan {name}`, got {len(rows)}"
     monkeypatch.setattr(sys, "argv", ["flowplan", name, "--help"])
     with pytest.raises(SystemExit):
-        cli.main()
+        app.main()
     known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help", "--video"}
     assert set(re.findall(r"`(--[a-z][a-z-]*)`", rows[0])) == known

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from flowplan.export import export_gltf
 from flowplan.geometry import pose, rotation_about, transform
+from flowplan.io.gltf import export_gltf
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene, SceneObject
 
@@ -56,7 +56,11 @@ class Glb:
         primitive = self.mesh(name)["primitives"][0]
         v = self.array(primitive["attributes"]["POSITION"]).astype(float)
         animation = self.json["animations"][0]
-        channel = next(c for c in animation["channels"] if c["target"] == {"node": self.node(name), "path": "weights"})
+        channel = next(
+            c
+            for c in animation["channels"]
+            if c["target"] == {"node": self.node(name), "path": "weights"}
+        )
         sampler = animation["samplers"][channel["sampler"]]
         times = self.array(sampler["input"])[:, 0]
         weights = self.array(sampler["output"]).reshape(len(times), -1)
@@ -71,7 +75,11 @@ def lid(T=9):
     cup = trimesh.creation.cylinder(0.03, 0.1)
     cup.visual.vertex_colors = np.tile([255, 128, 0, 255], (len(cup.vertices), 1))
     wall = SceneObject("wall", trimesh.creation.box([0.01, 1, 1]), pose(None, [0.6, 0, 0.5]))
-    scene = Scene((SceneObject("lid", box), SceneObject("cup", cup, pose(None, [0.2, 0.2, 0.05]))), 0.0, (wall,))
+    scene = Scene(
+        (SceneObject("lid", box), SceneObject("cup", cup, pose(None, [0.2, 0.2, 0.05]))),
+        0.0,
+        (wall,),
+    )
     still = np.broadcast_to(scene.objects[1].vertices_world, (T, len(cup.vertices), 3))
     return scene, SceneMotion(np.linspace(0, 2, T), (transform(X, box.vertices), still))
 
@@ -82,10 +90,17 @@ def test_playing_the_file_gives_the_motion_back(tmp_path):
     for k, t in enumerate(motion.times):
         np.testing.assert_allclose(glb.play("lid", t), motion.vertices[0][k], atol=1e-6)
     between = (motion.vertices[0][3] + motion.vertices[0][4]) / 2
-    np.testing.assert_allclose(glb.play("lid", (motion.times[3] + motion.times[4]) / 2), between, atol=1e-6)
+    np.testing.assert_allclose(
+        glb.play("lid", (motion.times[3] + motion.times[4]) / 2), between, atol=1e-6
+    )
     primitive = glb.mesh("lid")["primitives"][0]
-    np.testing.assert_array_equal(glb.array(primitive["indices"]).reshape(-1, 3), scene.objects[0].mesh.faces)
-    for accessor in [primitive["attributes"]["POSITION"], *(t["POSITION"] for t in primitive["targets"])]:
+    np.testing.assert_array_equal(
+        glb.array(primitive["indices"]).reshape(-1, 3), scene.objects[0].mesh.faces
+    )
+    for accessor in [
+        primitive["attributes"]["POSITION"],
+        *(t["POSITION"] for t in primitive["targets"]),
+    ]:
         assert "min" in glb.json["accessors"][accessor]  # a must for positions
     assert len(glb.mesh("lid")["weights"]) == len(primitive["targets"]) == len(motion.times) - 1
     for i in range(len(glb.json["accessors"])):
@@ -99,7 +114,9 @@ def test_what_stands_still_has_no_targets_and_obstacles_are_there(tmp_path):
     assert "targets" not in glb.mesh("wall")["primitives"][0]
     assert len(glb.json["animations"][0]["channels"]) == 1
     color = glb.array(glb.mesh("cup")["primitives"][0]["attributes"]["COLOR_0"])
-    np.testing.assert_allclose(color[0] / 65535, [1, ((128 / 255 + 0.055) / 1.055) ** 2.4, 0, 1], atol=1e-5)
+    np.testing.assert_allclose(
+        color[0] / 65535, [1, ((128 / 255 + 0.055) / 1.055) ** 2.4, 0, 1], atol=1e-5
+    )
     still = SceneMotion([0, 1.0], tuple(v[:2] * 0 + v[:1] for v in motion.vertices))
     assert "animations" not in Glb(export_gltf(tmp_path / "s.glb", scene, still).read_bytes()).json
 
@@ -111,7 +128,9 @@ def test_trimesh_reads_the_first_frame_with_y_up(tmp_path):
     assert set(read.geometry) == {"lid", "cup", "wall"}
     bounds = [read.geometry["wall"].copy().apply_transform(z_up @ read.graph["wall"][0]).bounds]
     np.testing.assert_allclose(bounds[0], scene.obstacles[0].mesh_world.bounds, atol=1e-6)
-    assert read.geometry["lid"].copy().apply_transform(read.graph["lid"][0]).extents[1] == pytest.approx(0.02, abs=1e-6)
+    assert read.geometry["lid"].copy().apply_transform(read.graph["lid"][0]).extents[
+        1
+    ] == pytest.approx(0.02, abs=1e-6)
 
 
 def test_fewer_keyframes_keep_the_first_and_the_last(tmp_path):
@@ -119,7 +138,9 @@ def test_fewer_keyframes_keep_the_first_and_the_last(tmp_path):
     glb = Glb(export_gltf(tmp_path / "m.glb", scene, motion, keyframes=5).read_bytes())
     assert len(glb.mesh("lid")["primitives"][0]["targets"]) == 4
     for k in (0, 10, 40):
-        np.testing.assert_allclose(glb.play("lid", motion.times[k]), motion.vertices[0][k], atol=1e-6)
+        np.testing.assert_allclose(
+            glb.play("lid", motion.times[k]), motion.vertices[0][k], atol=1e-6
+        )
 
 
 def test_what_cannot_be_exported_is_refused_and_nothing_is_left(tmp_path):

@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flowplan import files
 from flowplan.attachment import Attachment, Moments
+from flowplan.attachment.screw import Screw
 from flowplan.geometry import exp_se3
 from flowplan.grasp import Grasps
+from flowplan.io import npz
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.planner import STAGES, Attempt, NoPlan, Plan
 from flowplan.rollout import OUTCOMES, Rollout
 from flowplan.scene import Scene, SceneObject
-from flowplan.screw import Screw
 from flowplan.trajectory import Trajectory
-from flowplan.validate import Certificate
+from flowplan.validation.validator import Certificate
 
 PLACE = Path("r.npz")
 """The one file that all of them are written to; the fixture puts it into a folder of its own."""
@@ -59,7 +59,9 @@ def meshes(draw):
     V, F = draw(st.integers(3, 6)), draw(SIZES)
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     colors = rng.integers(0, 256, (V, 4), dtype=np.uint8) if draw(st.booleans()) else None
-    return trimesh.Trimesh(rng.normal(size=(V, 3)), rng.integers(0, V, (F, 3)), vertex_colors=colors, process=False)
+    return trimesh.Trimesh(
+        rng.normal(size=(V, 3)), rng.integers(0, V, (F, 3)), vertex_colors=colors, process=False
+    )
 
 
 @st.composite
@@ -80,14 +82,18 @@ def motions(draw):
 @st.composite
 def flows(draw):
     T, N = draw(st.integers(2, 5)), draw(SIZES)
-    return ObjectFlow(draw(clocks(T)), draw(arrays(T, N, 3)), draw(arrays(T, N, low=0)), np.arange(N) % 2)
+    return ObjectFlow(
+        draw(clocks(T)), draw(arrays(T, N, 3)), draw(arrays(T, N, low=0)), np.arange(N) % 2
+    )
 
 
 @st.composite
 def grasps(draw):
     G = draw(st.integers(0, 5))
     kind = tuple(draw(st.sampled_from(["grasp", "push"])) for _ in range(G))
-    return Grasps(poses(G, 3), draw(arrays(G, low=0)), -np.sort(-draw(arrays(G))), kind, np.arange(G))
+    return Grasps(
+        poses(G, 3), draw(arrays(G, low=0)), -np.sort(-draw(arrays(G))), kind, np.arange(G)
+    )
 
 
 @st.composite
@@ -130,17 +136,33 @@ def rollouts(draw):
     names = tuple(draw(st.lists(WORDS, min_size=J, max_size=J)))
     measures = draw(st.dictionaries(WORDS, FLOATS, max_size=3))
     return Rollout(
-        draw(clocks(S)), names, draw(arrays(S, J)), draw(arrays(S, P, 3)), draw(st.sampled_from(OUTCOMES)), measures
+        draw(clocks(S)),
+        names,
+        draw(arrays(S, J)),
+        draw(arrays(S, P, 3)),
+        draw(st.sampled_from(OUTCOMES)),
+        measures,
     )
 
 
 def of_fields(record, **known):
     """A strategy for a record of numbers and words, from its annotations."""
     simple = {str: WORDS, int: st.integers(-5, 5), float: FLOATS, bool: st.booleans()}
-    simple |= {tuple[str, ...]: st.lists(WORDS, max_size=3).map(tuple), float | None: st.none() | FLOATS}
+    simple |= {
+        tuple[str, ...]: st.lists(WORDS, max_size=3).map(tuple),
+        float | None: st.none() | FLOATS,
+    }
     hints = typing.get_type_hints(record)
     return st.builds(
-        record, **({f.name: simple[hints[f.name]] for f in dataclasses.fields(record) if f.name not in known} | known)
+        record,
+        **(
+            {
+                f.name: simple[hints[f.name]]
+                for f in dataclasses.fields(record)
+                if f.name not in known
+            }
+            | known
+        ),
     )
 
 
@@ -153,7 +175,9 @@ RECORDS = {
     Attachment: attachments(),
     Trajectory: trajectories(),
     Rollout: rollouts(),
-    Plan: st.builds(Plan, grasps(), grasps(), attachments(), trajectories(), of_fields(Certificate), ATTEMPTS),
+    Plan: st.builds(
+        Plan, grasps(), grasps(), attachments(), trajectories(), of_fields(Certificate), ATTEMPTS
+    ),
     NoPlan: st.builds(NoPlan, ATTEMPTS),
 }
 KINDS = sorted(RECORDS, key=lambda k: k.__name__)
@@ -167,7 +191,11 @@ def same(a, b):
     if dataclasses.is_dataclass(a):
         return all(same(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
     if isinstance(a, trimesh.Trimesh):
-        parts = ((a.vertices, b.vertices), (a.faces, b.faces), (files.vertex_colors(a), files.vertex_colors(b)))
+        parts = (
+            (a.vertices, b.vertices),
+            (a.faces, b.faces),
+            (npz.vertex_colors(a), npz.vertex_colors(b)),
+        )
         return all(np.array_equal(x, y) for x, y in parts)
     if isinstance(a, tuple):
         return len(a) == len(b) and all(map(same, a, b))
@@ -187,14 +215,14 @@ def place():
 
 def stored(record):
     """The bytes that `save` writes."""
-    return files.save(PLACE, record).read_bytes()
+    return npz.save(PLACE, record).read_bytes()
 
 
 def read(data, kind):
     """What `load` makes of these bytes: a record, or the one line that it refuses them with."""
     PLACE.write_bytes(data)
     try:
-        return files.load(PLACE, kind)
+        return npz.load(PLACE, kind)
     except ValueError as caught:
         line = str(caught)
     assert line.startswith(f"{PLACE}: ")
@@ -218,7 +246,7 @@ def packed(values):
 
 
 def test_every_file_type_is_tested():
-    assert {k.__name__ for k in KINDS} == set(files.VERSIONS)
+    assert {k.__name__ for k in KINDS} == set(npz.VERSIONS)
 
 
 @EACH
@@ -245,7 +273,9 @@ def damaged_bytes_give_one_line_or_the_same_record(record, data):
 TYPES = {
     "drop": lambda v: None,
     "narrower": lambda v: np.zeros(v.shape, np.float32) if v.dtype.kind == "f" else v.astype("U"),
-    "big-endian": lambda v: v.astype(v.dtype.newbyteorder(">")) if v.dtype.itemsize > 1 else v.astype(float),
+    "big-endian": lambda v: (
+        v.astype(v.dtype.newbyteorder(">")) if v.dtype.itemsize > 1 else v.astype(float)
+    ),
     "complex": lambda v: np.zeros(v.shape, complex),
     "object": lambda v: np.full(v.shape, {"a": print}, object),
     "record": lambda v: np.zeros(v.shape, [("a", float)]),
@@ -256,7 +286,9 @@ CHANGES = TYPES | {
     "deeper": lambda v: v[None],
     "scalar": lambda v: np.asarray(v.flat[0]) if v.size else np.asarray(1.5),
     "empty": lambda v: v.reshape(-1)[:0],
-    "huge": lambda v: np.full(v.shape, 1e300) if v.dtype.kind != "U" else np.full(v.shape, "x" * 4000),
+    "huge": lambda v: (
+        np.full(v.shape, 1e300) if v.dtype.kind != "U" else np.full(v.shape, "x" * 4000)
+    ),
     "negative": lambda v: -1 - v if v.dtype.kind in "fi" else ~v if v.dtype.kind == "b" else v,
 }
 
@@ -265,7 +297,9 @@ def another_value_is_refused_or_taken_as_it_is(record, data):
     values = members(stored(record))
     key = data.draw(st.sampled_from(sorted(values)))
     change = data.draw(st.sampled_from(sorted(CHANGES)))
-    changed = {k: v for k, v in (values | {key: CHANGES[change](values[key])}).items() if v is not None}
+    changed = {
+        k: v for k, v in (values | {key: CHANGES[change](values[key])}).items() if v is not None
+    }
     out = read(packed(changed), type(record))
     if isinstance(out, str):
         return
@@ -304,12 +338,20 @@ def test_what_is_wrong_is_named():
     nan[1, 0, 0] = nan[1, 2, 1] = np.nan
     cases = {
         r"ObjectFlow.points: is missing": {"points": None},
-        r"ObjectFlow.points: expected shape \(2, N, 3\), got \(2, 4, 2\)": {"points": np.zeros((2, 4, 2))},
+        r"ObjectFlow.points: expected shape \(2, N, 3\), got \(2, 4, 2\)": {
+            "points": np.zeros((2, 4, 2))
+        },
         r"ObjectFlow.points: 2 of 18 values are NaN \(first at \(1, 0, 0\)\)": {"points": nan},
-        r"ObjectFlow.confidence: expected float64 values, got float32": {"confidence": np.ones((2, 3), np.float32)},
+        r"ObjectFlow.confidence: expected float64 values, got float32": {
+            "confidence": np.ones((2, 3), np.float32)
+        },
         r"ObjectFlow.confidence: expected values in \[0, 1\]": {"confidence": np.full((2, 3), 2.0)},
-        r"ObjectFlow.object_id: is not a plain array": {"object_id": np.array([print, 1, None], object)},
-        r"ObjectFlow: the file has version 2, this flowplan reads up to 1; upgrade": {"_version": np.array(2)},
+        r"ObjectFlow.object_id: is not a plain array": {
+            "object_id": np.array([print, 1, None], object)
+        },
+        r"ObjectFlow: the file has version 2, this flowplan reads up to 1; upgrade": {
+            "_version": np.array(2)
+        },
         r"ObjectFlow: expected a file of flowplan.ObjectFlow, this one holds 'flowplan.Sauce'": {
             "_schema": np.array("flowplan.Sauce")
         },
@@ -322,17 +364,32 @@ def test_what_is_wrong_is_named():
         assert isinstance(out, str)
         assert re.search(match, out), out
     rollout = members(
-        stored(Rollout([0, 1.0], (), np.zeros((2, 0)), np.zeros((2, 1, 3)), "success", {"a": 1.0, "b": 2.0}))
+        stored(
+            Rollout(
+                [0, 1.0], (), np.zeros((2, 0)), np.zeros((2, 1, 3)), "success", {"a": 1.0, "b": 2.0}
+            )
+        )
     )
     for keys in (["a", "a"], ["a"]):
-        assert "Rollout.measures: has " in read(packed(rollout | {"measures/keys": np.array(keys)}), Rollout)
+        assert "Rollout.measures: has " in read(
+            packed(rollout | {"measures/keys": np.array(keys)}), Rollout
+        )
     motion = stored(SceneMotion([0, 1.0], (np.zeros((2, 4, 3)),)))
     assert "this one holds 'flowplan.SceneMotion'" in read(motion, ObjectFlow)
     assert "is damaged or not an .npz file" in read(b"not a zip", ObjectFlow)
 
 
 @pytest.mark.parametrize(
-    "key", ["slip", "X_world_tool", "moments/S", "moments/weight", "held", "screw/normals", "screw/amount"]
+    "key",
+    [
+        "slip",
+        "X_world_tool",
+        "moments/S",
+        "moments/weight",
+        "held",
+        "screw/normals",
+        "screw/amount",
+    ],
 )
 def test_shapes_of_records_that_trust_their_maker_are_checked(key):
     T = 3
@@ -341,7 +398,11 @@ def test_shapes_of_records_that_trust_their_maker_are_checked(key):
     across, spread = np.zeros((2, 3)), np.zeros((5, 5))
     screw = Screw("hinge", axis, axis, 0.0, np.zeros(T), X, 0.0, True, across, spread, np.zeros(T))
     zeros = np.zeros(T)
-    values = members(stored(Attachment(np.arange(3.0), X, moments, np.zeros((T, 3, 3)), zeros, zeros, zeros, screw)))
+    values = members(
+        stored(
+            Attachment(np.arange(3.0), X, moments, np.zeros((T, 3, 3)), zeros, zeros, zeros, screw)
+        )
+    )
     name = key.split("/")[-1]
     assert name in read(packed(values | {key: values[key][:, None]}), Attachment)
     if key != "held":
@@ -353,7 +414,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(monkeypatch):
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for key in ("_schema", "_version", "times"):
             archive.writestr(f"{key}.npy", bytes(2**20))
-    monkeypatch.setattr(files, "MAX_BYTES", 2**21)
+    monkeypatch.setattr(npz, "MAX_BYTES", 2**21)
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("unpacked"))
     assert len(out.getvalue()) < 5000
     assert "unpacks to" in read(out.getvalue(), ObjectFlow)
@@ -363,7 +424,9 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(monkeypatch):
 
 def test_a_shape_that_the_bytes_do_not_fill_allocates_nothing():
     body = io.BytesIO()
-    np.lib.format.write_array_header_1_0(body, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)})
+    np.lib.format.write_array_header_1_0(
+        body, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}
+    )
     values = members(stored(flow()))
     del values["points"]
     out = io.BytesIO(packed(values))
@@ -374,7 +437,7 @@ def test_a_shape_that_the_bytes_do_not_fill_allocates_nothing():
 
 def test_saving_is_all_or_nothing(tmp_path, monkeypatch):
     path = tmp_path / "flow.npz"
-    files.save(path, flow())
+    npz.save(path, flow())
     before = path.read_bytes()
 
     def full(*_args, **_options):
@@ -382,33 +445,35 @@ def test_saving_is_all_or_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np.lib.format, "write_array", full)
     with pytest.raises(OSError, match="no space"):
-        files.save(path, flow())
+        npz.save(path, flow())
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["flow.npz"]
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):
-    rollout = Rollout([0, 1.0], ("a",), np.zeros((2, 1)), np.zeros((2, 1, 3)), "success", {"angle": np.nan})
+    rollout = Rollout(
+        [0, 1.0], ("a",), np.zeros((2, 1)), np.zeros((2, 1, 3)), "success", {"angle": np.nan}
+    )
     with pytest.raises(ValueError, match=r"Rollout\.measures\.values: 1 of 1 values are NaN"):
-        files.save(tmp_path / "r.npz", rollout)
+        npz.save(tmp_path / "r.npz", rollout)
     named = dataclasses.replace(rollout, joint_names=("a\0",), measures={})
     with pytest.raises(ValueError, match=r"Rollout\.joint_names: holds a zero character"):
-        files.save(tmp_path / "r.npz", named)
+        npz.save(tmp_path / "r.npz", named)
     with pytest.raises(ValueError, match=r"expected a name that ends in \.npz"):
-        files.save(tmp_path / "flow.pkl", flow())
+        npz.save(tmp_path / "flow.pkl", flow())
     with pytest.raises(ValueError, match="record: got a dict, expected one of"):
-        files.save(tmp_path / "flow.npz", {})
+        npz.save(tmp_path / "flow.npz", {})
     with pytest.raises(ValueError, match="kind: got dict, expected one of"):
-        files.load(tmp_path / "flow.npz", dict)
+        npz.load(tmp_path / "flow.npz", dict)
     with pytest.raises(ValueError, match="its folder does not exist"):
-        files.save(tmp_path / "nowhere" / "flow.npz", flow())
+        npz.save(tmp_path / "nowhere" / "flow.npz", flow())
     with pytest.raises(ValueError, match="no such file"):
-        files.load(tmp_path / "flow.npz", ObjectFlow)
+        npz.load(tmp_path / "flow.npz", ObjectFlow)
     assert not os.listdir(tmp_path)
 
 
 def test_files_are_plain_npz_for_everyone_else(tmp_path):
-    path = files.save(tmp_path / "flow.npz", flow())
+    path = npz.save(tmp_path / "flow.npz", flow())
     with np.load(path, allow_pickle=False) as file:
         assert set(file) == {"_schema", "_version", "times", "points", "confidence", "object_id"}
         np.testing.assert_array_equal(file["confidence"], np.ones((2, 3)))
@@ -416,10 +481,12 @@ def test_files_are_plain_npz_for_everyone_else(tmp_path):
 
 def test_colours_of_faces_and_textures_are_kept_at_the_vertices():
     box = trimesh.creation.box()
-    assert files.vertex_colors(box) is None
-    box.visual = trimesh.visual.TextureVisuals(uv=np.zeros((8, 2)), image=Image.new("RGB", (4, 4), (3, 200, 7)))
-    np.testing.assert_array_equal(files.vertex_colors(box), np.broadcast_to([3, 200, 7, 255], (8, 4)))
+    assert npz.vertex_colors(box) is None
+    box.visual = trimesh.visual.TextureVisuals(
+        uv=np.zeros((8, 2)), image=Image.new("RGB", (4, 4), (3, 200, 7))
+    )
+    np.testing.assert_array_equal(npz.vertex_colors(box), np.broadcast_to([3, 200, 7, 255], (8, 4)))
     scene = read(stored(Scene((SceneObject("box", box),))), Scene)
     np.testing.assert_array_equal(scene.objects[0].mesh.visual.vertex_colors[0], [3, 200, 7, 255])
     box.visual = trimesh.visual.TextureVisuals()
-    assert files.vertex_colors(box) is None
+    assert npz.vertex_colors(box) is None

@@ -31,7 +31,9 @@ def test_a_twist_is_the_derivative_of_its_motion():
 
 def test_se3_round_trips_near_identity_and_far_from_it():
     for scale in (1e-10, 1e-4, 1.0):
-        twist = scale * rng.uniform(-1, 1, size=(50, 6))  # angles below pi, where the logarithm is unique
+        twist = scale * rng.uniform(
+            -1, 1, size=(50, 6)
+        )  # angles below pi, where the logarithm is unique
         np.testing.assert_allclose(g.log_se3(g.exp_se3(twist)), twist, atol=1e-9)
 
 
@@ -54,7 +56,9 @@ def test_rotation_about_a_line_keeps_the_line():
     point, axis = np.array([0.4, -0.1, 0.2]), np.array([0.0, 2.0, 1.0])
     X = g.rotation_about(point, axis, np.linspace(-3, 3, 7))
     on_line = point + np.array([[-1.0], [0.0], [2.5]]) * axis
-    np.testing.assert_allclose(g.transform(X, on_line), np.broadcast_to(on_line, (7, 3, 3)), atol=1e-12)
+    np.testing.assert_allclose(
+        g.transform(X, on_line), np.broadcast_to(on_line, (7, 3, 3)), atol=1e-12
+    )
 
 
 def test_interpolation_ends_where_it_should_and_turns_at_constant_rate():
@@ -68,7 +72,9 @@ def test_interpolation_ends_where_it_should_and_turns_at_constant_rate():
 def test_look_at_sees_its_target_on_the_optical_axis():
     for eye in ([1.0, 2.0, 1.5], [0.0, 0.0, 2.0]):
         X_world_camera = g.look_at(eye, [0.1, 0.0, 0.2] if eye[0] else [0, 0, 0])
-        target = g.transform(g.inverse(X_world_camera), [[0.1, 0.0, 0.2] if eye[0] else [0, 0, 0]])[0]
+        target = g.transform(g.inverse(X_world_camera), [[0.1, 0.0, 0.2] if eye[0] else [0, 0, 0]])[
+            0
+        ]
         np.testing.assert_allclose(target[:2], 0, atol=1e-12)
         assert target[2] > 0
         assert np.linalg.det(X_world_camera[:3, :3]) == pytest.approx(1)

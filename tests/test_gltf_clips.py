@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import trimesh
 
-from flowplan.export import export_gltf
 from flowplan.geometry import exp_so3, pose, quat_xyzw_from_matrix, rotation_about, transform
+from flowplan.io.gltf import export_gltf
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene, SceneObject
-from generators.neurok.gltf_clips import GltfOptions, read_clips
+from generators.data.clips.gltf_clips import GltfOptions, read_clips
 
 COMPONENTS = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123, "u4": 5125, "f4": 5126}
 SHAPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
@@ -46,7 +46,12 @@ class Writer:
         width = 1 if array.ndim == 1 else array[0].size
         if "bufferView" not in extra and not extra.pop("absent", False):
             extra["bufferView"] = self.view(array.tobytes())
-        entry = {"componentType": COMPONENTS[kind], "count": len(array), "type": SHAPES[width], **extra}
+        entry = {
+            "componentType": COMPONENTS[kind],
+            "count": len(array),
+            "type": SHAPES[width],
+            **extra,
+        }
         self.doc["accessors"].append(entry)
         return len(self.doc["accessors"]) - 1
 
@@ -68,7 +73,11 @@ class Writer:
         animation = self.doc["animations"][-1]
         target = {"node": node, "path": path}
         animation["channels"].append({"sampler": len(animation["samplers"]), "target": target})
-        sampler = {"input": self.accessor(times), "output": self.accessor(values), "interpolation": interpolation}
+        sampler = {
+            "input": self.accessor(times),
+            "output": self.accessor(values),
+            "interpolation": interpolation,
+        }
         animation["samplers"].append(sampler)
 
     def write(self, path, layout="glb"):
@@ -79,7 +88,9 @@ class Writer:
             text += b" " * (-len(text) % 4)
             data = bytes(self.data) + bytes(-len(self.data) % 4)
             head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(data))
-            chunks = [struct.pack("<I4s", len(c), k) + c for c, k in ((text, b"JSON"), (data, b"BIN\0"))]
+            chunks = [
+                struct.pack("<I4s", len(c), k) + c for c, k in ((text, b"JSON"), (data, b"BIN\0"))
+            ]
             path = path / "model.glb"
             path.write_bytes(head + b"".join(chunks))
             return path
@@ -100,7 +111,9 @@ def z_up(points):
 
 def same(found, expected, atol=1e-6):
     """Are two vertex lists (F, V, 3) the same but for their order?"""
-    found, expected = (np.moveaxis(np.asarray(v), 1, 0).reshape(np.shape(v)[1], -1) for v in (found, expected))
+    found, expected = (
+        np.moveaxis(np.asarray(v), 1, 0).reshape(np.shape(v)[1], -1) for v in (found, expected)
+    )
     order = [np.abs(expected - row).max(1).argmin() for row in found]
     assert sorted(order) == list(range(len(expected)))
     np.testing.assert_allclose(found, expected[order], atol=atol)
@@ -165,7 +178,11 @@ def test_steps_and_splines(tmp_path):
     s = np.linspace(0, 4, 9)
     step = np.where(s < 1, 3.0, np.where(s < 4, 4.0, 5.0))
     still = np.broadcast_to(BOX.vertices, (9, 8, 3))
-    expected = [still + step[:, None, None] * [1, 0, 0], still + (s**3)[:, None, None] * [0, 0, 1], still]
+    expected = [
+        still + step[:, None, None] * [1, 0, 0],
+        still + (s**3)[:, None, None] * [0, 0, 1],
+        still,
+    ]
     found = np.sort(clip.vertices.reshape(9, -1, 3), axis=1)
     np.testing.assert_allclose(found, np.sort(z_up(np.concatenate(expected, 1)), axis=1), atol=1e-4)
 
@@ -205,7 +222,10 @@ def test_a_skin_blends_its_joints_and_its_own_node_does_not_matter(kind, tmp_pat
         table = np.round(table * np.iinfo(kind).max)
     joints = np.tile([1, 0, 0, 0], (18, 1))  # the second pair's is the foot
     extra = {"normalized": True} if kind != "f4" else {}
-    attributes = {"JOINTS_0": w.accessor(joints, "u1"), "WEIGHTS_0": w.accessor(table, kind, **extra)}
+    attributes = {
+        "JOINTS_0": w.accessor(joints, "u1"),
+        "WEIGHTS_0": w.accessor(table, kind, **extra),
+    }
     w.node(children=[1, 2])
     w.node(mesh=w.mesh(points, faces, attributes=attributes), skin=0, translation=[7, 7, 7])
     w.node(translation=[0, 0.2, 0], children=[3])
@@ -219,7 +239,9 @@ def test_a_skin_blends_its_joints_and_its_own_node_does_not_matter(kind, tmp_pat
     for s in np.linspace(0, 1, 5):
         foot = pose(None, [0, 0.2, 0])
         top = foot @ rotation_about([0, 1, 0], [0, 0, 1], 1.2 * s)
-        expected.append(share[:, :1] * transform(foot, points) + share[:, 1:] * transform(top, points))
+        expected.append(
+            share[:, :1] * transform(foot, points) + share[:, 1:] * transform(top, points)
+        )
     same(clip.vertices, z_up(expected), atol=1e-6 if kind == "f4" else 4e-3)
 
 
@@ -230,11 +252,17 @@ def test_morph_targets_sparse_or_not_follow_their_weights(tmp_path):
     values = {"bufferView": w.view(rise[[1, 5]].astype("<f4").tobytes())}
     indices = {"bufferView": w.view(np.array([1, 5], "<u2").tobytes()), "componentType": 5123}
     sparse = {"count": 2, "indices": indices, "values": values}
-    targets = [{"POSITION": w.accessor(bulge)}, {"POSITION": w.accessor(rise, absent=True, sparse=sparse)}, {}]
+    targets = [
+        {"POSITION": w.accessor(bulge)},
+        {"POSITION": w.accessor(rise, absent=True, sparse=sparse)},
+        {},
+    ]
     w.node(mesh=w.mesh(targets=targets))
     w.doc["meshes"][0]["weights"] = [0.5, 0.5, 0]
     w.animate(0, "weights", [0, 1, 2], [0, 0, 0, 1, 0, 0, 1, 1, 1])
-    w.animate(0, "scale", [0, 1], [[1, 1, 1], [3, 3, 3]])  # the node that carries everything: refused
+    w.animate(
+        0, "scale", [0, 1], [[1, 1, 1], [3, 3, 3]]
+    )  # the node that carries everything: refused
     found = read_clips(w.write(tmp_path), GltfOptions(frames=5))
     assert found.refused == {"motion.1": "root-only"}
     first, second = np.array([0, 0.5, 1, 1, 1]), np.array([0, 0, 0, 0.5, 1])
@@ -254,7 +282,9 @@ def test_interleaved_and_quantized_positions(tmp_path):
     same(only(w.write(tmp_path)).vertices, hinged_truth(np.linspace(0, 1, 5)), atol=1e-4)
 
 
-@pytest.mark.parametrize(("mode", "order"), [(5, [0, 1, 2, 3]), (6, [0, 1, 3, 2]), (4, [0, 1, 2, 1, 3, 2])])
+@pytest.mark.parametrize(
+    ("mode", "order"), [(5, [0, 1, 2, 3]), (6, [0, 1, 3, 2]), (4, [0, 1, 2, 1, 3, 2])]
+)
 def test_strips_fans_and_lists_face_the_same_way(mode, order, tmp_path):
     square = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0.0]])
     w = hinged()
@@ -277,7 +307,9 @@ def test_corners_apart_in_normals_alone_are_one_vertex(tmp_path):
 def test_what_moves_as_a_whole_is_held_or_refused(tmp_path):
     w = hinged()
     away = quat([0, 0, 0], [0, 1.5, 0])
-    w.animate(0, "rotation", [0, 2], away, new=False)  # the root turns while the lid opens: the lid alone is kept
+    w.animate(
+        0, "rotation", [0, 2], away, new=False
+    )  # the root turns while the lid opens: the lid alone is kept
     clip = only(w.write(tmp_path), frames=6)  # 0, 0.5, ... 2.5 s
     same(clip.vertices, hinged_truth([0, 0, 0.25, 0.5, 0.75, 1]))
     w = hinged()
@@ -290,7 +322,12 @@ def test_what_moves_as_a_whole_is_held_or_refused(tmp_path):
     w.doc["animations"][1]["channels"].append({"sampler": 0, "target": {"path": "pointer"}})
     found = read_clips(w.write(tmp_path))
     assert found.clips == ()
-    assert found.refused == {"motion": "root-only", "motion.1": "static", "motion.2": "static", "motion.3": "root-only"}
+    assert found.refused == {
+        "motion": "root-only",
+        "motion.1": "static",
+        "motion.2": "static",
+        "motion.3": "root-only",
+    }
 
 
 def test_two_roots_that_part_are_motion(tmp_path):
@@ -320,7 +357,9 @@ def test_a_skin_on_one_moving_joint_moves_as_a_whole(tmp_path):
 
 def test_our_own_export_comes_back(tmp_path):
     X = rotation_about([0, 0.1, 0], [1, 0, 0], np.linspace(0, 1.5, 9))
-    scene = Scene(tuple(SceneObject(n, trimesh.creation.box([0.3, 0.2, 0.02])) for n in ("lid", "base")))
+    scene = Scene(
+        tuple(SceneObject(n, trimesh.creation.box([0.3, 0.2, 0.02])) for n in ("lid", "base"))
+    )
     still = np.broadcast_to(scene.objects[1].vertices_world, (9, 8, 3))
     motion = SceneMotion(np.linspace(0, 2, 9), (transform(X, still[0]), still))
     clip = only(export_gltf(tmp_path / "m.glb", scene, motion), frames=9)
@@ -340,8 +379,14 @@ def _set(*keys_and_value):
 
 REFUSED = {
     "no_animation": (lambda d: d.pop("animations"), "has no animation"),
-    "no_triangle": (_set("meshes", [{"primitives": [{"attributes": {}, "mode": 0}]}] * 2), "draws 0 vertices"),
-    "draco": (_set("extensionsRequired", ["KHR_draco_mesh_compression"]), "requires KHR_draco_mesh_compression"),
+    "no_triangle": (
+        _set("meshes", [{"primitives": [{"attributes": {}, "mode": 0}]}] * 2),
+        "draws 0 vertices",
+    ),
+    "draco": (
+        _set("extensionsRequired", ["KHR_draco_mesh_compression"]),
+        "requires KHR_draco_mesh_compression",
+    ),
     "version": (_set("asset", "version", "1.0"), "expected 2.x"),
     "loop": (_set("nodes", 2, "children", [0]), "form a loop"),
     "lost_node": (_set("animations", 0, "samplers", []), "not a valid glTF document"),
@@ -371,7 +416,12 @@ def test_a_broken_document_is_refused_in_one_line(fault, tmp_path):
 def test_files_that_are_none_are_refused(tmp_path):
     path = hinged().write(tmp_path)
     data = path.read_bytes()
-    for broken, says in ((data[:-40], "cut off"), (b"glTF", "JSON chunk"), (b"\xff{}", "JSON"), (b"[]", "object")):
+    for broken, says in (
+        (data[:-40], "cut off"),
+        (b"glTF", "JSON chunk"),
+        (b"\xff{}", "JSON"),
+        (b"[]", "object"),
+    ):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=says):
             read_clips(path)

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from flowplan.geometry import exp_so3, inverse, look_at, pose, quat_wxyz_from_matrix
 from flowplan.grasp import merge
-from flowplan.grasp.adapters import (
+from flowplan.grasp.proposal import best_first
+from flowplan.io.grasp_formats import (
     PANDA_BASE_TO_PADS,
     ContactGraspNetAdapter,
     GraspNetAdapter,
     IsaacGraspAdapter,
 )
-from flowplan.grasp.proposal import best_first
 from flowplan.robot import load_robot
 
 CAMERA = look_at([0.9, -0.3, 0.7], [0.5, 0.0, 0.0])
@@ -106,7 +106,9 @@ def test_isaac_grasp_frame_by_hand(gripper, tmp_path):
     z, x = np.array([0, 0, -1.0]), np.array([0, 1.0, 0])
     world = pose(np.stack([x, np.cross(z, x), z], axis=-1), DOWN[:3, 3] - PANDA_BASE_TO_PADS * z)
     local = inverse(OBJECT) @ world
-    (tmp_path / "g.yaml").write_text(ISAAC.format(*local[:3, 3], *quat_wxyz_from_matrix(local[:3, :3])))
+    (tmp_path / "g.yaml").write_text(
+        ISAAC.format(*local[:3, 3], *quat_wxyz_from_matrix(local[:3, :3]))
+    )
     grasps = IsaacGraspAdapter(gripper, OBJECT).read(tmp_path / "g.yaml")
     assert np.allclose(grasps.X_world_tool[0], DOWN, atol=1e-6)
     assert grasps.width[0] == pytest.approx(0.06)  # two fingers, 30 mm each, of the pre-grasp
@@ -117,7 +119,9 @@ def test_isaac_grasps_with_another_hand_frame(gripper, tmp_path):
     """Isaac Sim's panda_hand: z approaches, y closes, 103.4 mm behind."""
     hand = pose(translation=[0, 0, -PANDA_BASE_TO_PADS])
     local = inverse(OBJECT) @ DOWN @ hand
-    (tmp_path / "g.yaml").write_text(ISAAC.format(*local[:3, 3], *quat_wxyz_from_matrix(local[:3, :3])))
+    (tmp_path / "g.yaml").write_text(
+        ISAAC.format(*local[:3, 3], *quat_wxyz_from_matrix(local[:3, :3]))
+    )
     grasps = IsaacGraspAdapter(gripper, OBJECT, hand).read(tmp_path / "g.yaml")
     assert np.allclose(grasps.X_world_tool[0], DOWN, atol=1e-6)
 
@@ -143,7 +147,10 @@ def test_wrong_numpy_files_are_refused_by_name(gripper, tmp_path):
         (rows[:, :16], r"g.npy: expected shape \(G, 17\), got \(7, 16\)"),
         (np.where(np.arange(17) == 4, np.nan, rows), "g.npy: 7 of 119 values are not finite"),
         (np.where(np.arange(17) == 4, 5.0, rows), r"g.npy\[:, 4:13\]: expected rotations"),
-        (np.where(np.arange(17) == 1, 60.0, rows), r"g.npy\[:, 1\]: expected metres in \[0, 1\], got \[60, 60\]"),
+        (
+            np.where(np.arange(17) == 1, 60.0, rows),
+            r"g.npy\[:, 1\]: expected metres in \[0, 1\], got \[60, 60\]",
+        ),
     ]
     for bad, message in cases:
         np.save(path, bad)
@@ -181,9 +188,18 @@ def test_wrong_archives_are_refused_by_name(tmp_path):
         ("format: other", "format: expected isaac_grasp, got 'other'"),
         ("format: isaac_grasp\nformat_version: 2.0", "format_version: expected 1.0, got 2.0"),
         ("format: isaac_grasp\nformat_version: 1.0", "grasps: expected named grasps, got NoneType"),
-        ("format: isaac_grasp\nformat_version: 1.0\ngrasps: {a: {confidence: 1.0}}", "grasps.a: has no position"),
-        (ISAAC.format(0, 0, 0, 2, 0, 0, 0), "grasps.grasp_0.orientation: expected a unit quaternion, got length 2"),
-        (ISAAC.format(0, 0, ".nan", 1, 0, 0, 0), "grasps.grasp_0.position: 1 of 3 values are not finite"),
+        (
+            "format: isaac_grasp\nformat_version: 1.0\ngrasps: {a: {confidence: 1.0}}",
+            "grasps.a: has no position",
+        ),
+        (
+            ISAAC.format(0, 0, 0, 2, 0, 0, 0),
+            "grasps.grasp_0.orientation: expected a unit quaternion, got length 2",
+        ),
+        (
+            ISAAC.format(0, 0, ".nan", 1, 0, 0, 0),
+            "grasps.grasp_0.position: 1 of 3 values are not finite",
+        ),
         (ISAAC.format(0, 0, "x", 1, 0, 0, 0), "grasps.grasp_0.position: expected numbers"),
         ("[1, 2]", "expected named fields, got list"),
         ("a: [", "not valid yaml"),
@@ -229,7 +245,9 @@ def test_wrong_isaac_files_are_refused_by_name(text, message, gripper, tmp_path)
 def test_any_json_is_read_or_refused_in_one_line(data, tmp_path_factory):
     document = {"format": "isaac_grasp", "format_version": 1.0, "grasps": {"g": data}}
     if isinstance(data, dict):
-        document["grasps"] = {"g": {"confidence": 1, "position": [0, 0, 0], "orientation": {"w": 1, "xyz": [0, 0, 0]}}}
+        document["grasps"] = {
+            "g": {"confidence": 1, "position": [0, 0, 0], "orientation": {"w": 1, "xyz": [0, 0, 0]}}
+        }
         document["grasps"]["g"].update(data)
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps(document))

@@ -7,11 +7,11 @@ from grasp_fixtures import BoxGripper, scanned
 
 from flowplan.geometry import angle_between, exp_so3, inverse, pose, rotation_about, transform
 from flowplan.grasp import merge, propose_grasps, propose_pinches, propose_pushes, rank_with_flow
+from flowplan.grasp.gripper_clearance import gripper_boxes, lowest_point
 from flowplan.grasp.pinch import PinchOptions, pinch_proposal
 from flowplan.grasp.proposal import best_first
 from flowplan.grasp.push import PushOptions, push_proposal
 from flowplan.grasp.rank import RankOptions, patch_motion
-from flowplan.grasp.sweep import gripper_boxes, lowest_point
 from flowplan.motion import SceneMotion, sample_flow
 from flowplan.robot import load_robot
 from flowplan.scene import Scene, SceneObject
@@ -36,7 +36,9 @@ def laptop(facing=0.0, at=(0.55, 0.0), start=100.0, end=5.0):
         moved[count:] = transform(rotation_about(HINGE, [0, -1, 0], angle), moved[count:])
         frames.append(transform(X, moved))
     mesh = trimesh.Trimesh(
-        transform(inverse(X), frames[0]), np.concatenate([base.faces, lid.faces + count]), process=False
+        transform(inverse(X), frames[0]),
+        np.concatenate([base.faces, lid.faces + count]),
+        process=False,
     )
     return Scene((SceneObject("laptop", mesh, X),)), SceneMotion(TIMES, (np.array(frames),))
 
@@ -55,9 +57,9 @@ def cloth(at=(0.5, 0.0), size=0.24, n=25):
         moved = vertices.copy()
         moved[over] = transform(rotation_about([*at, 0.004], [1, -1, 0], angle), moved[over])
         frames.append(moved)
-    return Scene((SceneObject("cloth", trimesh.Trimesh(vertices, faces, process=False)),)), SceneMotion(
-        TIMES, (np.array(frames),)
-    )
+    return Scene(
+        (SceneObject("cloth", trimesh.Trimesh(vertices, faces, process=False)),)
+    ), SceneMotion(TIMES, (np.array(frames),))
 
 
 def carried(at=(0.45, 0.15), to=(0.1, -0.3), lift=0.12, turn=0.8):
@@ -84,7 +86,11 @@ def test_pushes_stand_behind_the_lid_and_lean_on_it():
     assert np.all(pushes.width == 0)
     # At 100 degrees the lid's back faces away from the hinge side's front: -x, a little down.
     outward = transform(rotation_about([0, 0, 0], [0, -1, 0], np.deg2rad(100)), [[0, 0, 1]])[0]
-    surface = transform(rotation_about(HINGE, [0, -1, 0], np.deg2rad(100)), [[0.0, 0, 0.03]])[0] + [0.55, 0, 0]
+    surface = transform(rotation_about(HINGE, [0, -1, 0], np.deg2rad(100)), [[0.0, 0, 0.03]])[0] + [
+        0.55,
+        0,
+        0,
+    ]
     boxes = gripper_boxes(GRIPPER, np.zeros(len(pushes)))
     signs = np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).T.reshape(-1, 1, 3)
     corners = np.where(signs, boxes.upper[0], boxes.lower[0]).reshape(-1, 3)
@@ -112,7 +118,9 @@ def test_pushes_turn_round_when_the_motion_does():
 
 def test_a_drawer_front_is_pushed_straight_in():
     box = SceneObject(
-        "drawer", scanned(trimesh.creation.box([0.2, 0.3, 0.1]), noise=0), pose(translation=[0.6, 0, 0.1])
+        "drawer",
+        scanned(trimesh.creation.box([0.2, 0.3, 0.1]), noise=0),
+        pose(translation=[0.6, 0, 0.1]),
     )
     motion = SceneMotion(TIMES, (box.vertices_world + np.outer(TIMES, [0.05, 0, 0])[:, None],))
     pushes = propose_pushes(Scene((box,)), motion, 0, GRIPPER)
@@ -173,7 +181,9 @@ def test_patch_motion_agrees_with_the_attachment():
     X, slip = patch_motion(pushes, flow, np.arange(len(TIMES)), 0.06)
     for g in range(4):
         reference = attach(flow, pushes.X_world_tool[g], object_id=0)
-        assert np.linalg.norm(X[g, :, :3, 3] - reference.X_world_tool[:, :3, 3], axis=1).max() < 2e-3
+        assert (
+            np.linalg.norm(X[g, :, :3, 3] - reference.X_world_tool[:, :3, 3], axis=1).max() < 2e-3
+        )
         assert angle_between(X[g, :, :3, :3], reference.X_world_tool[:, :3, :3]).max() < 0.01
         assert abs(slip[g] - reference.slip.max()) < 1e-3
 
@@ -236,7 +246,9 @@ def test_the_arm_may_not_jump_to_another_branch(panda):
 
 def test_a_motion_into_an_obstacle_is_refused(panda):
     scene, motion = carried(lift=0.0, turn=0.0, to=(0.0, -0.3))
-    wall = SceneObject("wall", trimesh.creation.box([0.6, 0.04, 0.6]), pose(translation=[0.45, -0.02, 0.3]))
+    wall = SceneObject(
+        "wall", trimesh.creation.box([0.6, 0.04, 0.6]), pose(translation=[0.45, -0.02, 0.3])
+    )
     walled = Scene(scene.objects, obstacles=(wall,))
     flow = sample_flow(scene, motion)
     grasps = propose_grasps(scene.objects[0], scene, panda.gripper).select(np.arange(20))

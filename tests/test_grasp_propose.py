@@ -7,10 +7,16 @@ from grasp_fixtures import BoxGripper, cup, scanned
 
 from flowplan.geometry import exp_so3, inverse, pose, transform
 from flowplan.grasp.contact import close_pads
+from flowplan.grasp.gripper_clearance import Boxes, clear_of_points, gripper_boxes, lowest_point
 from flowplan.grasp.proposal import best_first, merge, no_grasps, spread
-from flowplan.grasp.propose import GraspOptions, antipodal_pairs, grasp_proposal, object_cloud, propose_grasps
+from flowplan.grasp.propose import (
+    GraspOptions,
+    antipodal_pairs,
+    grasp_proposal,
+    object_cloud,
+    propose_grasps,
+)
 from flowplan.grasp.surface import sample_surface
-from flowplan.grasp.sweep import Boxes, clear_of_points, gripper_boxes, lowest_point
 from flowplan.scene import Scene, SceneObject
 
 GRIPPER = BoxGripper()
@@ -60,7 +66,9 @@ def test_collision_check_agrees_with_the_readable_one():
     far = np.array([4.0, -3.0, 2.0])  # float32 must not be felt away from the world's origin
     moved = X.copy()
     moved[:, :3, 3] += far
-    assert np.array_equal(clear_of_points(moved, boxes, points + far), clear_of_points(X, boxes, points))
+    assert np.array_equal(
+        clear_of_points(moved, boxes, points + far), clear_of_points(X, boxes, points)
+    )
     assert clear_of_points(X, boxes, np.zeros((0, 3))).all()
 
 
@@ -82,7 +90,10 @@ def test_swept_boxes_hold_every_box_on_the_way():
 
 def in_each(boxes, points):
     return np.any(
-        [np.all((points > lo) & (points < hi), 1) for lo, hi in zip(boxes.lower[0], boxes.upper[0], strict=True)],
+        [
+            np.all((points > lo) & (points < hi), 1)
+            for lo, hi in zip(boxes.lower[0], boxes.upper[0], strict=True)
+        ],
         axis=0,
     )
 
@@ -100,7 +111,9 @@ def test_lowest_point_is_that_of_the_corners():
 def test_pads_on_a_slab_measure_its_thickness_and_lie_flat():
     rng = np.random.default_rng(0)
     xz = rng.uniform(-0.02, 0.02, (2, 400, 2))
-    points = np.stack([xz[..., 0], np.broadcast_to([[-0.012], [0.018]], (2, 400)), xz[..., 1]], axis=-1)[None]
+    points = np.stack(
+        [xz[..., 0], np.broadcast_to([[-0.012], [0.018]], (2, 400)), xz[..., 1]], axis=-1
+    )[None]
     normals = np.zeros_like(points)
     normals[0, 0, :, 1], normals[0, 1, :, 1] = -1, 1
     pads = close_pads(points, normals, 0.04**2 / 400, GRIPPER, 0.002)
@@ -109,9 +122,15 @@ def test_pads_on_a_slab_measure_its_thickness_and_lie_flat():
     assert pads.offset[0] == pytest.approx(0.003)
     assert pads.tilt.max() < 1e-6
     assert pads.area == pytest.approx(np.prod(GRIPPER.pad_size), rel=0.25)
-    behind = points + np.array([[[0, 0.005, 0]], [[0, -0.005, 0]]])  # a second layer that no pad reaches
+    behind = points + np.array(
+        [[[0, 0.005, 0]], [[0, -0.005, 0]]]
+    )  # a second layer that no pad reaches
     both = close_pads(
-        np.concatenate([points, behind], axis=2), np.concatenate([normals] * 2, axis=2), 0.04**2 / 400, GRIPPER, 0.002
+        np.concatenate([points, behind], axis=2),
+        np.concatenate([normals] * 2, axis=2),
+        0.04**2 / 400,
+        GRIPPER,
+        0.002,
     )
     assert np.allclose(both.area, pads.area)
     assert np.allclose(both.width, pads.width)
@@ -141,7 +160,9 @@ def test_a_cup_is_found_by_its_wall_and_across_its_opening():
     assert np.sum(np.abs(pairs.width - 0.07) < 0.004) > 50
 
 
-@pytest.mark.parametrize("mesh", [scanned(trimesh.creation.box([0.05, 0.08, 0.12])), scanned(cup())])
+@pytest.mark.parametrize(
+    "mesh", [scanned(trimesh.creation.box([0.05, 0.08, 0.12])), scanned(cup())]
+)
 def test_grasps_are_collision_free_above_the_support_and_close_on_the_object(mesh):
     thing = standing(mesh)
     scene = Scene((thing,))
@@ -150,7 +171,9 @@ def test_grasps_are_collision_free_above_the_support_and_close_on_the_object(mes
     assert np.all((grasps.width > 0) & (grasps.width <= GRIPPER.max_width))
     boxes = gripper_boxes(GRIPPER, grasps.width)
     assert lowest_point(grasps.X_world_tool, boxes).min() > 0
-    fresh = transform(thing.X_world_object, sample_surface(mesh, 20_000, np.random.default_rng(9)).points)
+    fresh = transform(
+        thing.X_world_object, sample_surface(mesh, 20_000, np.random.default_rng(9)).points
+    )
     assert in_boxes(grasps.X_world_tool, boxes, fresh).mean() < 0.02
     # Between the pads there is something, and the hand is centred on it: both pads meet it at once.
     for X, width in zip(grasps.X_world_tool[:20], grasps.width[:20], strict=True):
@@ -162,9 +185,13 @@ def test_grasps_are_collision_free_above_the_support_and_close_on_the_object(mes
 
 def test_the_palm_stays_clear_of_what_is_in_front_of_it():
     thing = standing(trimesh.creation.box([0.05, 0.05, 0.16]))
-    points = transform(thing.X_world_object, sample_surface(thing.mesh, 20_000, np.random.default_rng(9)).points)
+    points = transform(
+        thing.X_world_object, sample_surface(thing.mesh, 20_000, np.random.default_rng(9)).points
+    )
     for gap in (0.007, 0.02):
-        grasps = propose_grasps(thing, Scene((thing,)), GRIPPER, GraspOptions(palm_clearance=gap), seed=3)
+        grasps = propose_grasps(
+            thing, Scene((thing,)), GRIPPER, GraspOptions(palm_clearance=gap), seed=3
+        )
         centres, sizes = GRIPPER.boxes(0.08)
         ahead = []
         for X in grasps.X_world_tool:
@@ -178,9 +205,13 @@ def test_the_palm_stays_clear_of_what_is_in_front_of_it():
 def test_grasps_keep_away_from_a_neighbour_that_stands_close():
     thing = standing(trimesh.creation.box([0.04, 0.04, 0.1]), turn=0.0)
     alone = propose_grasps(thing, Scene((thing,)), GRIPPER)
-    wall = SceneObject("wall", trimesh.creation.box([0.02, 0.3, 0.3]), pose(translation=[0.545, 0.1, 0.15]))
+    wall = SceneObject(
+        "wall", trimesh.creation.box([0.02, 0.3, 0.3]), pose(translation=[0.545, 0.1, 0.15])
+    )
     beside = propose_grasps(thing, Scene((thing,), obstacles=(wall,)), GRIPPER)
-    points = transform(wall.X_world_object, sample_surface(wall.mesh, 20_000, np.random.default_rng(0)).points)
+    points = transform(
+        wall.X_world_object, sample_surface(wall.mesh, 20_000, np.random.default_rng(0)).points
+    )
     hits = lambda g: in_boxes(g.X_world_tool, gripper_boxes(GRIPPER, g.width), points).mean()  # noqa: E731
     assert hits(alone) > 0.1
     assert hits(beside) < 0.02
@@ -202,7 +233,10 @@ def test_only_the_allowed_faces_are_held():
     thing = standing(mesh, turn=0.0)
     grasps = propose_grasps(thing, Scene((thing,)), GRIPPER, faces=np.arange(24) >= 12)
     assert len(grasps)
-    assert np.all(np.abs(transform(inverse(thing.X_world_object), grasps.X_world_tool[:, :3, 3])[:, 0] - 0.2) < 0.05)
+    assert np.all(
+        np.abs(transform(inverse(thing.X_world_object), grasps.X_world_tool[:, :3, 3])[:, 0] - 0.2)
+        < 0.05
+    )
     with pytest.raises(ValueError, match=r"faces: expected shape \(24,\)"):
         propose_grasps(thing, Scene((thing,)), GRIPPER, faces=np.ones(5, bool))
 
@@ -224,15 +258,23 @@ def test_one_seed_one_answer():
     thing = standing(scanned(cup()))
     first, second = (propose_grasps(thing, Scene((thing,)), GRIPPER, seed=5) for _ in range(2))
     assert np.array_equal(first.X_world_tool, second.X_world_tool)
-    assert not np.array_equal(first.X_world_tool, propose_grasps(thing, Scene((thing,)), GRIPPER, seed=6).X_world_tool)
+    assert not np.array_equal(
+        first.X_world_tool, propose_grasps(thing, Scene((thing,)), GRIPPER, seed=6).X_world_tool
+    )
 
 
 @pytest.mark.parametrize(
     ("mesh", "stage"),
     [
         (trimesh.creation.box([0.2, 0.2, 0.2]), "no wider than the gripper"),
-        (trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 1, 2]], process=False), "surface points"),
-        (trimesh.Trimesh([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0]], [[0, 1, 2]], process=False), "antipodal pairs"),
+        (
+            trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [2, 0, 0]], [[0, 1, 2]], process=False),
+            "surface points",
+        ),
+        (
+            trimesh.Trimesh([[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0]], [[0, 1, 2]], process=False),
+            "antipodal pairs",
+        ),
     ],
 )
 def test_nothing_to_hold_is_an_empty_answer_with_a_reason(mesh, stage):
@@ -246,7 +288,9 @@ def test_nothing_to_hold_is_an_empty_answer_with_a_reason(mesh, stage):
 def test_an_open_bowl_shell_and_a_noisy_scan_still_give_grasps():
     ball = trimesh.creation.icosphere(4, 0.06)
     shell = ball.submesh([np.flatnonzero(ball.triangles_center[:, 2] < 0)], append=True)
-    thick = trimesh.util.concatenate([shell, trimesh.Trimesh(shell.vertices * 0.93, shell.faces[:, ::-1])])
+    thick = trimesh.util.concatenate(
+        [shell, trimesh.Trimesh(shell.vertices * 0.93, shell.faces[:, ::-1])]
+    )
     thing = standing(thick)
     assert not thick.is_watertight
     assert len(propose_grasps(thing, Scene((thing,)), GRIPPER)) > 20
@@ -254,10 +298,15 @@ def test_an_open_bowl_shell_and_a_noisy_scan_still_give_grasps():
 
 def test_spread_takes_no_two_alike_and_fills_up():
     X = pose(
-        exp_so3([[0, 0, 0], [0, 0, np.pi], [0, 0, 0.5], [0, 0, 0]]), [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0.1, 0, 0]]
+        exp_so3([[0, 0, 0], [0, 0, np.pi], [0, 0, 0.5], [0, 0, 0]]),
+        [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0.1, 0, 0]],
     )
     score = np.array([1.0, 0.9, 0.8, 0.7])
-    assert spread(X, score, 3, distance=0.02, angle=0.2).tolist() == [0, 2, 3]  # half a turn is the same grasp
+    assert spread(X, score, 3, distance=0.02, angle=0.2).tolist() == [
+        0,
+        2,
+        3,
+    ]  # half a turn is the same grasp
     assert spread(X, score, 4, distance=0.02, angle=0.2).tolist() == [0, 1, 2, 3]
 
 

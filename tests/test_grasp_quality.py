@@ -10,7 +10,16 @@ POINTS = np.array([[0.0, -0.03, 0.0], [0.0, 0.03, 0.0]])
 INWARD = np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0]])
 
 
-def quality(points=POINTS, normals=INWARD, *, friction=0.5, torsion=0.006, centre=(0, 0, 0), length=0.03, **more):
+def quality(
+    points=POINTS,
+    normals=INWARD,
+    *,
+    friction=0.5,
+    torsion=0.006,
+    centre=(0, 0, 0),
+    length=0.03,
+    **more,
+):
     return float(
         epsilon(
             points[None],
@@ -44,7 +53,9 @@ def test_it_grows_with_friction_and_with_the_patch():
 
 def test_one_contact_and_contacts_that_push_past_each_other_have_none():
     assert quality(POINTS[:1], INWARD[:1]) == 0
-    askew = np.array([[np.sin(0.8), np.cos(0.8), 0], [np.sin(0.8), -np.cos(0.8), 0]])  # 46 deg, the cone has 27
+    askew = np.array(
+        [[np.sin(0.8), np.cos(0.8), 0], [np.sin(0.8), -np.cos(0.8), 0]]
+    )  # 46 deg, the cone has 27
     assert quality(normals=askew) == 0
 
 
@@ -64,10 +75,18 @@ def test_fast_path_agrees_with_the_hull():
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         centre, torsion = rng.normal(0, 0.01, 3), rng.uniform(0.003, 0.01, 2)
         wrenches = contact_wrenches(
-            points, normals, friction=0.5, torsion_radius=torsion, centre=centre, length=0.05, edges=16
+            points,
+            normals,
+            friction=0.5,
+            torsion_radius=torsion,
+            centre=centre,
+            length=0.05,
+            edges=16,
         )
         reference = epsilon_by_hull(wrenches)
-        ratio.append(quality(points, normals, torsion=torsion, centre=centre, length=0.05) / reference)
+        ratio.append(
+            quality(points, normals, torsion=torsion, centre=centre, length=0.05) / reference
+        )
     # The hull of a cut cone lies inside the true one, so the fast path may exceed it; never the other way round.
     assert min(ratio) > 0.99
     assert np.median(ratio) < 1.12
@@ -81,7 +100,13 @@ def test_force_margin_of_a_pad_pair_at_the_centre_is_friction():
 
     def margin(centre):
         return float(
-            force_margin(points[None], normals[None], friction=0.4, centre=np.array(centre, float), length=0.04)[0]
+            force_margin(
+                points[None],
+                normals[None],
+                friction=0.4,
+                centre=np.array(centre, float),
+                length=0.04,
+            )[0]
         )
 
     assert margin((0, 0, 0)) == pytest.approx(0.4, rel=1e-3)
@@ -95,6 +120,8 @@ def test_force_margin_is_never_below_epsilon():
     points = points.reshape(20, 8, 3)
     normals = np.tile(INWARD, (20, 4, 1))
     centre = rng.normal(0, 0.02, (20, 3))
-    whole = epsilon(points, normals, friction=0.5, torsion_radius=0.0, centre=centre, length=0.04, iterations=60)
+    whole = epsilon(
+        points, normals, friction=0.5, torsion_radius=0.0, centre=centre, length=0.04, iterations=60
+    )
     forces = force_margin(points, normals, friction=0.5, centre=centre, length=0.04, iterations=60)
     assert np.all(forces > 0.95 * whole)

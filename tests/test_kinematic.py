@@ -10,8 +10,16 @@ from flowplan.motion import sample_flow
 from flowplan.scene import Action, Observation, Prompt, Scene, SceneObject
 from generators.kinematic import KinematicOptions, kinematic, minimum_jerk
 
-BASE = trimesh.creation.box([0.3, 0.2, 0.02], transform=pose(translation=[0, 0, 0.01])).subdivide().subdivide()
-LID = trimesh.creation.box([0.3, 0.01, 0.2], transform=pose(translation=[0, 0.1, 0.13])).subdivide().subdivide()
+BASE = (
+    trimesh.creation.box([0.3, 0.2, 0.02], transform=pose(translation=[0, 0, 0.01]))
+    .subdivide()
+    .subdivide()
+)
+LID = (
+    trimesh.creation.box([0.3, 0.01, 0.2], transform=pose(translation=[0, 0.1, 0.13]))
+    .subdivide()
+    .subdivide()
+)
 LAPTOP = trimesh.util.concatenate(BASE, LID)
 AXIS_POINT, AXIS = np.array([0.0, 0.1, 0.025]), np.array([1.0, 0.0, 0.0])
 TURN = exp_se3([0.4, -0.1, 0.0, 0.0, 0.0, 0.7])  # what a world with gravity and a table may do
@@ -20,7 +28,10 @@ ANY = exp_se3([0.4, -0.1, 0.3, 0.5, -0.9, 0.7])
 
 def laptop(X=None):
     return Scene(
-        (SceneObject("laptop", LAPTOP, pose() if X is None else X), SceneObject("cup", BASE, pose(None, [1, 0, 0])))
+        (
+            SceneObject("laptop", LAPTOP, pose() if X is None else X),
+            SceneObject("cup", BASE, pose(None, [1, 0, 0])),
+        )
     )
 
 
@@ -36,15 +47,21 @@ def hinge(X=None):
 
 
 def sheet(n=41, size=0.3):
-    x, y = np.meshgrid(np.linspace(-size / 2, size / 2, n), np.linspace(-size / 2, size / 2, n), indexing="ij")
+    x, y = np.meshgrid(
+        np.linspace(-size / 2, size / 2, n), np.linspace(-size / 2, size / 2, n), indexing="ij"
+    )
     vertices = np.stack([x, y, np.zeros_like(x)], -1).reshape(-1, 3)
     i = np.arange(n * n).reshape(n, n)
     a, b, c, d = i[:-1, :-1].ravel(), i[1:, :-1].ravel(), i[1:, 1:].ravel(), i[:-1, 1:].ravel()
-    return trimesh.Trimesh(vertices, np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)]), process=False)
+    return trimesh.Trimesh(
+        vertices, np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)]), process=False
+    )
 
 
 def animate(law, scene, handles, targets, **options):
-    return kinematic([law], KinematicOptions(**options))(scene, Action(law.object, handles, targets))[0]
+    return kinematic([law], KinematicOptions(**options))(
+        scene, Action(law.object, handles, targets)
+    )[0]
 
 
 def edge_stretch(mesh, vertices):
@@ -75,18 +92,28 @@ def test_a_hinge_turns_its_part_alone_and_by_the_angle_asked(degrees):
     assert v.shape == (41, len(LAPTOP.vertices), 3)
     np.testing.assert_allclose(v[-1, base:], transform(X, LID.vertices), atol=1e-12)
     np.testing.assert_array_equal(v[:, :base], np.broadcast_to(BASE.vertices, (41, base, 3)))
-    np.testing.assert_array_equal(motion.vertices[1], np.broadcast_to(scene.objects[1].vertices_world, (41, base, 3)))
+    np.testing.assert_array_equal(
+        motion.vertices[1], np.broadcast_to(scene.objects[1].vertices_world, (41, base, 3))
+    )
     fit = fit_rigid(np.broadcast_to(v[0, base:], v[:, base:].shape), v[:, base:])
-    np.testing.assert_allclose(transform(fit, v[0, base:]), v[:, base:], atol=1e-12)  # rigid in every frame
+    np.testing.assert_allclose(
+        transform(fit, v[0, base:]), v[:, base:], atol=1e-12
+    )  # rigid in every frame
     on_axis = AXIS_POINT + np.linspace(-1, 1, 5)[:, None] * AXIS
-    np.testing.assert_allclose(transform(fit, on_axis), np.broadcast_to(on_axis, (41, 5, 3)), atol=1e-9)
-    np.testing.assert_allclose(fit[20], rotation_about(AXIS_POINT, AXIS, np.radians(degrees) / 2), atol=1e-9)
+    np.testing.assert_allclose(
+        transform(fit, on_axis), np.broadcast_to(on_axis, (41, 5, 3)), atol=1e-9
+    )
+    np.testing.assert_allclose(
+        fit[20], rotation_about(AXIS_POINT, AXIS, np.radians(degrees) / 2), atol=1e-9
+    )
 
 
 def test_a_hinge_takes_the_least_squares_angle_of_noisy_targets():
     rng = np.random.default_rng(3)
     handles = LID.vertices[::5]
-    targets = transform(rotation_about(AXIS_POINT, AXIS, 1.0), handles) + rng.normal(scale=0.02, size=handles.shape)
+    targets = transform(rotation_about(AXIS_POINT, AXIS, 1.0), handles) + rng.normal(
+        scale=0.02, size=handles.shape
+    )
     v = animate(hinge(), laptop(), handles, targets, frames=2).vertices[0][-1]
 
     def cost(angle):
@@ -100,19 +127,28 @@ def test_a_hinge_takes_the_least_squares_angle_of_noisy_targets():
 
 def test_handles_that_cannot_move_do_not_change_the_amount():
     handles = np.concatenate([LID.vertices[::9], BASE.vertices[::9]])
-    targets = np.concatenate([transform(rotation_about(AXIS_POINT, AXIS, 0.8), LID.vertices[::9]), BASE.vertices[::9]])
+    targets = np.concatenate(
+        [transform(rotation_about(AXIS_POINT, AXIS, 0.8), LID.vertices[::9]), BASE.vertices[::9]]
+    )
     v = animate(hinge(), laptop(), handles, targets).vertices[0][-1]
-    np.testing.assert_allclose(v[-1], transform(rotation_about(AXIS_POINT, AXIS, 0.8), LAPTOP.vertices[-1:])[0])
+    np.testing.assert_allclose(
+        v[-1], transform(rotation_about(AXIS_POINT, AXIS, 0.8), LAPTOP.vertices[-1:])[0]
+    )
 
 
 def test_a_slide_moves_along_its_axis_by_the_mean_of_what_is_asked():
     law = Slide("laptop", [0, -2.0, 0], part=BASE.vertices, rest=LID.vertices)
     handles = BASE.vertices[:4]
     v = animate(
-        law, laptop(), handles, handles + np.array([[0.5, -0.10, 0], [0, -0.14, 0.2], [0, -0.1, 0], [0, -0.14, 0]])
+        law,
+        laptop(),
+        handles,
+        handles + np.array([[0.5, -0.10, 0], [0, -0.14, 0.2], [0, -0.1, 0], [0, -0.14, 0]]),
     ).vertices[0]
     base = len(BASE.vertices)
-    np.testing.assert_allclose(v[-1, :base] - v[0, :base], np.broadcast_to([0, -0.12, 0], (base, 3)), atol=1e-12)
+    np.testing.assert_allclose(
+        v[-1, :base] - v[0, :base], np.broadcast_to([0, -0.12, 0], (base, 3)), atol=1e-12
+    )
     np.testing.assert_array_equal(v[-1, base:], v[0, base:])
 
 
@@ -135,11 +171,14 @@ def test_a_rigid_motion_ends_at_the_pose_and_rises_by_its_lift():
 def test_a_rigid_motion_without_lift_goes_straight():
     v = animate(Rigid("laptop"), laptop(), [[0, 0, 0.02]], [[0.2, 0.1, 0.02]]).vertices[0]
     s = minimum_jerk(np.linspace(0, 1, 41))
-    np.testing.assert_allclose(v - v[0], np.broadcast_to(s[:, None, None] * [0.2, 0.1, 0], v.shape), atol=1e-12)
+    np.testing.assert_allclose(
+        v - v[0], np.broadcast_to(s[:, None, None] * [0.2, 0.1, 0], v.shape), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
-    "handles", [[[0.1, 0, 0.0]], [[0.1, 0, 0.0], [-0.1, 0, 0]], [[0.1, 0, 0], [0, 0, 0], [-0.2, 0, 0]]]
+    "handles",
+    [[[0.1, 0, 0.0]], [[0.1, 0, 0.0], [-0.1, 0, 0]], [[0.1, 0, 0], [0, 0, 0], [-0.2, 0, 0]]],
 )
 def test_few_handles_turn_the_object_no_more_than_they_must(handles):
     about_z = exp_so3([0, 0, 0.6])
@@ -203,7 +242,11 @@ def test_a_bend_is_an_arc_then_its_tangent():
         x[:, None] > 0.1,
         np.stack([middle[0] - z, y, middle[2] + (x - 0.1)], -1),
         np.stack(
-            [-0.2 + (radius - z) * np.sin((x + 0.2) / radius), y, radius - (radius - z) * np.cos((x + 0.2) / radius)],
+            [
+                -0.2 + (radius - z) * np.sin((x + 0.2) / radius),
+                y,
+                radius - (radius - z) * np.cos((x + 0.2) / radius),
+            ],
             -1,
         ),
     )
@@ -220,7 +263,9 @@ def test_a_bend_finds_its_angle_beyond_a_half_turn(angle):
     handles = np.stack([d - 0.15, 0 * d, 0 * d], -1)
     v = animate(bend, Scene((SceneObject("sheet", mesh),)), handles, targets).vertices[0]
     tip = mesh.vertices[:, 0] > 0.15 - 1e-9
-    np.testing.assert_allclose(v[-1, tip][:, [0, 2]], np.broadcast_to(targets[-1, [0, 2]], (41, 2)), atol=1e-7)
+    np.testing.assert_allclose(
+        v[-1, tip][:, [0, 2]], np.broadcast_to(targets[-1, [0, 2]], (41, 2)), atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,8 +287,12 @@ def test_moving_the_world_moves_the_motion(kind, X):
         handles = np.array([[0.1, 0.1, 0.2], [0.15, 0.1, 0.1], [0.12, 0.1, 0.15]])
         if kind in ("fold", "bend"):
             handles[:, 2] = 0
-        targets = handles + np.array([[-0.05, -0.1, 0.05], [-0.04, -0.08, 0.0], [-0.05, -0.09, 0.01]])
-        return animate(law, Scene((SceneObject("laptop", mesh, X),)), at(handles), at(targets)).vertices[0]
+        targets = handles + np.array(
+            [[-0.05, -0.1, 0.05], [-0.04, -0.08, 0.0], [-0.05, -0.09, 0.01]]
+        )
+        return animate(
+            law, Scene((SceneObject("laptop", mesh, X),)), at(handles), at(targets)
+        ).vertices[0]
 
     np.testing.assert_allclose(run(X), run(pose()) @ R.T + t, atol=1e-7)
 
@@ -256,11 +305,17 @@ def test_a_wrong_instruction_is_told_what_the_generator_takes():
             Prompt("close the laptop"),
             "instruction: got a Prompt; .* takes an Action with targets alone, on one of laptop, cup",
         ),
-        (Observation("cup", [0, 1.0], (lid, lid)), "instruction: got a Observation; .* takes an Action"),
+        (
+            Observation("cup", [0, 1.0], (lid, lid)),
+            "instruction: got a Observation; .* takes an Action",
+        ),
         (Action("laptop", lid, forces=lid), "Action.forces: .* takes an Action with targets"),
         (Action("laptop", lid, lid, velocities=lid), "Action.velocities"),
         (Action("plate", lid, lid), "Action.object: no law for 'plate'; .* laptop, cup"),
-        (Action("laptop", BASE.vertices[:2], lid), "Action.handles: none of 2 points .* choose handles"),
+        (
+            Action("laptop", BASE.vertices[:2], lid),
+            "Action.handles: none of 2 points .* choose handles",
+        ),
     ]
     for instruction, match in wrong:
         with pytest.raises(ValueError, match=match) as caught:
@@ -274,9 +329,14 @@ def test_a_wrong_instruction_is_told_what_the_generator_takes():
         spin(scene, Action("laptop", middle + 0.1 * AXIS, middle))
     fold = kinematic([Fold("sheet", [0, 0, 0], [1, 0, 0])])
     with pytest.raises(ValueError, match=r"Action\.handles: lie on the crease"):
-        fold(Scene((SceneObject("sheet", sheet()),)), Action("sheet", [[0, 0.1, 0], [0, -0.1, 0]], lid))
+        fold(
+            Scene((SceneObject("sheet", sheet()),)),
+            Action("sheet", [[0, 0.1, 0], [0, -0.1, 0]], lid),
+        )
     bend = kinematic([Bend("sheet", [0, 0, 0], [0, 1, 0], [1, 0, 0], 0.1)])
-    with pytest.raises(ValueError, match=r"Action\.handles: all lie on the side of 'sheet' that is held"):
+    with pytest.raises(
+        ValueError, match=r"Action\.handles: all lie on the side of 'sheet' that is held"
+    ):
         bend(Scene((SceneObject("sheet", sheet()),)), Action("sheet", [[-0.1, 0, 0]], [[0, 0, 0]]))
     for laws in ([], [Rigid("cup"), Rigid("cup")]):
         with pytest.raises(ValueError, match="laws: expected one law per object"):
@@ -288,8 +348,12 @@ def test_a_wrong_instruction_is_told_what_the_generator_takes():
 def test_the_motion_is_one_the_pipeline_takes():
     heard = []
     handles = LID.vertices[::7]
-    action = Action("laptop", handles, transform(rotation_about(AXIS_POINT, AXIS, 1.2), handles), duration=3.0)
-    motions = kinematic([hinge()])(laptop(), action, seed=5, progress=lambda f, word: heard.append((f, word)))
+    action = Action(
+        "laptop", handles, transform(rotation_about(AXIS_POINT, AXIS, 1.2), handles), duration=3.0
+    )
+    motions = kinematic([hinge()])(
+        laptop(), action, seed=5, progress=lambda f, word: heard.append((f, word))
+    )
     assert len(motions) == 1
     assert motions[0].times[-1] == 3.0
     assert heard[-1][0] == 1.0

@@ -6,15 +6,22 @@ import torch
 import trimesh
 
 from flowplan import geometry as g
-from flowplan.urdf import Joint
-from generators.neurok.clip_store import ClipOptions, ClipStore
-from generators.neurok.clips import Clip
-from generators.neurok.pairs import AugmentOptions, Mixture, PosePairs, augment, quat_from_matrix, rotate
-from generators.neurok.store import ArticulatedStore, StoreOptions, draw_configurations
+from flowplan.robot.urdf import Joint
+from generators.data.clips.clip import Clip
+from generators.data.clips.clip_store import ClipOptions, ClipStore
+from generators.data.object_store import ArticulatedStore, StoreOptions, draw_configurations
+from generators.data.objects.articulated import ArticulatedObject, Mimic
+from generators.data.objects.families import FAMILIES, HELD_OUT, HELD_OUT_SEED, trained_families
+from generators.data.pose_pairs import (
+    AugmentOptions,
+    Mixture,
+    PosePairs,
+    augment,
+    quat_from_matrix,
+    rotate,
+)
+from generators.data.visibility import random_views, seen
 from generators.neurok.train import stored_objects
-from generators.neurok.visibility import random_views, seen
-from generators.objects.articulated import ArticulatedObject, Mimic
-from generators.objects.families import FAMILIES, HELD_OUT, HELD_OUT_SEED, trained_families
 
 QUICK = StoreOptions(surface_points=256, snapshots=2, snapshot_points=128)
 rng = np.random.default_rng(0)
@@ -117,7 +124,9 @@ def test_pose_a_fills_the_cube():
 
 
 def test_a_scan_fills_the_cube_too_and_shows_the_pose_it_was_made_in():
-    store = ArticulatedStore.build([hinged()], StoreOptions(surface_points=8, snapshots=8), scan_share=1.0)
+    store = ArticulatedStore.build(
+        [hinged()], StoreOptions(surface_points=8, snapshots=8), scan_share=1.0
+    )
     pairs = store.sample(60, 200, seeded())
     assert pairs.points.abs().max() <= 1 + 1e-4  # the box is that of the snapshot's pose
     # The base's underside is never seen; its points would lie at the least z of a closed box, facing down.
@@ -128,7 +137,10 @@ def test_a_scan_fills_the_cube_too_and_shows_the_pose_it_was_made_in():
 
 
 def test_configurations_keep_to_the_limits_and_meet_them():
-    lower, upper = torch.tensor([-0.5, 0.2]).repeat(4000, 1), torch.tensor([1.0, 0.9]).repeat(4000, 1)
+    lower, upper = (
+        torch.tensor([-0.5, 0.2]).repeat(4000, 1),
+        torch.tensor([1.0, 0.9]).repeat(4000, 1),
+    )
     q = draw_configurations(lower, upper, seeded())
     assert ((q >= lower - 1e-6) & (q <= upper + 1e-6)).all()
     neutral = ((q[:, 0] == 0) & (q[:, 1] == lower[:, 1])).float().mean()
@@ -145,10 +157,14 @@ def test_augmentation_is_one_similarity_for_both_poses():
     scale = spread[1] / spread[0]
     assert scale.min() > 0.5 - 1e-4
     assert scale.max() < 1.5 + 1e-4
-    moves = (after.moved - after.points).norm(dim=-1) - scale[:, None] * (before.moved - before.points).norm(dim=-1)
+    moves = (after.moved - after.points).norm(dim=-1) - scale[:, None] * (
+        before.moved - before.points
+    ).norm(dim=-1)
     assert moves.abs().max() < 1e-4
     torch.testing.assert_close(after.quat_wxyz[..., 0], before.quat_wxyz[..., 0])
-    torch.testing.assert_close(after.points[..., 2], scale[:, None] * before.points[..., 2], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        after.points[..., 2], scale[:, None] * before.points[..., 2], atol=1e-4, rtol=1e-4
+    )
     assert 2 <= most_motions(after) <= 5
     far = after.points.mean(1).norm(dim=-1) - scale * before.points.mean(1).norm(dim=-1)
     assert 0.01 < far.abs().max() <= 0.1 * 2**0.5 + 1e-4
@@ -158,10 +174,14 @@ def test_no_augmentation_changes_nothing_and_noise_moves_with_the_material():
     before = ArticulatedStore.build([tree()], QUICK).sample(30, 64, seeded())
     still = AugmentOptions(scale=(1, 1), yaw=(0, 0), translation=0.0)
     torch.testing.assert_close(augment(before, seeded(), still).moved, before.moved)
-    noisy = augment(before, seeded(), AugmentOptions(scale=(1, 1), yaw=(0, 0), translation=0.0, jitter=0.05))
+    noisy = augment(
+        before, seeded(), AugmentOptions(scale=(1, 1), yaw=(0, 0), translation=0.0, jitter=0.05)
+    )
     off = noisy.points - before.points
     assert 0.001 < off.std() < 0.05
-    torch.testing.assert_close(noisy.moved - before.moved, rotate(before.quat_wxyz, off), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        noisy.moved - before.moved, rotate(before.quat_wxyz, off), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -184,7 +204,12 @@ def test_an_open_box_shows_its_inside():
     bin_.update_faces(bin_.face_normals[:, 2] < 0.5)
     points, face = trimesh.sample.sample_surface(bin_, 2000, seed=1)
     floor = np.abs(points[:, 2] + 0.5) < 1e-9
-    visible = seen(bin_.triangles, points, bin_.face_normals[face], np.array([[0, 0.1, 1.0]]) / np.hypot(0.1, 1))
+    visible = seen(
+        bin_.triangles,
+        points,
+        bin_.face_normals[face],
+        np.array([[0, 0.1, 1.0]]) / np.hypot(0.1, 1),
+    )
     assert visible[floor].mean() > 0.8
 
 
@@ -267,7 +292,11 @@ def test_objects_are_built_once_and_held_out_ones_are_others(tmp_path):
     again = stored_objects(family, range(2), folder=tmp_path, options=QUICK)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()} == written
     assert torch.equal(first.sample(8, 16, seeded()).points, again.sample(8, 16, seeded()).points)
-    other = stored_objects(family, range(HELD_OUT_SEED, HELD_OUT_SEED + 2), folder=tmp_path, options=QUICK)
-    assert not torch.equal(first.sample(8, 16, seeded()).points, other.sample(8, 16, seeded()).points)
+    other = stored_objects(
+        family, range(HELD_OUT_SEED, HELD_OUT_SEED + 2), folder=tmp_path, options=QUICK
+    )
+    assert not torch.equal(
+        first.sample(8, 16, seeded()).points, other.sample(8, 16, seeded()).points
+    )
     assert not set(trained_families()) & set(HELD_OUT)
     assert set(trained_families()) <= set(FAMILIES)

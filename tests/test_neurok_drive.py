@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from flowplan.geometry import exp_se3, pose, quat_wxyz_from_matrix, rotation_about, transform
-from generators.neurok.drive import DriveOptions, drive_mesh
+from generators.common.mesh_driving import DriveOptions, drive_mesh
 
 rng = np.random.default_rng(7)
 T = 5
@@ -30,7 +30,10 @@ def sampled(mesh, count=2000):
     return np.asarray(points), np.asarray(faces)
 
 
-BASE, LID = box([2, 1.4, 1.0], [0, 0, -0.2]), box([2, 1.4, 0.1], [0, 0, 0.35])  # the lid lies on the base
+BASE, LID = (
+    box([2, 1.4, 1.0], [0, 0, -0.2]),
+    box([2, 1.4, 0.1], [0, 0, 0.35]),
+)  # the lid lies on the base
 BOX = trimesh.util.concatenate([BASE, LID])
 POINTS, POINT_FACES = sampled(BOX)
 OPEN = rotation_about([0, -0.7, 0.3], [1, 0, 0], np.linspace(0, -1.5, T))
@@ -59,7 +62,9 @@ def test_rigid_motion_is_exact(angle):
     X = np.stack([pose(), exp_se3([0.3, -0.2, 0.5, *(angle * np.array([0.6, 0.0, 0.8]))])])
     q = np.tile(dual_quaternions(X)[:, None], (1, len(POINTS), 1))
     q *= rng.choice([-1, 1], q.shape[:2])[..., None]  # a motion has two dual quaternions
-    np.testing.assert_allclose(drive_mesh(BOX.vertices, BOX.faces, POINTS, q), transform(X, BOX.vertices), atol=2e-6)
+    np.testing.assert_allclose(
+        drive_mesh(BOX.vertices, BOX.faces, POINTS, q), transform(X, BOX.vertices), atol=2e-6
+    )
 
 
 def test_displacements_move_without_turning():
@@ -88,7 +93,16 @@ def test_a_thin_gap_is_found_without_knowing_the_faces_of_points():
 def test_one_fused_surface_tears_only_at_the_seam():
     # A U on its side, as a scan sees a laptop: two plates joined along one edge, all one watertight surface.
     profile = np.array(
-        [[-0.7, 0], [0.7, 0], [0.7, 0.1], [-0.6, 0.1], [-0.6, 0.15], [0.7, 0.15], [0.7, 0.25], [-0.7, 0.25]]
+        [
+            [-0.7, 0],
+            [0.7, 0],
+            [0.7, 0.1],
+            [-0.6, 0.1],
+            [-0.6, 0.15],
+            [0.7, 0.15],
+            [0.7, 0.25],
+            [-0.7, 0.25],
+        ]
     )
     mesh = trimesh.creation.extrude_triangulation(
         profile, [[0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 4, 7], [4, 5, 6], [4, 6, 7]], 1.0
@@ -100,7 +114,9 @@ def test_one_fused_surface_tears_only_at_the_seam():
     upper = mesh.triangles_center[faces, 1] > 0.125
     q = np.tile(REST, (T, len(points), 1))
     q[:, upper] = dual_quaternions(X)[:, None]
-    true = np.where((mesh.vertices[:, 1] > 0.125)[:, None], transform(X, mesh.vertices), mesh.vertices)
+    true = np.where(
+        (mesh.vertices[:, 1] > 0.125)[:, None], transform(X, mesh.vertices), mesh.vertices
+    )
     away = mesh.vertices[:, 0] > -0.45
     wrong = error(drive_mesh(mesh.vertices, mesh.faces, points, q), true)
     assert wrong[away].max() < 1e-5
@@ -122,7 +138,9 @@ def test_smooth_bend():
         arc = np.stack([along, np.zeros_like(along), up], -1)
         return pose(R, arc - (R @ middle[:, :, None])[..., 0])
 
-    moved = drive_mesh(mesh.vertices, mesh.faces, points, dual_quaternions(frames(points)), point_faces=faces)
+    moved = drive_mesh(
+        mesh.vertices, mesh.faces, points, dual_quaternions(frames(points)), point_faces=faces
+    )
     true = np.einsum("tvij,vj->tvi", frames(mesh.vertices)[..., :3, :3], mesh.vertices)
     true = true + frames(mesh.vertices)[..., :3, 3]
     assert error(moved, true).max() < 0.006
@@ -140,7 +158,11 @@ def test_outliers_among_the_driving_points_are_rejected():
 
 
 def test_scatter_is_averaged_where_no_two_motions_agree():
-    noise = exp_se3(np.concatenate([rng.normal(0, 0.05, (T, len(POINTS), 3)), np.zeros((T, len(POINTS), 3))], -1))
+    noise = exp_se3(
+        np.concatenate(
+            [rng.normal(0, 0.05, (T, len(POINTS), 3)), np.zeros((T, len(POINTS), 3))], -1
+        )
+    )
     moved = drive_mesh(BOX.vertices, BOX.faces, POINTS, dual_quaternions(noise @ OPEN[:, None]))
     rms = np.sqrt(((moved - transform(OPEN, BOX.vertices)) ** 2).mean())
     assert rms < 0.8 * 0.05  # a third of sixteen, the near ones counting more
@@ -162,16 +184,24 @@ def test_a_needle_follows_its_own_points_and_not_the_dial_around_it():
     # Its three points are further from a short needle's corners than a vote's worth of the dial's.
     short = trimesh.creation.box([0.34, 0.03, 0.02], transform=pose(translation=[0.3, 0, 0.07]))
     mesh = trimesh.util.concatenate([dial, short])
-    few = np.concatenate([points[~of_needle], [[0.29, 0, 0.08], [0.3, 0.01, 0.08], [0.31, 0, 0.08]]])
-    q = np.concatenate([q[:, ~of_needle], np.repeat(dual_quaternions(turn)[:, None], 3, axis=1)], axis=1)
+    few = np.concatenate(
+        [points[~of_needle], [[0.29, 0, 0.08], [0.3, 0.01, 0.08], [0.31, 0, 0.08]]]
+    )
+    q = np.concatenate(
+        [q[:, ~of_needle], np.repeat(dual_quaternions(turn)[:, None], 3, axis=1)], axis=1
+    )
     moved = drive_mesh(mesh.vertices, mesh.faces, few, q)
-    np.testing.assert_allclose(moved[:, len(dial.vertices) :], transform(turn, short.vertices), atol=1e-5)
+    np.testing.assert_allclose(
+        moved[:, len(dial.vertices) :], transform(turn, short.vertices), atol=1e-5
+    )
 
 
 def test_a_piece_without_driving_points_follows_what_is_near():
     screw = box([0.02, 0.02, 0.02], [0.3, 0.3, 0.41])
     mesh = trimesh.util.concatenate([BOX, screw])
-    moved = drive_mesh(mesh.vertices, mesh.faces, POINTS, box_deformation(), point_faces=POINT_FACES)
+    moved = drive_mesh(
+        mesh.vertices, mesh.faces, POINTS, box_deformation(), point_faces=POINT_FACES
+    )
     true = transform(OPEN, screw.vertices)
     np.testing.assert_allclose(moved[:, len(BOX.vertices) :], true, atol=1e-5)
 
@@ -180,11 +210,15 @@ def test_the_order_of_points_vertices_and_faces_does_not_matter():
     q = box_deformation()
     whole = drive_mesh(BOX.vertices, BOX.faces, POINTS, q, point_faces=POINT_FACES)
     order = rng.permutation(len(POINTS))
-    again = drive_mesh(BOX.vertices, BOX.faces, POINTS[order], q[:, order], point_faces=POINT_FACES[order])
+    again = drive_mesh(
+        BOX.vertices, BOX.faces, POINTS[order], q[:, order], point_faces=POINT_FACES[order]
+    )
     np.testing.assert_allclose(again, whole, atol=1e-5)
     vertex, face = rng.permutation(len(BOX.vertices)), rng.permutation(len(BOX.faces))
     faces = np.argsort(vertex)[BOX.faces][face]
-    again = drive_mesh(BOX.vertices[vertex], faces, POINTS, q, point_faces=np.argsort(face)[POINT_FACES])
+    again = drive_mesh(
+        BOX.vertices[vertex], faces, POINTS, q, point_faces=np.argsort(face)[POINT_FACES]
+    )
     np.testing.assert_allclose(again, whole[:, vertex], atol=1e-5)
 
 
@@ -193,7 +227,9 @@ def test_a_moved_and_turned_object_moves_the_answer():
     q = dual_quaternions(X @ OPEN @ np.linalg.inv(X))
     turned = box_deformation()
     turned[:, len(BASE.faces) <= POINT_FACES] = q[:, None]
-    moved = drive_mesh(transform(X, BOX.vertices), BOX.faces, transform(X, POINTS), turned, point_faces=POINT_FACES)
+    moved = drive_mesh(
+        transform(X, BOX.vertices), BOX.faces, transform(X, POINTS), turned, point_faces=POINT_FACES
+    )
     whole = drive_mesh(BOX.vertices, BOX.faces, POINTS, box_deformation(), point_faces=POINT_FACES)
     np.testing.assert_allclose(moved, transform(X, whole), atol=1e-4)
 
@@ -202,8 +238,12 @@ def test_few_points_one_face_and_vertices_of_no_face():
     vertices = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 5, 5]])
     q = np.tile(dual_quaternions(exp_se3([0.1, 0.2, 0.3, 0, 0, 0.4])), (1, 1, 1))
     true = transform(exp_se3([0.1, 0.2, 0.3, 0, 0, 0.4]), vertices)
-    np.testing.assert_allclose(drive_mesh(vertices, [[0, 1, 2]], [[0.3, 0.3, 0]], q)[0], true, atol=5e-6)
-    np.testing.assert_allclose(drive_mesh(vertices, np.empty((0, 3)), [[0.3, 0.3, 0]], q)[0], true, atol=5e-6)
+    np.testing.assert_allclose(
+        drive_mesh(vertices, [[0, 1, 2]], [[0.3, 0.3, 0]], q)[0], true, atol=5e-6
+    )
+    np.testing.assert_allclose(
+        drive_mesh(vertices, np.empty((0, 3)), [[0.3, 0.3, 0]], q)[0], true, atol=5e-6
+    )
 
 
 def test_driving_points_in_one_place():

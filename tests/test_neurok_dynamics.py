@@ -8,15 +8,15 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from flowplan.collision import DistanceField
-from generators.neurok import dynamics
-from generators.neurok.contact import HalfSpace, Obstacle, SelfCollision
-from generators.neurok.derivatives import Derivatives, derivatives, forward_attention
-from generators.neurok.dynamics import DynamicsOptions, simulate
-from generators.neurok.forces import Force, Region
-from generators.neurok.initial import initial_coordinates, initial_velocity
-from generators.neurok.potentials import springs
-from generators.neurok.system import System, particle_masses
+from flowplan.collision.distance_field import DistanceField
+from generators.neurok.dynamics import dynamics
+from generators.neurok.dynamics.contact import HalfSpace, Obstacle, SelfCollision
+from generators.neurok.dynamics.dynamics import DynamicsOptions, simulate
+from generators.neurok.dynamics.forces import Force, Region
+from generators.neurok.dynamics.initial_state import initial_coordinates, initial_velocity
+from generators.neurok.dynamics.potentials import springs
+from generators.neurok.dynamics.system import System, particle_masses
+from generators.neurok.latent_space.derivatives import Derivatives, derivatives, forward_attention
 
 G = 9.81
 LEAPFROG = DynamicsOptions(scheme="leapfrog", step=1e-2, trace=True)
@@ -28,7 +28,11 @@ TWO_D = torch.tensor([[1.0, 0, 0], [0, 0, -1.0]], dtype=torch.float64)
 @pytest.fixture(autouse=True)
 def _each_decoder_is_recorded_once(monkeypatch):
     def once(positions, z, *, trace):
-        return recorded(positions, len(z)) if trace and z.dtype == torch.float64 else derivatives(positions, z)
+        return (
+            recorded(positions, len(z))
+            if trace and z.dtype == torch.float64
+            else derivatives(positions, z)
+        )
 
     monkeypatch.setattr(dynamics, "derivatives", once)
 
@@ -81,7 +85,9 @@ def double_pendulum_acceleration(q, w):
     """Two unit masses on unit rods: the textbook's mass matrix and forces."""
     c, s = np.cos(q[0] - q[1]), np.sin(q[0] - q[1])
     M = np.array([[2, c], [c, 1]])
-    return np.linalg.solve(M, [-s * w[1] ** 2 - 2 * G * np.sin(q[0]), s * w[0] ** 2 - G * np.sin(q[1])])
+    return np.linalg.solve(
+        M, [-s * w[1] ** 2 - 2 * G * np.sin(q[0]), s * w[0] ** 2 - G * np.sin(q[1])]
+    )
 
 
 def decode(positions, z):
@@ -91,7 +97,9 @@ def decode(positions, z):
 TIMES = np.linspace(0, 1.0, 11)
 
 
-@pytest.mark.parametrize("lengths", [(1.0,), tuple(np.linspace(0.05, 1.0, 20))], ids=["point", "rod"])
+@pytest.mark.parametrize(
+    "lengths", [(1.0,), tuple(np.linspace(0.05, 1.0, 20))], ids=["point", "rod"]
+)
 def test_pendulum_swings_as_the_equation_says(lengths):
     ratio = sum(lengths) / sum(np.square(lengths))
     expected = truth(lambda q, w: -G * ratio * np.sin(q), TIMES, [2.5], [0.0])
@@ -112,7 +120,10 @@ def test_symplectic_euler_is_of_first_order_and_leapfrog_of_second():
 
     def error(scheme, step):
         options = DynamicsOptions(mass=2.0, step=step, scheme=scheme, trace=True)
-        return np.abs(simulate(double_pendulum, TIMES, t(1.2, 0.4), t(0.5, -1.0), options=options).z - expected).max()
+        return np.abs(
+            simulate(double_pendulum, TIMES, t(1.2, 0.4), t(0.5, -1.0), options=options).z
+            - expected
+        ).max()
 
     euler = [error("symplectic_euler", h) for h in (1e-2, 5e-3)]
     leapfrog = [error("leapfrog", h) for h in (2e-2, 1e-2)]
@@ -132,7 +143,9 @@ def test_slider_crank_turns_as_the_equation_says():
         second = -r * c - r**2 * (c**2 - s**2) / root - r**4 * s**2 * c**2 / root**3
         return -(first * second * w**2 + G * r * c) / (r**2 + first**2)
 
-    run = simulate(slider_crank, TIMES, t(0.3), t(6.0), options=replace(LEAPFROG, mass=2.0, step=5e-3))
+    run = simulate(
+        slider_crank, TIMES, t(0.3), t(6.0), options=replace(LEAPFROG, mass=2.0, step=5e-3)
+    )
     assert np.abs(run.z - truth(acceleration, TIMES, [0.3], [6.0])).max() < 2e-3
     assert np.abs(run.total - run.total[0]).max() < 1e-3 * run.kinetic.max()
 
@@ -155,7 +168,9 @@ def test_energy_stays_bounded_over_ten_seconds_and_drifts_where_it_should(monkey
 
     def explicit(self, time, h):  # z by the old velocity: not symplectic
         old = self.v
-        acceleration = self.system.acceleration(self.local, old, self.system.force(self.local, old, time))
+        acceleration = self.system.acceleration(
+            self.local, old, self.system.force(self.local, old, time)
+        )
         self.local, self.v = self.system.at(self.local.z + h * old), old + h * acceleration
         return True
 
@@ -166,7 +181,12 @@ def test_energy_stays_bounded_over_ten_seconds_and_drifts_where_it_should(monkey
 def test_without_the_coriolis_term_the_double_pendulum_is_wrong(monkeypatch):
     expected = truth(double_pendulum_acceleration, TIMES, [1.2, 0.4], [0.0, 0.0])
     monkeypatch.setattr(Derivatives, "along", lambda self, z, v: torch.zeros(2, 3))
-    run = simulate(double_pendulum, TIMES, t(1.2, 0.4), options=DynamicsOptions(mass=2.0, step=1e-2, trace=True))
+    run = simulate(
+        double_pendulum,
+        TIMES,
+        t(1.2, 0.4),
+        options=DynamicsOptions(mass=2.0, step=1e-2, trace=True),
+    )
     assert np.abs(run.z - expected).max() > 0.1
 
 
@@ -200,7 +220,8 @@ def test_redundant_coordinates_move_the_particle_as_one_would():
 
 
 @pytest.mark.parametrize(
-    ("scheme", "step", "inertia"), [("symplectic_euler", 1e-3, 0.0), ("leapfrog", 5e-3, 0.0), ("leapfrog", 5e-3, 1e-6)]
+    ("scheme", "step", "inertia"),
+    [("symplectic_euler", 1e-3, 0.0), ("leapfrog", 5e-3, 0.0), ("leapfrog", 5e-3, 1e-6)],
 )
 def test_redundant_nonlinear_coordinates_of_a_pendulum(scheme, step, inertia):
     def redundant(z):
@@ -220,11 +241,15 @@ def test_redundant_nonlinear_coordinates_of_a_pendulum(scheme, step, inertia):
 @pytest.mark.parametrize(("scheme", "exact"), [("symplectic_euler", 0.05), ("leapfrog", 1e-7)])
 def test_motion_does_not_depend_on_the_parameterisation(scheme, exact):
     def skewed(s):  # angles by an invertible nonlinear map
-        return torch.stack([s[0] + 0.4 * torch.sin(s[1]), 0.5 * s[1] + 0.1 * s[1] ** 3 - 0.2 * s[0]])
+        return torch.stack(
+            [s[0] + 0.4 * torch.sin(s[1]), 0.5 * s[1] + 0.1 * s[1] ** 3 - 0.2 * s[0]]
+        )
 
     s, sdot = t(0.8, 0.5), t(-1.0, 2.0)
     z, zdot = torch.func.jvp(skewed, (s,), (sdot,))
-    options = DynamicsOptions(scheme=scheme, step=5e-3, mass=2.0, uniform_force=(3.0, 0.0, 0.0), trace=True)
+    options = DynamicsOptions(
+        scheme=scheme, step=5e-3, mass=2.0, uniform_force=(3.0, 0.0, 0.0), trace=True
+    )
     push = [Force([0.0, 0.0, 8.0], points=[1], start=0.2, end=0.7, ramp=0.2)]
     a = simulate(double_pendulum, TIMES, z, zdot, forces=push, options=options)
     b = simulate(lambda r: double_pendulum(skewed(r)), TIMES, s, sdot, forces=push, options=options)
@@ -254,10 +279,17 @@ def test_generalised_force_does_the_virtual_work():
 def test_a_uniform_force_is_a_potential_and_a_generalised_force():
     vector = (2.0, 0.0, 5.0)
     as_potential = simulate(
-        double_pendulum, TIMES, t(0.5, 0.2), options=replace(LEAPFROG, uniform_force=vector, step=5e-3)
+        double_pendulum,
+        TIMES,
+        t(0.5, 0.2),
+        options=replace(LEAPFROG, uniform_force=vector, step=5e-3),
     )
     as_force = simulate(
-        double_pendulum, TIMES, t(0.5, 0.2), forces=[Force(vector)], options=replace(LEAPFROG, step=5e-3)
+        double_pendulum,
+        TIMES,
+        t(0.5, 0.2),
+        forces=[Force(vector)],
+        options=replace(LEAPFROG, step=5e-3),
     )
     np.testing.assert_allclose(as_potential.z, as_force.z, atol=1e-12)
     # The potential's energy is conserved by itself, the force's with the work that it does.
@@ -272,7 +304,9 @@ def test_a_gravity_of_zero_leaves_what_falls_nothing_to_do():
 
 
 # A box of particles that only moves up and down: z is its height.
-CUBE = torch.tensor([[x, y, h] for x in (0, 1.0) for y in (0, 1.0) for h in (0, 1.0)], dtype=torch.float64)
+CUBE = torch.tensor(
+    [[x, y, h] for x in (0, 1.0) for y in (0, 1.0) for h in (0, 1.0)], dtype=torch.float64
+)
 
 
 FLOOR = HalfSpace(0.0, stiffness=1e4)
@@ -302,8 +336,12 @@ def test_regions_choose_particles_by_frame():
     top = Region([-1, -1, 0.9], [2, 2, 1.1])
     field = Force([0, 0, 6.0], region=top).field(CUBE, t(*[1.0] * 8))
     moved = field(CUBE + t(0, 0, 5.0), torch.zeros_like(CUBE), 0.0)
-    torch.testing.assert_close(moved[:, 2], 1.5 * CUBE[:, 2])  # the rest shape's top, wherever it is now
-    field = Force([0, 0, 6.0], region=Region(top.lower, top.upper, "world")).field(CUBE, t(*[1.0] * 8))
+    torch.testing.assert_close(
+        moved[:, 2], 1.5 * CUBE[:, 2]
+    )  # the rest shape's top, wherever it is now
+    field = Force([0, 0, 6.0], region=Region(top.lower, top.upper, "world")).field(
+        CUBE, t(*[1.0] * 8)
+    )
     assert field(CUBE + t(0, 0, 5.0), torch.zeros_like(CUBE), 0.0).abs().max() == 0
     below = field(CUBE + t(0, 0, 1.0), torch.zeros_like(CUBE), 0.0)
     torch.testing.assert_close(below[:, 2], 1.5 * (1 - CUBE[:, 2]))
@@ -311,7 +349,9 @@ def test_regions_choose_particles_by_frame():
 
 def test_a_force_of_any_kind_as_a_function():
     # Linear drag: z' = v0 exp(-c t).
-    run = simulate(cube, TIMES, t(0.0), t(2.0), forces=[lambda x, v, time: -3 * v / 8], options=FLOATING)
+    run = simulate(
+        cube, TIMES, t(0.0), t(2.0), forces=[lambda x, v, time: -3 * v / 8], options=FLOATING
+    )
     np.testing.assert_allclose(run.zdot[:, 0], 2 * np.exp(-3 * TIMES), atol=5e-4)
     np.testing.assert_allclose(run.kinetic - run.work, 2.0, atol=5e-3)
 
@@ -320,7 +360,14 @@ def test_bigger_force_bigger_motion():
     height = []
     for newtons in (5.0, 15.0, 25.0, 35.0):
         force = Force([0.0, 0.0, newtons], end=0.2)
-        run = simulate(cube, TIMES, t(0.0), forces=[force], obstacles=[FLOOR], options=replace(LEAPFROG, step=4e-3))
+        run = simulate(
+            cube,
+            TIMES,
+            t(0.0),
+            forces=[force],
+            obstacles=[FLOOR],
+            options=replace(LEAPFROG, step=4e-3),
+        )
         height.append(run.z.max())
     assert height[0] < 1e-3  # less than its weight
     assert np.all(np.diff(height) > 0)
@@ -380,11 +427,15 @@ def test_a_bounce_keeps_its_energy_or_loses_it():
     assert run.z.min() > -0.03
     late = landing + 0.1 < FALL
     assert run.z[late].max() == pytest.approx(0.5, abs=0.01)
-    lossy = simulate(cube, FALL, t(0.5), obstacles=[FLOOR], options=replace(options, restitution=0.98))
+    lossy = simulate(
+        cube, FALL, t(0.5), obstacles=[FLOOR], options=replace(options, restitution=0.98)
+    )
     assert 0.02 < lossy.z[late].max() < 0.45
     # What it lost is accounted for.
     np.testing.assert_allclose(lossy.total - lossy.work, lossy.total[0], rtol=0.02)
-    longer = simulate(cube, FALL, t(0.5), obstacles=[FLOOR], options=replace(options, restitution=0.98, step=4e-3))
+    longer = simulate(
+        cube, FALL, t(0.5), obstacles=[FLOOR], options=replace(options, restitution=0.98, step=4e-3)
+    )
     assert longer.z[late].max() == pytest.approx(lossy.z[late].max(), rel=0.1)
 
 
@@ -398,7 +449,9 @@ def test_obstacles_by_any_distance_push_alike():
         other, slope = Obstacle(distance, margin=0.2, stiffness=7.0).potential(masses, 0.01)(x)
         torch.testing.assert_close(other, energy)
         torch.testing.assert_close(slope, gradient)
-    run = simulate(cube, TIMES[:6], t(0.1), obstacles=[Obstacle(field, stiffness=1e4)], options=LEAPFROG)
+    run = simulate(
+        cube, TIMES[:6], t(0.1), obstacles=[Obstacle(field, stiffness=1e4)], options=LEAPFROG
+    )
     assert run.z.min() > -0.05
 
 
@@ -414,7 +467,10 @@ def test_gradients_of_springs_and_self_collision():
     rest = torch.as_tensor(rng.uniform(-1, 1, (12, 3)))
     masses = torch.as_tensor(rng.uniform(0.5, 2, 12))
     x = torch.as_tensor(rng.uniform(-0.5, 0.5, (12, 3))).requires_grad_()
-    for potential in (springs(rest, masses, 30.0, 4), SelfCollision(0.4, 0.5, 20.0).potential(rest, masses, 0.01)):
+    for potential in (
+        springs(rest, masses, 30.0, 4),
+        SelfCollision(0.4, 0.5, 20.0).potential(rest, masses, 0.01),
+    ):
         energy, gradient = potential(x)
         assert energy > 0
         torch.testing.assert_close(gradient, torch.autograd.grad(energy, x)[0])
@@ -442,7 +498,10 @@ def test_a_spring_swings_at_its_frequency():
 
 def test_particles_of_one_object_do_not_pass_through_each_other():
     def scissors(z):  # two rods from one pivot, apart by 2 z
-        a, b = (0.2 + 0.2 * torch.arange(5, dtype=torch.float64)[:, None] * hanging(s * z) for s in (1, -1))
+        a, b = (
+            0.2 + 0.2 * torch.arange(5, dtype=torch.float64)[:, None] * hanging(s * z)
+            for s in (1, -1)
+        )
         return torch.cat([a, b])
 
     rest = scissors(t(1.2))
@@ -475,7 +534,10 @@ def test_leapfrog_outlives_a_direction_that_ends():
     assert run.failure is None
     np.testing.assert_allclose(run.z[:, 0], 1 - G * TIMES**2 / 2, atol=1e-6)
     euler = simulate(
-        soft, TIMES, t(1.0, 0.3), options=replace(FLOATING, scheme="symplectic_euler", uniform_force=(1.0, 0, 0))
+        soft,
+        TIMES,
+        t(1.0, 0.3),
+        options=replace(FLOATING, scheme="symplectic_euler", uniform_force=(1.0, 0, 0)),
     )
     assert euler.failure is not None
 
@@ -489,11 +551,16 @@ def test_divergence_is_reported_and_nothing_broken_is_returned():
     assert "nothing accounts for" in run.failure
     assert 1 <= len(run.times) < len(TIMES)
     edge = torch.tensor(torch.nan).double()
-    blown = simulate(lambda z: cube(torch.where(z < 0.5, z, edge)), TIMES, t(0.0), t(1.0), options=FLOATING)
+    blown = simulate(
+        lambda z: cube(torch.where(z < 0.5, z, edge)), TIMES, t(0.0), t(1.0), options=FLOATING
+    )
     assert len(blown.times) == 5
     assert "not finite" in blown.failure
     for result in (run, blown):
-        assert all(np.isfinite(getattr(result, n)).all() for n in ("z", "zdot", "kinetic", "potential", "work"))
+        assert all(
+            np.isfinite(getattr(result, n)).all()
+            for n in ("z", "zdot", "kinetic", "potential", "work")
+        )
 
 
 def test_a_recorded_decoder_moves_as_the_original_in_float32():
@@ -501,22 +568,31 @@ def test_a_recorded_decoder_moves_as_the_original_in_float32():
 
     def network(z):
         tokens = torch.tanh(weight(z)).reshape(1, 2, 3)
-        return double_pendulum(z.double()).float() + 0.1 * torch.nn.functional.scaled_dot_product_attention(
+        return double_pendulum(
+            z.double()
+        ).float() + 0.1 * torch.nn.functional.scaled_dot_product_attention(
             tokens, tokens, tokens
         ).squeeze(0)
 
     z = torch.tensor([0.5, 0.2])
     times = np.linspace(0, 0.05, 3)
-    a, b = (simulate(network, times, z, options=DynamicsOptions(trace=trace, step=5e-3)) for trace in (True, False))
+    a, b = (
+        simulate(network, times, z, options=DynamicsOptions(trace=trace, step=5e-3))
+        for trace in (True, False)
+    )
     np.testing.assert_allclose(a.z, b.z, atol=1e-5)
     assert np.ptp(a.z[:, 0]) > 1e-3
 
 
 def test_weights_are_relative_masses():
     lengths = np.array([0.5, 1.0])
-    run = simulate(rod(*lengths), TIMES, t(0.4), weights=t(3.0, 1.0), options=replace(LEAPFROG, mass=7.0))
+    run = simulate(
+        rod(*lengths), TIMES, t(0.4), weights=t(3.0, 1.0), options=replace(LEAPFROG, mass=7.0)
+    )
     ratio = (lengths * [3, 1]).sum() / (lengths**2 * [3, 1]).sum()
-    assert np.abs(run.z - truth(lambda q, w: -G * ratio * np.sin(q), TIMES, [0.4], [0.0])).max() < 2e-3
+    assert (
+        np.abs(run.z - truth(lambda q, w: -G * ratio * np.sin(q), TIMES, [0.4], [0.0])).max() < 2e-3
+    )
     assert run.potential[0] == pytest.approx(-7 * G * np.cos(0.4) * (3 * 0.5 + 1) / 4)
 
 
@@ -526,15 +602,38 @@ def test_weights_are_relative_masses():
         (lambda: simulate(cube, TIMES, t(0.0)[None]), "z: expected a floating-point tensor (k,)"),
         (lambda: simulate(cube, TIMES, t(np.nan)), "z: expected finite"),
         (lambda: simulate(cube, TIMES + 1, t(0.0)), "times: expected times[0] = 0"),
-        (lambda: simulate(cube, TIMES, t(0.0), t(0.0, 1.0)), "zdot: expected finite numbers of shape (1,)"),
-        (lambda: simulate(lambda z: CUBE, TIMES, t(0.0)), "positions: expected particles that move with z"),
-        (lambda: simulate(lambda z: CUBE.T * z, TIMES, t(1.0)), "positions: expected particles (n, 3)"),
-        (lambda: simulate(cube, TIMES, t(0.0), weights=t(1.0)), "weights: expected 8 positive numbers"),
-        (lambda: simulate(cube, TIMES, t(0.0), rest=CUBE[:3]), "rest: expected finite numbers of shape (8, 3)"),
-        (lambda: simulate(cube, TIMES, t(0.0), bounds=(t(1.0), t(2.0))), "bounds: expected lower < upper"),
-        (lambda: simulate(cube, TIMES, t(0.0), forces=[Force([1, 0, 0], points=[8])]), "Force.points: expected ind"),
         (
-            lambda: simulate(cube, TIMES, t(0.0), forces=[Force([1, 0, 0], region=Region([5] * 3, [6] * 3))]),
+            lambda: simulate(cube, TIMES, t(0.0), t(0.0, 1.0)),
+            "zdot: expected finite numbers of shape (1,)",
+        ),
+        (
+            lambda: simulate(lambda z: CUBE, TIMES, t(0.0)),
+            "positions: expected particles that move with z",
+        ),
+        (
+            lambda: simulate(lambda z: CUBE.T * z, TIMES, t(1.0)),
+            "positions: expected particles (n, 3)",
+        ),
+        (
+            lambda: simulate(cube, TIMES, t(0.0), weights=t(1.0)),
+            "weights: expected 8 positive numbers",
+        ),
+        (
+            lambda: simulate(cube, TIMES, t(0.0), rest=CUBE[:3]),
+            "rest: expected finite numbers of shape (8, 3)",
+        ),
+        (
+            lambda: simulate(cube, TIMES, t(0.0), bounds=(t(1.0), t(2.0))),
+            "bounds: expected lower < upper",
+        ),
+        (
+            lambda: simulate(cube, TIMES, t(0.0), forces=[Force([1, 0, 0], points=[8])]),
+            "Force.points: expected ind",
+        ),
+        (
+            lambda: simulate(
+                cube, TIMES, t(0.0), forces=[Force([1, 0, 0], region=Region([5] * 3, [6] * 3))]
+            ),
             "Force.region: no particle",
         ),
         (lambda: Force([1, 0, 0], start=1.0, end=1.0), "Force.end"),
@@ -546,8 +645,14 @@ def test_weights_are_relative_masses():
         (lambda: DynamicsOptions(scheme="rk4"), "DynamicsOptions.scheme"),
         (lambda: SelfCollision(reach=0.2, apart=0.1), "SelfCollision.apart"),
         (lambda: HalfSpace(0.0, normal=[0, 0, 0]), "HalfSpace.normal"),
-        (lambda: initial_velocity(cube, t(0.0), [9], [[0, 0, 1]]), "points: expected indices below 8"),
-        (lambda: initial_velocity(cube, t(0.0), [1], [[0, 0]]), "velocities: expected shape (1, 3)"),
+        (
+            lambda: initial_velocity(cube, t(0.0), [9], [[0, 0, 1]]),
+            "points: expected indices below 8",
+        ),
+        (
+            lambda: initial_velocity(cube, t(0.0), [1], [[0, 0]]),
+            "velocities: expected shape (1, 3)",
+        ),
     ],
 )
 def test_a_callers_mistake_is_one_line(call, message):

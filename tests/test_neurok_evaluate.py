@@ -8,11 +8,7 @@ import pytest
 import torch
 import trimesh
 
-from flowplan.geometry import pose
-from flowplan.urdf import Joint
-from generators.neurok.baselines import static
-from generators.neurok.config import NeurokConfig
-from generators.neurok.evaluate import (
+from experiments.neurok.evaluate import (
     IkOptions,
     NeurokIkOptions,
     Result,
@@ -25,13 +21,17 @@ from generators.neurok.evaluate import (
     posed_pair,
     run_case,
 )
-from generators.neurok.inverse import FitOptions
-from generators.neurok.metrics import MetricOptions
-from generators.neurok.model import Neurok
-from generators.neurok.reduce import ReduceOptions
-from generators.neurok.space import SpaceOptions
-from generators.objects.articulated import ArticulatedObject
-from generators.objects.families import HELD_OUT, HELD_OUT_SEED
+from experiments.neurok.metrics import MetricOptions
+from flowplan.geometry import pose
+from flowplan.robot.urdf import Joint
+from generators.data.objects.articulated import ArticulatedObject
+from generators.data.objects.families import HELD_OUT, HELD_OUT_SEED
+from generators.neurok.kinematics.inverse import FitOptions
+from generators.neurok.kinematics.registration import static
+from generators.neurok.latent_space.active_subspace import ReduceOptions
+from generators.neurok.latent_space.space import SpaceOptions
+from generators.neurok.network.config import NeurokConfig
+from generators.neurok.network.model import Neurok
 
 QUICK = IkOptions(target_points=500, metrics=MetricOptions(points=1000, cells=40))
 
@@ -58,7 +58,9 @@ def test_the_first_pose_fills_the_cube_and_the_second_keeps_its_scale():
     mesh, target = posed_pair(CASE)
     np.testing.assert_allclose(mesh.bounds.mean(0), 0, atol=1e-12)
     assert mesh.extents.max() == pytest.approx(2)
-    np.testing.assert_allclose(target.edges_unique_length, mesh.edges_unique_length)  # no piece was stretched
+    np.testing.assert_allclose(
+        target.edges_unique_length, mesh.edges_unique_length
+    )  # no piece was stretched
     np.testing.assert_allclose(target.vertices[:8], mesh.vertices[:8], atol=1e-12)  # the body stays
     assert np.abs(target.vertices[8:, 0] - mesh.vertices[8:, 0]).min() > 0.01
     again, _ = posed_pair(CASE)
@@ -68,7 +70,10 @@ def test_the_first_pose_fills_the_cube_and_the_second_keeps_its_scale():
 
 
 def test_a_method_that_knows_is_nearly_perfect_and_static_is_not():
-    perfect, still = run_case(CASE, "oracle", oracle, QUICK), run_case(CASE, "static", static, QUICK)
+    perfect, still = (
+        run_case(CASE, "oracle", oracle, QUICK),
+        run_case(CASE, "static", static, QUICK),
+    )
     assert perfect.cd_l1 < 0.01
     assert perfect.iou > 0.95
     assert still.cd_l1 > 2 * perfect.cd_l1
@@ -97,7 +102,9 @@ def test_splits():
     assert trained[0].build().name
     with pytest.raises(ValueError, match="split: expected one of trained, never_trained"):
         family_cases("test", 1)
-    names = [c.name for c in object_cases("metaworld", {"door": drawer(), "drawer": drawer()}, repeats=2)]
+    names = [
+        c.name for c in object_cases("metaworld", {"door": drawer(), "drawer": drawer()}, repeats=2)
+    ]
     assert names == ["door/0", "drawer/0", "door/1", "drawer/1"]
 
 
@@ -110,13 +117,17 @@ def test_an_interrupted_evaluation_goes_on(tmp_path):
 
     cases = object_cases("given", {"drawer": drawer()}, repeats=3)
     told = []
-    first = evaluate(cases[:2], {"still": counted}, QUICK, log=log, progress=lambda f, w: told.append((f, w)))
+    first = evaluate(
+        cases[:2], {"still": counted}, QUICK, log=log, progress=lambda f, w: told.append((f, w))
+    )
     assert len(calls) == 2
     assert told[-1][0] == 1.0
     assert "drawer/1 still" in told[-1][1]
     results = evaluate(cases, {"still": counted, "oracle": oracle}, QUICK, log=log)
     assert len(calls) == 3
-    assert [(r.name, r.method) for r in results] == [(c.name, m) for c in cases for m in ("still", "oracle")]
+    assert [(r.name, r.method) for r in results] == [
+        (c.name, m) for c in cases for m in ("still", "oracle")
+    ]
     assert [r for r in results if r.method == "still"][:2] == first
     assert len(log.read_text().splitlines()) == 6
     log.write_text(log.read_text() + "{broken\n")
@@ -145,11 +156,22 @@ def test_records_and_table():
 def test_an_untrained_network_goes_through_and_its_seed_decides():
     torch.manual_seed(0)
     sizes = NeurokConfig(
-        4, 8, 32, 32, 32, heads=2, encoder_blocks=1, decoder_blocks=1, encoder_point_blocks=1, decoder_point_blocks=1
+        4,
+        8,
+        32,
+        32,
+        32,
+        heads=2,
+        encoder_blocks=1,
+        decoder_blocks=1,
+        encoder_point_blocks=1,
+        decoder_point_blocks=1,
     )
     options = NeurokIkOptions(
         driving_points=200,
-        space=SpaceOptions(points=64, refinements=1, reduce=ReduceOptions(dimension=3, samples=8, points=32)),
+        space=SpaceOptions(
+            points=64, refinements=1, reduce=ReduceOptions(dimension=3, samples=8, points=32)
+        ),
         fit=FitOptions(starts=4, kept=2, iterations=2, points=64),
     )
     method = neurok_method(Neurok(sizes), options)
@@ -160,7 +182,9 @@ def test_an_untrained_network_goes_through_and_its_seed_decides():
 
 
 def test_a_method_that_returns_something_else_is_named():
-    with pytest.raises(ValueError, match=r"methods\['bad'\]: expected finite vertices \(16, 3\), got \(3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"methods\['bad'\]: expected finite vertices \(16, 3\), got \(3, 3\)"
+    ):
         run_case(CASE, "bad", lambda mesh, target, *, seed: np.zeros((3, 3)), QUICK)
     with pytest.raises(ValueError, match=r"methods\['bad'\]"):
         run_case(CASE, "bad", lambda mesh, target, *, seed: np.full((16, 3), np.nan), QUICK)

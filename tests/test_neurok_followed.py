@@ -5,16 +5,23 @@ import pytest
 import torch
 
 from generators.common.attention import PerceiverBlock, QueryBlock
-from generators.common.tangents import keys_values_along, normed_along, perceiver_along, query_recorded
-from generators.neurok.config import NeurokConfig
-from generators.neurok.derivatives import derivatives, forward_attention
-from generators.neurok.followed import Differentiated, NetworkPoints
-from generators.neurok.model import Neurok, moved
-from generators.neurok.particles import Particles
-from generators.neurok.reduce import ReduceOptions
-from generators.neurok.space import Frame, LatentSpace
+from generators.common.tangents import (
+    keys_values_along,
+    normed_along,
+    perceiver_along,
+    query_recorded,
+)
+from generators.neurok.latent_space.active_subspace import ReduceOptions
+from generators.neurok.latent_space.derivatives import derivatives, forward_attention
+from generators.neurok.latent_space.particles import Particles
+from generators.neurok.latent_space.space import Frame, LatentSpace
+from generators.neurok.latent_space.tracked_points import Differentiated, NetworkPoints
+from generators.neurok.network.config import NeurokConfig
+from generators.neurok.network.model import Neurok, moved
 
-SIZES = dict(tokens=5, channels=6, encoder_width=16, decoder_width=16, point_width=16, heads=2, frequencies=4)
+SIZES = dict(
+    tokens=5, channels=6, encoder_width=16, decoder_width=16, point_width=16, heads=2, frequencies=4
+)
 
 
 def draw(*shape, seed=0):
@@ -31,14 +38,19 @@ def space(request):
     torch.manual_seed(1)
     deformation = "displacement" if request.param == "displacement" else "dual_quaternion"
     config = NeurokConfig(
-        **SIZES, decoder_point_blocks=2, deformation=deformation, condition_decoder=request.param != "unconditioned"
+        **SIZES,
+        decoder_point_blocks=2,
+        deformation=deformation,
+        condition_decoder=request.param != "unconditioned",
     )
     model = Neurok(config).double().eval().requires_grad_(False)
     torch.nn.init.normal_(model.decoder.head.weight, std=0.1)
     points = draw(40, 3).clamp(-1, 1)
     shape = model.encode_shape(points[None])
     mean = shape.mean.flatten()
-    whole = LatentSpace(model, points, shape, shape.mean[0] + 0.1 * draw(5, 6), None, 0 * mean, mean)
+    whole = LatentSpace(
+        model, points, shape, shape.mean[0] + 0.1 * draw(5, 6), None, 0 * mean, mean
+    )
     return whole.reduced(ReduceOptions(7, samples=8), seed=2)
 
 
@@ -99,10 +111,14 @@ def test_particles_are_in_the_world_and_dynamics_takes_their_jacobian(space, mon
     frame = Frame(np.array([0.1, -0.2, 0.3]), 0.4, yaw=0.7)
     points, z = draw(11, 3, seed=3), draw(7, seed=4)
     particles = Particles.of(space, points, frame)
-    np.testing.assert_allclose(particles(z), frame.world(space.positions(z[None], points)[0]), atol=1e-12)
+    np.testing.assert_allclose(
+        particles(z), frame.world(space.positions(z[None], points)[0]), atol=1e-12
+    )
     with forward_attention():
         found = derivatives(particles, z).linearise(z)
         expected = derivatives(lambda s: particles(s), z).linearise(z)
     torch.testing.assert_close(found, expected)
-    monkeypatch.setattr(Particles, "linearise", lambda self, z: (particles(z), torch.zeros(11, 3, 7)))
+    monkeypatch.setattr(
+        Particles, "linearise", lambda self, z: (particles(z), torch.zeros(11, 3, 7))
+    )
     assert not derivatives(particles, z).linearise(z)[1].any()

@@ -7,14 +7,14 @@ import trimesh
 
 from flowplan.geometry import exp_so3
 from generators.common.sampling import surface_points
-from generators.neurok import weights
-from generators.neurok.guess import guess_latent, local_rotations
-from generators.neurok.inverse import FitOptions, fit_shape
-from generators.neurok.lead import LeadOptions, lead
-from generators.neurok.pairs import PosePairs, quat_from_matrix
-from generators.neurok.reduce import ReduceOptions
-from generators.neurok.space import Frame, LatentSpace, SpaceOptions
-from generators.objects.families import HELD_OUT_SEED, make
+from generators.data.objects.families import HELD_OUT_SEED, make
+from generators.data.pose_pairs import PosePairs, quat_from_matrix
+from generators.neurok.kinematics.encoder_drag import LeadOptions, lead
+from generators.neurok.kinematics.initialization import guess_latent, local_rotations
+from generators.neurok.kinematics.inverse import FitOptions, fit_shape
+from generators.neurok.latent_space.active_subspace import ReduceOptions
+from generators.neurok.latent_space.space import Frame, LatentSpace, SpaceOptions
+from generators.neurok.network import weights
 
 WHOLE = SpaceOptions(reduce=ReduceOptions(dimension=None))
 NARROW = SpaceOptions(reduce=ReduceOptions(dimension=6, samples=8))
@@ -34,7 +34,8 @@ def laptop():
     q[:, hinge] = 1.8, 0.8
     frame = Frame.around(obj.posed(q[0]).vertices)
     opened, closed = (
-        trimesh.Trimesh(frame.normalised(m.vertices), m.faces) for m in (obj.posed(q[0]), obj.posed(q[1]))
+        trimesh.Trimesh(frame.normalised(m.vertices), m.faces)
+        for m in (obj.posed(q[0]), obj.posed(q[1]))
     )
     return opened, closed, np.linalg.norm(opened.vertices - closed.vertices, axis=1) > 1e-6
 
@@ -45,12 +46,16 @@ def test_rotations_of_rigid_pieces_are_found():
     points = np.concatenate([piece, piece + np.array([9, 0, 0])])
     R = exp_so3([[0.3, -1.0, 0.5], [2.0, 0.1, 0.0]])
     moved = np.concatenate([piece @ R[0].T + 1, points[40:] @ R[1].T])
-    np.testing.assert_allclose(local_rotations(points, moved, 12), np.repeat(R, 40, axis=0), atol=1e-9)
+    np.testing.assert_allclose(
+        local_rotations(points, moved, 12), np.repeat(R, 40, axis=0), atol=1e-9
+    )
 
 
 def test_a_widened_space_holds_what_it_was_widened_by(network, laptop):
     space = LatentSpace.encode(laptop[0], network, NARROW)
-    latents = space.z_rest + torch.randn(2, *space.z_rest.shape, generator=torch.Generator().manual_seed(0))
+    latents = space.z_rest + torch.randn(
+        2, *space.z_rest.shape, generator=torch.Generator().manual_seed(0)
+    )
     wide = space.widened(latents)
     assert wide.dim == space.dim + 2
     np.testing.assert_allclose(wide.basis.T @ wide.basis, np.eye(wide.dim), atol=1e-5)
@@ -64,10 +69,14 @@ def test_the_encoder_tells_a_motion(network, laptop):
     """The whole chain of `posterior` and `positions`: what a held-out lid does, told point by point, is decoded again."""
     opened, closed, moves = laptop
     space = LatentSpace.encode(opened, network, WHOLE)
-    x, y = (torch.tensor(m.vertices[:: len(moves) // 400], dtype=torch.float32) for m in (opened, closed))
+    x, y = (
+        torch.tensor(m.vertices[:: len(moves) // 400], dtype=torch.float32)
+        for m in (opened, closed)
+    )
     R = torch.as_tensor(local_rotations(x.numpy(), y.numpy(), 8), dtype=torch.float32)
     found = space.positions(
-        space.coordinates(space.posterior(PosePairs(x[None], y[None], quat_from_matrix(R)[None]))), x
+        space.coordinates(space.posterior(PosePairs(x[None], y[None], quat_from_matrix(R)[None]))),
+        x,
     )
     assert (found[0] - y).norm(dim=1).mean() < 0.3 * (x - y).norm(dim=1).mean()
 
@@ -75,7 +84,9 @@ def test_the_encoder_tells_a_motion(network, laptop):
 def test_a_lid_far_from_where_it_was_is_found(network, laptop):
     opened, closed, _ = laptop
     target = surface_points(closed, 2000, seed=1)[0]
-    source, goal = (torch.tensor(p).float() for p in (surface_points(opened, 1000, seed=2)[0], target))
+    source, goal = (
+        torch.tensor(p).float() for p in (surface_points(opened, 1000, seed=2)[0], target)
+    )
     space = LatentSpace.encode(opened, network, NARROW)
     guess = guess_latent(space, opened, target)
     wide = space.widened(guess)
@@ -94,7 +105,10 @@ def test_the_lid_goes_along_and_the_base_stays(network, laptop):
     paths = torch.stack([start, start, end])
     latents = lead(space, start, paths, space.points)
     everywhere = torch.tensor(opened.vertices, dtype=torch.float32)
-    first, last = (space.positions(space.coordinates(latents[i : i + 1]), everywhere)[0].numpy() for i in (0, 2))
+    first, last = (
+        space.positions(space.coordinates(latents[i : i + 1]), everywhere)[0].numpy()
+        for i in (0, 2)
+    )
     np.testing.assert_allclose(first, opened.vertices, atol=1e-3)
     off, way = (np.linalg.norm(closed.vertices - x, axis=1) for x in (last, opened.vertices))
     assert off[moves].mean() < 0.3 * way[moves].mean()
@@ -106,4 +120,7 @@ def test_where_the_handles_do_not_arrive_there_is_no_answer(network, laptop):
     space = LatentSpace.encode(opened, network, WHOLE)
     on_lid = np.flatnonzero(moves)[:: max(1, moves.sum() // 12)]
     start, end = (torch.tensor(m.vertices[on_lid], dtype=torch.float32) for m in (opened, closed))
-    assert lead(space, start, torch.stack([start, end]), space.points, LeadOptions(tolerance=1e-4)) is None
+    assert (
+        lead(space, start, torch.stack([start, end]), space.points, LeadOptions(tolerance=1e-4))
+        is None
+    )

@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import trimesh
 
+from experiments.neurok.metrics import (
+    MetricOptions,
+    chamfer,
+    occupancy,
+    shape_error,
+    volume_overlap,
+)
 from flowplan.geometry import exp_se3, pose, transform
 from generators.common.sampling import surface_points
-from generators.neurok.metrics import MetricOptions, chamfer, occupancy, shape_error, volume_overlap
 
 CUBE = trimesh.creation.box([1, 1, 1])
 
@@ -61,7 +67,11 @@ def test_overlap_of_shifted_cubes(shift):
 
 
 def test_overlap_and_distance_do_not_depend_on_the_frame():
-    X, a, b = exp_se3([0.3, -0.2, 0.1, 0.5, 0.9, -0.4]), CUBE, moved(CUBE, exp_se3([0.1, 0.2, 0, 0.1, 0.2, 0.3]))
+    X, a, b = (
+        exp_se3([0.3, -0.2, 0.1, 0.5, 0.9, -0.4]),
+        CUBE,
+        moved(CUBE, exp_se3([0.1, 0.2, 0, 0.1, 0.2, 0.3])),
+    )
     here, there = (shape_error(moved(a, Y), moved(b, Y)) for Y in (pose(), X))
     assert there.cd_l1 == pytest.approx(here.cd_l1, abs=1e-5)
     assert there.cd_l2 == pytest.approx(here.cd_l2, abs=1e-5)
@@ -112,7 +122,9 @@ def test_two_sheets_overlap_in_nothing():
 
 def test_points_lie_on_their_faces_and_follow_the_seed():
     points, faces = surface_points(CUBE, 500, seed=3)
-    on = np.abs(np.einsum("nc,nc->n", points - CUBE.triangles_center[faces], CUBE.face_normals[faces]))
+    on = np.abs(
+        np.einsum("nc,nc->n", points - CUBE.triangles_center[faces], CUBE.face_normals[faces])
+    )
     assert on.max() < 1e-9
     np.testing.assert_array_equal(points, surface_points(CUBE, 500, seed=3)[0])
     assert np.abs(points - surface_points(CUBE, 500, seed=4)[0]).max() > 0.1

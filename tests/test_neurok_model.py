@@ -15,12 +15,20 @@ from torch.nn import functional  # noqa: E402
 
 from flowplan import geometry as g  # noqa: E402
 from generators.common import attention  # noqa: E402
+from generators.common import dual_quaternion as dq  # noqa: E402
 from generators.common.embedding import PointEmbedding  # noqa: E402
-from generators.neurok import dual_quaternion as dq  # noqa: E402
-from generators.neurok import weights  # noqa: E402
-from generators.neurok.config import PAPER, SMALL, NeurokConfig  # noqa: E402
-from generators.neurok.model import LossOptions, Neurok, clamp_above, elbo, kl, moved, target  # noqa: E402
-from generators.neurok.pairs import PosePairs  # noqa: E402
+from generators.data.pose_pairs import PosePairs  # noqa: E402
+from generators.neurok.network import weights  # noqa: E402
+from generators.neurok.network.config import PAPER, SMALL, NeurokConfig  # noqa: E402
+from generators.neurok.network.model import (  # noqa: E402
+    LossOptions,
+    Neurok,
+    clamp_above,
+    elbo,
+    kl,
+    moved,
+    target,
+)
 
 TINY = NeurokConfig(
     tokens=6,
@@ -40,7 +48,9 @@ TINY = NeurokConfig(
 )
 VARIANTS = {
     "conditioned": TINY,
-    "as the paper": replace(TINY, channels=32, encoder_point_blocks=2, decoder_point_blocks=2, condition_decoder=False),
+    "as the paper": replace(
+        TINY, channels=32, encoder_point_blocks=2, decoder_point_blocks=2, condition_decoder=False
+    ),
     "displacement": replace(TINY, deformation="displacement"),
 }
 
@@ -80,9 +90,23 @@ def hinge_pairs(batch: int, count: int, generator: torch.Generator) -> PosePairs
 
 def test_paper_configuration_is_table_5():
     sizes = asdict(PAPER)
-    assert (sizes["tokens"], sizes["channels"], sizes["point_width"], sizes["frequencies"]) == (128, 1024, 512, 8)
-    assert (sizes["encoder_blocks"], sizes["decoder_blocks"], sizes["heads"], sizes["mlp_ratio"]) == (4, 4, 16, 4.0)
-    assert (sizes["encoder_point_blocks"], sizes["decoder_point_blocks"], sizes["query_mlp_ratio"]) == (4, 4, 4.0)
+    assert (sizes["tokens"], sizes["channels"], sizes["point_width"], sizes["frequencies"]) == (
+        128,
+        1024,
+        512,
+        8,
+    )
+    assert (
+        sizes["encoder_blocks"],
+        sizes["decoder_blocks"],
+        sizes["heads"],
+        sizes["mlp_ratio"],
+    ) == (4, 4, 16, 4.0)
+    assert (
+        sizes["encoder_point_blocks"],
+        sizes["decoder_point_blocks"],
+        sizes["query_mlp_ratio"],
+    ) == (4, 4, 4.0)
     assert (PAPER.deformation_width, PAPER.condition_decoder) == (8, False)
     with torch.device("meta"):
         model = Neurok(PAPER)
@@ -99,7 +123,9 @@ def test_paper_configuration_has_the_parameters_its_table_adds_up_to():
         return (inputs * (1 + 2 * F) + 1) * width + (width + 1) * width
 
     def attention_(width, source):
-        return width * width + source * 2 * width + width * width + H  # queries, keys and values, output, gains
+        return (
+            width * width + source * 2 * width + width * width + H
+        )  # queries, keys and values, output, gains
 
     def mlp(width):
         return (width + 1) * 4 * width + (4 * width + 1) * width
@@ -129,7 +155,10 @@ def test_small_configuration_fits_its_file():
         ({"tokens": 0}, "NeurokConfig.tokens: expected a whole number from 1, got 0"),
         ({"channels": 64.0}, "NeurokConfig.channels: expected a whole number"),
         ({"heads": 7}, "NeurokConfig.encoder_width: expected a multiple of heads = 7, got 32"),
-        ({"decoder_point_blocks": 3}, "NeurokConfig.decoder_point_blocks: expected at most decoder_blocks = 2, got 3"),
+        (
+            {"decoder_point_blocks": 3},
+            "NeurokConfig.decoder_point_blocks: expected at most decoder_blocks = 2, got 3",
+        ),
         ({"deformation": "matrix"}, "expected one of dual_quaternion, displacement"),
         ({"condition_decoder": 1}, "NeurokConfig.condition_decoder: expected true or false, got 1"),
         ({"mlp_ratio": -1.0}, "NeurokConfig.mlp_ratio: expected a positive number"),
@@ -146,14 +175,19 @@ def test_impossible_configurations_are_refused(change, message):
 def test_attention_agrees_with_torchs_own():
     layer = attention.Attention(24, 16, 4).double()
     torch.nn.init.uniform_(layer.gain, 0.5, 3.0)
-    x, source = torch.randn(2, 5, 24, dtype=torch.float64), torch.randn(2, 9, 16, dtype=torch.float64)
+    x, source = (
+        torch.randn(2, 5, 24, dtype=torch.float64),
+        torch.randn(2, 9, 16, dtype=torch.float64),
+    )
 
     def heads(t):
         return t.unflatten(-1, (4, 6)).transpose(1, 2)
 
     k, v = layer.key_value(source).chunk(2, dim=-1)
     q = functional.rms_norm(heads(layer.query(x)), (6,)) * layer.gain
-    expected = functional.scaled_dot_product_attention(q, functional.rms_norm(heads(k), (6,)), heads(v))
+    expected = functional.scaled_dot_product_attention(
+        q, functional.rms_norm(heads(k), (6,)), heads(v)
+    )
     expected = layer.out(expected.transpose(1, 2).flatten(2))
     torch.testing.assert_close(layer(x, layer.keys_values(source)), expected)
 
@@ -189,7 +223,9 @@ def test_clamp_is_smooth_monotone_and_bounded():
     torch.testing.assert_close(y[x < -18], x[x < -18])
     assert (slope >= 0).all()
     assert (slope <= 1).all()
-    torch.testing.assert_close(slope, torch.sigmoid(2.0 - x))  # one smooth step from 1 to 0, no kink
+    torch.testing.assert_close(
+        slope, torch.sigmoid(2.0 - x)
+    )  # one smooth step from 1 to 0, no kink
     assert clamp_above(torch.tensor(1e4), 2.0).isfinite()
 
 
@@ -204,9 +240,15 @@ def test_a_point_moves_alike_whichever_others_are_asked(config):
     all_ = model.decode(z, p, shape)
     context = model.context(z, shape)
     torch.testing.assert_close(model.field(context, p[:, 7:8]), all_[:, 7:8])
-    torch.testing.assert_close(model.field(context, torch.cat([points(2, 5), p[:, ::3]], 1))[:, 5:], all_[:, ::3])
-    torch.testing.assert_close(model.field(context, p[0])[0], all_[0])  # (M, 3): the same points for all of the batch
-    torch.testing.assert_close(model.field(context, p[0])[1], model.field(context, p[:1].expand(2, -1, -1))[1])
+    torch.testing.assert_close(
+        model.field(context, torch.cat([points(2, 5), p[:, ::3]], 1))[:, 5:], all_[:, ::3]
+    )
+    torch.testing.assert_close(
+        model.field(context, p[0])[0], all_[0]
+    )  # (M, 3): the same points for all of the batch
+    torch.testing.assert_close(
+        model.field(context, p[0])[1], model.field(context, p[:1].expand(2, -1, -1))[1]
+    )
 
 
 def test_one_shape_serves_many_latents():
@@ -224,7 +266,9 @@ def test_encoders_see_sets():
     torch.testing.assert_close(model.prior(p[:, order]), model.prior(p))
     for a, b in zip(model.posterior(p[:, order], d[:, order]), model.posterior(p, d), strict=True):
         torch.testing.assert_close(a, b)
-    assert not torch.allclose(model.posterior(p, d[:, order])[0], model.posterior(p, d)[0], atol=1e-6)
+    assert not torch.allclose(
+        model.posterior(p, d[:, order])[0], model.posterior(p, d)[0], atol=1e-6
+    )
     twice = torch.cat([p, p], dim=1)
     torch.testing.assert_close(model.prior(twice), model.prior(p))
 
@@ -232,7 +276,10 @@ def test_encoders_see_sets():
 def test_the_decoder_sees_the_shape_only_where_conditioned():
     for name, seen in (("conditioned", True), ("as the paper", False)):
         model = lively(VARIANTS[name])
-        p, z = points(1, 10), torch.randn(1, model.config.tokens, model.config.channels, dtype=torch.float64)
+        p, z = (
+            points(1, 10),
+            torch.randn(1, model.config.tokens, model.config.channels, dtype=torch.float64),
+        )
         a, b = (model.decode(z, p, model.encode_shape(s)) for s in (p, points(1, 10)))
         assert torch.equal(a, b) != seen
 
@@ -250,7 +297,9 @@ def test_an_untrained_network_hardly_moves_anything(config):
 def test_the_loss_reaches_every_parameter(config):
     model = Neurok(config)
     elbo(model, hinge_pairs(3, 32, torch.Generator().manual_seed(0))).total.backward()
-    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    silent = [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert silent == []
 
 
@@ -281,7 +330,9 @@ def test_the_decoder_can_be_vmapped():
     p = points(1, 9)
     shape = model.encode_shape(p)
     z = torch.randn(4, TINY.tokens, TINY.channels, dtype=torch.float64)
-    torch.testing.assert_close(vmap(lambda one: model.decode(one, p[0], shape)[0])(z), model.decode(z, p, shape))
+    torch.testing.assert_close(
+        vmap(lambda one: model.decode(one, p[0], shape)[0])(z), model.decode(z, p, shape)
+    )
 
 
 def test_bfloat16_keeps_losses_in_float32_and_near():
@@ -303,7 +354,9 @@ def test_bfloat16_keeps_losses_in_float32_and_near():
 def test_divergence_agrees_with_torch_distributions():
     mean, log_variance, prior = torch.randn(3, 4, 5, 6, dtype=torch.float64)
     normal = torch.distributions.Normal
-    true = torch.distributions.kl_divergence(normal(mean, (0.5 * log_variance).exp()), normal(prior, 1.0)).mean()
+    true = torch.distributions.kl_divergence(
+        normal(mean, (0.5 * log_variance).exp()), normal(prior, 1.0)
+    ).mean()
     torch.testing.assert_close(kl(mean, log_variance, prior), true)
     assert kl(prior, torch.zeros_like(prior), prior) == 0
 
@@ -321,16 +374,22 @@ def test_loss_adds_up_from_its_parts():
     assert torch.equal(default.total, loss().total)  # the generator decides the noise
     # The untrained field is near the identity, so both errors are those of standing still.
     still = torch.eye(8)[0] - target(TINY, pairs)
-    torch.testing.assert_close(numbers.reconstruction, still.square().sum(-1).mean(), rtol=0.02, atol=0.0)
+    torch.testing.assert_close(
+        numbers.reconstruction, still.square().sum(-1).mean(), rtol=0.02, atol=0.0
+    )
     squared = (pairs.moved - pairs.points).square().sum(-1).mean()
-    torch.testing.assert_close(default.reconstruction - numbers.reconstruction, squared, rtol=0.02, atol=0.0)
+    torch.testing.assert_close(
+        default.reconstruction - numbers.reconstruction, squared, rtol=0.02, atol=0.0
+    )
     distance = (pairs.moved - pairs.points).norm(dim=-1).mean()
     torch.testing.assert_close(default.point_error, distance, rtol=0.02, atol=0.0)
 
 
 def test_loss_does_not_tell_a_dual_quaternion_from_its_negative():
     model = Neurok(TINY)
-    with torch.no_grad():  # a field that turns everything by 200 degrees: w < 0, where targets have w >= 0
+    with (
+        torch.no_grad()
+    ):  # a field that turns everything by 200 degrees: w < 0, where targets have w >= 0
         half = np.deg2rad(100)
         model.decoder.head.weight.zero_()
         model.decoder.head.bias[:4] = torch.tensor([np.cos(half) - 1, 0, 0, np.sin(half)])
@@ -359,7 +418,9 @@ def test_mean_and_log_variance_have_tokens_of_their_own():
     both = model.posterior_encoder(torch.cat([p, d], dim=-1))
     mean, log_variance = model.posterior(p, d)
     torch.testing.assert_close(mean, model.posterior_mean(both[:, : TINY.tokens]))
-    torch.testing.assert_close(log_variance, clamp_above(model.log_variance(both[:, TINY.tokens :]), 2.0))
+    torch.testing.assert_close(
+        log_variance, clamp_above(model.log_variance(both[:, TINY.tokens :]), 2.0)
+    )
 
 
 def test_displacement_targets_are_displacements():
@@ -392,9 +453,13 @@ def motions() -> np.ndarray:
     """Poses at which formulas break: the identity and near it, half turns and near them, beside random ones."""
     rng = np.random.default_rng(0)
     axis = rng.normal(size=(60, 3))
-    axis = np.concatenate([np.eye(3), -np.eye(3), axis / np.linalg.norm(axis, axis=1, keepdims=True)])
+    axis = np.concatenate(
+        [np.eye(3), -np.eye(3), axis / np.linalg.norm(axis, axis=1, keepdims=True)]
+    )
     angle = np.array([0.0, 1e-9, 1e-4, np.pi - 1e-9, np.pi, np.pi + 1e-9, 0.3, 1.5, 3.0])
-    return g.pose(g.exp_so3(np.resize(angle, len(axis))[:, None] * axis), rng.normal(size=(len(axis), 3)))
+    return g.pose(
+        g.exp_so3(np.resize(angle, len(axis))[:, None] * axis), rng.normal(size=(len(axis), 3))
+    )
 
 
 def test_dual_quaternions_write_the_motions_of_geometry():
@@ -407,15 +472,22 @@ def test_dual_quaternions_write_the_motions_of_geometry():
     np.testing.assert_allclose(g.matrix_from_quat_wxyz(real), X[:, :3, :3], atol=1e-12)
     np.testing.assert_allclose(translation, X[:, :3, 3], atol=1e-12)
     assert (d[:, 0] >= 0).all()
-    torch.testing.assert_close(dq.from_motion(-quat, translation)[quat[:, 0] > 1e-6], d[quat[:, 0] > 1e-6])
+    torch.testing.assert_close(
+        dq.from_motion(-quat, translation)[quat[:, 0] > 1e-6], d[quat[:, 0] > 1e-6]
+    )
     np.testing.assert_allclose((d[:, :4] * d[:, 4:]).sum(-1), 0, atol=1e-12)
 
 
 def test_dual_part_is_equation_57():
-    q, t = functional.normalize(torch.randn(7, 4, dtype=torch.float64), dim=-1), torch.randn(7, 3, dtype=torch.float64)
+    q, t = (
+        functional.normalize(torch.randn(7, 4, dtype=torch.float64), dim=-1),
+        torch.randn(7, 3, dtype=torch.float64),
+    )
     q[:, 0] = q[:, 0].abs()
     w, v = q[:, :1], q[:, 1:]
-    expected = torch.cat([-(t * v).sum(-1, keepdim=True), w * t + torch.linalg.cross(t, v)], dim=-1) / 2
+    expected = (
+        torch.cat([-(t * v).sum(-1, keepdim=True), w * t + torch.linalg.cross(t, v)], dim=-1) / 2
+    )
     torch.testing.assert_close(dq.from_motion(q, t)[:, 4:], expected)
 
 
@@ -458,7 +530,9 @@ def test_dual_quaternions_are_differentiable_even_at_zero():
 @pytest.fixture
 def saved(tmp_path):
     model = Neurok(TINY).eval()
-    return model, weights.save(tmp_path / "tiny.safetensors", model, {"steps": 3, "data": ["boxes"]})
+    return model, weights.save(
+        tmp_path / "tiny.safetensors", model, {"steps": 3, "data": ["boxes"]}
+    )
 
 
 def test_weights_come_back(saved, tmp_path):
@@ -476,13 +550,18 @@ def test_weights_come_back(saved, tmp_path):
     (tmp_path / "damaged.safetensors").write_bytes(b"hello")
     shipped = replace(weights.FILE, folder=tmp_path)
     assert shipped.load("tiny").config == TINY
-    with pytest.raises(ValueError, match=r"no 'other'; expected a path to a .safetensors file or one of: exact, tiny$"):
+    with pytest.raises(
+        ValueError,
+        match=r"no 'other'; expected a path to a .safetensors file or one of: exact, tiny$",
+    ):
         shipped.load("other")
 
 
 def test_weights_that_ship_are_named_by_kind():
     assert weights.FILE.names() == ["neurok-small"]
-    with pytest.raises(ValueError, match=r"no 'choreographer'; expected .* or one of: neurok-small$"):
+    with pytest.raises(
+        ValueError, match=r"no 'choreographer'; expected .* or one of: neurok-small$"
+    ):
         weights.load("choreographer")
     assert weights.load("neurok-small").config == SMALL
 
@@ -520,7 +599,10 @@ def test_files_of_another_kind_or_version_are_refused(saved, tmp_path):
     refuse(rewritten(saved[1], out, config=None), "no readable 'config'")
     refuse(rewritten(saved[1], out, config="{"), "no readable 'config'")
     refuse(rewritten(saved[1], out, config="[]"), "'config' is a list")
-    refuse(rewritten(saved[1], out, config='{"tokens": 6}'), "configuration has fields .* too many or too few")
+    refuse(
+        rewritten(saved[1], out, config='{"tokens": 6}'),
+        "configuration has fields .* too many or too few",
+    )
     text = json.dumps({**asdict(TINY), "tokens": -1})
     refuse(rewritten(saved[1], out, config=text), "NeurokConfig.tokens: expected a whole number")
 
@@ -528,9 +610,15 @@ def test_files_of_another_kind_or_version_are_refused(saved, tmp_path):
 def test_tensors_that_do_not_fit_are_refused(saved, tmp_path):
     out, name = tmp_path / "other.safetensors", "decoder.head.weight"
     refuse(rewritten(saved[1], out, tensors=lambda t: t.pop(name)), f"lacks tensor {name}")
-    refuse(rewritten(saved[1], out, tensors=lambda t: t.update(extra=torch.zeros(1))), "has unknown tensor extra")
+    refuse(
+        rewritten(saved[1], out, tensors=lambda t: t.update(extra=torch.zeros(1))),
+        "has unknown tensor extra",
+    )
     refuse(
         rewritten(saved[1], out, tensors=lambda t: t.update({name: torch.zeros(8, 5)})),
         r"has shape \(8, 5\), its configuration says \(8, 24\)",
     )
-    refuse(rewritten(saved[1], out, tensors=lambda t: t[name].fill_(float("nan"))), "values that are not finite")
+    refuse(
+        rewritten(saved[1], out, tensors=lambda t: t[name].fill_(float("nan"))),
+        "values that are not finite",
+    )

@@ -9,19 +9,40 @@ import trimesh
 from flowplan.geometry import exp_se3, fit_rigid, pose, rotation_about, transform
 from flowplan.scene import Action, Observation, Prompt, Scene, SceneObject
 from generators import registry
+from generators.common import dual_quaternion
 from generators.common.sampling import surface_points
-from generators.neurok import dual_quaternion
-from generators.neurok.config import NeurokConfig
-from generators.neurok.dynamics import DynamicsOptions
+from generators.neurok.dynamics.dynamics import DynamicsOptions
 from generators.neurok.generate import NeurokOptions, generator
-from generators.neurok.inverse import DragOptions, FitOptions, drag, fit_shape, jacobian, solve_chain
-from generators.neurok.model import Neurok, moved
-from generators.neurok.paths import handle_paths
-from generators.neurok.reduce import ReduceOptions, active_subspace
-from generators.neurok.space import Frame, KinematicSpace, LatentSpace, SpaceOptions, box_yaw
+from generators.neurok.kinematics.handle_paths import handle_paths
+from generators.neurok.kinematics.inverse import (
+    DragOptions,
+    FitOptions,
+    drag,
+    fit_shape,
+    jacobian,
+    solve_chain,
+)
+from generators.neurok.latent_space.active_subspace import ReduceOptions, active_subspace
+from generators.neurok.latent_space.space import (
+    Frame,
+    KinematicSpace,
+    LatentSpace,
+    SpaceOptions,
+    box_yaw,
+)
+from generators.neurok.network.config import NeurokConfig
+from generators.neurok.network.model import Neurok, moved
 
-BASE = trimesh.creation.box([0.3, 0.2, 0.02], transform=pose(translation=[0, 0, 0.01])).subdivide().subdivide()
-LID = trimesh.creation.box([0.3, 0.01, 0.2], transform=pose(translation=[0, 0.1, 0.13])).subdivide().subdivide()
+BASE = (
+    trimesh.creation.box([0.3, 0.2, 0.02], transform=pose(translation=[0, 0, 0.01]))
+    .subdivide()
+    .subdivide()
+)
+LID = (
+    trimesh.creation.box([0.3, 0.01, 0.2], transform=pose(translation=[0, 0.1, 0.13]))
+    .subdivide()
+    .subdivide()
+)
 LAPTOP = trimesh.util.concatenate(BASE, LID)
 AXIS_POINT, AXIS = np.array([0.0, 0.1, 0.03]), np.array([1.0, 0.0, 0.0])
 CUP = trimesh.creation.box([0.05, 0.05, 0.08])
@@ -40,8 +61,12 @@ class Laptop(KinematicSpace):
         self.turn, self.push = 1.2 * mix[0], 0.3 * mix[1]
         self.vertices = torch.tensor(np.asarray(mesh.vertices))
         self.on_lid = torch.arange(len(self.vertices)) >= len(BASE.vertices)
-        X = fit_rigid(LAPTOP.vertices, np.asarray(mesh.vertices) * np.ptp(LAPTOP.vertices[:, 0]) / self.width)
-        self.point = torch.tensor(transform(X, AXIS_POINT[None])[0] / np.ptp(LAPTOP.vertices[:, 0]) * self.width)
+        X = fit_rigid(
+            LAPTOP.vertices, np.asarray(mesh.vertices) * np.ptp(LAPTOP.vertices[:, 0]) / self.width
+        )
+        self.point = torch.tensor(
+            transform(X, AXIS_POINT[None])[0] / np.ptp(LAPTOP.vertices[:, 0]) * self.width
+        )
         self.axis = torch.tensor(X[:3, :3] @ AXIS)
         self.rest, self.mean = torch.zeros(dim).double(), torch.zeros(dim).double()
 
@@ -56,7 +81,10 @@ class Laptop(KinematicSpace):
 
     def at(self, angle, push=0.0):
         """The least state (k,) with this angle in rad and this push."""
-        return angle * self.turn / self.turn.square().sum() + push * self.push / self.push.square().sum()
+        return (
+            angle * self.turn / self.turn.square().sum()
+            + push * self.push / self.push.square().sum()
+        )
 
     def angle(self, q):
         return (q @ self.turn).numpy()
@@ -76,7 +104,9 @@ def laptop():
 
 
 def seen(mesh):
-    return trimesh.Trimesh(Frame.around(mesh.vertices).normalised(mesh.vertices), mesh.faces, process=False)
+    return trimesh.Trimesh(
+        Frame.around(mesh.vertices).normalised(mesh.vertices), mesh.faces, process=False
+    )
 
 
 def spread(mesh, count, seed):
@@ -104,8 +134,12 @@ def test_a_frame_there_and_back():
 @pytest.mark.parametrize("yaw", [-2.0, -0.6, 0.0, 0.4, 3.0])
 def test_the_yaw_of_a_box(yaw):
     corners = transform(rotation_about(np.zeros(3), [0, 0, 1], yaw), BASE.vertices)
-    assert np.sin(2 * (box_yaw(corners) - yaw)) == pytest.approx(0, abs=1e-8)  # equal up to quarter turns
-    assert box_yaw(corners[:2]) == pytest.approx(box_yaw(corners[:2] + np.array([1, 2, 3])))  # a line has a yaw too
+    assert np.sin(2 * (box_yaw(corners) - yaw)) == pytest.approx(
+        0, abs=1e-8
+    )  # equal up to quarter turns
+    assert box_yaw(corners[:2]) == pytest.approx(
+        box_yaw(corners[:2] + np.array([1, 2, 3]))
+    )  # a line has a yaw too
 
 
 @pytest.mark.parametrize("measure", ["norm", "jacobian"])
@@ -137,9 +171,13 @@ def test_a_direction_that_turns_without_growing_needs_the_jacobian():
 
 
 def test_more_directions_than_samples_are_refused():
-    with pytest.raises(ValueError, match="expected 1 to 4, for 4 samples of 9 latent dimensions, got 5"):
+    with pytest.raises(
+        ValueError, match="expected 1 to 4, for 4 samples of 9 latent dimensions, got 5"
+    ):
         active_subspace(lambda z: z[:, None], torch.zeros(4, 9), 5)
-    with pytest.raises(ValueError, match=r"ReduceOptions.measure: got 'both', expected one of norm, jacobian"):
+    with pytest.raises(
+        ValueError, match=r"ReduceOptions.measure: got 'both', expected one of norm, jacobian"
+    ):
         ReduceOptions(measure="both")
 
 
@@ -207,7 +245,9 @@ def test_straight_paths_bend_to_what_the_object_can_do(laptop):
     q = drag(space, handles, paths, spread(laptop, 64, 1))
     assert space.angle(q[-1]) == pytest.approx(1.2, abs=3e-3)
     assert np.all(np.diff(space.angle(q)) > 0)
-    radius = (space.positions(q, handles) - space.point)[..., 1:].norm(dim=-1)  # about the hinge, which lies along x
+    radius = (space.positions(q, handles) - space.point)[..., 1:].norm(
+        dim=-1
+    )  # about the hinge, which lies along x
     np.testing.assert_allclose(radius, radius[:1].expand(21, -1), atol=1e-9)
 
 
@@ -219,7 +259,9 @@ def test_what_the_handles_leave_open_is_left_alone(laptop):
     q = drag(space, handles, paths, spread(laptop, 64, 1))
     assert float(q[-1] @ space.push) == pytest.approx(0.2, abs=0.01)
     assert abs(space.angle(q[-1])) < 1e-3
-    assert torch.equal(drag(space, handles, handles.expand(5, -1, -1), handles), torch.zeros(5, 8).double())
+    assert torch.equal(
+        drag(space, handles, handles.expand(5, -1, -1), handles), torch.zeros(5, 8).double()
+    )
 
 
 class Loose(Laptop):
@@ -241,7 +283,9 @@ def test_a_body_that_could_come_along_stays(laptop):
     angles = torch.linspace(0, 1, 11).double()
     paths = space.positions(torch.stack([angles, 0 * angles], 1), handles)
     body = spread(laptop, 64, 1)
-    np.testing.assert_allclose(drag(space, handles, paths, body), torch.stack([angles, 0 * angles], 1), atol=2e-2)
+    np.testing.assert_allclose(
+        drag(space, handles, paths, body), torch.stack([angles, 0 * angles], 1), atol=2e-2
+    )
     # Nothing but the prior decides where nothing is held: the stronger coordinate takes most of it.
     loose = drag(space, handles, paths, body, DragOptions(stay=0.0, prior=1e-5, smooth=1e-5))
     assert loose[-1, 1] > 0.25
@@ -264,7 +308,9 @@ def test_a_chain_is_solved_as_its_dense_matrix():
     links = 0.7 * (2 * np.eye(5) - np.eye(5, k=1) - np.eye(5, k=-1))
     links[-1, -1] = 0.7  # nothing holds the last from beyond
     dense += torch.tensor(np.kron(links, np.eye(3)))
-    np.testing.assert_allclose(solve_chain(matrix, right, 0.7).ravel(), torch.linalg.solve(dense, right.ravel()))
+    np.testing.assert_allclose(
+        solve_chain(matrix, right, 0.7).ravel(), torch.linalg.solve(dense, right.ravel())
+    )
 
 
 def test_handles_on_one_body_go_along_its_screw():
@@ -273,7 +319,9 @@ def test_handles_on_one_body_go_along_its_screw():
     paths = handle_paths(handles, transform(X, handles), np.linspace(0, 1, 11))
     np.testing.assert_allclose(paths[0], handles, atol=1e-12)
     np.testing.assert_allclose(paths[-1], transform(X, handles), atol=1e-12)
-    np.testing.assert_allclose(paths[5], transform(rotation_about(AXIS_POINT, AXIS, 0.75), handles), atol=1e-12)
+    np.testing.assert_allclose(
+        paths[5], transform(rotation_about(AXIS_POINT, AXIS, 0.75), handles), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("handles", [LID.vertices[:2], [[0, 0, 0], [1, 0, 0], [2, 0, 0.0]]])
@@ -288,11 +336,15 @@ def test_a_network_leaves_the_object_alone_at_rest(laptop):
     torch.manual_seed(0)
     sizes = dict(tokens=4, channels=6, encoder_width=16, decoder_width=16, point_width=16, heads=2)
     for kind in ("dual_quaternion", "displacement"):
-        model = Neurok(NeurokConfig(**sizes, frequencies=4, deformation=kind, condition_decoder=True))
+        model = Neurok(
+            NeurokConfig(**sizes, frequencies=4, deformation=kind, condition_decoder=True)
+        )
         torch.nn.init.normal_(model.decoder.head.weight, std=0.1)
         for dimension in (5, None):
             reduce = ReduceOptions(dimension, samples=8)
-            space = LatentSpace.encode(laptop, model, SpaceOptions(points=64, reduce=reduce), seed=1)
+            space = LatentSpace.encode(
+                laptop, model, SpaceOptions(points=64, reduce=reduce), seed=1
+            )
             assert space.dim == (dimension or 24)
             points = spread(laptop, 30, 2).float()
             with torch.no_grad():
@@ -300,12 +352,19 @@ def test_a_network_leaves_the_object_alone_at_rest(laptop):
                 q = torch.randn(2, space.dim, generator=torch.Generator().manual_seed(0))
                 away, field = space.positions(q, points), space.field(q, points)
                 assert field.shape == (2, 30, 8 if kind == "dual_quaternion" else 3)
-                decoded = [model.decode(z, points, space.shape) for z in (space.z_rest[None], space.latent(q))]
+                decoded = [
+                    model.decode(z, points, space.shape)
+                    for z in (space.z_rest[None], space.latent(q))
+                ]
             np.testing.assert_allclose(at_rest, points, atol=1e-5)
             # What the field does to a point that the decoder leaves astray at rest is what the decoder does to it.
-            np.testing.assert_allclose(moved(moved(points, decoded[0]), field), moved(points, decoded[1]), atol=1e-5)
+            np.testing.assert_allclose(
+                moved(moved(points, decoded[0]), field), moved(points, decoded[1]), atol=1e-5
+            )
             assert (away - points).abs().max() > 1e-2
-            again = LatentSpace.encode(laptop, model, SpaceOptions(points=64, reduce=reduce), seed=1)
+            again = LatentSpace.encode(
+                laptop, model, SpaceOptions(points=64, reduce=reduce), seed=1
+            )
             assert torch.equal(again.latent(q), space.latent(q))
 
 
@@ -324,7 +383,9 @@ def close(angle=1.0, X=None, scale=1.0):
     X = pose() if X is None else X
     handles = LID.vertices[[3, 30, 60, 90]]
     targets = transform(rotation_about(AXIS_POINT, AXIS, angle), handles)
-    return Action("laptop", transform(X, scale * handles), transform(X, scale * targets), duration=1.5)
+    return Action(
+        "laptop", transform(X, scale * handles), transform(X, scale * targets), duration=1.5
+    )
 
 
 def test_a_motion_closes_the_lid_and_leaves_the_rest():
@@ -335,8 +396,12 @@ def test_a_motion_closes_the_lid_and_leaves_the_rest():
     np.testing.assert_array_equal(cup, np.broadcast_to(world.objects[0].vertices_world, cup.shape))
     np.testing.assert_array_equal(v[0], world.objects[1].vertices_world)
     lid = len(BASE.vertices)
-    np.testing.assert_allclose(v[-1, lid:], transform(rotation_about(AXIS_POINT, AXIS, 1.0), LID.vertices), atol=2e-3)
-    np.testing.assert_allclose(v[:, :lid], np.broadcast_to(BASE.vertices, v[:, :lid].shape), atol=2e-3)
+    np.testing.assert_allclose(
+        v[-1, lid:], transform(rotation_about(AXIS_POINT, AXIS, 1.0), LID.vertices), atol=2e-3
+    )
+    np.testing.assert_allclose(
+        v[:, :lid], np.broadcast_to(BASE.vertices, v[:, :lid].shape), atol=2e-3
+    )
 
 
 @pytest.mark.parametrize("scale", [0.2, 7.0])
@@ -355,11 +420,17 @@ def test_samples_differ_come_in_order_and_repeat_by_seed():
         return space
 
     calls = []
-    best, worst = generator(encode, NeurokOptions(samples=2, frames=3, driving_points=300))(scene(), close())
-    moved = [np.linalg.norm(m.vertices[1][-1] - m.vertices[1][0], axis=1).max() for m in (best, worst)]
+    best, worst = generator(encode, NeurokOptions(samples=2, frames=3, driving_points=300))(
+        scene(), close()
+    )
+    moved = [
+        np.linalg.norm(m.vertices[1][-1] - m.vertices[1][0], axis=1).max() for m in (best, worst)
+    ]
     assert moved[0] > 0.1 > 0.01 > moved[1]
     assert calls[0] != calls[1]
-    once, again, other = (generator(Laptop, QUICK)(scene(), close(), seed=s)[0].vertices[1] for s in (5, 5, 6))
+    once, again, other = (
+        generator(Laptop, QUICK)(scene(), close(), seed=s)[0].vertices[1] for s in (5, 5, 6)
+    )
     np.testing.assert_array_equal(once, again)
     assert np.abs(once - other).max() > 0
 
@@ -371,7 +442,9 @@ def test_a_pushed_lid_swings():
     options = NeurokOptions(samples=1, frames=3, driving_points=300, dynamics=dynamics)
 
     def angles(**push):
-        v = generator(Laptop, options)(scene(), Action("laptop", handles, **push, duration=0.06))[0].vertices[1]
+        v = generator(Laptop, options)(scene(), Action("laptop", handles, **push, duration=0.06))[
+            0
+        ].vertices[1]
         lid = v[:, len(BASE.vertices) :]
         X = fit_rigid(np.broadcast_to(lid[0], lid.shape), lid)
         return np.arctan2(X[:, 2, 1], X[:, 2, 2])
@@ -394,7 +467,9 @@ def test_an_instruction_that_it_cannot_take_is_refused():
         generate(scene(), Action("laptop", [[0, 0, 0]], targets=[[0, 0, 1]], forces=[[0, 0, 1]]))
     with pytest.raises(ValueError, match=r"object: got 'kettle', expected one of cup, laptop"):
         generate(scene(), Action("kettle", [[0, 0, 0]], targets=[[0, 0, 1]]))
-    with pytest.raises(ValueError, match=r"NeurokOptions.samples: expected a whole number from 1, got 0"):
+    with pytest.raises(
+        ValueError, match=r"NeurokOptions.samples: expected a whole number from 1, got 0"
+    ):
         NeurokOptions(samples=0)
 
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from generators.neurok.config import NeurokConfig
-from generators.neurok.model import Neurok
-from generators.neurok.study import ABLATIONS, METHODS, ik_cases, ik_methods, speed_records
-from generators.objects.families import HELD_OUT, make
+from experiments.neurok.ablations import ABLATIONS, METHODS, ik_cases, ik_methods, speed_records
+from generators.data.objects.families import HELD_OUT, make
+from generators.neurok.network.config import NeurokConfig
+from generators.neurok.network.model import Neurok
 
 TINY = NeurokConfig(
     tokens=8,
@@ -24,7 +24,8 @@ TINY = NeurokConfig(
 def test_cases_keep_the_splits_apart():
     cases = ik_cases(40, {"lamp": make("desk_lamp", 0)})
     families = {
-        split: {c.name.split("/")[0] for c in cases if c.split == split} for split in ("trained", "never_trained")
+        split: {c.name.split("/")[0] for c in cases if c.split == split}
+        for split in ("trained", "never_trained")
     }
     assert not families["trained"] & set(HELD_OUT)
     assert families["never_trained"] == set(HELD_OUT)

@@ -11,13 +11,13 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from flowplan.geometry import exp_so3, matrix_from_quat_wxyz, pose, transform
-from flowplan.urdf import Joint, read_urdf
-from generators.objects import primitives as shapes
-from generators.objects.articulated import ArticulatedObject
-from generators.objects.assembly import Assembly
-from generators.objects.export import write_urdf
-from generators.objects.families import FAMILIES, HELD_OUT, make
-from generators.objects.parts import HANDLES, OPENS, handle
+from flowplan.robot.urdf import Joint, read_urdf
+from generators.data.objects import primitives as shapes
+from generators.data.objects.articulated import ArticulatedObject
+from generators.data.objects.assembly import Assembly
+from generators.data.objects.export import write_urdf
+from generators.data.objects.families import FAMILIES, HELD_OUT, make
+from generators.data.objects.parts import HANDLES, OPENS, handle
 
 NAMES = sorted(FAMILIES)
 SEEDS = range(4)
@@ -47,17 +47,32 @@ PIECES = {
     "slab": (shapes.slab((1, 2, 3), axis="y"), (1, 2, 3), 6.0),
     "cylinder": (shapes.cylinder(1, 3, "x", sections=400), (3, 2, 2), 3 * np.pi),
     "pipe": (shapes.pipe(1, 0.5, 3, "y", sections=400), (2, 3, 2), 0.75 * 3 * np.pi),
-    "cone": (shapes.lathe([(0, 0), (1, 0), (0.5, 1), (0, 2)], 400), (2, 2, 2), np.pi * (1.75 / 3 + 0.25 / 3)),
+    "cone": (
+        shapes.lathe([(0, 0), (1, 0), (0.5, 1), (0, 2)], 400),
+        (2, 2, 2),
+        np.pi * (1.75 / 3 + 0.25 / 3),
+    ),
     "cup": (shapes.cup([(1, 0), (1, 2)], 0.1, 400), (2, 2, 2), np.pi * (2 - 0.81 * 1.9)),
     "sphere": (shapes.sphere((1, 2, 3), sections=200), (2, 4, 6), 8 * np.pi),
-    "bent bar": (shapes.sweep([(0, 0, 0), (1, 0, 0), (1, 0, 1)], shapes.rectangle(0.1, 0.2)), (1.1, 0.1, 1.1), 0.04),
+    "bent bar": (
+        shapes.sweep([(0, 0, 0), (1, 0, 0), (1, 0, 1)], shapes.rectangle(0.1, 0.2)),
+        (1.1, 0.1, 1.1),
+        0.04,
+    ),
     "loop": (
-        shapes.sweep([(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0)], shapes.rectangle(0.1, 0.2), closed=True),
+        shapes.sweep(
+            [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0)], shapes.rectangle(0.1, 0.2), closed=True
+        ),
         (1.1, 1.1, 0.2),
         0.08,
     ),
     "arch": (
-        shapes.band([(1, 0), (1, 1), (-1, 1), (-1, 0)], [(0.9, 0), (0.9, 0.9), (-0.9, 0.9), (-0.9, 0)], 3, "z"),
+        shapes.band(
+            [(1, 0), (1, 1), (-1, 1), (-1, 0)],
+            [(0.9, 0), (0.9, 0.9), (-0.9, 0.9), (-0.9, 0)],
+            3,
+            "z",
+        ),
         (2, 1, 3),
         (2 - 1.62) * 3,
     ),
@@ -96,7 +111,9 @@ def test_splitting_edges_keeps_the_surface(name):
 
 def test_remesh_never_exceeds_its_budget_and_varies():
     mesh = shapes.box((1, 1, 1))
-    counts = {len(shapes.remesh(mesh, np.random.default_rng(s), most_faces=300).faces) for s in range(20)}
+    counts = {
+        len(shapes.remesh(mesh, np.random.default_rng(s), most_faces=300).faces) for s in range(20)
+    }
     assert len(counts) > 3
     assert max(counts) <= 300
 
@@ -104,7 +121,9 @@ def test_remesh_never_exceeds_its_budget_and_varies():
 @pytest.mark.parametrize("kind", HANDLES)
 def test_handles_stand_on_their_face(kind):
     mesh = handle(np.random.default_rng(1), kind, 0.2, (1, 2, 3), "-y", "z", reach=0.05)
-    assert mesh.bounds[1, 1] == pytest.approx(2.0, abs=0.012)  # a bar's round ends may reach a little into the face
+    assert mesh.bounds[1, 1] == pytest.approx(
+        2.0, abs=0.012
+    )  # a bar's round ends may reach a little into the face
     assert 2 - mesh.bounds[0, 1] == pytest.approx(0.05, abs=0.015)
     assert mesh.extents[2] >= mesh.extents[0] - 1e-9
 
@@ -127,7 +146,9 @@ def test_assembly_places_links_by_their_joints():
     a.follow("reach", "arm_joint", 0.5)
     obj = a.build()
     assert [j.name for j in obj.free] == ["arm_joint"]
-    np.testing.assert_allclose(obj.posed([0.0]).bounds, [[-0.775, -0.5, 0], [0.775, 0.5, 1]], atol=1e-12)
+    np.testing.assert_allclose(
+        obj.posed([0.0]).bounds, [[-0.775, -0.5, 0], [0.775, 0.5, 1]], atol=1e-12
+    )
     X = obj.link_poses([[np.pi / 2]])[0]
     arm = np.array([-0.275, 0, 0.5])
     # The tip was 1 m along x from the hinge; it now is 1 m above it, and half of pi / 2 further out.
@@ -166,7 +187,10 @@ def test_every_joint_moves_its_links_and_no_other(name):
     for seed in SEEDS:
         obj = OBJECTS[name, seed]
         home = obj.link_poses(np.zeros((1, len(obj.free))))[0]
-        followers = {j.name: {j.name} | {n for n, m in obj.mimic.items() if m.joint == j.name} for j in obj.free}
+        followers = {
+            j.name: {j.name} | {n for n, m in obj.mimic.items() if m.joint == j.name}
+            for j in obj.free
+        }
         for i, joint in enumerate(obj.free):
             q = np.zeros(len(obj.free))
             q[i] = joint.upper if joint.upper > -joint.lower else joint.lower
@@ -176,7 +200,9 @@ def test_every_joint_moves_its_links_and_no_other(name):
                 if j.name in followers[joint.name] or j.parent in moving:
                     moving.add(j.child)
             for k, (link, mesh) in enumerate(obj.links.items()):
-                shift = np.abs(transform(X[k], mesh.vertices) - transform(home[k], mesh.vertices)).max(initial=0.0)
+                shift = np.abs(
+                    transform(X[k], mesh.vertices) - transform(home[k], mesh.vertices)
+                ).max(initial=0.0)
                 if link not in moving:
                     assert shift == 0, (seed, joint.name, link)
                 elif link == joint.child and len(mesh.faces):
@@ -210,7 +236,11 @@ def test_urdf_keeps_the_tree_and_the_poses(name, tmp_path: Path):
     meshes = {link: urdf.hulls.get(link, trimesh.Trimesh()) for link in urdf.links}
     back = ArticulatedObject(name, meshes, urdf.joints)
     for j in obj.joints:
-        assert (read[j.name].kind, read[j.name].parent, read[j.name].child) == (j.kind, j.parent, j.child)
+        assert (read[j.name].kind, read[j.name].parent, read[j.name].child) == (
+            j.kind,
+            j.parent,
+            j.child,
+        )
         if j.kind != "fixed":
             assert (read[j.name].lower, read[j.name].upper) == (j.lower, j.upper)
     q = obj.sample(np.random.default_rng(0), 3)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from flowplan.geometry import transform
-from generators.objects.articulated import ArticulatedObject
-from generators.objects.families import make
+from generators.data.objects.articulated import ArticulatedObject
+from generators.data.objects.families import make
 
 SEEDS = range(24)
 
@@ -60,7 +60,9 @@ def test_a_folding_chair_folds_flat():
         frame = vertices(chair, "frame")
         normal = np.linalg.svd(frame - frame.mean(0), full_matrices=False)[2][2]
         for link in ("rear", "seat"):
-            depth = [float(np.ptp(vertices(chair, link, q) @ normal)) for q in (np.zeros(1), folded)]
+            depth = [
+                float(np.ptp(vertices(chair, link, q) @ normal)) for q in (np.zeros(1), folded)
+            ]
             assert depth[1] < 0.3 * depth[0], link
         # and the limits of the seat, which follows, are those it reaches
         i = [j.child for j in chair.joints].index("seat")
@@ -74,10 +76,14 @@ def test_the_balls_of_a_cradle_touch_at_rest_and_swing_in_their_row():
         v = [vertices(cradle, b) for b in balls]
         gaps = np.diff([x[:, 0].min() + x[:, 0].max() for x in v]) / 2
         np.testing.assert_allclose(gaps, gaps[0], rtol=1e-6)
-        assert 0.9 * gaps[0] < np.ptp(v[0][:, 0]) <= gaps[0]  # a ball is the widest part of its link
+        assert (
+            0.9 * gaps[0] < np.ptp(v[0][:, 0]) <= gaps[0]
+        )  # a ball is the widest part of its link
         q = at(cradle, ball_0=cradle.upper[0])
         np.testing.assert_allclose(vertices(cradle, "ball_0", q)[:, 1], v[0][:, 1], atol=1e-12)
-        assert vertices(cradle, "ball_0", q)[:, 0].min() < v[0][:, 0].min() - gaps[0]  # out of the row
+        assert (
+            vertices(cradle, "ball_0", q)[:, 0].min() < v[0][:, 0].min() - gaps[0]
+        )  # out of the row
         np.testing.assert_array_equal(vertices(cradle, "ball_1", q), v[1])
 
 
@@ -95,13 +101,20 @@ def test_a_chain_hangs_link_by_link_and_keeps_its_lengths():
 
 
 def test_what_is_cut_or_gripped_parts_when_the_handles_part():
-    for family, still, moving in (("scissors", "blade_0", "blade_1"), ("pliers", "half_0", "half_1")):
+    for family, still, moving in (
+        ("scissors", "blade_0", "blade_1"),
+        ("pliers", "half_0", "half_1"),
+    ):
         for tool in some(family):
-            closed, opened = ([vertices(tool, link, q) for link in (still, moving)] for q in (np.zeros(1), tool.upper))
+            closed, opened = (
+                [vertices(tool, link, q) for link in (still, moving)]
+                for q in (np.zeros(1), tool.upper)
+            )
             for end in (1, -1):  # what cuts or grips, and the handles
                 tips = [end * v[:, 1] > 0.9 * (end * v[:, 1]).max() for v in closed]
                 (a, b), (c, d) = (
-                    [v[t].mean(0)[0] for v, t in zip(pair, tips, strict=True)] for pair in (closed, opened)
+                    [v[t].mean(0)[0] for v, t in zip(pair, tips, strict=True)]
+                    for pair in (closed, opened)
                 )
                 # Closed, the jaws do not cross; what moves then goes away from what stays.
                 assert end * (b - a) > -0.002, family
@@ -112,11 +125,17 @@ def test_blades_open_out_of_the_handle():
     for knife in some("knife"):
         for joint in knife.free:
             handle = vertices(knife, "handle")
-            closed, opened = (vertices(knife, joint.child, at(knife, **{joint.child: a})) for a in (0.0, joint.upper))
+            closed, opened = (
+                vertices(knife, joint.child, at(knife, **{joint.child: a}))
+                for a in (0.0, joint.upper)
+            )
             reach = np.abs(handle[:, 1]).max()
             inside = np.abs(closed[:, 1]).max() <= reach
             assert inside, joint.name
-            assert max(np.abs(opened[:, 1]).max() - reach, opened[:, 0].max() - handle[:, 0].max()) > 0.005
+            assert (
+                max(np.abs(opened[:, 1]).max() - reach, opened[:, 0].max() - handle[:, 0].max())
+                > 0.005
+            )
             # half way it is on the open side, away from the back of the handle
             half = vertices(knife, joint.child, at(knife, **{joint.child: np.pi / 2}))
             assert half[:, 0].max() > 0.02
@@ -126,7 +145,10 @@ def test_temples_fold_behind_the_lenses():
     for glasses in some("eyeglasses"):
         width = np.abs(vertices(glasses, "front")[:, 0]).max()
         for side, sign in (("left", -1), ("right", 1)):
-            open_, folded = (vertices(glasses, side, at(glasses, **{side: a})) for a in (0.0, limit(glasses, side)[1]))
+            open_, folded = (
+                vertices(glasses, side, at(glasses, **{side: a}))
+                for a in (0.0, limit(glasses, side)[1])
+            )
             assert open_[:, 1].max() > folded[:, 1].max() + 0.05
             assert (sign * folded[:, 0]).min() < 0.2 * width  # its end lies towards the other side
             assert np.abs(folded[:, 0]).max() < 1.3 * width
@@ -139,8 +161,12 @@ def test_a_globe_turns_in_its_place():
         joint = next(j for j in globe.joints if j.child == "globe")
         assert (joint.lower, joint.upper) == (-np.pi, np.pi)
         middle = globe.link_poses(spin[None])[0, list(globe.links).index("globe"), :3, 3]
-        np.testing.assert_allclose(np.linalg.norm(after - middle, axis=1), np.linalg.norm(before - middle, axis=1))
-        np.testing.assert_allclose((after - middle) @ joint.axis, (before - middle) @ joint.axis, atol=1e-12)
+        np.testing.assert_allclose(
+            np.linalg.norm(after - middle, axis=1), np.linalg.norm(before - middle, axis=1)
+        )
+        np.testing.assert_allclose(
+            (after - middle) @ joint.axis, (before - middle) @ joint.axis, atol=1e-12
+        )
 
 
 def test_a_bail_clears_the_rim_it_swings_over():
@@ -148,7 +174,9 @@ def test_a_bail_clears_the_rim_it_swings_over():
         body = vertices(bucket, "body")
         middle, half = (body.min(0) + body.max(0)) / 2, np.ptp(body, axis=0) / 2
         for angle in np.linspace(*limit(bucket, "handle"), 9):
-            v = np.abs(vertices(bucket, "handle", at(bucket, handle=float(angle))) - middle * (1, 1, 0))
+            v = np.abs(
+                vertices(bucket, "handle", at(bucket, handle=float(angle))) - middle * (1, 1, 0)
+            )
             v = v[v[:, 0] < 0.3 * half[0]]
             assert np.all((v[:, 2] > body[:, 2].max()) | (v[:, 1] > half[1] - 0.012))
 
@@ -166,7 +194,9 @@ def test_what_holds_something_is_hollow():
         tip = plug[plug[:, 1] < plug[:, 1].min() + 1e-4]
         cap = stick.links["cap"]
         X = stick.link_poses(np.zeros((1, len(stick.free))))[0, list(stick.links).index("cap")]
-        assert np.all((tip - X[:3, 3] > cap.bounds[0]) & (tip - X[:3, 3] < cap.bounds[1]))  # covered
+        assert np.all(
+            (tip - X[:3, 3] > cap.bounds[0]) & (tip - X[:3, 3] < cap.bounds[1])
+        )  # covered
         assert not cap.contains(tip - X[:3, 3]).any()  # and not within its wall
 
 
@@ -194,7 +224,9 @@ def test_wheels_stand_on_the_ground_and_steering_takes_two_along():
         if "axle" in wagon.links:
             steering += 1
             q = at(wagon, axle=limit(wagon, "axle")[1])
-            turned = [w for w in wheels if np.abs(vertices(wagon, w, q) - vertices(wagon, w)).max() > 1e-6]
+            turned = [
+                w for w in wheels if np.abs(vertices(wagon, w, q) - vertices(wagon, w)).max() > 1e-6
+            ]
             assert len(turned) == 2
     assert steering
 

@@ -6,16 +6,16 @@ import pytest
 import trimesh
 from scipy.optimize import least_squares
 
+from experiments.planning.bench_plan import KINDS, bench_plan, random_problem, solve
 from flowplan.attachment import AttachmentOptions, attach
-from flowplan.bench_plan import KINDS, bench_plan, random_problem, solve
-from flowplan.collision import distance_field
+from flowplan.collision.distance_field import distance_field
 from flowplan.geometry import angle_between, exp_so3, inverse, pose, rotation_about, transform
 from flowplan.motion import ObjectFlow
 from flowplan.optimizers import TrackOptions, TrackProblem
-from flowplan.optimizers.banded import COUPLED, Layout
+from flowplan.optimizers.block_banded import COUPLED, Layout
+from flowplan.optimizers.finite_differences import Rates, difference_rows
+from flowplan.optimizers.levenberg_marquardt import optimize
 from flowplan.optimizers.objective import Objective, Stage, log_manipulability_gradient
-from flowplan.optimizers.pinocchio import optimize
-from flowplan.optimizers.rates import Rates, difference_rows
 from flowplan.optimizers.seeds import key_times
 from flowplan.robot import load_robot
 
@@ -34,7 +34,9 @@ def robot():
 def flow_of(X, count=200, size=0.06, seed=0):
     """The flow of a cloud of points that the tool poses X (T, 4, 4) carry."""
     body = np.random.default_rng(seed).uniform(-size, size, (count, 3))
-    return ObjectFlow(TIMES[: len(X)], transform(X, body), np.ones((len(X), count)), np.zeros(count, int))
+    return ObjectFlow(
+        TIMES[: len(X)], transform(X, body), np.ones((len(X), count)), np.zeros(count, int)
+    )
 
 
 def lift(robot, height=0.2):
@@ -52,7 +54,10 @@ def near_things(robot, seed=0):
     """An objective in which every kind of cost is active, and a trajectory there."""
     rng = np.random.default_rng(seed)
     X = lift(robot)
-    boxes = [trimesh.creation.box([0.2] * 3, transform=pose(None, p)) for p in ([0.3, 0.2, 0.6], [0.5, -0.15, 0.5])]
+    boxes = [
+        trimesh.creation.box([0.2] * 3, transform=pose(None, p))
+        for p in ([0.3, 0.2, 0.6], [0.5, -0.15, 0.5])
+    ]
     field = distance_field(boxes, lower=LOWER, upper=UPPER, voxel=0.04, support_height=0.0)
     held = np.array([[0.0, 0.0, 0.03, 0.04], [0.02, 0.0, 0.0, 0.05]])
     options = TrackOptions(margin=0.1, self_margin=0.15, min_manipulability=0.2)
@@ -83,7 +88,9 @@ def test_kinematics_are_pinocchios(robot):
         pinocchio.updateFramePlacements(model, data)
         tool = data.oMf[frame].homogeneous @ robot.X_link_tool
         np.testing.assert_allclose(X[i], tool, atol=1e-9)
-        at_link = pinocchio.getFrameJacobian(model, data, frame, pinocchio.LOCAL_WORLD_ALIGNED)[:, columns]
+        at_link = pinocchio.getFrameJacobian(model, data, frame, pinocchio.LOCAL_WORLD_ALIGNED)[
+            :, columns
+        ]
         arm = tool[:3, 3] - data.oMf[frame].translation
         at_link[:3] += np.cross(at_link[3:], arm, axis=0)
         np.testing.assert_allclose(J[i], at_link, atol=1e-9)
@@ -111,12 +118,16 @@ def test_banded_system_is_the_dense_one(T):
         dense[s] = np.tril(dense[s]) + np.tril(dense[s], -1).T
     rhs = rng.normal(size=(S, T, J))
     solution = layout.solve(layout.pack(own, following, bands), rhs)
-    np.testing.assert_allclose(solution.reshape(S, n), np.linalg.solve(dense, rhs.reshape(S, n, 1))[..., 0], rtol=1e-9)
+    np.testing.assert_allclose(
+        solution.reshape(S, n), np.linalg.solve(dense, rhs.reshape(S, n, 1))[..., 0], rtol=1e-9
+    )
 
 
 def test_a_matrix_that_is_not_positive_definite_is_not_solved():
     layout = Layout(3, 2)
-    ab = layout.pack(-np.ones((1, 3, 1, 1)) * np.eye(2), np.zeros((1, 2, 2, 2)), np.zeros((1, 4, 3, 2)))
+    ab = layout.pack(
+        -np.ones((1, 3, 1, 1)) * np.eye(2), np.zeros((1, 2, 2, 2)), np.zeros((1, 4, 3, 2))
+    )
     assert np.isnan(layout.solve(ab, np.ones((1, 3, 2)))).all()
 
 
@@ -164,7 +175,10 @@ def test_excess_of_limits_against_finite_differences_and_its_slowdown():
     slow = rates.fastest(q[0])
     slower = Rates(TIMES * slow, limits, (0.0, 0.0, 0.0))
     assert slower.fastest(q[0]) == pytest.approx(1.0)
-    assert max(np.abs(x / limit).max() for x, limit in zip(slower.values(q[0]), limits, strict=True)) <= 1 + 1e-9
+    assert (
+        max(np.abs(x / limit).max() for x, limit in zip(slower.values(q[0]), limits, strict=True))
+        <= 1 + 1e-9
+    )
     assert rates.excess(0 * q, 0.95)[0].max() == 0
 
 
@@ -202,7 +216,9 @@ def test_every_collision_residual_against_finite_differences(robot):
                 slope = (by_time(up.at, up.residual) - by_time(down.at, down.residual)) / (2 * h)
                 got, want = by_time(rows.at, mine[:, j])[:, ::2], slope[:, ::2]
                 close = np.abs(got - want) <= 1e-3 * np.abs(want) + 0.05
-                assert close.mean() > 0.95  # a kink of the voxel field or the edge of a hinge now and then
+                assert (
+                    close.mean() > 0.95
+                )  # a kink of the voxel field or the edge of a hinge now and then
 
 
 def test_objective_gradient_against_finite_differences(robot):
@@ -241,10 +257,14 @@ def test_flow_cost_is_the_sum_over_points(robot):
 
     best = attachment.slip**2 * attachment.moments.weight
     scale = options.position_tolerance**2 * attachment.moments.weight.max()
-    np.testing.assert_allclose((residual[0, 1:] ** 2).sum(axis=1), ((direct(q[0]) - best) / scale)[1:], rtol=1e-6)
+    np.testing.assert_allclose(
+        (residual[0, 1:] ** 2).sum(axis=1), ((direct(q[0]) - best) / scale)[1:], rtol=1e-6
+    )
     h = 1e-6
     for j in range(7):
-        slope = (direct(q[0] + h * np.eye(7)[j]) - direct(q[0] - h * np.eye(7)[j])) / (2 * h * scale)
+        slope = (direct(q[0] + h * np.eye(7)[j]) - direct(q[0] - h * np.eye(7)[j])) / (
+            2 * h * scale
+        )
         mine = 2 * np.einsum("ti,ti->t", residual[0], rows[0, :, :, j])
         np.testing.assert_allclose(mine[1:], slope[1:], rtol=1e-4, atol=1e-3)
 
@@ -292,7 +312,9 @@ def test_random_problems_among_obstacles(name, kind):
     assert angle_between(X[:, :3, :3], wanted[:, :3, :3]).max() < 0.05
     assert (solution.q >= robot.lower).all()
     assert (solution.q <= robot.upper).all()
-    fine = np.concatenate([solution.q[:-1] + s * np.diff(solution.q, axis=0) for s in np.linspace(0, 1, 9)])
+    fine = np.concatenate(
+        [solution.q[:-1] + s * np.diff(solution.q, axis=0) for s in np.linspace(0, 1, 9)]
+    )
     moving = np.abs(robot.sphere_jacobian(robot.home[None] + 0.1)[1][0]).max(axis=(1, 2)) > 1e-9
     clear = (problem.field.distance(robot.spheres(fine)) - robot.sphere_radius)[:, moving].min()
     assert clear > 0
@@ -306,7 +328,9 @@ def test_a_random_problem_is_solved_by_its_witness(robot, kind):
     problem = random_problem(robot, kind, frames=21, points=100, obstacles=10, seed=4)
     attachment = attach(problem.flow, problem.X_world_tool)
     np.testing.assert_allclose(attachment.X_world_tool, robot.tool_pose(problem.witness), atol=1e-6)
-    objective = Objective(TrackProblem(robot, attachment.times, attachment, problem.field), TrackOptions())
+    objective = Objective(
+        TrackProblem(robot, attachment.times, attachment, problem.field), TrackOptions()
+    )
     assert objective.body.clearance(problem.witness, objective.body.margin)[0].min() > 5e-3
     again = random_problem(robot, kind, frames=21, points=100, obstacles=10, seed=4)
     np.testing.assert_array_equal(again.flow.points, problem.flow.points)
@@ -319,7 +343,11 @@ def test_benchmark_records():
     assert keys["plan/random/certified_share"]["n"] == 3
     assert keys["plan/random/certified_share"]["direction"] == "up"
     assert keys["plan/T21/N100/median_ms"]["unit"] == "ms"
-    assert {"plan/T41/N10000/median_ms", "plan/T41/N10000/track_ms", "plan/T41/N10000/field_ms"} <= set(keys)
+    assert {
+        "plan/T41/N10000/median_ms",
+        "plan/T41/N10000/track_ms",
+        "plan/T41/N10000/field_ms",
+    } <= set(keys)
     assert all(set(r) == {"key", "value", "unit", "direction", "n"} for r in records)
 
 
@@ -334,7 +362,9 @@ def test_moving_the_world_and_the_robot_moves_nothing_in_the_joints(robot):
     M = pose(exp_so3([0.3, -0.5, 0.8]), [0.2, -0.1, 0.4])
     moved = replace(robot, X_world_base=M)
     here = optimize(problem_of(robot, X))
-    there = optimize(TrackProblem(moved, TIMES, attach(ObjectFlow(*_moved_flow(X, M)), M @ X[0]), FREE))
+    there = optimize(
+        TrackProblem(moved, TIMES, attach(ObjectFlow(*_moved_flow(X, M)), M @ X[0]), FREE)
+    )
     np.testing.assert_allclose(here.q, there.q, atol=1e-4)
 
 
@@ -371,7 +401,9 @@ def test_a_thin_wall_between_two_times_is_seen(robot):
     wall = trimesh.creation.box([0.2, 0.02, 0.2], transform=pose(exp_so3([0, 0, 0.6]), middle))
     field = distance_field([wall], lower=LOWER, upper=UPPER, voxel=0.02)
     attachment = attach(ObjectFlow(*_two_times(X)), X[0])
-    body = Objective(TrackProblem(robot, np.array([0.0, 2.0]), attachment, field), TrackOptions()).body
+    body = Objective(
+        TrackProblem(robot, np.array([0.0, 2.0]), attachment, field), TrackOptions()
+    ).body
     at_times, *between = body.obstacle_rows(body.arm(q[None]))
     assert not len(at_times.at)
     assert len(between) == 3  # a long step is looked at in quarters
@@ -395,7 +427,9 @@ def test_a_single_point_leaves_the_hand_free_to_turn(robot):
     assert loose.position_error.max() < 2e-3
     assert angle_between(robot.tool_pose(loose.q)[-1, :3, :3], X[-1, :3, :3]) > 0.1
     np.testing.assert_allclose(loose.rotation_error[1:], 0.0, atol=1e-9)
-    assert angle_between(robot.tool_pose(loose.q)[0, :3, :3], X[0, :3, :3]) < 0.02  # the contact itself is given
+    assert (
+        angle_between(robot.tool_pose(loose.q)[0, :3, :3], X[0, :3, :3]) < 0.02
+    )  # the contact itself is given
 
 
 def test_an_unreachable_flow_is_measured_not_raised(robot):
@@ -417,7 +451,9 @@ def test_a_fast_flow_reports_the_slowdown_that_it_needs(robot):
     assert solution.converged
     assert solution.slowdown > 1.5
     limits = np.stack([robot.velocity, robot.acceleration, robot.jerk])
-    assert Rates(times * solution.slowdown, limits, (0, 0, 0)).fastest(solution.q) == pytest.approx(1.0)
+    assert Rates(times * solution.slowdown, limits, (0, 0, 0)).fastest(solution.q) == pytest.approx(
+        1.0
+    )
 
 
 def test_jitter_is_smoothed_to_within_the_limits(robot):
@@ -438,7 +474,9 @@ def test_held_spheres_keep_clear_of_obstacles_where_the_hand_may_turn(robot):
     """A long thing held at one point is turned out of a wall's way, though the hand itself is clear of it."""
     X = lift(robot, 0.05)
     tip = (X[-1] @ [0.0, 0.0, 0.25, 1.0])[:3]
-    wall = trimesh.creation.box([0.08, 0.08, 0.08], transform=pose(None, tip + np.array([0.0, 0.07, 0.0])))
+    wall = trimesh.creation.box(
+        [0.08, 0.08, 0.08], transform=pose(None, tip + np.array([0.0, 0.07, 0.0]))
+    )
     field = distance_field([wall], lower=LOWER, upper=UPPER, voxel=0.02)
     held = np.array([[0.0, 0.0, z, 0.03] for z in np.linspace(0.05, 0.25, 5)])
     point = ObjectFlow(TIMES, X[:, None, :3, 3], np.ones((T, 1)), np.zeros(1, int))
@@ -478,7 +516,9 @@ def test_two_frames_are_enough(robot):
 
 
 def test_key_times_are_even_along_the_way():
-    X = rotation_about([0, 0, 0], [0, 0, 1], np.concatenate([np.zeros(10), np.linspace(0, 1.5, 30)]))
+    X = rotation_about(
+        [0, 0, 0], [0, 0, 1], np.concatenate([np.zeros(10), np.linspace(0, 1.5, 30)])
+    )
     keys = key_times(X)
     assert keys[0] == 0
     assert keys[-1] == 39
@@ -496,6 +536,11 @@ def test_bad_input_is_one_line_that_names_the_field(robot):
         TrackProblem(robot, TIMES, attachment, FREE, np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"TrackProblem.q_start: expected shape \(7,\)"):
         TrackProblem(robot, TIMES, attachment, FREE, q_start=np.zeros(3))
-    for name, value in (("margin", -1), ("seeds", 0), ("limit_share", 2), ("max_position_error", 0)):
+    for name, value in (
+        ("margin", -1),
+        ("seeds", 0),
+        ("limit_share", 2),
+        ("max_position_error", 0),
+    ):
         with pytest.raises(ValueError, match=rf"TrackOptions\.{name}"):
             TrackOptions(**{name: value})

@@ -8,7 +8,13 @@ import pytest
 import trimesh
 
 from flowplan.geometry import matrix_from_quat_xyzw, pose, rotation_about, transform
-from generators.objects.partnet import Assets, read_articulated, read_category, read_partnet, read_split
+from generators.data.objects.partnet import (
+    Assets,
+    read_articulated,
+    read_category,
+    read_partnet,
+    read_split,
+)
 
 MOBILITY = """<?xml version="1.0" ?>
 <robot name="partnet_cabinet">
@@ -71,8 +77,12 @@ def test_a_folder_becomes_an_object_with_its_visual_meshes(tmp_path):
     assert free["joint_1"] == ("revolute", -np.pi, np.pi)
     assert free["joint_3"] == ("prismatic", -0.1, -0.02)
     # y up and facing +z in the meshes; z up and facing... +x after the base's fixed joint: roll, then yaw.
-    turn = rotation_about([0, 0, 0], [0, 0, 1], -np.pi / 2) @ rotation_about([0, 0, 0], [1, 0, 0], np.pi / 2)
-    q = np.array([{"joint_0": 0.7, "joint_1": -2.0, "joint_3": -0.05}[j.name] for j in cabinet.free])
+    turn = rotation_about([0, 0, 0], [0, 0, 1], -np.pi / 2) @ rotation_about(
+        [0, 0, 0], [1, 0, 0], np.pi / 2
+    )
+    q = np.array(
+        [{"joint_0": 0.7, "joint_1": -2.0, "joint_3": -0.05}[j.name] for j in cabinet.free]
+    )
     found = dict(zip(cabinet.links, cabinet.link_poses(q[None])[0], strict=True))
     door = turn @ rotation_about([-0.4, 0, 0.5], [0, -1, 0], 0.7)
     parts = np.concatenate([transform(door, PARTS[i].vertices) for i in (1, 2)])
@@ -175,7 +185,9 @@ FOREIGN = ["cartpole.urdf", "r2d2.urdf", "pr2_gripper.urdf", "kuka_iiwa/model.ur
            DATA / "laptop/laptop.urdf", DATA / "drawer/drawer.urdf", DATA / "faucet/faucet.urdf"]  # fmt: skip
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pybullet") is None, reason="PyBullet's models are not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("pybullet") is None, reason="PyBullet's models are not installed"
+)
 def test_links_lie_where_pybullet_has_them():
     import pybullet
     import pybullet_data
@@ -188,22 +200,30 @@ def test_links_lie_where_pybullet_has_them():
             obj = read_articulated(path)
             body = pybullet.loadURDF(str(path), useFixedBase=True, physicsClientId=client)
             q = obj.sample(rng, 1)
-            position = dict(zip([j.name for j in obj.joints], obj.joint_positions(q)[0], strict=True))
+            position = dict(
+                zip([j.name for j in obj.joints], obj.joint_positions(q)[0], strict=True)
+            )
             index = {}
             for i in range(pybullet.getNumJoints(body, physicsClientId=client)):
                 info = pybullet.getJointInfo(body, i, physicsClientId=client)
                 index[info[12].decode()] = i
-                pybullet.resetJointState(body, i, position[info[1].decode()], physicsClientId=client)
+                pybullet.resetJointState(
+                    body, i, position[info[1].decode()], physicsClientId=client
+                )
             poses = dict(zip(obj.links, obj.link_poses(q)[0], strict=True))
             # A body of PyBullet's is placed by its root's centre of mass, so poses are compared with the first link's.
             first = next(iter(index))
             X_ours_theirs = None
             for link, i in index.items():
-                state = pybullet.getLinkState(body, i, computeForwardKinematics=True, physicsClientId=client)
+                state = pybullet.getLinkState(
+                    body, i, computeForwardKinematics=True, physicsClientId=client
+                )
                 X = pose(matrix_from_quat_xyzw(state[5]), state[4])
                 if link == first:
                     X_ours_theirs = poses[link] @ np.linalg.inv(X)
-                np.testing.assert_allclose(X_ours_theirs @ X, poses[link], atol=1e-5, err_msg=f"{name}: {link}")
+                np.testing.assert_allclose(
+                    X_ours_theirs @ X, poses[link], atol=1e-5, err_msg=f"{name}: {link}"
+                )
             moving += len(obj.free)
     finally:
         pybullet.disconnect(client)

@@ -7,11 +7,11 @@ import trimesh
 from flowplan.geometry import exp_so3, inverse, pose, transform
 from flowplan.laws import Rigid
 from flowplan.motion import SceneMotion
-from flowplan.phases import APPROACH, MANIPULATE, RETREAT
 from flowplan.planner import NoPlan, Plan, PlanOptions, moved_object, plan
 from flowplan.report import feasibility
 from flowplan.robot import load_robot
 from flowplan.scene import Action, Scene, SceneObject
+from flowplan.trajectory import Phase
 from generators.kinematic import kinematic
 
 SIZE = np.array([0.05, 0.04, 0.08])
@@ -23,9 +23,13 @@ def pick_up(position, *, obstacles=(), shift=(0.0, 0.25, 0.0), X_world=None):
     brick = trimesh.creation.box(SIZE)
     brick = brick.subdivide().subdivide()
     X = X_world @ pose(translation=[*position, SIZE[2] / 2 + 1e-3])
-    scene = Scene((SceneObject("brick", brick, X),), support_height=float(X_world[2, 3]), obstacles=obstacles)
+    scene = Scene(
+        (SceneObject("brick", brick, X),), support_height=float(X_world[2, 3]), obstacles=obstacles
+    )
     handles = transform(X, brick.vertices[:6])
-    action = Action("brick", handles, targets=handles + X_world[:3, :3] @ np.asarray(shift), duration=3.0)
+    action = Action(
+        "brick", handles, targets=handles + X_world[:3, :3] @ np.asarray(shift), duration=3.0
+    )
     (motion,) = kinematic((Rigid("brick", lift=0.1),))(scene, action)
     return scene, motion
 
@@ -46,7 +50,7 @@ def test_a_brick_is_carried_as_the_motion_says(panda, brick_plan):
     _, motion, result = brick_plan
     assert isinstance(result, Plan), feasibility(result)
     trajectory = result.trajectory
-    during = np.flatnonzero(trajectory.phase == MANIPULATE)
+    during = np.flatnonzero(trajectory.phase == Phase.MANIPULATE)
     X = panda.tool_pose(trajectory.q[during[[0, -1]]])
     np.testing.assert_allclose(X[0], result.contact.X_world_tool[0], atol=3e-3)
     carried = transform(X[1] @ inverse(X[0]), motion.vertices[0][0])
@@ -57,8 +61,8 @@ def test_a_plan_starts_at_home_keeps_limits_and_says_how_close_it_came(panda, br
     _, _, result = brick_plan
     q = result.trajectory
     np.testing.assert_allclose(q.q[0], panda.home, atol=1e-6)
-    assert q.phase[0] == APPROACH
-    assert q.phase[-1] == RETREAT
+    assert q.phase[0] == Phase.APPROACH
+    assert q.phase[-1] == Phase.RETREAT
     assert np.all(q.q >= panda.lower)
     assert np.all(q.q <= panda.upper)
     speed = np.abs(np.diff(q.q, axis=0)) / np.diff(q.times)[:, None]
@@ -105,9 +109,13 @@ def test_out_of_reach_is_no_plan_with_reasons(panda):
 
 def test_a_brick_under_a_low_lid_cannot_be_grasped(panda):
     """A slab a finger's breadth above the brick and walls around it: nothing certified may come out."""
-    slab = SceneObject("slab", trimesh.creation.box([0.6, 0.6, 0.02]), pose(translation=[0.45, -0.1, 0.1]))
+    slab = SceneObject(
+        "slab", trimesh.creation.box([0.6, 0.6, 0.02]), pose(translation=[0.45, -0.1, 0.1])
+    )
     walls = tuple(
-        SceneObject(f"wall{i}", trimesh.creation.box(size), pose(translation=[0.45 + x, -0.1 + y, 0.05]))
+        SceneObject(
+            f"wall{i}", trimesh.creation.box(size), pose(translation=[0.45 + x, -0.1 + y, 0.05])
+        )
         for i, (x, y, size) in enumerate(
             [
                 (0.2, 0, [0.02, 0.4, 0.1]),
@@ -123,7 +131,9 @@ def test_a_brick_under_a_low_lid_cannot_be_grasped(panda):
 
 def test_nothing_moves_and_a_foreign_motion_are_refused(panda):
     scene, motion = pick_up([0.45, 0.0])
-    still = SceneMotion(motion.times, (np.broadcast_to(motion.vertices[0][0], motion.vertices[0].shape),))
+    still = SceneMotion(
+        motion.times, (np.broadcast_to(motion.vertices[0][0], motion.vertices[0].shape),)
+    )
     with pytest.raises(ValueError, match="nothing moves"):
         moved_object(scene, still)
     with pytest.raises(ValueError, match="nothing moves"):

@@ -46,7 +46,9 @@ def test_flow_names_the_field_at_fault():
 def test_scene_refuses_doubles_bad_poses_and_empty_meshes():
     box = SceneObject("box", BOX)
     refuses("names must be unique", Scene, (box, SceneObject("box", BOX)))
-    refuses(r"SceneObject\[b\].X_world_object: expected rigid", SceneObject, "b", BOX, 2 * np.eye(4))
+    refuses(
+        r"SceneObject\[b\].X_world_object: expected rigid", SceneObject, "b", BOX, 2 * np.eye(4)
+    )
     refuses("has no faces", SceneObject, "b", trimesh.Trimesh(np.zeros((3, 3))))
     refuses("object: got 'cup', expected one of box", Scene((box,)).index, "cup")
     refuses("support_height", Scene, (box,), support_height=np.nan)
@@ -56,7 +58,9 @@ def test_instructions_need_something_to_follow():
     refuses("Prompt.text", Prompt, "  ")
     refuses("at least one of targets", Action, "box", np.zeros((2, 3)))
     refuses("Action.targets: expected shape", Action, "box", np.zeros((2, 3)), np.zeros((3, 3)))
-    refuses("Observation.clouds: expected 2 clouds", Observation, "box", [0, 1.0], (np.zeros((5, 3)),))
+    refuses(
+        "Observation.clouds: expected 2 clouds", Observation, "box", [0, 1.0], (np.zeros((5, 3)),)
+    )
 
 
 def test_grasps_are_sorted_and_rigid():
@@ -70,12 +74,39 @@ def test_grasps_are_sorted_and_rigid():
 
 def test_trajectory_and_rollout_check_their_shapes():
     zeros, S = np.zeros, 4
-    fields = {"q": zeros((S, 2)), "qd": zeros((S, 2)), "qdd": zeros((S, 2)), "grip": zeros(S), "phase": [0, 1, 2, 4]}
+    fields = {
+        "q": zeros((S, 2)),
+        "qd": zeros((S, 2)),
+        "qdd": zeros((S, 2)),
+        "grip": zeros(S),
+        "phase": [0, 1, 2, 4],
+    }
     fields |= {name: zeros(S) for name in ("position_error", "rotation_error", "clearance")}
     Trajectory(("a", "b"), np.arange(S) / 10, **fields)
-    refuses("Trajectory.qd: ", Trajectory, ("a", "b"), np.arange(S) / 10, **(fields | {"qd": zeros((S, 3))}))
-    refuses("Trajectory.phase", Trajectory, ("a", "b"), np.arange(S) / 10, **(fields | {"phase": [2, 1, 0, 0]}))
-    refuses("Rollout.outcome", Rollout, [0.0, 1.0], ("a",), zeros((2, 1)), zeros((2, 1, 3)), "perfect", {})
+    refuses(
+        "Trajectory.qd: ",
+        Trajectory,
+        ("a", "b"),
+        np.arange(S) / 10,
+        **(fields | {"qd": zeros((S, 3))}),
+    )
+    refuses(
+        "Trajectory.phase",
+        Trajectory,
+        ("a", "b"),
+        np.arange(S) / 10,
+        **(fields | {"phase": [2, 1, 0, 0]}),
+    )
+    refuses(
+        "Rollout.outcome",
+        Rollout,
+        [0.0, 1.0],
+        ("a",),
+        zeros((2, 1)),
+        zeros((2, 1, 3)),
+        "perfect",
+        {},
+    )
 
 
 def test_flow_points_ride_on_their_faces():
@@ -93,8 +124,18 @@ def test_flow_points_ride_on_their_faces():
 
 def test_flow_refuses_a_motion_of_another_scene():
     scene = Scene((SceneObject("box", BOX),))
-    refuses("expected the 8 vertices", sample_flow, scene, SceneMotion([0.0, 1.0], (np.zeros((2, 5, 3)),)))
-    refuses("one per scene object", sample_flow, scene, SceneMotion([0.0, 1.0], (np.zeros((2, 8, 3)),) * 2))
+    refuses(
+        "expected the 8 vertices",
+        sample_flow,
+        scene,
+        SceneMotion([0.0, 1.0], (np.zeros((2, 5, 3)),)),
+    )
+    refuses(
+        "one per scene object",
+        sample_flow,
+        scene,
+        SceneMotion([0.0, 1.0], (np.zeros((2, 8, 3)),) * 2),
+    )
 
 
 def test_moving_vertices_are_those_that_ever_leave():

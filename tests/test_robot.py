@@ -12,9 +12,9 @@ import pinocchio
 import pytest
 
 from flowplan.geometry import exp_so3, log_so3, pose, transform
-from flowplan.kinematics import Chain, joint_transform, nearest_turn, tree_poses
 from flowplan.robot import Robot, load_robot
-from flowplan.urdf import Joint, read_urdf
+from flowplan.robot.kinematics import Chain, joint_transform, nearest_turn, tree_poses
+from flowplan.robot.urdf import Joint, read_urdf
 
 NAMES = ("panda", "ur5e")
 
@@ -25,11 +25,15 @@ def robot(request: pytest.FixtureRequest) -> Robot:
 
 
 def configurations(robot: Robot, count: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(robot.lower, robot.upper, (count, len(robot.joint_names)))
+    return np.random.default_rng(seed).uniform(
+        robot.lower, robot.upper, (count, len(robot.joint_names))
+    )
 
 
 def elsewhere(robot: Robot) -> Robot:
-    return dataclasses.replace(robot, X_world_base=pose(exp_so3([0.2, -0.3, 1.1]), [0.4, -0.5, 0.6]))
+    return dataclasses.replace(
+        robot, X_world_base=pose(exp_so3([0.2, -0.3, 1.1]), [0.4, -0.5, 0.6])
+    )
 
 
 class Reference:
@@ -40,10 +44,14 @@ class Reference:
         link = self.model.getFrameId(robot.tool_link)
         frame = self.model.frames[link]
         placement = frame.placement * pinocchio.SE3(robot.X_link_tool)
-        tool = pinocchio.Frame("tool", frame.parentJoint, link, placement, pinocchio.FrameType.OP_FRAME)
+        tool = pinocchio.Frame(
+            "tool", frame.parentJoint, link, placement, pinocchio.FrameType.OP_FRAME
+        )
         self.tool = self.model.addFrame(tool)
         self.data = self.model.createData()
-        self.columns = [self.model.joints[self.model.getJointId(n)].idx_v for n in robot.joint_names]
+        self.columns = [
+            self.model.joints[self.model.getJointId(n)].idx_v for n in robot.joint_names
+        ]
         self.q = pinocchio.neutral(self.model)
         for name, value in robot.gripper.joint_positions(width).items():
             self.q[self.model.joints[self.model.getJointId(name)].idx_q] = value
@@ -76,12 +84,18 @@ def test_fk_and_jacobian_agree_with_pinocchio(robot: Robot) -> None:
         reference.at(q[i])
         for k, name in enumerate(robot.link_names):
             np.testing.assert_allclose(X[i, k], reference.link(name), atol=1e-10)
-            np.testing.assert_allclose(X_moved[i, k], moved.X_world_base @ reference.link(name), atol=1e-10)
-        np.testing.assert_allclose(X_tool[i], reference.data.oMf[reference.tool].homogeneous, atol=1e-10)
+            np.testing.assert_allclose(
+                X_moved[i, k], moved.X_world_base @ reference.link(name), atol=1e-10
+            )
+        np.testing.assert_allclose(
+            X_tool[i], reference.data.oMf[reference.tool].homogeneous, atol=1e-10
+        )
         np.testing.assert_allclose(X_tool_moved[i], moved.X_world_base @ X_tool[i], atol=1e-10)
         expected = reference.jacobian(q[i])
         np.testing.assert_allclose(J[i], expected, atol=1e-10)
-        np.testing.assert_allclose(J_moved[i], np.vstack([R @ expected[:3], R @ expected[3:]]), atol=1e-10)
+        np.testing.assert_allclose(
+            J_moved[i], np.vstack([R @ expected[:3], R @ expected[3:]]), atol=1e-10
+        )
     np.testing.assert_array_equal(robot.tool_pose(q), X_tool)
 
 
@@ -93,11 +107,15 @@ def test_jacobians_are_the_derivatives(robot: Robot) -> None:
         step = np.zeros(q.shape[1])
         step[j] = h
         up, down = moved.state(q + step, 0.02), moved.state(q - step, 0.02)
-        np.testing.assert_allclose(state.sphere_jacobian[..., j], (up.centers - down.centers) / (2 * h), atol=1e-8)
+        np.testing.assert_allclose(
+            state.sphere_jacobian[..., j], (up.centers - down.centers) / (2 * h), atol=1e-8
+        )
         linear = (up.X_world_tool[:, :3, 3] - down.X_world_tool[:, :3, 3]) / (2 * h)
         turn = up.X_world_tool[:, :3, :3] @ np.swapaxes(down.X_world_tool[:, :3, :3], -1, -2)
         np.testing.assert_allclose(state.tool_jacobian[:, :3, j], linear, atol=1e-8)
-        np.testing.assert_allclose(state.tool_jacobian[:, 3:, j], log_so3(turn) / (2 * h), atol=1e-8)
+        np.testing.assert_allclose(
+            state.tool_jacobian[:, 3:, j], log_so3(turn) / (2 * h), atol=1e-8
+        )
 
 
 def test_one_pass_agrees_with_each_quantity_alone(robot: Robot) -> None:
@@ -129,14 +147,19 @@ def test_spheres_ride_on_their_links(robot: Robot) -> None:
         X = robot.fk(q, width)[:, robot.sphere_link]
         expected = transform(X, robot.sphere_center[:, None])[..., 0, :]
         np.testing.assert_allclose(robot.spheres(q, width), expected, atol=1e-12)
-    assert np.abs(robot.spheres(q, 0.0) - robot.spheres(q)).max() > 0.01  # wide open where no width is given
+    assert (
+        np.abs(robot.spheres(q, 0.0) - robot.spheres(q)).max() > 0.01
+    )  # wide open where no width is given
 
 
 def test_spheres_cover_the_hulls(robot: Robot) -> None:
     for link, hull in robot.collision_meshes.items():
         on = robot.sphere_link == robot.link_names.index(link)
         points = np.concatenate([hull.sample(2000, seed=3), hull.vertices])
-        gap = np.linalg.norm(points[:, None] - robot.sphere_center[on], axis=-1) - robot.sphere_radius[on]
+        gap = (
+            np.linalg.norm(points[:, None] - robot.sphere_center[on], axis=-1)
+            - robot.sphere_radius[on]
+        )
         assert gap.min(axis=1).max() < 0.0045, link
         # and stick out of them little: the fingers and what is near them least
         offset = np.einsum("fc,fc->f", hull.face_normals, hull.triangles[:, 0])
@@ -147,7 +170,9 @@ def test_spheres_cover_the_hulls(robot: Robot) -> None:
 
 def test_manipulability_vanishes_at_a_singularity(robot: Robot) -> None:
     stretched = np.zeros((1, len(robot.joint_names)))
-    assert robot.manipulability(stretched)[0] < 1e-9 < 0.01 < robot.manipulability(robot.home[None])[0]
+    assert (
+        robot.manipulability(stretched)[0] < 1e-9 < 0.01 < robot.manipulability(robot.home[None])[0]
+    )
 
 
 def test_home_is_free_and_points_down(robot: Robot) -> None:
@@ -156,7 +181,11 @@ def test_home_is_free_and_points_down(robot: Robot) -> None:
     assert X[0, 3] > 0.25
     centers = robot.spheres(robot.home[None])[0]
     a, b = robot.self_pairs.T
-    gap = np.linalg.norm(centers[a] - centers[b], axis=1) - robot.sphere_radius[a] - robot.sphere_radius[b]
+    gap = (
+        np.linalg.norm(centers[a] - centers[b], axis=1)
+        - robot.sphere_radius[a]
+        - robot.sphere_radius[b]
+    )
     assert gap.min() > 0.01
 
 
@@ -174,14 +203,23 @@ def test_prismatic_joints_and_a_fixed_joint_between() -> None:
     J = chain.tool_jacobian(chain.screws(bodies), tip)
     for i in range(3):
         positions = dict(zip(["j0", "j2", "j3"], q[i], strict=True))
-        np.testing.assert_allclose(bodies[-1, i], tree_poses(joints, "l0", positions)["l4"], atol=1e-12)
+        np.testing.assert_allclose(
+            bodies[-1, i], tree_poses(joints, "l0", positions)["l4"], atol=1e-12
+        )
         local = transform(np.linalg.inv(bodies[-1, i]), tip[i : i + 1])
         for k, name in enumerate(positions):
-            up, down = (tree_poses(joints, "l0", {**positions, name: q[i, k] + h})["l4"] for h in (1e-6, -1e-6))
+            up, down = (
+                tree_poses(joints, "l0", {**positions, name: q[i, k] + h})["l4"]
+                for h in (1e-6, -1e-6)
+            )
             moved = (transform(up, local) - transform(down, local))[0] / 2e-6
             np.testing.assert_allclose(J[i, :3, k], moved, atol=1e-8)
-            np.testing.assert_allclose(J[i, 3:, k], log_so3(up[:3, :3] @ down[:3, :3].T) / 2e-6, atol=1e-8)
-    np.testing.assert_allclose(joint_transform(joints[2], 0.5)[:3, 3], X[2][:3, 3] + X[2][:3, :3] @ axes[2] * 0.5)
+            np.testing.assert_allclose(
+                J[i, 3:, k], log_so3(up[:3, :3] @ down[:3, :3].T) / 2e-6, atol=1e-8
+            )
+    np.testing.assert_allclose(
+        joint_transform(joints[2], 0.5)[:3, 3], X[2][:3, 3] + X[2][:3, :3] @ axes[2] * 0.5
+    )
 
 
 def test_inverse_kinematics_solves_reachable_poses(robot: Robot) -> None:
@@ -191,7 +229,10 @@ def test_inverse_kinematics_solves_reachable_poses(robot: Robot) -> None:
     assert np.all((q >= robot.lower) & (q <= robot.upper))
     X = robot.tool_pose(q[ok])
     assert np.linalg.norm(X[:, :3, 3] - goal[ok, :3, 3], axis=1).max() < 1.1e-6
-    assert np.linalg.norm(log_so3(X[:, :3, :3] @ np.swapaxes(goal[ok, :3, :3], -1, -2)), axis=1).max() < 1.1e-5
+    assert (
+        np.linalg.norm(log_so3(X[:, :3, :3] @ np.swapaxes(goal[ok, :3, :3], -1, -2)), axis=1).max()
+        < 1.1e-5
+    )
     again, _ = robot.inverse_kinematics(goal)
     np.testing.assert_array_equal(q, again)
 
@@ -212,7 +253,10 @@ def test_inverse_kinematics_keeps_near_and_says_no(robot: Robot) -> None:
 
 
 def test_whole_turns_bring_a_solution_near_within_limits() -> None:
-    lower, upper = np.array([-2 * np.pi, -2 * np.pi, -2.9, -np.pi]), np.array([2 * np.pi, 2 * np.pi, 2.9, np.pi])
+    lower, upper = (
+        np.array([-2 * np.pi, -2 * np.pi, -2.9, -np.pi]),
+        np.array([2 * np.pi, 2 * np.pi, 2.9, np.pi]),
+    )
     q = np.array([[0.5, 3.0, -2.8, np.pi]])
     near = np.array([[6.0, -3.0, 2.8, -3.0]])
     found = nearest_turn(q, near, lower, upper)
@@ -281,7 +325,9 @@ def test_ur5e_matches_the_makers_dh_parameters() -> None:
     d = [0.1625, 0, 0, 0.1333, 0.0997, 0.0996]
     alpha = [np.pi / 2, 0, 0, np.pi / 2, -np.pi / 2, 0]
     for q in configurations(robot, 10):
-        X = np.diag([-1.0, -1.0, 1.0, 1.0])  # the maker's base frame is turned by half a turn from ROS's base_link
+        X = np.diag(
+            [-1.0, -1.0, 1.0, 1.0]
+        )  # the maker's base frame is turned by half a turn from ROS's base_link
         for i in range(6):
             turn = pose(exp_so3([0, 0, q[i]]), [0, 0, d[i]])
             X = X @ turn @ pose(exp_so3([alpha[i], 0, 0]), [a[i], 0, 0])
@@ -292,7 +338,8 @@ def test_ur5e_matches_the_makers_dh_parameters() -> None:
 
 def test_ignored_pairs_and_self_pairs_agree(robot: Robot) -> None:
     pairs = {
-        frozenset(robot.link_names[i] for i in robot.sphere_link[pair]) for pair in np.unique(robot.self_pairs, axis=0)
+        frozenset(robot.link_names[i] for i in robot.sphere_link[pair])
+        for pair in np.unique(robot.self_pairs, axis=0)
     }
     assert pairs
     assert not pairs & robot.ignored_link_pairs
@@ -308,16 +355,25 @@ def test_pybullet_loads_the_same_robot(robot: Robot, capfd: pytest.CaptureFixtur
         body = bullet.loadURDF(str(robot.urdf_path), useFixedBase=True, physicsClientId=client)
         said = "".join(capfd.readouterr())
         assert not said, said
-        infos = [bullet.getJointInfo(body, j, client) for j in range(bullet.getNumJoints(body, client))]
+        infos = [
+            bullet.getJointInfo(body, j, client) for j in range(bullet.getNumJoints(body, client))
+        ]
         width = 0.03
         for q in configurations(robot, 3):
-            positions = {**dict(zip(robot.joint_names, q, strict=True)), **robot.gripper.joint_positions(width)}
+            positions = {
+                **dict(zip(robot.joint_names, q, strict=True)),
+                **robot.gripper.joint_positions(width),
+            }
             for info in infos:
                 if info[1].decode() in positions:
-                    bullet.resetJointState(body, info[0], positions[info[1].decode()], physicsClientId=client)
+                    bullet.resetJointState(
+                        body, info[0], positions[info[1].decode()], physicsClientId=client
+                    )
             X = robot.fk(q[None], width)[0]
             for info in infos:
-                state = bullet.getLinkState(body, info[0], computeForwardKinematics=True, physicsClientId=client)
+                state = bullet.getLinkState(
+                    body, info[0], computeForwardKinematics=True, physicsClientId=client
+                )
                 k = robot.link_names.index(info[12].decode())
                 np.testing.assert_allclose(state[4], X[k, :3, 3], atol=1e-5)
                 R = np.reshape(bullet.getMatrixFromQuaternion(state[5]), (3, 3))
@@ -328,8 +384,12 @@ def test_pybullet_loads_the_same_robot(robot: Robot, capfd: pytest.CaptureFixtur
 
 def test_limits_of_the_panda_are_the_makers() -> None:
     robot = load_robot("panda")
-    np.testing.assert_allclose(robot.lower, [-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973])
-    np.testing.assert_allclose(robot.upper, [2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973])
+    np.testing.assert_allclose(
+        robot.lower, [-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973]
+    )
+    np.testing.assert_allclose(
+        robot.upper, [2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973]
+    )
 
 
 def test_loading_a_robot_loads_no_heavy_package() -> None:
@@ -364,35 +424,91 @@ def refused(path: Path) -> str:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ('name = "panda"', 'name = "panda"\ncolour = "red"', ["panda.toml: colour: unknown key", "base_link"]),
+        (
+            'name = "panda"',
+            'name = "panda"\ncolour = "red"',
+            ["panda.toml: colour: unknown key", "base_link"],
+        ),
         ('base_link = "panda_link0"', "", ["panda.toml: base_link: missing"]),
-        ('base_link = "panda_link0"', 'base_link = "panda_link1"', ["base_link", "root", "panda_link0"]),
-        ('base_link = "panda_link0"', 'base_link = "plinth"', ["base_link: got 'plinth'", "panda_link0"]),
+        (
+            'base_link = "panda_link0"',
+            'base_link = "panda_link1"',
+            ["base_link", "root", "panda_link0"],
+        ),
+        (
+            'base_link = "panda_link0"',
+            'base_link = "plinth"',
+            ["base_link: got 'plinth'", "panda_link0"],
+        ),
         ('name = "panda"', "name = 3", ["panda.toml: name: expected a non-empty string, got 3"]),
         ('"panda_joint3",', '"elbow",', ["arm.joints[2]: got 'elbow'", "panda_joint3"]),
         ('"panda_joint3",', '"panda_joint2",', ["arm.joints", "once"]),
         ('    "panda_joint1",\n', "", ["arm.lower: expected shape (6,), got (7,)"]),
-        ('"panda_joint1",\n    "panda_joint2"', '"panda_joint2",\n    "panda_joint1"', ["arm.joints", "base to tip"]),
+        (
+            '"panda_joint1",\n    "panda_joint2"',
+            '"panda_joint2",\n    "panda_joint1"',
+            ["arm.joints", "base to tip"],
+        ),
         ("lower = [-2.8973", "lower = [2.9", ["arm.lower: 'panda_joint1'", "2.9 is not below"]),
         ("lower = [-2.8973", "lower = [-3.1", ["arm.lower: 'panda_joint1'", "wider than the URDF"]),
         ("lower = [-2.8973", "lower = [nan", ["arm.lower", "not finite"]),
         ("lower = [-2.8973", 'lower = ["a"', ["arm.lower: expected numbers"]),
         ("home = [0.0", "home = [3.0", ["arm.home: 'panda_joint1': 3 is outside"]),
         ("velocity = [2.1750", "velocity = [0.0", ["arm.velocity: expected positive"]),
-        ('[tool]\nlink = "panda_hand"', '[tool]\nlink = "hand"', ["tool.link: got 'hand'", "panda_hand"]),
-        ('[tool]\nlink = "panda_hand"', '[tool]\nlink = "panda_link3"', ["tool.link: got 'panda_link3'"]),
+        (
+            '[tool]\nlink = "panda_hand"',
+            '[tool]\nlink = "hand"',
+            ["tool.link: got 'hand'", "panda_hand"],
+        ),
+        (
+            '[tool]\nlink = "panda_hand"',
+            '[tool]\nlink = "panda_link3"',
+            ["tool.link: got 'panda_link3'"],
+        ),
         ("max_width = 0.08", "max_width = -0.08", ["gripper.max_width", "positive"]),
         ("max_width = 0.08", "max_width = true", ["gripper.max_width", "True"]),
         ("max_width = 0.08", "max_width = 0.09", ["gripper.opening.width", "0.09"]),
-        ('["panda_leftfinger", "panda_rightfinger"]', '["panda_leftfinger"]', ["gripper.finger_links", "two"]),
-        ('["panda_leftfinger", "panda_rightfinger"]', '["a", "b"]', ["gripper.finger_links[0]: got 'a'"]),
-        ("panda_finger_joint2 = [0.0, 0.04]", "", ["gripper.opening.joints.panda_finger_joint2: missing"]),
-        ("panda_finger_joint2 = [0.0, 0.04]", "panda_finger_joint2 = [0.0, 0.4]", ["joint2: [0, 0.4] leaves"]),
-        ("size = [0.064, 0.206, 0.094]", "size = [0.064]", ["gripper.boxes[0].size: expected shape (3,)"]),
-        ("[spheres]", "[spheres]\nforearm = [[0, 0, 0, 1]]", ["spheres.forearm: unknown key", "panda_link0"]),
+        (
+            '["panda_leftfinger", "panda_rightfinger"]',
+            '["panda_leftfinger"]',
+            ["gripper.finger_links", "two"],
+        ),
+        (
+            '["panda_leftfinger", "panda_rightfinger"]',
+            '["a", "b"]',
+            ["gripper.finger_links[0]: got 'a'"],
+        ),
+        (
+            "panda_finger_joint2 = [0.0, 0.04]",
+            "",
+            ["gripper.opening.joints.panda_finger_joint2: missing"],
+        ),
+        (
+            "panda_finger_joint2 = [0.0, 0.04]",
+            "panda_finger_joint2 = [0.0, 0.4]",
+            ["joint2: [0, 0.4] leaves"],
+        ),
+        (
+            "size = [0.064, 0.206, 0.094]",
+            "size = [0.064]",
+            ["gripper.boxes[0].size: expected shape (3,)"],
+        ),
+        (
+            "[spheres]",
+            "[spheres]\nforearm = [[0, 0, 0, 1]]",
+            ["spheres.forearm: unknown key", "panda_link0"],
+        ),
         ("[spheres]", "[spheres]\nx = ", ["panda.toml", "syntax"]),
-        ('["panda_link0", "panda_link1"],', '["panda_link0", "moon"],', ["self_collision.ignore[0]: got 'moon'"]),
-        ('["panda_link0", "panda_link1"],', '["panda_link0"],', ["self_collision.ignore[0]", "two different"]),
+        (
+            '["panda_link0", "panda_link1"],',
+            '["panda_link0", "moon"],',
+            ["self_collision.ignore[0]: got 'moon'"],
+        ),
+        (
+            '["panda_link0", "panda_link1"],',
+            '["panda_link0"],',
+            ["self_collision.ignore[0]", "two different"],
+        ),
         ('urdf = "panda/panda.urdf"', 'urdf = "panda/none.urdf"', ["none.urdf", "cannot be read"]),
     ],
 )
@@ -414,13 +530,33 @@ def test_a_wrong_robot_file_is_refused(folder: Path, old: str, new: str, words: 
             '<link name="other">',
             ["panda_joint4", "child link 'panda_link4'"],
         ),
-        ('<child link="panda_link3" />', '<child link="panda_link2" />', ["panda.urdf", "tree", "panda_link2"]),
-        ('name="panda_joint4" type="revolute"', 'name="panda_joint4" type="floating"', ["type 'floating'", "revolute"]),
+        (
+            '<child link="panda_link3" />',
+            '<child link="panda_link2" />',
+            ["panda.urdf", "tree", "panda_link2"],
+        ),
+        (
+            'name="panda_joint4" type="revolute"',
+            'name="panda_joint4" type="floating"',
+            ["type 'floating'", "revolute"],
+        ),
         ('<axis xyz="0 0 1" />', '<axis xyz="0 0 0" />', ["panda_joint1", "axis is zero"]),
         ('<axis xyz="0 0 1" />', '<axis xyz="0 0 up" />', ["panda_joint1", "xyz='0 0 up'"]),
-        ("meshes/link3_hull.obj", "meshes/gone.obj", ["panda_link3", "'meshes/gone.obj' does not exist"]),
-        ("meshes/link3_white.obj", "meshes/gone.obj", ["panda_link3", "'meshes/gone.obj' does not exist"]),
-        ('<box size="22e-3 15e-3 20e-3" />', "<cone />", ["panda_leftfinger", "<cone> is not supported"]),
+        (
+            "meshes/link3_hull.obj",
+            "meshes/gone.obj",
+            ["panda_link3", "'meshes/gone.obj' does not exist"],
+        ),
+        (
+            "meshes/link3_white.obj",
+            "meshes/gone.obj",
+            ["panda_link3", "'meshes/gone.obj' does not exist"],
+        ),
+        (
+            '<box size="22e-3 15e-3 20e-3" />',
+            "<cone />",
+            ["panda_leftfinger", "<cone> is not supported"],
+        ),
         ("</robot>", "", ["panda.urdf", "syntax"]),
         ('<robot name="panda">', '<sdf name="panda">', ["panda.urdf"]),
     ],
@@ -463,5 +599,11 @@ def test_vendored_files_are_small_and_licensed() -> None:
         assert list((folder / name).glob("LICENSE*"))
         assert tomllib.loads((folder / f"{name}.toml").read_text())["name"] == name
         urdf = read_urdf(folder / name / f"{name}.urdf")
-        used = {urdf.path.parent / line.split('"')[1] for line in urdf.path.read_text().splitlines() if "<mesh" in line}
-        assert used == set((folder / name / "meshes").iterdir())  # nothing is vendored that no link shows
+        used = {
+            urdf.path.parent / line.split('"')[1]
+            for line in urdf.path.read_text().splitlines()
+            if "<mesh" in line
+        }
+        assert used == set(
+            (folder / name / "meshes").iterdir()
+        )  # nothing is vendored that no link shows

@@ -6,7 +6,7 @@ import trimesh
 from scan_scene import bowl, box, distances
 
 from flowplan.scan import ConvexOptions, convex_parts
-from flowplan.scan.collision import _coarser
+from flowplan.scan.meshes.convex import _coarser
 
 
 def corner():

@@ -132,7 +132,9 @@ def test_bundlefusion_poses_and_lost_tracking(tmp_path):
     K4 = np.eye(4)
     K4[:3, :3] = K
     numbers = " ".join(str(v) for v in K4.ravel())
-    (tmp_path / "info.txt").write_text(f"m_depthShift = 2000\nm_calibrationDepthIntrinsic = {numbers}\n")
+    (tmp_path / "info.txt").write_text(
+        f"m_depthShift = 2000\nm_calibrationDepthIntrinsic = {numbers}\n"
+    )
     assert_same(read_frames(tmp_path), frames)
     (tmp_path / "frame-000001.pose.txt").write_text("-inf -inf -inf -inf\n" * 4)
     with pytest.warns(UserWarning, match="tracking was lost"):
@@ -159,7 +161,10 @@ def test_nerfstudio_looks_the_other_way_and_counts_pixels_from_corners(tmp_path)
 
 
 def test_instant_ngp_scale_and_angle(tmp_path):
-    frames = [DepthFrame(f.depth, [[120, 0, 31.5], [0, 120, 23.5], [0, 0, 1]], f.X_world_camera) for f in make_frames()]
+    frames = [
+        DepthFrame(f.depth, [[120, 0, 31.5], [0, 120, 23.5], [0, 0, 1]], f.X_world_camera)
+        for f in make_frames()
+    ]
     save_depths(tmp_path, frames, [f"d{i}.png" for i in range(3)], scale=4000)
     document = {
         "camera_angle_x": 2 * np.arctan(32 / 120), "w": 64, "h": 48, "integer_depth_scale": 1 / 4000,
@@ -191,9 +196,18 @@ def broken(tmp_path, change):
         (lambda d: d["frames"][1].pop("depth"), r"frames\[1\]: depth: missing"),
         (lambda d: d["frames"][1].update(depth="none.png"), "none.png: the depth image is missing"),
         (lambda d: d["frames"][1].update(depth="frames.json"), "not readable as an image"),
-        (lambda d: d["frames"][1].update(X_world_camera=[[1]]), r"frames\[1\].X_world_camera: expected shape"),
-        (lambda d: d["frames"][1]["X_world_camera"][0].__setitem__(0, 3.0), "not a rigid transform"),
-        (lambda d: d["frames"][0].update(intrinsics=[[float("nan")] * 3] * 3), "intrinsics: 9 of 9 values are not"),
+        (
+            lambda d: d["frames"][1].update(X_world_camera=[[1]]),
+            r"frames\[1\].X_world_camera: expected shape",
+        ),
+        (
+            lambda d: d["frames"][1]["X_world_camera"][0].__setitem__(0, 3.0),
+            "not a rigid transform",
+        ),
+        (
+            lambda d: d["frames"][0].update(intrinsics=[[float("nan")] * 3] * 3),
+            "intrinsics: 9 of 9 values are not",
+        ),
         (lambda d: d.update(depth_scale=0), "depth_scale: expected a positive"),
     ],
 )
@@ -223,15 +237,27 @@ def test_what_is_no_folder_of_frames(tmp_path):
         read_frames(tmp_path)
 
 
-KEYS = ["frames", "depth_scale", "integer_depth_scale", "fl_x", "depth_file_path", "transform_matrix", "intrinsic"]
+KEYS = [
+    "frames",
+    "depth_scale",
+    "integer_depth_scale",
+    "fl_x",
+    "depth_file_path",
+    "transform_matrix",
+    "intrinsic",
+]
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     layout=st.sampled_from(["frames.json", "transforms.json", "camera_trajectory.json"]),
     key=st.sampled_from(KEYS),
@@ -246,8 +272,19 @@ def test_any_index_is_read_or_refused_in_one_line(tmp_path, layout, key, value):
         "X_world_camera": np.eye(4).tolist(),
         "intrinsics": K.tolist(),
     }
-    item |= {"transform_matrix": np.eye(4).tolist(), "extrinsic": by_columns(np.eye(4)), "intrinsic": {}}
-    document = {"format": "flowplan-frames", "version": 1, "depth_scale": 1000, "fl_x": 100, "cx": 3, "cy": 3}
+    item |= {
+        "transform_matrix": np.eye(4).tolist(),
+        "extrinsic": by_columns(np.eye(4)),
+        "intrinsic": {},
+    }
+    document = {
+        "format": "flowplan-frames",
+        "version": 1,
+        "depth_scale": 1000,
+        "fl_x": 100,
+        "cx": 3,
+        "cy": 3,
+    }
     document |= {"frames": [item], "parameters": [item]}
     (item if key in item else document)[key] = value
     (tmp_path / layout).write_text(json.dumps(document))

@@ -6,11 +6,12 @@ import scan_scene as world
 import trimesh
 from scan_scene import K, chamfer, distances, frames, standing
 
-from flowplan._open3d import open3d
 from flowplan.geometry import inverse, rotation_about, transform
-from flowplan.scan import DepthFrame, ScanOptions, scan_frames, segment, tsdf
-from flowplan.scan.surface import closed_surface
-from flowplan.scan.winding import observed_jumps, winding_field
+from flowplan.scan import DepthFrame, ScanOptions, scan_frames
+from flowplan.scan.depth import segment, tsdf
+from flowplan.scan.meshes.surface import closed_surface
+from flowplan.scan.meshes.winding import observed_jumps, winding_field
+from flowplan.utils.open3d_loader import open3d
 
 SHAPES = {
     "box": world.box,
@@ -22,7 +23,9 @@ SHAPES = {
 
 
 def shifted(frame: DepthFrame, X: np.ndarray) -> DepthFrame:
-    return DepthFrame(frame.depth, frame.intrinsics, X @ frame.X_world_camera, frame.color, frame.mask)
+    return DepthFrame(
+        frame.depth, frame.intrinsics, X @ frame.X_world_camera, frame.color, frame.mask
+    )
 
 
 # --- the winding number of a grid
@@ -60,7 +63,9 @@ def test_an_unseen_bottom_closes_on_the_support_only_with_the_mirror():
 # --- accuracy
 
 
-CASES = [(shape, True, False) for shape in SHAPES] + [(s, False, m) for s in ("box", "bowl") for m in (False, True)]
+CASES = [(shape, True, False) for shape in SHAPES] + [
+    (s, False, m) for s in ("box", "bowl") for m in (False, True)
+]
 
 
 @pytest.mark.parametrize(("shape", "noise", "masks"), [*CASES, ("bowl", True, True)])
@@ -84,7 +89,9 @@ def test_a_plate_that_is_flush_with_the_table_needs_a_mask():
     assert len(top) > 500
     assert distances(top, truth).mean() < 0.001
     assert mesh.is_watertight
-    assert chamfer(truth, mesh) < 0.003  # the underside of the rim is hidden, and closed down to the table
+    assert (
+        chamfer(truth, mesh) < 0.003
+    )  # the underside of the rim is hidden, and closed down to the table
 
 
 @pytest.mark.parametrize("noise", [False, True])
@@ -92,7 +99,9 @@ def test_a_cloth_is_a_sheet_at_its_height(noise):
     truth = standing(world.cloth())
     scene = scan_frames(frames([truth], noise=noise, masks=True))
     mesh = scene.objects[0].mesh_world
-    assert abs(scene.support_height) < 6e-5  # which the cloth, seen as part of the table, would lift
+    assert (
+        abs(scene.support_height) < 6e-5
+    )  # which the cloth, seen as part of the table, would lift
     assert np.abs(mesh.vertices[:, 2] - 0.002).max() < 0.0015
     assert mesh.vertices[:, 2].mean() == pytest.approx(0.002, abs=3e-4)
     assert mesh.area == pytest.approx(0.04, rel=0.04)
@@ -147,7 +156,9 @@ def test_moving_the_world_moves_the_scan():
     here = scan_frames(looks)
     there = scan_frames([shifted(f, X) for f in looks])
     assert there.support_height == pytest.approx(here.support_height + 0.3, abs=1e-4)
-    moved = trimesh.Trimesh(transform(X, here.objects[0].vertices_world), here.objects[0].mesh.faces)
+    moved = trimesh.Trimesh(
+        transform(X, here.objects[0].vertices_world), here.objects[0].mesh.faces
+    )
     assert chamfer(moved, there.objects[0].mesh_world) < 0.0005
 
 
@@ -223,7 +234,9 @@ def test_the_far_side_of_an_edge_is_not_trusted_and_the_near_side_is():
 def test_a_pixel_without_confidence_is_not_trusted():
     confidence = np.ones((10, 10))
     confidence[3] = 0
-    trusted = segment.trusted_pixels(DepthFrame(np.ones((10, 10)), K, np.eye(4), confidence=confidence), 0.02)
+    trusted = segment.trusted_pixels(
+        DepthFrame(np.ones((10, 10)), K, np.eye(4), confidence=confidence), 0.02
+    )
     assert not trusted[3].any()
     assert trusted[4:].all()
 
@@ -232,7 +245,11 @@ def test_vertices_carry_the_colours_of_the_frames():
     looks = frames([standing(world.box())], noise=False, masks=False)
     red = np.zeros((240, 320, 3), np.uint8)
     red[..., 0] = 200
-    mesh = scan_frames([DepthFrame(f.depth, f.intrinsics, f.X_world_camera, color=red) for f in looks]).objects[0].mesh
+    mesh = (
+        scan_frames([DepthFrame(f.depth, f.intrinsics, f.X_world_camera, color=red) for f in looks])
+        .objects[0]
+        .mesh
+    )
     colors = np.asarray(mesh.visual.vertex_colors)[:, :3]
     top = mesh.vertices[:, 2] > 0.03
     assert (colors[top] == [200, 0, 0]).all()
@@ -244,7 +261,9 @@ def test_vertices_carry_the_colours_of_the_frames():
 def test_a_wall_is_no_support():
     X = rotation_about([0.5, 0, 0], [1, 0, 0], 1.2)
     looks = [shifted(f, X) for f in frames([], noise=False, masks=False)]
-    with pytest.raises(ValueError, match=r"no horizontal support plane among planes tilted by 69 deg"):
+    with pytest.raises(
+        ValueError, match=r"no horizontal support plane among planes tilted by 69 deg"
+    ):
         scan_frames(looks)
 
 
@@ -254,7 +273,9 @@ def test_an_empty_table_and_missing_names_say_so():
     with pytest.raises(ValueError, match="no object above the support"):
         scan_frames(frames([], noise=False, masks=False))
     looks = frames([standing(world.box())], noise=False, masks=True)
-    with pytest.raises(ValueError, match=r"'cup' \(mask id 2\) is seen in no frame; found mask ids \[1\]"):
+    with pytest.raises(
+        ValueError, match=r"'cup' \(mask id 2\) is seen in no frame; found mask ids \[1\]"
+    ):
         scan_frames(looks, ScanOptions(names=("box", "cup")))
     with pytest.raises(ValueError, match="expected at least one DepthFrame"):
         scan_frames([])

@@ -12,8 +12,16 @@ from hypothesis import strategies as st
 from scan_scene import bowl, chamfer, refusals_in_one_line
 
 from flowplan.geometry import pose
-from flowplan.scan import MeshOptions, PointOptions, inspect_mesh, load_mesh, load_points, load_scene, surface_of_points
-from flowplan.scan.repair import cleaned, filled, remeshed
+from flowplan.scan import (
+    MeshOptions,
+    PointOptions,
+    inspect_mesh,
+    load_mesh,
+    load_points,
+    load_scene,
+    surface_of_points,
+)
+from flowplan.scan.meshes.repair import cleaned, filled, remeshed
 
 
 def box():
@@ -23,7 +31,9 @@ def box():
 def soup():
     """The box as triangles that share no vertices, as STL keeps them."""
     mesh = box()
-    return trimesh.Trimesh(mesh.triangles.reshape(-1, 3), np.arange(3 * len(mesh.faces)).reshape(-1, 3), process=False)
+    return trimesh.Trimesh(
+        mesh.triangles.reshape(-1, 3), np.arange(3 * len(mesh.faces)).reshape(-1, 3), process=False
+    )
 
 
 def without_top():
@@ -53,7 +63,8 @@ def test_a_closed_mesh_comes_back_welded(tmp_path, suffix):
 def test_gltf_points_up_along_y_and_its_parts_are_put_together(tmp_path, suffix):
     scene = trimesh.Scene([trimesh.creation.box(bounds=[[0, 0, 0], [0.1, 0.3, 0.1]])])
     scene.add_geometry(
-        trimesh.creation.box(bounds=[[0, 0, 0], [0.1, 0.1, 0.1]]), transform=pose(translation=[0.2, 0, 0])
+        trimesh.creation.box(bounds=[[0, 0, 0], [0.1, 0.1, 0.1]]),
+        transform=pose(translation=[0.2, 0, 0]),
     )
     (tmp_path / f"two.{suffix}").write_bytes(scene.export(file_type="glb"))
     if suffix == "gltf":
@@ -72,7 +83,9 @@ def test_it_is_where_it_was_put(tmp_path):
     assert np.allclose(obj.vertices_world.mean(0), [0.4, 0, 0.1])
 
 
-@pytest.mark.parametrize(("unit", "scale"), [("mm", 1000), ("cm", 100), ("in", 1 / 0.0254), ("m", 1)])
+@pytest.mark.parametrize(
+    ("unit", "scale"), [("mm", 1000), ("cm", 100), ("in", 1 / 0.0254), ("m", 1)]
+)
 def test_a_named_unit_is_believed_without_a_word(tmp_path, unit, scale):
     path = save(box().apply_scale(scale), tmp_path / "a.stl")
     with warnings.catch_warnings():
@@ -82,7 +95,9 @@ def test_a_named_unit_is_believed_without_a_word(tmp_path, unit, scale):
 
 def test_an_unlikely_size_is_warned_about_and_kept(tmp_path):
     with pytest.warns(UserWarning, match=r"100 m large.*looks like mm: pass unit='mm' \(0.1 m\)"):
-        assert load_mesh(save(box().apply_scale(1000), tmp_path / "a.stl")).mesh.extents[2] == pytest.approx(100)
+        assert load_mesh(save(box().apply_scale(1000), tmp_path / "a.stl")).mesh.extents[
+            2
+        ] == pytest.approx(100)
     with pytest.warns(UserWarning, match="looks like cm"):
         load_mesh(save(box().apply_scale(100), tmp_path / "b.stl"))
     with pytest.warns(UserWarning, match=r"only 0.1 mm large"):
@@ -92,7 +107,9 @@ def test_an_unlikely_size_is_warned_about_and_kept(tmp_path):
 def test_many_faces_are_decimated_and_more_are_refused_before_they_are_read(tmp_path):
     path = save(trimesh.creation.icosphere(6, 0.1), tmp_path / "ball.stl")
     said = []
-    obj = load_mesh(path, options=MeshOptions(faces=2000), progress=lambda f, m: said.append((f, m)))
+    obj = load_mesh(
+        path, options=MeshOptions(faces=2000), progress=lambda f, m: said.append((f, m))
+    )
     assert len(obj.mesh.faces) <= 2000
     assert obj.mesh.is_watertight
     assert obj.mesh.volume == pytest.approx(4 / 3 * np.pi * 1e-3, rel=0.01)
@@ -100,8 +117,12 @@ def test_many_faces_are_decimated_and_more_are_refused_before_they_are_read(tmp_
     assert said[-1][0] == 1
     with pytest.raises(ValueError, match="faces: has 81920, expected at most 1000"):
         load_mesh(path, options=MeshOptions(largest=1000))
-    (tmp_path / "ball.ply").write_text("ply\nformat ascii 1.0\nelement vertex 3\nelement face 60000000\nend_header\n")
-    with pytest.raises(ValueError, match="has 60000000, expected at most 10000000; decimate it first"):
+    (tmp_path / "ball.ply").write_text(
+        "ply\nformat ascii 1.0\nelement vertex 3\nelement face 60000000\nend_header\n"
+    )
+    with pytest.raises(
+        ValueError, match="has 60000000, expected at most 10000000; decimate it first"
+    ):
         load_mesh(tmp_path / "ball.ply")
 
 
@@ -136,8 +157,13 @@ def test_what_crosses_itself_is_made_anew():
 
 
 def test_crossing_itself_is_warned_about_and_closed(tmp_path):
-    path = save(trimesh.util.concatenate([box(), box().apply_translation([0.02, 0.03, 0.04])]), tmp_path / "two.stl")
-    with pytest.warns(UserWarning, match=r"crosses itself \(\d+ edges pass through faces\).*repair='close'"):
+    path = save(
+        trimesh.util.concatenate([box(), box().apply_translation([0.02, 0.03, 0.04])]),
+        tmp_path / "two.stl",
+    )
+    with pytest.warns(
+        UserWarning, match=r"crosses itself \(\d+ edges pass through faces\).*repair='close'"
+    ):
         assert load_mesh(path).mesh.is_watertight
     mesh = load_mesh(path, options=MeshOptions(repair="close", cells=64)).mesh
     assert mesh.volume == pytest.approx(2 * 0.00048 - 0.04 * 0.05 * 0.06, rel=0.02)
@@ -171,7 +197,9 @@ def test_a_sheet_cannot_be_closed(tmp_path):
     points = np.column_stack([x.ravel(), y.ravel(), 0 * x.ravel()])
     from scipy.spatial import Delaunay
 
-    sheet = trimesh.Trimesh(points, Delaunay(points[:, :2] + 1e-4 * rng.standard_normal((64, 2))).simplices)
+    sheet = trimesh.Trimesh(
+        points, Delaunay(points[:, :2] + 1e-4 * rng.standard_normal((64, 2))).simplices
+    )
     path = save(sheet, tmp_path / "cloth.ply")
     with pytest.raises(ValueError, match="cloth.ply: mesh: encloses no volume"):
         load_mesh(path, options=MeshOptions(repair="close"))
@@ -181,7 +209,13 @@ def test_a_sheet_cannot_be_closed(tmp_path):
 def test_the_report_says_what_is_there():
     mesh = without_top()
     report = inspect_mesh(mesh)
-    assert (report.watertight, report.components, report.holes, report.crossings, report.volume) == (
+    assert (
+        report.watertight,
+        report.components,
+        report.holes,
+        report.crossings,
+        report.volume,
+    ) == (
         False,
         1,
         1,
@@ -191,7 +225,9 @@ def test_the_report_says_what_is_there():
     assert np.allclose(report.extents, [0.06, 0.08, 0.1])
     assert inspect_mesh(box()).volume == pytest.approx(0.00048)
     assert inspect_mesh(box().apply_scale(1000)).likely_unit == "mm"
-    line = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [2, 0, 0], [0, 1, 0]], [[0, 1, 2], [0, 1, 3]], process=False)
+    line = trimesh.Trimesh(
+        [[0, 0, 0], [1, 0, 0], [2, 0, 0], [0, 1, 0]], [[0, 1, 2], [0, 1, 3]], process=False
+    )
     assert inspect_mesh(line).degenerate == 1
 
 
@@ -206,7 +242,10 @@ def write_obj(path, lines):
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        (["v 0 0 0", "v 1 0 0", "v 0 1 0"], "no faces; if it is a point cloud, use load_points|not readable"),
+        (
+            ["v 0 0 0", "v 1 0 0", "v 0 1 0"],
+            "no faces; if it is a point cloud, use load_points|not readable",
+        ),
         (["v 0 0 nan", "v 1 0 0", "v 0 1 0", "f 1 2 3"], "vertices: 1 of 9 values are not finite"),
         (["v 0 0 0", "v 1 0 0", "v 2 0 0", "f 1 2 3"], "on one line, so no face has an area"),
         (["v 0 0 0", "v 1e300 0 0", "v 0 1 0", "f 1 2 3"], r"reach out to 1e\+300"),
@@ -247,7 +286,9 @@ def good_files(tmp_path_factory):
     return [*files, folder / "points.npy", folder / "points.xyz", folder / "points.pcd"]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files_are_read_or_refused_in_one_line(good_files, tmp_path, data):
@@ -290,7 +331,9 @@ def write_pcd(path, points, layout, pack=None):
 
 def as_literals(plain):
     """LZF without any compression."""
-    return b"".join(bytes([len(plain[i : i + 32]) - 1]) + plain[i : i + 32] for i in range(0, len(plain), 32))
+    return b"".join(
+        bytes([len(plain[i : i + 32]) - 1]) + plain[i : i + 32] for i in range(0, len(plain), 32)
+    )
 
 
 def with_a_run(plain):
@@ -347,7 +390,9 @@ def test_all_layouts_of_a_pcd_say_the_same(tmp_path):
 
 def test_normals_in_the_file_are_used():
     truth = trimesh.creation.box([0.1, 0.1, 0.006])
-    points, faces = trimesh.sample.sample_surface(truth, 3000, seed=0)  # too few to tell the wall's sides apart
+    points, faces = trimesh.sample.sample_surface(
+        truth, 3000, seed=0
+    )  # too few to tell the wall's sides apart
     mesh = surface_of_points(points, truth.face_normals[faces], PointOptions(cells=64))
     assert mesh.is_watertight
     assert mesh.volume == pytest.approx(truth.volume, rel=0.1)
@@ -373,7 +418,10 @@ def test_a_missing_side_is_warned_about():
         (np.zeros((10, 3)), "expected at least 50, got 10"),
         (np.zeros((100, 3)), "one point or on one line"),
         (np.column_stack([np.linspace(0, 1, 100)] * 3), "one point or on one line"),
-        (np.column_stack([np.random.default_rng(0).random((100, 2)), np.zeros(100)]), "all lie in one plane"),
+        (
+            np.column_stack([np.random.default_rng(0).random((100, 2)), np.zeros(100)]),
+            "all lie in one plane",
+        ),
         (np.random.default_rng(0).random((100, 3)) * 1e300, "points: reach out to"),
         (np.full((100, 3), np.nan), "drop points without a return"),
         (np.zeros((100, 4)), r"expected \(P, 3\), or \(P, 6\) with normals, got \(100, 4\)"),

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 
 from flowplan.scan import NoiseOptions, noisy_depth
-from flowplan.scan.noise import depth_edges
+from flowplan.scan.depth.noise import depth_edges
 
 SILENT = NoiseOptions(
-    disparity_sigma=0, disparity_step=0, lateral_sigma=0, dropout=0, edge_dropout=0, edge_jump=0, near=0
+    disparity_sigma=0,
+    disparity_step=0,
+    lateral_sigma=0,
+    dropout=0,
+    edge_dropout=0,
+    edge_jump=0,
+    near=0,
 )
 
 
@@ -21,7 +27,9 @@ def test_without_noise_the_image_comes_back():
 def test_sigma_grows_with_the_square_of_the_depth(z):
     options = NoiseOptions(disparity_step=0, dropout=0)
     out = noisy_depth(np.full((200, 200), z), np.random.default_rng(0), options)
-    assert out.std() == pytest.approx(options.disparity_sigma * z**2 / options.focal_baseline, rel=0.03)
+    assert out.std() == pytest.approx(
+        options.disparity_sigma * z**2 / options.focal_baseline, rel=0.03
+    )
     assert out.mean() == pytest.approx(z, abs=3e-4)
 
 
@@ -45,7 +53,9 @@ def test_edges_lose_pixels_and_flat_parts_do_not():
 
 def test_nothing_returns_from_nothing_or_from_too_far():
     depth = np.array([[0.0, 0.1], [1.0, 9.0]])
-    out = noisy_depth(depth, np.random.default_rng(0), NoiseOptions(lateral_sigma=0, dropout=0, edge_dropout=0))
+    out = noisy_depth(
+        depth, np.random.default_rng(0), NoiseOptions(lateral_sigma=0, dropout=0, edge_dropout=0)
+    )
     assert (out > 0).tolist() == [[False, False], [True, False]]
 
 
@@ -57,7 +67,8 @@ def test_the_same_seed_gives_the_same_noise():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("focal_baseline", 0), ("dropout", 1.5), ("disparity_sigma", -1), ("far", np.nan)]
+    ("field", "value"),
+    [("focal_baseline", 0), ("dropout", 1.5), ("disparity_sigma", -1), ("far", np.nan)],
 )
 def test_bad_options_name_their_field(field, value):
     with pytest.raises(ValueError, match=f"NoiseOptions.{field}"):

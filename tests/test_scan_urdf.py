@@ -35,13 +35,21 @@ def test_links_are_objects_posed_by_the_joints(tmp_path):
     base, lid, knob = load_urdf(write(tmp_path), {"hinge": -0.5}, X_world_base=X_world_base)
     assert [o.name for o in (base, lid, knob)] == ["laptop/base", "laptop/lid", "laptop/knob"]
     assert np.allclose(base.X_world_object, X_world_base)
-    expected = X_world_base @ pose(translation=[0, 0.1, 0.01]) @ rotation_about([0, 0, 0], [1, 0, 0], -0.5)
+    expected = (
+        X_world_base @ pose(translation=[0, 0.1, 0.01]) @ rotation_about([0, 0, 0], [1, 0, 0], -0.5)
+    )
     assert np.allclose(lid.X_world_object, expected)
     assert np.allclose(lid.mesh.extents, [0.3, 0.2, 0.01])
     assert np.allclose(lid.mesh.bounds.mean(0), [0, -0.1, 0], atol=1e-9)
     # The knob mimics the hinge, 0.1 - 2 q, after its own roll and then yaw about fixed axes.
     yaw, roll = rotation_about([0, 0, 0], [0, 0, 1], 0.3), rotation_about([0, 0, 0], [1, 0, 0], 0.4)
-    turned = expected @ pose(translation=[0, -0.1, 0]) @ yaw @ roll @ rotation_about([0, 0, 0], [0, 0, 1], 1.1)
+    turned = (
+        expected
+        @ pose(translation=[0, -0.1, 0])
+        @ yaw
+        @ roll
+        @ rotation_about([0, 0, 0], [0, 0, 1], 1.1)
+    )
     assert np.allclose(knob.X_world_object, turned)
     assert np.allclose(knob.mesh.extents, [0.02, 0.04, 0.02], atol=1e-4)  # rolled on its side
 
@@ -49,14 +57,18 @@ def test_links_are_objects_posed_by_the_joints(tmp_path):
 def test_joints_start_at_zero_or_the_nearest_limit(tmp_path):
     text = LAPTOP.replace('upper="0"', 'upper="-0.2"')
     lid = load_urdf(write(tmp_path, text))[1]
-    assert np.allclose(lid.X_world_object[:3, :3], rotation_about([0, 0, 0], [1, 0, 0], -0.2)[:3, :3])
+    assert np.allclose(
+        lid.X_world_object[:3, :3], rotation_about([0, 0, 0], [1, 0, 0], -0.2)[:3, :3]
+    )
 
 
 def test_collision_shapes_on_request(tmp_path):
     base, lid, knob = load_urdf(write(tmp_path), geometry="collision", name="notebook")
     assert lid.name == "notebook/lid"
     assert np.allclose(lid.mesh.extents, 0.1, atol=1e-3)
-    assert np.allclose(base.mesh.extents, [0.3, 0.2, 0.02])  # it has no collision shape, so the visual one
+    assert np.allclose(
+        base.mesh.extents, [0.3, 0.2, 0.02]
+    )  # it has no collision shape, so the visual one
 
 
 def test_package_paths_are_found_above_the_file(tmp_path):
@@ -71,22 +83,38 @@ def test_package_paths_are_found_above_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        ('<parent link="base"/><child link="lid"/>', '<parent link="base"/><child link="top"/>', "no link 'top'"),
+        (
+            '<parent link="base"/><child link="lid"/>',
+            '<parent link="base"/><child link="top"/>',
+            "no link 'top'",
+        ),
         ('<child link="lid"/>', "", "joint hinge: child>: attribute 'link' is missing"),
         ('type="revolute"', 'type="spherical"', "joint 'hinge': type: got 'spherical'"),
         ('axis xyz="2 0 0"', 'axis xyz="0 0 0"', "joint 'hinge': axis: expected a direction"),
-        ('axis xyz="2 0 0"', 'axis xyz="2 0"', r"axis xyz='2 0'>: expected shape \(3,\), got \(2,\)"),
+        (
+            'axis xyz="2 0 0"',
+            'axis xyz="2 0"',
+            r"axis xyz='2 0'>: expected shape \(3,\), got \(2,\)",
+        ),
         ('size="0.3 0.2 0.02"', 'size="0.3 x 0.02"', "expected numbers"),
         ('size="0.3 0.2 0.02"', 'size="0.3 0 0.02"', "box size"),
         ('radius="0.01"', 'radius="-1"', "cylinder radius"),
         ('<link name="nothing"/>', '<link name="lid"/>', "two <link> elements have the same name"),
-        ('<link name="nothing"/>', '<link name="nothing"/><link name="alone"/>', "one root, got roots"),
+        (
+            '<link name="nothing"/>',
+            '<link name="nothing"/><link name="alone"/>',
+            "one root, got roots",
+        ),
         ('mimic joint="hinge"', 'mimic joint="door"', "mimic: got 'door'"),
         ("{mesh}", "lid.dae", "lid.dae: not one of"),
         ("{mesh}", "none.stl", "none.stl: no such file"),
         ("{mesh}", "package://other/lid.stl", "no folder 'other'"),
         ("</robot>", "", "not well-formed XML"),
-        ("<robot ", '<!DOCTYPE r [<!ENTITY a SYSTEM "file:///etc/passwd">]><robot ', "document types and entities"),
+        (
+            "<robot ",
+            '<!DOCTYPE r [<!ENTITY a SYSTEM "file:///etc/passwd">]><robot ',
+            "document types and entities",
+        ),
         ("robot", "model", "expected a <robot> element"),
         ("<sphere ", "<capsule ", "capsule"),
     ],
@@ -101,7 +129,9 @@ def test_a_broken_file_is_refused_in_one_line(tmp_path, before, after, words):
 
 def test_a_doctype_is_found_in_any_encoding(tmp_path):
     path = tmp_path / "a.urdf"
-    path.write_bytes('<?xml version="1.0" encoding="utf-16"?><!DOCTYPE r><robot name="a"/>'.encode("utf-16"))
+    path.write_bytes(
+        '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE r><robot name="a"/>'.encode("utf-16")
+    )
     with pytest.raises(ValueError, match="document types and entities"):
         load_urdf(path)
 
@@ -116,6 +146,8 @@ def test_joint_positions_are_checked(tmp_path):
 
 
 def test_a_loop_of_links_is_refused(tmp_path):
-    text = LAPTOP.replace('<parent link="base"/><child link="lid"/>', '<parent link="knob"/><child link="lid"/>')
+    text = LAPTOP.replace(
+        '<parent link="base"/><child link="lid"/>', '<parent link="knob"/><child link="lid"/>'
+    )
     with pytest.raises(ValueError, match="form a loop"):
         load_urdf(write(tmp_path, text))

@@ -11,12 +11,19 @@ import trimesh
 
 pytest.importorskip("pybullet")
 
+from experiments.grasping import shake
+from experiments.grasping.shake import (
+    ShakeOptions,
+    bench_shake,
+    convex_object,
+    floating_hand,
+    random_antipodal,
+    shake_trial,
+)
 from flowplan.geometry import inverse, pose
 from flowplan.grasp import Grasps
 from flowplan.robot import Robot, load_robot
 from flowplan.scene import Scene, SceneObject
-from sim_envs import shake
-from sim_envs.shake import ShakeOptions, bench_shake, convex_object, floating_hand, random_antipodal, shake_trial
 from sim_envs.world import World
 
 DOWN = np.diag([1.0, -1.0, -1.0])
@@ -68,7 +75,9 @@ def test_hand_is_the_robots_own(name: str, folder: Path) -> None:
         np.testing.assert_allclose(arm.X_world_tool(), X_world_tool, atol=2e-6)
         for link in (*robot.gripper.finger_links, *robot.gripper.hand_links):
             expected = X_world_tool @ X_tool_world @ links[link]
-            np.testing.assert_allclose(world.link_pose(arm.body, link), expected, atol=2e-6, err_msg=link)
+            np.testing.assert_allclose(
+                world.link_pose(arm.body, link), expected, atol=2e-6, err_msg=link
+            )
 
 
 @pytest.mark.parametrize("name", ["panda", "ur5e"])
@@ -89,7 +98,10 @@ def test_long_bar_held_at_its_end_turns_in_the_hand(hand: Robot, folder: Path) -
     size = (0.3, 0.03, 0.05)
     heavy = ShakeOptions(friction=(0.5, 0.5), mass=(0.5, 0.5))
     assert try_block(hand, folder, size=size, at=(0, 0, 0.04), options=SURE).verdict == "held"
-    assert try_block(hand, folder, size=size, at=(0.13, 0, 0.04), options=heavy).verdict in ("slip", "drop")
+    assert try_block(hand, folder, size=size, at=(0.13, 0, 0.04), options=heavy).verdict in (
+        "slip",
+        "drop",
+    )
 
 
 def test_closing_beside_it_misses(hand: Robot, folder: Path) -> None:
@@ -97,12 +109,16 @@ def test_closing_beside_it_misses(hand: Robot, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [(0.0, 0.0, -0.03), (0.0, 0.03, 0.05)])
-def test_running_into_table_or_object_collides(hand: Robot, folder: Path, at: tuple[float, float, float]) -> None:
+def test_running_into_table_or_object_collides(
+    hand: Robot, folder: Path, at: tuple[float, float, float]
+) -> None:
     assert try_block(hand, folder, at=at).verdict == "collide"
 
 
 def test_same_seed_same_shake(hand: Robot, folder: Path) -> None:
-    weak = ShakeOptions(friction=(0.04, 0.2))  # it slides in the hand, so that there is something to repeat
+    weak = ShakeOptions(
+        friction=(0.04, 0.2)
+    )  # it slides in the hand, so that there is something to repeat
     a, b, c = (try_block(hand, folder, options=weak, seed=s) for s in (3, 3, 4))
     assert a == b
     assert (a.friction, a.mass) != (c.friction, c.mass)
@@ -112,7 +128,10 @@ def test_collision_pieces_are_the_mesh_that_grasps_are_proposed_on(folder: Path)
     """A U of three boxes: its slot stays open in the simulator and in the mesh."""
     parts = [
         trimesh.creation.box([0.06, 0.02, 0.02]),
-        *(trimesh.creation.box([0.02, 0.02, 0.06]).apply_translation([x, 0, 0.02]) for x in (-0.03, 0.03)),
+        *(
+            trimesh.creation.box([0.02, 0.02, 0.06]).apply_translation([x, 0, 0.02])
+            for x in (-0.03, 0.03)
+        ),
     ]
     path = folder / "u.obj"
     trimesh.util.concatenate(parts).export(path)
@@ -128,11 +147,15 @@ def test_collision_pieces_are_the_mesh_that_grasps_are_proposed_on(folder: Path)
 
 def test_random_grasps_are_free_and_above_the_table() -> None:
     robot = load_robot("panda")
-    obj = SceneObject("box", trimesh.creation.box([0.05, 0.07, 0.1]), pose(translation=[0, 0, 0.05]))
+    obj = SceneObject(
+        "box", trimesh.creation.box([0.05, 0.07, 0.1]), pose(translation=[0, 0, 0.05])
+    )
     grasps = random_antipodal(obj, Scene((obj,)), robot.gripper, 0)
     assert len(grasps) > 20
     y = grasps.X_world_tool[:, :3, 1]
-    assert np.abs(y).max(axis=1).min() > np.cos(np.arctan(0.5) + 0.02)  # within the friction cone of a face
+    assert np.abs(y).max(axis=1).min() > np.cos(
+        np.arctan(0.5) + 0.02
+    )  # within the friction cone of a face
     assert grasps.X_world_tool[:, 2, 3].min() > 0
     again = random_antipodal(obj, Scene((obj,)), robot.gripper, 0)
     assert np.array_equal(grasps.X_world_tool, again.X_world_tool)
@@ -149,21 +172,34 @@ def test_benchmark_counts_what_it_saw() -> None:
 
     seen: list[float] = []
     records = bench_shake(
-        ["random_000"], {"sure": sure, "none": none}, n=2, progress=lambda f, _: seen.append(f), options=SURE
+        ["random_000"],
+        {"sure": sure, "none": none},
+        n=2,
+        progress=lambda f, _: seen.append(f),
+        options=SURE,
     )
     values = {record["key"]: record for record in records}
     assert values["grasp/shake/none"]["value"] == 0
     assert values["grasp/shake/none/miss"]["value"] == 1
     assert values["grasp/shake/sure"]["n"] == 2
-    assert sum(values[f"grasp/shake/sure{v}"]["value"] for v in ("", "/slip", "/drop", "/miss", "/collide")) == 1
+    assert (
+        sum(
+            values[f"grasp/shake/sure{v}"]["value"]
+            for v in ("", "/slip", "/drop", "/miss", "/collide")
+        )
+        == 1
+    )
     assert seen == [0, 0.5]
-    assert all(record["direction"] in ("up", "down") and record["unit"] == "share" for record in records)
+    assert all(
+        record["direction"] in ("up", "down") and record["unit"] == "share" for record in records
+    )
     with pytest.raises(ValueError, match="objects: got 'teapot'"):
         bench_shake(["teapot"], n=1)
 
 
 @pytest.mark.parametrize(
-    ("options", "word"), [({"force": 0}, "force"), ({"friction": (0.5, 0.4)}, "friction"), ({"mass": (-1, 1)}, "mass")]
+    ("options", "word"),
+    [({"force": 0}, "force"), ({"friction": (0.5, 0.4)}, "friction"), ({"mass": (-1, 1)}, "mass")],
 )
 def test_impossible_options_are_named(options: dict[str, object], word: str) -> None:
     with pytest.raises(ValueError, match=f"ShakeOptions.{word}"):

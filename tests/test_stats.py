@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowplan.stats import bootstrap, wilson
+from flowplan.utils.stats import bootstrap, wilson
 
 
 def test_wilson_interval() -> None:

@@ -77,7 +77,9 @@ def test_laws_lead_the_handles_to_their_targets(name):
             vertices = np.concatenate([setup.instruction.handles, cloud])
             faces = np.arange(len(vertices) // 3 * 3).reshape(-1, 3)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
-    (motion,) = kinematic(setup.laws)(Scene((SceneObject(setup.instruction.object, mesh),)), setup.instruction)
+    (motion,) = kinematic(setup.laws)(
+        Scene((SceneObject(setup.instruction.object, mesh),)), setup.instruction
+    )
     for handle, target in zip(setup.instruction.handles, setup.instruction.targets, strict=True):
         index = np.argmin(np.linalg.norm(vertices - handle, axis=1))
         assert np.linalg.norm(motion.vertices[0][-1, index] - target) < 2e-3
@@ -85,7 +87,12 @@ def test_laws_lead_the_handles_to_their_targets(name):
 
 @pytest.mark.parametrize(
     ("name", "direction"),
-    [("open_drawer", (-1, 0, 0)), ("close_laptop", (-1, 0, -1)), ("lower_lamp", (0, 0, -1)), ("fold_cloth", (1, 0, 0))],
+    [
+        ("open_drawer", (-1, 0, 0)),
+        ("close_laptop", (-1, 0, -1)),
+        ("lower_lamp", (0, 0, -1)),
+        ("fold_cloth", (1, 0, 0)),
+    ],
 )
 def test_things_are_asked_to_go_the_right_way(name, direction):
     world, setup = begin(name, 0)
@@ -118,7 +125,14 @@ def test_setups_are_within_reach_and_clear_of_the_base(name):
 
 
 def test_drawn_mass_and_friction_reach_the_physics():
-    drawn = {"x": 0.5, "y": 0.1, "yaw": 0.3, "friction": 0.77, "mass_scale": 1.2, "joint_friction_scale": 0.5}
+    drawn = {
+        "x": 0.5,
+        "y": 0.1,
+        "yaw": 0.3,
+        "friction": 0.77,
+        "mass_scale": 1.2,
+        "joint_friction_scale": 0.5,
+    }
     with World() as world:
         lamp = stand(world, "desk_lamp", drawn)
         head = world.bullet.getDynamicsInfo(lamp, world.link_index(lamp, "head"))
@@ -131,7 +145,9 @@ def test_drawn_mass_and_friction_reach_the_physics():
             faucet = stand(world, "faucet", drawn | {"joint_friction_scale": scale}, fixed=True)
             handle = world.link_index(faucet, "handle")
             for _ in range(60):
-                world.bullet.applyExternalTorque(faucet, handle, [0, 0, 0.2], world.bullet.WORLD_FRAME)
+                world.bullet.applyExternalTorque(
+                    faucet, handle, [0, 0, 0.2], world.bullet.WORLD_FRAME
+                )
                 world.step()
             return abs(world.joint_positions(faucet)["handle_joint"]) > 0.05
 
@@ -149,7 +165,9 @@ def test_ramekin_must_lie_upright_on_the_plate_and_touch_nothing_else():
             world.set_base_pose(setup.objects["ramekin"], X)
             world.settle()
             if holder:
-                box = world.bullet.createCollisionShape(world.bullet.GEOM_BOX, halfExtents=[0.01] * 3)
+                box = world.bullet.createCollisionShape(
+                    world.bullet.GEOM_BOX, halfExtents=[0.01] * 3
+                )
                 at = world.link_pose(setup.objects["ramekin"])[:3, 3] + [0.052, 0, 0.03]
                 world.bullet.createMultiBody(0, box, basePosition=at.tolist())
                 world.step()
@@ -186,13 +204,20 @@ def test_cloth_led_by_its_corner_along_the_law_is_folded():
     with world:
         cloth, (bullet, action) = setup.objects["cloth"], (world.bullet, setup.instruction)
         vertices = world.cloth_vertices(cloth)
-        sheet = trimesh.Trimesh(vertices, trimesh.load_mesh(CLOTH, process=False).faces, process=False)
+        sheet = trimesh.Trimesh(
+            vertices, trimesh.load_mesh(CLOTH, process=False).faces, process=False
+        )
         (motion,) = kinematic(setup.laws)(Scene((SceneObject("cloth", sheet),)), action)
         held = [int(np.argmin(np.linalg.norm(vertices - h, axis=1))) for h in action.handles]
         path = motion.vertices[0][:, held].mean(1)
         hand = bullet.createMultiBody(0.01, -1, basePosition=path[0].tolist())
-        grip = bullet.createConstraint(hand, -1, -1, -1, bullet.JOINT_FIXED, [0] * 3, [0] * 3, path[0].tolist())
-        ties = [bullet.createSoftBodyAnchor(cloth, v, hand, -1, (vertices[v] - path[0]).tolist()) for v in held]
+        grip = bullet.createConstraint(
+            hand, -1, -1, -1, bullet.JOINT_FIXED, [0] * 3, [0] * 3, path[0].tolist()
+        )
+        ties = [
+            bullet.createSoftBodyAnchor(cloth, v, hand, -1, (vertices[v] - path[0]).tolist())
+            for v in held
+        ]
         for t in np.arange(0, motion.times[-1], 1 / 240):
             at = [float(np.interp(t, motion.times, path[:, i])) for i in range(3)]
             bullet.changeConstraint(grip, at, maxForce=500)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowplan.timing import TimedPath, TimingOptions, follow, retime
+from flowplan.paths.time_parameterization import TimedPath, TimingOptions, follow, retime
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ def shares(timed: TimedPath, limits: Limits, dt: float) -> list[float]:
     """Largest share used of each limit, by finite differences with the arm at rest before and after."""
     q = np.concatenate([timed.q[:1].repeat(3, 0), timed.q, timed.q[-1:].repeat(3, 0)])
     bounds = (limits.velocity, limits.acceleration, limits.jerk)
-    return [float(np.abs(np.diff(q, n + 1, axis=0) / dt ** (n + 1) / b).max()) for n, b in enumerate(bounds)]
+    return [
+        float(np.abs(np.diff(q, n + 1, axis=0) / dt ** (n + 1) / b).max())
+        for n, b in enumerate(bounds)
+    ]
 
 
 def assert_lawful(timed: TimedPath, limits: Limits, dt: float = 0.01) -> None:
@@ -43,14 +46,18 @@ def assert_lawful(timed: TimedPath, limits: Limits, dt: float = 0.01) -> None:
     for ends in (timed.qd[[0, -1]], timed.qdd[[0, -1]]):
         np.testing.assert_allclose(ends, 0, atol=1e-6)
     # Derivatives belong to the positions, within the error of the trapezoidal rule.
-    for values, rate, bound in ((timed.q, timed.qd, limits.acceleration), (timed.qd, timed.qdd, limits.jerk)):
+    for values, rate, bound in (
+        (timed.q, timed.qd, limits.acceleration),
+        (timed.qd, timed.qdd, limits.jerk),
+    ):
         error = np.diff(values, axis=0) / dt - 0.5 * (rate[1:] + rate[:-1])
         assert (np.abs(error) / (0.25 * bound * dt + 1e-6)).max() <= 1 + 1e-6
     assert np.all(np.diff(timed.waypoint) >= 0)
 
 
 @pytest.mark.parametrize(
-    ("distance", "velocity", "acceleration"), [(0.1, 2.0, 4.0), (0.5, 2.0, 4.0), (5.0, 2.0, 4.0), (3.0, 1.0, 20.0)]
+    ("distance", "velocity", "acceleration"),
+    [(0.1, 2.0, 4.0), (0.5, 2.0, 4.0), (5.0, 2.0, 4.0), (3.0, 1.0, 20.0)],
 )
 def test_one_joint_is_bang_bang(distance, velocity, acceleration):
     # Closed form: 2 sqrt(D/a) while the peak stays below v, else D/v + v/a.
@@ -61,7 +68,9 @@ def test_one_joint_is_bang_bang(distance, velocity, acceleration):
     limits = one_joint(velocity, acceleration)
     timed = retime([[0.0], [distance]], limits)
     assert_lawful(timed, limits)
-    assert truth - 1e-9 <= timed.times[-1] <= truth + 0.035  # two samples of smoothing and one of rounding up
+    assert (
+        truth - 1e-9 <= timed.times[-1] <= truth + 0.035
+    )  # two samples of smoothing and one of rounding up
 
 
 def test_one_joint_with_a_jerk_limit_is_near_its_closed_form():
@@ -96,7 +105,10 @@ def test_retime_uses_what_the_limits_allow():
 def test_retime_scales_with_time():
     # Twice the speed, four times the acceleration, eight times the jerk: the same motion in half the time.
     slow, fast = Limits(), Limits(np.full(3, 4.0), np.full(3, 40.0), np.full(3, 1600.0))
-    a, b = retime(curve(41), slow, TimingOptions(dt=0.02)), retime(curve(41), fast, TimingOptions(dt=0.01))
+    a, b = (
+        retime(curve(41), slow, TimingOptions(dt=0.02)),
+        retime(curve(41), fast, TimingOptions(dt=0.01)),
+    )
     assert len(a.q) == len(b.q)
     np.testing.assert_allclose(a.q, b.q, atol=1e-6)
 
@@ -113,7 +125,9 @@ def test_shares_of_the_limits():
 def test_a_path_the_solver_loses_is_still_timed(monkeypatch):
     import toppra.algorithm
 
-    monkeypatch.setattr(toppra.algorithm.TOPPRA, "compute_parameterization", lambda *_: (None, None, None))
+    monkeypatch.setattr(
+        toppra.algorithm.TOPPRA, "compute_parameterization", lambda *_: (None, None, None)
+    )
     limits = Limits()
     timed = retime(curve(41), limits)
     assert_lawful(timed, limits)
@@ -192,7 +206,10 @@ def test_any_path_is_timed_within_its_limits(seed, count, scale, jerk):
     [
         (lambda: retime(np.zeros((4, 2)), Limits()), "robot.velocity"),
         (lambda: retime([[0.0, np.nan, 0.0]], Limits()), "q: 1 of 3 values are not finite"),
-        (lambda: retime(curve(3), Limits(jerk=np.zeros(3))), "robot.jerk: expected positive limits"),
+        (
+            lambda: retime(curve(3), Limits(jerk=np.zeros(3))),
+            "robot.jerk: expected positive limits",
+        ),
         (lambda: follow([0.0, 1.0], curve(3), Limits()), "times: expected 3 values"),
         (lambda: follow([0.0, 1.0, 0.5], curve(3), Limits()), "strictly increasing"),
         (lambda: TimingOptions(velocity=1.5), "TimingOptions.velocity: expected a share"),

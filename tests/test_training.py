@@ -14,11 +14,21 @@ from PIL import Image
 from torch import nn
 
 from generators.common import training
-from generators.common.training import CHECKPOINT, CURVES, LoopOptions, average, clip_units, fit, learning_rate
-from generators.neurok import weights
+from generators.common.training import (
+    CHECKPOINT,
+    CURVES,
+    LoopOptions,
+    average,
+    clip_units,
+    fit,
+    learning_rate,
+)
+from generators.neurok.network import weights
 from generators.neurok.train import WEIGHTS, TrainOptions, train
 
-OPTIONS = LoopOptions(steps=12, learning_rate=0.02, warmup=3, log_every=2, evaluate_every=4, checkpoint_steps=4)
+OPTIONS = LoopOptions(
+    steps=12, learning_rate=0.02, warmup=3, log_every=2, evaluate_every=4, checkpoint_steps=4
+)
 
 
 def small():
@@ -36,7 +46,9 @@ def run(folder, *, resume=False, options=OPTIONS, objective=objective, evaluate=
     """Train the small model in `folder`."""
     folder.mkdir(exist_ok=True)
     model = small()
-    outcome = fit(model, objective, folder, options, samples_per_step=16, resume=resume, evaluate=evaluate)
+    outcome = fit(
+        model, objective, folder, options, samples_per_step=16, resume=resume, evaluate=evaluate
+    )
     return model, outcome
 
 
@@ -78,7 +90,9 @@ def test_the_schedule_warms_up_falls_and_restarts():
     assert learning_rate(0.0, 4, one) == pytest.approx(0.5)
     assert learning_rate(0.5, 100, one) == pytest.approx(0.55)
     assert learning_rate(1.0, 100, one) == pytest.approx(0.1)
-    three = LoopOptions(learning_rate=1.0, learning_rate_end=0.1, warmup=0, cycles=3)  # lengths 1, 2 and 4 sevenths
+    three = LoopOptions(
+        learning_rate=1.0, learning_rate_end=0.1, warmup=0, cycles=3
+    )  # lengths 1, 2 and 4 sevenths
     for begin, length in ((0, 1), (1, 2), (3, 4)):
         assert learning_rate(begin / 7 + 1e-12, 9, three) == pytest.approx(1.0)
         assert learning_rate((begin + length / 2) / 7, 9, three) == pytest.approx(0.55)
@@ -105,7 +119,9 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
         f"run(Path({str(folder)!r}), objective=deadly)"
     )
     root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+    )
     assert done.returncode == -signal.SIGKILL
     assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 10
     resumed, outcome = run(folder, resume=True)
@@ -158,7 +174,9 @@ def test_a_budget_in_minutes_ends_and_the_precision_is_mixed(tmp_path):
         precise.append(torch.is_autocast_enabled("cpu"))
         return objective(model, generator)
 
-    _, outcome = run(tmp_path / "a", options=LoopOptions(minutes=0.001, cpu=True), objective=watched)
+    _, outcome = run(
+        tmp_path / "a", options=LoopOptions(minutes=0.001, cpu=True), objective=watched
+    )
     assert outcome.finished
     assert 0 < outcome.step < LoopOptions().steps
     assert all(precise)
@@ -181,7 +199,13 @@ def test_evaluations_see_averaged_weights_and_are_drawn(tmp_path):
 
 def test_training_neurok_writes_weights_that_load(tmp_path):
     options = TrainOptions(
-        out=tmp_path / "run", steps=2, batch=2, points=16, instances=1, families=("lever",), cpu=True
+        out=tmp_path / "run",
+        steps=2,
+        batch=2,
+        points=16,
+        instances=1,
+        families=("lever",),
+        cpu=True,
     )
     path = train(options)
     assert path == tmp_path / "run" / WEIGHTS
@@ -189,10 +213,14 @@ def test_training_neurok_writes_weights_that_load(tmp_path):
     card = weights.card(path)
     assert card["steps"] == 2
     assert card["data"]["families"] == ["lever"]
-    again = train(replace(options, out=tmp_path / "again", steps=1, learning_rate=1e-12, start=str(path)))
+    again = train(
+        replace(options, out=tmp_path / "again", steps=1, learning_rate=1e-12, start=str(path))
+    )
     for a, b in zip(weights.load(path).parameters(), weights.load(again).parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match=r"TrainOptions.start: .* is not of the sizes of 'small' with displacement"):
+    with pytest.raises(
+        ValueError, match=r"TrainOptions.start: .* is not of the sizes of 'small' with displacement"
+    ):
         train(replace(options, out=tmp_path / "other", deformation="displacement", start=str(path)))
     assert card["measures"]["held_out/point_error"] > 0
     with pytest.raises(ValueError, match=r"TrainOptions.families: got 'sofa'"):

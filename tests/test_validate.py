@@ -14,13 +14,13 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowplan.bodies import gap, mesh_body, winding_number
 from flowplan.geometry import pose, rotation_about, transform
-from flowplan.limits import differences
+from flowplan.paths.time_parameterization import TimedPath, follow, retime
 from flowplan.robot import load_robot
-from flowplan.timing import TimedPath, follow, retime
 from flowplan.trajectory import Trajectory
-from flowplan.validate import HELD, PhaseWorld, ValidationOptions, Validator, validate
+from flowplan.validation.collision_geometry import gap, mesh_body, winding_number
+from flowplan.validation.joint_limits import differences
+from flowplan.validation.validator import HELD, PhaseWorld, ValidationOptions, Validator, validate
 
 LENGTHS = (0.5, 0.4, 0.3)
 THICK = 0.02
@@ -38,7 +38,9 @@ class Planar:
     velocity, acceleration, jerk = np.full(3, 2.0), np.full(3, 10.0), np.full(3, 200.0)
     tool_link = "link3"
     X_link_tool = pose(None, [LENGTHS[2], 0.0, 0.0])
-    ignored_link_pairs = frozenset(frozenset(p) for p in (("base", "link1"), ("link1", "link2"), ("link2", "link3")))
+    ignored_link_pairs = frozenset(
+        frozenset(p) for p in (("base", "link1"), ("link1", "link2"), ("link2", "link3"))
+    )
     gripper = SimpleNamespace(
         joints=(),
         table_width=np.array([0.0, 0.1]),
@@ -85,13 +87,24 @@ def moving(q, *, names=Planar.joint_names, dt=0.01, phase=2, grip=0.0) -> Trajec
     zero = np.zeros(S)
     phases = np.broadcast_to(phase, S)
     return Trajectory(
-        names, np.arange(S) * dt, q, qd, np.gradient(qd, dt, axis=0), zero + grip, phases, zero, zero, zero
+        names,
+        np.arange(S) * dt,
+        q,
+        qd,
+        np.gradient(qd, dt, axis=0),
+        zero + grip,
+        phases,
+        zero,
+        zero,
+        zero,
     )
 
 
 def timed(path: TimedPath, names=Planar.joint_names) -> Trajectory:
     zero = np.zeros(len(path.times))
-    return Trajectory(names, path.times, path.q, path.qd, path.qdd, zero, zero + 2, zero, zero, zero)
+    return Trajectory(
+        names, path.times, path.q, path.qd, path.qdd, zero, zero + 2, zero, zero, zero
+    )
 
 
 def box(size, center) -> trimesh.Trimesh:
@@ -145,7 +158,9 @@ def test_depth_is_the_closed_form(arm):
 @pytest.mark.parametrize("samples", [2, 3, 10])
 @pytest.mark.parametrize("angle", [0.3, 1.1, 1.7, 2.9])
 def test_a_thin_wall_between_two_samples_is_not_tunnelled(arm, samples, angle):
-    wall = box((0.2, 0.001, 0.2), (1.0, 0.0, 0.0)).apply_transform(rotation_about([0, 0, 0], [0, 0, 1], angle))
+    wall = box((0.2, 0.001, 0.2), (1.0, 0.0, 0.0)).apply_transform(
+        rotation_about([0, 0, 0], [0, 0, 1], angle)
+    )
     sweep = moving(turned(np.linspace(0, np.pi, samples)))
     assert not validate(arm, sweep, world(wall), FAST).ok
     beyond = wall.copy().apply_scale(1.5)
@@ -191,16 +206,24 @@ def test_agrees_with_brute_force_on_random_motions(arm):
     for _ in range(60):
         ends = rng.uniform(-2.5, 2.5, (3, 3))
         q = np.concatenate([np.linspace(a, b, 6) for a, b in pairwise(ends)])
-        center, size, turn = rng.uniform(-1.2, 1.2, 2), rng.uniform(0.02, 0.3, 2), rng.uniform(0, np.pi)
+        center, size, turn = (
+            rng.uniform(-1.2, 1.2, 2),
+            rng.uniform(0.02, 0.3, 2),
+            rng.uniform(0, np.pi),
+        )
         rotation = rotation_about([0, 0, 0], [0, 0, 1], turn)
         block = box((*size, 0.1), (0, 0, 0)).apply_transform(pose(rotation[:3, :3], [*center, 0.0]))
         dense = np.stack([np.interp(np.linspace(0, 11, 2000), np.arange(12), c) for c in q.T], 1)
         links = rectangles(dense)
         half = 0.5 * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * size
         corners = np.broadcast_to(half @ rotation[:2, :2].T + center, (len(dense), 4, 2))
-        hit = np.any([overlap(links[:, i], corners) for i in range(3)], axis=0) | overlap(links[:, 0], links[:, 2])
+        hit = np.any([overlap(links[:, i], corners) for i in range(3)], axis=0) | overlap(
+            links[:, 0], links[:, 2]
+        )
         certificate = validate(arm, moving(q), world(block), FAST)
-        if abs(certificate.clearance) > 1e-3:  # grazing by less than a thousandth: either verdict is right
+        if (
+            abs(certificate.clearance) > 1e-3
+        ):  # grazing by less than a thousandth: either verdict is right
             assert certificate.ok == (not hit.any())
             verdicts.append(certificate.ok)
     assert 0.2 < np.mean(verdicts) < 0.8
@@ -245,14 +268,18 @@ def test_the_inside_of_a_concave_obstacle_is_free_and_of_a_solid_one_is_not(arm)
 
 
 def test_an_open_sheet_is_an_obstacle(arm):
-    sheet = trimesh.Trimesh([[-0.2, 0.9, -0.2], [0.2, 0.9, -0.2], [0.0, 0.9, 0.3]], [[0, 1, 2]], process=False)
+    sheet = trimesh.Trimesh(
+        [[-0.2, 0.9, -0.2], [0.2, 0.9, -0.2], [0.0, 0.9, 0.3]], [[0, 1, 2]], process=False
+    )
     assert not validate(arm, moving(turned([0.0, np.pi])), world(sheet), FAST).ok
 
 
 def test_winding_number_of_a_closed_mesh():
     ball = trimesh.creation.icosphere(subdivisions=2)
     assert winding_number(ball.triangles, np.array([0.3, 0.1, -0.2])) == pytest.approx(1.0)
-    assert winding_number(ball.triangles, np.array([1.3, 0.1, -0.2])) == pytest.approx(0.0, abs=1e-12)
+    assert winding_number(ball.triangles, np.array([1.3, 0.1, -0.2])) == pytest.approx(
+        0.0, abs=1e-12
+    )
 
 
 def test_allowed_contacts_and_phases(arm):
@@ -288,7 +315,9 @@ def test_fingers_that_open_into_a_wall_are_seen():
     grip = np.linspace(0.0, panda.gripper.max_width, 20)
     path = replace(moving(q, names=panda.joint_names), grip=grip)
     X = panda.tool_pose(panda.home[None])[0]
-    wall = box((0.02, 0.02, 0.02), (0, 0, 0))  # beside the fingertips, outside where they are when shut
+    wall = box(
+        (0.02, 0.02, 0.02), (0, 0, 0)
+    )  # beside the fingertips, outside where they are when shut
     wall.apply_transform(X @ pose(None, [0.0, 0.05, 0.0]))
     assert validate(panda, replace(path, grip=0 * grip), world(wall), FAST).ok
     refused = validate(panda, path, world(wall), FAST)
@@ -304,13 +333,17 @@ def test_no_point_moves_farther_than_the_bound():
     for _ in range(5):
         q = panda.home + np.cumsum(rng.normal(scale=0.2, size=(4, 7)), axis=0)
         path = validator._path(moving(q, names=panda.joint_names))
-        sweep = validator._sweep(PhaseWorld((("far", box((1, 1, 1), (9, 9, 9))),)), path, ValidationOptions())
+        sweep = validator._sweep(
+            PhaseWorld((("far", box((1, 1, 1), (9, 9, 9))),)), path, ValidationOptions()
+        )
         looks = sweep._add(np.array([0.3, 2.6]))
         bound = sweep._motion(looks[:1], looks[1:])[0]
         between = sweep._add(np.linspace(0.3, 2.6, 100))
         for p, (a, b) in enumerate(zip(sweep.pairs.a, sweep.pairs.b, strict=True)):
             gaps = np.array([sweep._measure(look, p, np.inf) for look in between])
-            assert gaps.min() >= 0.5 * (gaps[0] + gaps[-1] - bound[p]) - 1e-6  # the inequality itself
+            assert (
+                gaps.min() >= 0.5 * (gaps[0] + gaps[-1] - bound[p]) - 1e-6
+            )  # the inequality itself
             if b >= sweep.count:
                 points = transform(sweep.pose[between, a], sweep.bodies[a].points)
                 length = np.linalg.norm(np.diff(points, axis=0), axis=-1).sum(0).max()
@@ -341,7 +374,9 @@ def test_a_lawful_motion_passes_and_each_lie_is_named(arm):
     assert "joint2 stated acceleration exceeds" in changed("qdd", bumped("qdd", 50.0))
     assert "stated velocity is" in changed("qd", 0.5 * path.qd)
     assert "velocity exceeds" in changed("times", 0.5 * path.times)
-    assert "joint2 is 0.1 above its upper limit" in changed("q", bumped("q", 4.1 - path.q[middle, 1]))
+    assert "joint2 is 0.1 above its upper limit" in changed(
+        "q", bumped("q", 4.1 - path.q[middle, 1])
+    )
     assert "fingers open" in changed("grip", np.full(len(path.times), 0.2))
     assert "fingers close" in changed("grip", np.full(len(path.times), -0.2))
     assert f"t = {path.times[middle]:.2f}" in changed("q", bumped("q", 2e-3))
@@ -368,7 +403,9 @@ def test_whatever_timing_makes_is_within_limits(urdf, seed, count):
 def test_differences_never_exceed_the_true_derivative():
     rng = np.random.default_rng(0)
     times = np.cumsum(rng.uniform(0.002, 0.1, 200))
-    for order, (_, values) in enumerate(differences(times, np.sin(3 * times)[:, None], at_rest=False), 1):
+    for order, (_, values) in enumerate(
+        differences(times, np.sin(3 * times)[:, None], at_rest=False), 1
+    ):
         assert np.abs(values).max() <= 3.0**order + 1e-9
         assert np.abs(values).max() > 0.98 * 3.0**order
     cubic = differences(times, 2.0 * times[:, None] ** 3, at_rest=False)[2][1]
@@ -386,7 +423,10 @@ def test_convexity_of_bodies():
 
 def test_the_quick_answer_for_two_concave_bodies_is_a_bound_on_the_true_one():
     rng = np.random.default_rng(0)
-    a, b = mesh_body(trimesh.creation.annulus(0.05, 0.07, 0.1)), mesh_body(trimesh.creation.annulus(0.2, 0.25, 0.1))
+    a, b = (
+        mesh_body(trimesh.creation.annulus(0.05, 0.07, 0.1)),
+        mesh_body(trimesh.creation.annulus(0.2, 0.25, 0.1)),
+    )
     quick_says_free = 0
     for _ in range(100):
         turn = rotation_about([0, 0, 0], rng.normal(size=3), rng.uniform(0, 3))
@@ -402,7 +442,12 @@ def test_the_quick_answer_for_two_concave_bodies_is_a_bound_on_the_true_one():
 def test_flat_faces_of_many_corners(sides):
     plate = mesh_body(trimesh.creation.cylinder(0.1, 0.02, sections=sides))
     ball = mesh_body(trimesh.creation.icosphere(subdivisions=4, radius=0.05))
-    for direction, distance in (([0, 0, 1], 0.06), ([0, 0, -1], 0.06), ([1, 0, 0], 0.15), ([0, 1, 0], 0.15)):
+    for direction, distance in (
+        ([0, 0, 1], 0.06),
+        ([0, 0, -1], 0.06),
+        ([1, 0, 0], 0.15),
+        ([0, 1, 0], 0.15),
+    ):
         X = coal.Transform3s(np.eye(3), (distance + 0.01) * np.array(direction, float))
         assert gap(ball, X, plate, coal.Transform3s(), 1.0) == pytest.approx(0.01, abs=1e-3)
 
@@ -410,9 +455,18 @@ def test_flat_faces_of_many_corners(sides):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda arm: validate(arm, moving(turned([0, 0.1])), {}), "worlds: expected one for phase 2"),
-        (lambda arm: validate(arm, moving(turned([0, 0.1]), names=("a", "b", "c")), world()), "trajectory.joint_names"),
-        (lambda arm: validate(arm, moving(turned([0, 0.1])), world(touch=[("hand", "x")])), "no link 'hand' in planar"),
+        (
+            lambda arm: validate(arm, moving(turned([0, 0.1])), {}),
+            "worlds: expected one for phase 2",
+        ),
+        (
+            lambda arm: validate(arm, moving(turned([0, 0.1]), names=("a", "b", "c")), world()),
+            "trajectory.joint_names",
+        ),
+        (
+            lambda arm: validate(arm, moving(turned([0, 0.1])), world(touch=[("hand", "x")])),
+            "no link 'hand' in planar",
+        ),
         (lambda _: PhaseWorld((("a", BLOCK), ("a", BLOCK))), "'a' is there twice"),
         (lambda _: PhaseWorld((("a", trimesh.Trimesh()),)), "expected a finite mesh"),
         (lambda _: ValidationOptions(resolution=0), "ValidationOptions.resolution"),

@@ -23,20 +23,22 @@ import zstandard
 from PIL import Image
 from websockets.sync.client import connect
 
-from flowplan import files
-from flowplan.drawing import Run, ViewOptions, draw
 from flowplan.geometry import exp_so3, pose, quat_wxyz_from_matrix, rotation_about, transform
 from flowplan.grasp import Grasps
+from flowplan.io import npz
 from flowplan.laws import Hinge, Rigid
 from flowplan.motion import sample_flow
 from flowplan.robot import load_robot
 from flowplan.rollout import Rollout
 from flowplan.scene import Action, Scene, SceneObject
 from flowplan.trajectory import Trajectory
-from flowplan.view import read_run, serve, write_page
+from flowplan.viz.draw import Run, ViewOptions, draw
+from flowplan.viz.viewer import read_run, serve, write_page
 from generators.kinematic import kinematic
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 PANDA = load_robot("panda")
 BOX = trimesh.creation.box([0.1, 0.1, 0.1])
 
@@ -44,7 +46,9 @@ BOX = trimesh.creation.box([0.1, 0.1, 0.1])
 def a_run(**changed):
     """A box that is carried, a lid that turns, a wall; contacts, and an arm that moves for three seconds."""
     lid = trimesh.creation.box([0.2, 0.2, 0.01]).subdivide()
-    box = trimesh.util.concatenate(lid, trimesh.creation.box([0.2, 0.2, 0.1], transform=pose(None, [0, 0, -0.06])))
+    box = trimesh.util.concatenate(
+        lid, trimesh.creation.box([0.2, 0.2, 0.1], transform=pose(None, [0, 0, -0.06]))
+    )
     scene = Scene(
         (
             SceneObject("can", BOX, pose(None, [0.5, -0.2, 0.05])),
@@ -54,7 +58,9 @@ def a_run(**changed):
         (SceneObject("wall", BOX, pose(None, [0.8, 0.0, 0.05])),),
     )
     handles = scene.objects[0].vertices_world
-    motion = kinematic([Rigid("can", 0.1)])(scene, Action("can", handles, handles + np.array([0.0, 0.1, 0.0])))[0]
+    motion = kinematic([Rigid("can", 0.1)])(
+        scene, Action("can", handles, handles + np.array([0.0, 0.1, 0.0]))
+    )[0]
     G, S = 6, 31
     X = pose(exp_so3([np.pi, 0, 0]), np.linspace([0.45, -0.2, 0.1], [0.55, -0.2, 0.1], G))
     grasps = Grasps(X, np.full(G, 0.06), np.linspace(1, 0, G), ("grasp",) * 3 + ("push",) * 3)
@@ -62,7 +68,14 @@ def a_run(**changed):
     phase = np.repeat([0, 1, 2, 3, 4], [10, 2, 11, 2, 6])
     zeros = np.zeros(S)
     trajectory = Trajectory(
-        PANDA.joint_names, np.linspace(0, 3, S), q, 0 * q, 0 * q, np.linspace(0.08, 0.02, S), phase, *[zeros] * 3
+        PANDA.joint_names,
+        np.linspace(0, 3, S),
+        q,
+        0 * q,
+        0 * q,
+        np.linspace(0.08, 0.02, S),
+        phase,
+        *[zeros] * 3,
     )
     run = {
         "scene": scene,
@@ -73,7 +86,12 @@ def a_run(**changed):
         "robot": PANDA,
         "trajectory": trajectory,
         "rollout": Rollout(
-            [0, 3.0], PANDA.joint_names, q[[0, -1]], np.arange(24.0).reshape(2, 4, 3) / 50, "success", {}
+            [0, 3.0],
+            PANDA.joint_names,
+            q[[0, -1]],
+            np.arange(24.0).reshape(2, 4, 3) / 50,
+            "success",
+            {},
         ),
         "title": "carry <a> can",
     }
@@ -96,26 +114,41 @@ def test_everything_is_where_the_records_say():
     with drawn(run) as (node, show):
         for t in (0.0, 1.55, 3.0):
             show(t)
-            X = PANDA.fk(run.trajectory.at(t)[None], float(np.round(np.interp(t, [0, 3], [0.08, 0.02]), 4)))[0]
+            X = PANDA.fk(
+                run.trajectory.at(t)[None], float(np.round(np.interp(t, [0, 3], [0.08, 0.02]), 4))
+            )[0]
             for name, X_world_link in zip(PANDA.link_names, X, strict=True):
-                np.testing.assert_allclose(node(f"/robot/{name}").position, X_world_link[:3, 3], atol=2e-6)
+                np.testing.assert_allclose(
+                    node(f"/robot/{name}").position, X_world_link[:3, 3], atol=2e-6
+                )
                 wxyz = quat_wxyz_from_matrix(X_world_link[:3, :3])
                 np.testing.assert_allclose(np.abs(wxyz @ node(f"/robot/{name}").wxyz), 1, atol=1e-6)
             can = node("/objects/can")
             moved = np.asarray(can.vertices) + can.position  # it is carried without turning
             at = run.flow_time(t)
             expected = [
-                np.interp(at, run.motion.times, run.motion.vertices[0][:, i, j]) for i in range(8) for j in range(3)
+                np.interp(at, run.motion.times, run.motion.vertices[0][:, i, j])
+                for i in range(8)
+                for j in range(3)
             ]
             np.testing.assert_allclose(moved.ravel(), expected, atol=1e-5)
         # The flow runs while the robot manipulates: from 1.2 s to 2.2 s.
-        assert [run.flow_time(t) for t in (0.0, 1.2, 1.7, 2.2, 3.0)] == pytest.approx([0, 0, 1, 2, 2])
+        assert [run.flow_time(t) for t in (0.0, 1.2, 1.7, 2.2, 3.0)] == pytest.approx(
+            [0, 0, 1, 2, 2]
+        )
         for name in ("/contacts", "/contact chosen"):
             show(1.1)
             assert node(name).visible
             show(1.3)
             assert not node(name).visible
-        for name in ("/obstacles/wall", "/support", "/flow/tracks", "/flow/points", "/measured", "/robot path"):
+        for name in (
+            "/obstacles/wall",
+            "/support",
+            "/flow/tracks",
+            "/flow/points",
+            "/measured",
+            "/robot path",
+        ):
             assert node(name) is not None, name
 
 
@@ -123,14 +156,20 @@ def test_what_bends_or_turns_in_part_is_moved_by_its_vertices():
     run = a_run()
     chest = run.scene.objects[1]
     lid = np.arange(len(chest.mesh.vertices)) < len(chest.mesh.vertices) - 8
-    law = Hinge("chest", [0.6, 0.2, 0.11], [0, 1, 0], chest.vertices_world[lid], chest.vertices_world[~lid])
+    law = Hinge(
+        "chest", [0.6, 0.2, 0.11], [0, 1, 0], chest.vertices_world[lid], chest.vertices_world[~lid]
+    )
     handles = chest.vertices_world[lid]
-    action = Action("chest", handles, transform(rotation_about(law.axis_point, law.axis, 1.0), handles))
+    action = Action(
+        "chest", handles, transform(rotation_about(law.axis_point, law.axis, 1.0), handles)
+    )
     motion = kinematic([law])(run.scene, action)[0]
     with drawn(a_run(motion=motion, flow=None)) as (node, show):
         for t, frame in ((0.0, 0), (1.7, 20), (2.9, 40), (0.0, 0)):  # backwards too
             show(t)
-            np.testing.assert_allclose(node("/objects/chest").vertices, motion.vertices[1][frame], atol=6e-5)
+            np.testing.assert_allclose(
+                node("/objects/chest").vertices, motion.vertices[1][frame], atol=6e-5
+            )
 
 
 @pytest.mark.parametrize(
@@ -158,9 +197,13 @@ def test_stages_that_did_not_happen_are_left_out(missing):
 def test_a_run_that_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match=r"Run\.robot: expected the robot of the trajectory"):
         a_run(robot=None)
-    with pytest.raises(ValueError, match=r"Run\.trajectory: expected joints .* of ur5e, got panda_joint1"):
+    with pytest.raises(
+        ValueError, match=r"Run\.trajectory: expected joints .* of ur5e, got panda_joint1"
+    ):
         a_run(robot=load_robot("ur5e"))
-    with pytest.raises(ValueError, match=r"Run\.rollout: expected joints .* of ur5e, got panda_joint1"):
+    with pytest.raises(
+        ValueError, match=r"Run\.rollout: expected joints .* of ur5e, got panda_joint1"
+    ):
         a_run(robot=load_robot("ur5e"), trajectory=None)
     with pytest.raises(ValueError, match=r"motion\.vertices: expected \[8\] vertices"):
         a_run(scene=Scene((SceneObject("can", BOX),)))
@@ -171,7 +214,9 @@ def test_a_run_that_does_not_fit_together_is_refused():
 def recording(page):
     """What viser's client will play: duration and [(time, message)]."""
     data = base64.b64decode(re.search(r'__VISER_EMBED_DATA__="([^"]*)"', page).group(1))
-    plain = zstandard.ZstdDecompressor().decompress(data[8:], max_output_size=int.from_bytes(data[:8], "little"))
+    plain = zstandard.ZstdDecompressor().decompress(
+        data[8:], max_output_size=int.from_bytes(data[:8], "little")
+    )
     size = int.from_bytes(plain[:8], "little")
     content = msgspec.msgpack.decode(plain[8 : 8 + size])
     return content["durationSeconds"], content["messages"]
@@ -182,7 +227,9 @@ def test_the_page_is_one_file_with_the_whole_timeline(tmp_path):
     path = write_page(tmp_path / "run.html", run, ViewOptions(rate=10))
     page = path.read_text()
     assert len(page) < 15e6
-    assert set(re.findall(r'https?://[^\s"\'`)]+', page)) <= {"http://www.w3.org/2000/svg"}  # a namespace, not a place
+    assert set(re.findall(r'https?://[^\s"\'`)]+', page)) <= {
+        "http://www.w3.org/2000/svg"
+    }  # a namespace, not a place
     assert "<title>carry &lt;a&gt; can</title>" in page
     assert "object as measured (success)" in page
     duration, messages = recording(page)
@@ -215,10 +262,10 @@ def test_a_folder_is_read_as_far_as_the_run_came(tmp_path):
     run = a_run()
     with pytest.raises(ValueError, match=r"scene\.npz: Scene: no such file"):
         read_run(tmp_path)
-    files.save(tmp_path / "scene.npz", run.scene)
+    npz.save(tmp_path / "scene.npz", run.scene)
     assert read_run(tmp_path).motion is None
     for name in ("motion", "flow", "grasps", "rollout"):
-        files.save(tmp_path / f"{name}.npz", getattr(run, name))
+        npz.save(tmp_path / f"{name}.npz", getattr(run, name))
     read = read_run(tmp_path)
     assert read.title == tmp_path.name
     assert read.robot.name == "panda"
@@ -259,8 +306,12 @@ class Tab:
 
     def picture(self):
         shot = {}
-        wait_for(lambda: shot.update(self.call("Page.captureScreenshot", format="png")) or shot)  # none while it loads
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"), float)
+        wait_for(
+            lambda: shot.update(self.call("Page.captureScreenshot", format="png")) or shot
+        )  # none while it loads
+        return np.asarray(
+            Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"), float
+        )
 
 
 @contextmanager
@@ -268,7 +319,13 @@ def chromium():
     options = "--headless=new --no-sandbox --disable-gpu --use-gl=angle --use-angle=swiftshader"
     options += " --enable-unsafe-swiftshader --disable-background-networking --no-first-run --remote-debugging-port=0"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        command = [CHROMIUM, *options.split(), "--window-size=720,600", f"--user-data-dir={folder}", "about:blank"]
+        command = [
+            CHROMIUM,
+            *options.split(),
+            "--window-size=720,600",
+            f"--user-data-dir={folder}",
+            "about:blank",
+        ]
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -302,10 +359,16 @@ def test_a_browser_shows_the_scene_and_it_moves(tmp_path):
 
         def complete():  # the chest is orange, the can blue, the panda's joints nearly black: all of it has faded in
             red, _, blue = np.moveaxis(scene(), -1, 0)
-            return (red - blue > 60).sum() > 500 and (blue - red > 40).sum() > 30 and (red + blue < 100).sum() > 20
+            return (
+                (red - blue > 60).sum() > 500
+                and (blue - red > 40).sum() > 30
+                and (red + blue < 100).sum() > 20
+            )
 
         wait_for(complete)
         first = scene()
         assert np.mean(first > 250) < 0.9  # it fills the view: not a speck in the distance
         wait_for(lambda: (np.abs(scene() - first).max(-1) > 50).mean() > 0.005)
-        assert [url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+        assert [
+            url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))
+        ] == []

@@ -33,7 +33,9 @@ def robot(request: pytest.FixtureRequest) -> Robot:
     return load_robot(request.param)
 
 
-def box_urdf(folder: Path, size: tuple[float, float, float], mass: float, com: tuple[float, ...] = (0, 0, 0)) -> Path:
+def box_urdf(
+    folder: Path, size: tuple[float, float, float], mass: float, com: tuple[float, ...] = (0, 0, 0)
+) -> Path:
     """A box whose link frame is at its centre, and whose centre of mass may be elsewhere."""
     path = folder / f"box_{'_'.join(map(str, (*size, mass, *com)))}.urdf"
     shape = f'<geometry><box size="{size[0]} {size[1]} {size[2]}"/></geometry>'
@@ -56,7 +58,10 @@ def trajectory(robot: Robot, waypoints: list[tuple[list[float], float, int]]) ->
         assert ok.all()
         q.append(solution[0])
     s = (np.arange(rate) + 1) / rate
-    a, da = (10 * s**3 - 15 * s**4 + 6 * s**5)[:, None], (30 * s**2 - 60 * s**3 + 30 * s**4)[:, None]
+    a, da = (
+        (10 * s**3 - 15 * s**4 + 6 * s**5)[:, None],
+        (30 * s**2 - 60 * s**3 + 30 * s**4)[:, None],
+    )
     positions, velocities = [q[0][None]], [np.zeros((1, len(q[0])))]
     for q0, q1 in pairwise(q):
         positions.append(q0 + a * (q1 - q0))
@@ -83,12 +88,19 @@ def lift(robot: Robot, *, offset: float = 0.0) -> Trajectory:
     x, y, z = PLACE[0], PLACE[1] + offset, REACH
     low, high = [x, y, z], [x, y, z + 0.15]
     return trajectory(
-        robot, [([x, y, z + 0.1], 0.08, 0), (low, 0.08, 0), (low, 0.0, 1), (high, 0.0, 2), (high, 0.0, 2)]
+        robot,
+        [([x, y, z + 0.1], 0.08, 0), (low, 0.08, 0), (low, 0.0, 1), (high, 0.0, 2), (high, 0.0, 2)],
     )
 
 
 def run_lift(
-    robot: Robot, folder: Path, *, friction: float, mass: float = 0.2, offset: float = 0.0, box_offset: float = 0.0
+    robot: Robot,
+    folder: Path,
+    *,
+    friction: float,
+    mass: float = 0.2,
+    offset: float = 0.0,
+    box_offset: float = 0.0,
 ) -> tuple[Execution, float]:
     """Execute `lift` on the box; returns the log and by how much the box rose."""
     with World() as world:
@@ -98,7 +110,9 @@ def run_lift(
         motion = lift(robot, offset=offset)
         arm.reset(motion.q[0], 0.08)
         track = link_points(world, box, {"box": np.eye(3) * SIZE / 2})
-        done = execute(world, arm, motion, targets=["box"], track=track, options=ExecuteOptions(settle=0.0))
+        done = execute(
+            world, arm, motion, targets=["box"], track=track, options=ExecuteOptions(settle=0.0)
+        )
         return done, float(world.link_pose(box)[2, 3] - PLACE[2])
 
 
@@ -166,7 +180,9 @@ def test_friction_lifts_the_box_and_without_friction_it_stays(panda: Robot, tmp_
 
 
 @pytest.mark.parametrize(("friction", "held"), [(0.14, False), (0.19, True)])
-def test_slip_begins_where_coulomb_says(robot: Robot, tmp_path: Path, friction: float, held: bool) -> None:
+def test_slip_begins_where_coulomb_says(
+    robot: Robot, tmp_path: Path, friction: float, held: bool
+) -> None:
     """Two pads of 30 N hold 1 kg from mu = m g / 2 F = 0.164 on."""
     weak = replace(robot, gripper=replace(robot.gripper, force=30.0))
     done, risen = run_lift(weak, tmp_path, friction=friction, mass=1.0)
@@ -227,13 +243,23 @@ def test_wall_in_the_way_is_a_collision_and_stops_the_robot(panda: Robot, tmp_pa
 
 def test_push_that_never_touches_is_missed(panda: Robot, tmp_path: Path) -> None:
     motion = trajectory(
-        panda, [([0.5, -0.2, 0.2], 0, 0), ([0.5, -0.2, 0.2], 0, 2), ([0.5, -0.1, 0.2], 0, 2), ([0.5, -0.1, 0.2], 0, 3)]
+        panda,
+        [
+            ([0.5, -0.2, 0.2], 0, 0),
+            ([0.5, -0.2, 0.2], 0, 2),
+            ([0.5, -0.1, 0.2], 0, 2),
+            ([0.5, -0.1, 0.2], 0, 3),
+        ],
     )
     with World() as world:
         arm = world.add_robot(panda)
         arm.reset(motion.q[0], 0.0)
-        world.load(box_urdf(tmp_path, (0.05,) * 3, 0.2), pose(translation=[0.5, 0.3, 0.025]), name="box")
-        done = execute(world, arm, motion, targets=["box"], track=lambda: np.zeros((1, 3)), kind="push")
+        world.load(
+            box_urdf(tmp_path, (0.05,) * 3, 0.2), pose(translation=[0.5, 0.3, 0.025]), name="box"
+        )
+        done = execute(
+            world, arm, motion, targets=["box"], track=lambda: np.zeros((1, 3)), kind="push"
+        )
         assert done.outcome(False) == "missed_grasp"
 
 
@@ -269,15 +295,22 @@ def cloth_obj(folder: Path, n: int = 7, size: float = 0.18) -> Path:
 def test_anchor_carries_the_cloth_until_it_is_released(panda: Robot, tmp_path: Path) -> None:
     x, y = 0.5, 0.0
     corner, high = [x - 0.085, y - 0.085, 0.015], [x - 0.085, y - 0.085, 0.12]
-    motion = trajectory(panda, [(high, 0.04, 0), (corner, 0.04, 0), (corner, 0.0, 1), (high, 0.0, 2), (high, 0.08, 3)])
+    motion = trajectory(
+        panda,
+        [(high, 0.04, 0), (corner, 0.04, 0), (corner, 0.0, 1), (high, 0.0, 2), (high, 0.08, 3)],
+    )
     with World(WorldOptions(deformable=True)) as world:
         arm = world.add_robot(panda)
         arm.reset(motion.q[0], 0.04)
         cloth = world.add_cloth(cloth_obj(tmp_path), pose(translation=[x, y, 0.005]), name="cloth")
         rest = world.cloth_vertices(cloth)
-        assert np.linalg.norm(rest[0] - [x - 0.09, y - 0.09, 0.005]) < 1e-4  # the order is the file's
+        assert (
+            np.linalg.norm(rest[0] - [x - 0.09, y - 0.09, 0.005]) < 1e-4
+        )  # the order is the file's
         track = lambda: world.cloth_vertices(cloth)  # noqa: E731
-        done = execute(world, arm, motion, targets=["cloth"], track=track, options=ExecuteOptions(settle=0.5))
+        done = execute(
+            world, arm, motion, targets=["cloth"], track=track, options=ExecuteOptions(settle=0.5)
+        )
     assert done.events == ()
     lifted = done.points[np.flatnonzero(done.phase == 2)[-1]]
     assert lifted[0, 2] > 0.08
@@ -294,7 +327,10 @@ def test_anchor_carries_the_cloth_until_it_is_released(panda: Robot, tmp_path: P
         (lambda w, p: w.load(p, 2 * np.eye(4), name="x"), "X_world_base"),
         (lambda w, p: w.add_cloth(p, np.eye(4), name="x"), "deformable"),
         (lambda w, p: w.link_pose(w.load(p, name="x"), "lid"), "link: got 'lid'"),
-        (lambda w, p: w.set_joint_positions(w.load(p, name="x"), {"hinge": 1}), "joint: got 'hinge'"),
+        (
+            lambda w, p: w.set_joint_positions(w.load(p, name="x"), {"hinge": 1}),
+            "joint: got 'hinge'",
+        ),
     ],
 )
 def test_a_mistake_is_named_in_one_line(tmp_path: Path, call, words: str) -> None:

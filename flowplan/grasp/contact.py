@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.checks import FloatArray
+from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
-    from flowplan.gripper import Gripper
+    from flowplan.robot.gripper import Gripper
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,9 @@ def close_pads(
     middle = pad_middle(gripper, y[:, 1].mean(-1) - y[:, 0].mean(-1))[:, None, None]
     facing = normals[..., 1] * side > 0.3
     under = (np.abs(x) < 0.5 * pad_x) & (np.abs(z - middle) < 0.5 * pad_z)
-    level = np.where(under & facing, side * y, -np.inf)  # how far each point sticks out towards its pad
+    level = np.where(
+        under & facing, side * y, -np.inf
+    )  # how far each point sticks out towards its pad
     front = level.max(-1)  # (G, 2)
     touch = np.isfinite(front).all(-1)
     front = np.where(np.isfinite(front), front, 0.0)
@@ -113,7 +115,9 @@ def close_pads(
     return PadContacts(touch, centre, normal, patch.sum(-1) * area, rms, front.sum(-1), shift)
 
 
-def depth_in_hand(X_world_tool: FloatArray, widths: FloatArray, points: FloatArray, gripper: Gripper) -> FloatArray:
+def depth_in_hand(
+    X_world_tool: FloatArray, widths: FloatArray, points: FloatArray, gripper: Gripper
+) -> FloatArray:
     """(G,) metres from the pads' middle towards the palm that the object reaches between the closed fingers.
 
     Args:
@@ -131,6 +135,8 @@ def depth_in_hand(X_world_tool: FloatArray, widths: FloatArray, points: FloatArr
         R = X_world_tool[rows, :3, :3]
         offset = np.einsum("gij,gi->gj", R, X_world_tool[rows, :3, 3])
         local = np.swapaxes(R, 1, 2) @ few.T - offset[:, :, None]  # (g, 3, M)
-        between = (np.abs(local[:, 0]) < 0.5 * gripper.pad_size[0]) & (np.abs(local[:, 1]) < half[rows])
+        between = (np.abs(local[:, 0]) < 0.5 * gripper.pad_size[0]) & (
+            np.abs(local[:, 1]) < half[rows]
+        )
         out[rows] = middle[rows] - np.where(between, local[:, 2], middle[rows, None]).min(-1)
     return out

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import exp_so3, pose
+from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
 from flowplan.grasp.proposal import Proposal, best_first, no_grasps, spread
 from flowplan.grasp.records import Grasps
 from flowplan.grasp.surface import neighbours, track_surface
-from flowplan.grasp.sweep import clear_of_points, gripper_boxes, lowest_point
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
-    from flowplan.gripper import Gripper
+    from flowplan.robot.gripper import Gripper
 
 _ONE_SIDED = 0.52
 """Mean over length of the directions to a point's neighbours above which it lies at an edge."""
@@ -58,7 +58,9 @@ class PinchOptions:
     def __post_init__(self) -> None:
         for name in ("count", "samples"):
             if getattr(self, name) < 1:
-                raise ValueError(f"PinchOptions.{name}: expected at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"PinchOptions.{name}: expected at least 1, got {getattr(self, name)}"
+                )
         checks.positive("PinchOptions.opening", self.opening)
         checks.positive("PinchOptions.radius", self.radius)
         for name in ("inset", "clearance", "approach"):
@@ -103,7 +105,11 @@ def pinch_proposal(
     frames = np.unique(np.linspace(0, len(motion.times) - 1, 9).round().astype(int))
     tracks = track_surface(obj, motion, target, frames, options.samples, rng)
     funnel = [("moving surface points", len(tracks))]
-    support = scene.support_height if scene.support_height is not None else float(obj.vertices_world[:, 2].min())
+    support = (
+        scene.support_height
+        if scene.support_height is not None
+        else float(obj.vertices_world[:, 2].min())
+    )
     # All of the sheet tells where it ends; only what moves is worth holding.
     point, outward, sidedness = _edge(obj.vertices_world, tracks.points[0], options)
     funnel.append(("at an edge", len(point)))
@@ -127,7 +133,9 @@ def pinch_proposal(
     return Proposal(grasps, tuple(funnel))
 
 
-def _edge(vertices: FloatArray, moving: FloatArray, options: PinchOptions) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _edge(
+    vertices: FloatArray, moving: FloatArray, options: PinchOptions
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Moving points (P, 3) at the edge, horizontal outward directions (P, 3), and how one-sided each lies (P,)."""
     if not len(moving):
         return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)
@@ -143,7 +151,9 @@ def _edge(vertices: FloatArray, moving: FloatArray, options: PinchOptions) -> tu
             ratio[i] = np.linalg.norm(mean) / length
             away[i] = -mean / max(float(np.linalg.norm(mean)), 1e-12)
     edge = np.flatnonzero(ratio > _ONE_SIDED)
-    edge = edge[spread(pose(translation=moving[edge]), ratio[edge], 80, distance=0.015, angle=np.inf)]
+    edge = edge[
+        spread(pose(translation=moving[edge]), ratio[edge], 80, distance=0.015, angle=np.inf)
+    ]
     return moving[edge], np.pad(away[edge], ((0, 0), (0, 1))), np.clip(ratio[edge], 0, 1)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.checks import FloatArray
 from flowplan.geometry import angle_between
 from flowplan.grasp.records import Grasps, Kind
+from flowplan.utils.checks import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +40,16 @@ def no_grasps() -> Grasps:
     return Grasps(np.zeros((0, 4, 4)), np.zeros(0), np.zeros(0), ())
 
 
-def best_first(X: FloatArray, width: FloatArray, score: FloatArray, kind: Kind, object_id: int) -> Grasps:
+def best_first(
+    X: FloatArray, width: FloatArray, score: FloatArray, kind: Kind, object_id: int
+) -> Grasps:
     """Candidates of one kind on one object as Grasps, sorted by descending score."""
     if not len(X):
         return no_grasps()
     order = np.argsort(-score, kind="stable")
-    return Grasps(X[order], width[order], score[order], (kind,) * len(X), np.full(len(X), object_id))
+    return Grasps(
+        X[order], width[order], score[order], (kind,) * len(X), np.full(len(X), object_id)
+    )
 
 
 def merge(found: Sequence[Grasps]) -> Grasps:
@@ -89,7 +93,9 @@ def spread(
         rows = np.flatnonzero(near)
         R = X[rows, :3, :3]
         if np.isfinite(angle):
-            turn = np.minimum(angle_between(X[i, :3, :3], R), angle_between(X[i, :3, :3] @ half_turn, R))
+            turn = np.minimum(
+                angle_between(X[i, :3, :3], R), angle_between(X[i, :3, :3] @ half_turn, R)
+            )
             rows = rows[turn < angle]
         alive[rows] = False
     if len(taken) < count:

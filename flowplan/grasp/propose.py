@@ -25,19 +25,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import exp_so3, inverse, pose, transform
 from flowplan.grasp.contact import PadContacts, close_pads, depth_in_hand, pad_middle
+from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
 from flowplan.grasp.proposal import Proposal, best_first, no_grasps, spread
 from flowplan.grasp.quality import force_margin
 from flowplan.grasp.records import Grasps
 from flowplan.grasp.surface import EMPTY, Surface, neighbours, sample_surface
-from flowplan.grasp.sweep import clear_of_points, gripper_boxes, lowest_point
 from flowplan.scene import Scene, SceneObject
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
-    from flowplan.gripper import Gripper
+    from flowplan.robot.gripper import Gripper
 
 _PATCH_POINTS = 64
 """Surface points around each contact that pads are closed on."""
@@ -88,9 +88,19 @@ class GraspOptions:
     """Metres and, times 20, radians that two returned grasps differ by at least."""
 
     def __post_init__(self) -> None:
-        for name in ("count", "samples", "pairs", "rolls", "candidates", "refined", "perturbations"):
+        for name in (
+            "count",
+            "samples",
+            "pairs",
+            "rolls",
+            "candidates",
+            "refined",
+            "perturbations",
+        ):
             if getattr(self, name) < 1:
-                raise ValueError(f"GraspOptions.{name}: expected at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"GraspOptions.{name}: expected at least 1, got {getattr(self, name)}"
+                )
         for name in ("friction", "compliance"):
             checks.positive(f"GraspOptions.{name}", getattr(self, name))
         for name in (
@@ -119,7 +129,12 @@ class Pairs:
 
     def select(self, index: NDArray[np.int64] | NDArray[np.bool_]) -> Pairs:
         """Some of the pairs."""
-        return Pairs(self.first[index], self.second[index], self.first_normal[index], self.second_normal[index])
+        return Pairs(
+            self.first[index],
+            self.second[index],
+            self.first_normal[index],
+            self.second_normal[index],
+        )
 
     @property
     def width(self) -> FloatArray:
@@ -185,7 +200,9 @@ def grasp_proposal(
     if not len(candidates):
         return Proposal(no_grasps(), tuple(funnel))
     X, width, score = _judge(candidates, centre, cloud, gripper, options, rng)
-    chosen = spread(X, score, options.count, distance=options.separation, angle=20 * options.separation)
+    chosen = spread(
+        X, score, options.count, distance=options.separation, angle=20 * options.separation
+    )
     grasps = best_first(X[chosen], width[chosen], score[chosen], "grasp", object_id)
     funnel.append(("different from each other", len(grasps)))
     return Proposal(grasps, tuple(funnel))
@@ -194,7 +211,9 @@ def grasp_proposal(
 def object_cloud(obj: SceneObject, gripper: Gripper, rng: np.random.Generator) -> Surface:
     """The object's surface in the world frame, about 20 points to a pad, normals averaged over neighbours."""
     pad = gripper.pad_size[0] * gripper.pad_size[1]
-    count = int(np.clip(20 * obj.mesh.area / pad, 2000, 8000)) if np.isfinite(obj.mesh.area) else 2000
+    count = (
+        int(np.clip(20 * obj.mesh.area / pad, 2000, 8000)) if np.isfinite(obj.mesh.area) else 2000
+    )
     local = sample_surface(obj.mesh, count, rng)
     if not len(local):
         return EMPTY
@@ -204,7 +223,9 @@ def object_cloud(obj: SceneObject, gripper: Gripper, rng: np.random.Generator) -
     near = cKDTree(points).query(points, k=min(8, len(points)))[1]
     alike = np.einsum("mkc,mc->mk", raw[near], raw) > 0.5
     smooth = np.einsum("mk,mkc->mc", alike, raw[near])
-    return Surface(points, smooth / np.linalg.norm(smooth, axis=1, keepdims=True), local.face, local.area)
+    return Surface(
+        points, smooth / np.linalg.norm(smooth, axis=1, keepdims=True), local.face, local.area
+    )
 
 
 def antipodal_pairs(
@@ -227,7 +248,9 @@ def antipodal_pairs(
     start = rng.permutation(start)[: options.samples]
     start = np.resize(start, options.samples)  # small parts start several rays at each point
     normal = cloud.normals[start]
-    R = obj.X_world_object[:3, :3]  # drawn in the object's frame, so that moving the object moves the rays
+    R = obj.X_world_object[
+        :3, :3
+    ]  # drawn in the object's frame, so that moving the object moves the rays
     inward = -normal + _cone_offsets(normal @ R, options.friction, rng) @ R.T
     inward /= np.linalg.norm(inward, axis=1, keepdims=True)
     ray, face, hit = _cast(obj, cloud.points[start] + 1e-5 * inward, inward)
@@ -261,14 +284,22 @@ def _cast(
     obj: SceneObject, origins: FloatArray, directions: FloatArray
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], FloatArray]:
     """Ray index, face and point (world) of the first four surfaces that each ray meets."""
-    X = inverse(obj.X_world_object)  # rays go to the object frame: its mesh keeps its search tree between calls
+    X = inverse(
+        obj.X_world_object
+    )  # rays go to the object frame: its mesh keeps its search tree between calls
     face, ray, hit = obj.mesh.ray.intersects_id(
-        transform(X, origins), directions @ X[:3, :3].T, multiple_hits=True, max_hits=4, return_locations=True
+        transform(X, origins),
+        directions @ X[:3, :3].T,
+        multiple_hits=True,
+        max_hits=4,
+        return_locations=True,
     )
     return ray, face, transform(obj.X_world_object, hit)
 
 
-def _normals_at(obj: SceneObject, cloud: Surface, face: NDArray[np.int64], hit: FloatArray) -> FloatArray:
+def _normals_at(
+    obj: SceneObject, cloud: Surface, face: NDArray[np.int64], hit: FloatArray
+) -> FloatArray:
     """Averaged normals at ray hits: that of the nearest cloud point on the same side of the sheet."""
     if not len(hit):
         return np.zeros((0, 3))
@@ -321,14 +352,18 @@ class Candidates:
             raise ValueError("Candidates.pads: the pads have not been closed yet")
         return self.pads
 
-    def close(self, X: FloatArray, pair: NDArray[np.int64], gripper: Gripper, compliance: float) -> PadContacts:
+    def close(
+        self, X: FloatArray, pair: NDArray[np.int64], gripper: Gripper, compliance: float
+    ) -> PadContacts:
         """Close the pads at tool poses X (n, 4, 4) on the surface around the contacts of `pair` (n,)."""
         R = X[:, None, :3, :3]
         points = (self.near[pair] - X[:, None, None, :3, 3]) @ R
         return close_pads(points, self.near_normals[pair] @ R, self.area, gripper, compliance)
 
 
-def _likely(pairs: Pairs, centre: FloatArray | None, options: GraspOptions, rng: np.random.Generator) -> Pairs:
+def _likely(
+    pairs: Pairs, centre: FloatArray | None, options: GraspOptions, rng: np.random.Generator
+) -> Pairs:
     """Up to `options.pairs` pairs, drawn with a preference for well aligned ones near the centre of mass."""
     if len(pairs) <= options.pairs:
         return pairs
@@ -339,12 +374,19 @@ def _likely(pairs: Pairs, centre: FloatArray | None, options: GraspOptions, rng:
     if centre is not None:
         away = np.linalg.norm(0.5 * (pairs.first + pairs.second) - centre, axis=1)
         log_weight -= away / _LENGTH
-    gumbel = -np.log(-np.log(rng.random(len(pairs))))  # the largest of these are a weighted draw without replacement
+    gumbel = -np.log(
+        -np.log(rng.random(len(pairs)))
+    )  # the largest of these are a weighted draw without replacement
     return pairs.select(np.argsort(-(log_weight + gumbel))[: options.pairs])
 
 
 def _fan_out(
-    pairs: Pairs, cloud: Surface, gripper: Gripper, scene: Scene, options: GraspOptions, rng: np.random.Generator
+    pairs: Pairs,
+    cloud: Surface,
+    gripper: Gripper,
+    scene: Scene,
+    options: GraspOptions,
+    rng: np.random.Generator,
 ) -> Candidates:
     """Tool poses about every pair's closing line that keep the open gripper above the support."""
     count = len(pairs)
@@ -365,7 +407,9 @@ def _fan_out(
     pad = np.broadcast_to(pad_middle(gripper, pairs.width)[:, None, None], z[..., :1].shape)
     # The pads' middle on the contact, or the contact at their tips' or their roots' third.
     shifts = np.array([0.0, 1 / 3, -1 / 3]) * gripper.pad_size[1]
-    X = np.stack([pose(R, middle + (shift - pad) * z) for shift in shifts], axis=2).reshape(-1, 4, 4)
+    X = np.stack([pose(R, middle + (shift - pad) * z) for shift in shifts], axis=2).reshape(
+        -1, 4, 4
+    )
     pair = np.repeat(np.arange(count), options.rolls * len(shifts))
     if scene.support_height is not None:
         boxes = gripper_boxes(gripper, _opening(pairs.width, gripper, options)[pair])
@@ -396,7 +440,11 @@ def _settle(candidates: Candidates, gripper: Gripper, options: GraspOptions) -> 
 
 
 def _collision_free(
-    candidates: Candidates, cloud: Surface, others: FloatArray, gripper: Gripper, options: GraspOptions
+    candidates: Candidates,
+    cloud: Surface,
+    others: FloatArray,
+    gripper: Gripper,
+    options: GraspOptions,
 ) -> NDArray[np.bool_]:
     """(G,) can the hand come along z, open, and close without touching anything but with its pads?"""
     if not len(candidates):
@@ -407,11 +455,15 @@ def _collision_free(
     sweep = still_open.hull(closed)
     palm = np.array([link == gripper.tool_link for link in gripper.box_link])
     coming = still_open.grown(options.clearance).approached(options.approach)
-    coming = coming.advanced(np.where(palm, max(options.palm_clearance - options.clearance, 0.0), 0.0))
+    coming = coming.advanced(
+        np.where(palm, max(options.palm_clearance - options.clearance, 0.0), 0.0)
+    )
     free = clear_of_points(candidates.X, coming, cloud.points)
     rows = np.flatnonzero(free)
     # Closed on the pads, no other part of the fingers may have met the object first.
-    free[rows] = clear_of_points(candidates.X[rows], closed.select(rows).grown(-options.compliance), cloud.points)
+    free[rows] = clear_of_points(
+        candidates.X[rows], closed.select(rows).grown(-options.compliance), cloud.points
+    )
     rows = np.flatnonzero(free)
     swept = sweep.select(rows).grown(options.clearance).approached(options.approach)
     free[rows] = clear_of_points(candidates.X[rows], swept, others)
@@ -432,7 +484,9 @@ def _judge(
     if centre is not None:
         about = np.einsum("gji,gj->gi", candidates.X[:, :3, :3], centre - candidates.X[:, :3, 3])
     depth = depth_in_hand(candidates.X, pads.width, cloud.points, gripper)
-    logit = _PER_LEVER * np.linalg.norm(about, axis=1) + _PER_TWIST * np.hypot(about[:, 0], about[:, 2])
+    logit = _PER_LEVER * np.linalg.norm(about, axis=1) + _PER_TWIST * np.hypot(
+        about[:, 0], about[:, 2]
+    )
     logit += _PER_SIDE * np.abs(about[:, 0])
     logit += _PER_DEPTH * depth + _PER_WIDTH * pads.width + _PER_TILT * pads.tilt.max(-1)
     # What is cheap to know sorts out the few that are worth the wrench space and the perturbations.

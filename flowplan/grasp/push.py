@@ -17,18 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import fit_rigid, pose
+from flowplan.grasp.gripper_clearance import Boxes, clear_of_points, gripper_boxes, lowest_point
 from flowplan.grasp.proposal import Proposal, best_first, no_grasps, spread
 from flowplan.grasp.records import Grasps
 from flowplan.grasp.surface import Tracks, neighbours, still_points, track_surface
-from flowplan.grasp.sweep import Boxes, clear_of_points, gripper_boxes, lowest_point
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
-    from flowplan.gripper import Gripper
+    from flowplan.robot.gripper import Gripper
 
 _UNGUIDED = 0.2
 """Worth of a push on an object of which no part stays: nothing keeps it from turning away from a single finger."""
@@ -64,7 +64,9 @@ class PushOptions:
     def __post_init__(self) -> None:
         for name in ("count", "samples", "contacts", "azimuths"):
             if getattr(self, name) < 1:
-                raise ValueError(f"PushOptions.{name}: expected at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"PushOptions.{name}: expected at least 1, got {getattr(self, name)}"
+                )
         if self.frames < 2:
             raise ValueError(f"PushOptions.frames: expected at least 2, got {self.frames}")
         checks.positive("PushOptions.friction", self.friction)
@@ -168,7 +170,9 @@ def push_proposal(
     return Proposal(grasps, tuple(funnel))
 
 
-def _few_of_each(X: FloatArray, score: FloatArray, contact: NDArray[np.int64], each: int) -> NDArray[np.int64]:
+def _few_of_each(
+    X: FloatArray, score: FloatArray, contact: NDArray[np.int64], each: int
+) -> NDArray[np.int64]:
     """Indices of up to `each` poses of every contact, good ones whose orientations differ."""
     chosen = [np.zeros(0, np.int64)]
     for c in np.unique(contact):
@@ -180,7 +184,9 @@ def _few_of_each(X: FloatArray, score: FloatArray, contact: NDArray[np.int64], e
 def _pushable(tracks: Tracks, options: PushOptions) -> Contacts:
     """The best places, well apart, whose velocity stays inside the friction cone about the inward normal."""
     if not len(tracks):
-        return Contacts(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, len(tracks.points), 4, 4)))
+        return Contacts(
+            np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros((0, len(tracks.points), 4, 4))
+        )
     step = np.diff(tracks.points, axis=0)  # (T - 1, M, 3)
     length = np.linalg.norm(step, axis=-1)
     middle = tracks.normals[1:] + tracks.normals[:-1]
@@ -199,9 +205,13 @@ def _pushable(tracks: Tracks, options: PushOptions) -> Contacts:
 
     rows = np.flatnonzero(score > 0)
     X = pose(translation=start[rows])
-    best = rows[spread(X, score[rows], options.contacts, distance=2.5 * options.patch, angle=np.inf)]
+    best = rows[
+        spread(X, score[rows], options.contacts, distance=2.5 * options.patch, angle=np.inf)
+    ]
     tree = cKDTree(start)
-    patch = tree.query(start[best], k=min(48, len(start)))[1].reshape(len(best), min(48, len(start)))
+    patch = tree.query(start[best], k=min(48, len(start)))[1].reshape(
+        len(best), min(48, len(start))
+    )
     source = tracks.points[0][patch][:, None]  # (P, 1, K, 3)
     rigid = (
         fit_rigid(source, np.moveaxis(tracks.points[:, patch], 0, 1))
@@ -211,7 +221,9 @@ def _pushable(tracks: Tracks, options: PushOptions) -> Contacts:
     return Contacts(start[best], normal[best], score[best], rigid)
 
 
-def _tool_poses(contacts: Contacts, gripper: Gripper, options: PushOptions) -> tuple[FloatArray, NDArray[np.int64]]:
+def _tool_poses(
+    contacts: Contacts, gripper: Gripper, options: PushOptions
+) -> tuple[FloatArray, NDArray[np.int64]]:
     """X_world_tool (G, 4, 4) with the closed fingertips in front of each contact, and the contact (G,) of each."""
     turns = _approaches(options)  # (A, 3, 3), in a frame whose z is the inward normal
     inward = -contacts.normal
@@ -229,7 +241,9 @@ def _tool_poses(contacts: Contacts, gripper: Gripper, options: PushOptions) -> t
     good = tip[:, 2] > gripper.finger_depth - 0.012
     turns, tip = turns[good], tip[good]
     R = frame[:, None] @ turns
-    origin = (contacts.point + options.offset * contacts.normal)[:, None] - (R @ tip[..., None])[..., 0]
+    origin = (contacts.point + options.offset * contacts.normal)[:, None] - (R @ tip[..., None])[
+        ..., 0
+    ]
     return pose(R, origin).reshape(-1, 4, 4), np.repeat(np.arange(len(frame)), len(turns))
 
 

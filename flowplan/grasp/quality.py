@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.spatial import ConvexHull, QhullError
 
-from flowplan.checks import FloatArray
+from flowplan.utils.checks import FloatArray
 
 _LATITUDES = (-60.0, -30.0, 0.0, 30.0, 60.0)
 
@@ -54,7 +54,9 @@ def contact_wrenches(
     points, normals = np.asarray(points, float), np.asarray(normals, float)
     radius = np.broadcast_to(np.asarray(torsion_radius, float), len(points))
     # Points of the friction ellipsoid: all force on its equator, all torsion at its poles.
-    angle = np.concatenate([2 * np.pi * np.arange(edges) / edges + 0.1 * k for k in range(len(_LATITUDES))])
+    angle = np.concatenate(
+        [2 * np.pi * np.arange(edges) / edges + 0.1 * k for k in range(len(_LATITUDES))]
+    )
     latitude = np.repeat(np.deg2rad(_LATITUDES), edges)
     hard = latitude == 0
     rows = []
@@ -64,7 +66,9 @@ def contact_wrenches(
         t2 = np.cross(n, t1)
         keep = hard if r == 0 else slice(None)
         a, b = angle[keep], latitude[keep]
-        tangent = friction * np.cos(b)[:, None] * (np.cos(a)[:, None] * t1 + np.sin(a)[:, None] * t2)
+        tangent = (
+            friction * np.cos(b)[:, None] * (np.cos(a)[:, None] * t1 + np.sin(a)[:, None] * t2)
+        )
         twist = friction * r * np.sin(b)
         if r > 0:
             tangent, twist = (
@@ -143,13 +147,21 @@ def force_margin(
 
 
 def _smallest_support(
-    arm: FloatArray, n: FloatArray, r: FloatArray, friction: float, unit: int, starts: int, iterations: int
+    arm: FloatArray,
+    n: FloatArray,
+    r: FloatArray,
+    friction: float,
+    unit: int,
+    starts: int,
+    iterations: int,
 ) -> FloatArray:
     """min h(u) (G,) over directions u whose first `unit` components have length one, never below zero."""
     if arm.shape[1] < 2:
         return np.zeros(len(arm))  # one contact cannot even balance its own push
     seeds = _directions(unit)
-    value = _support(np.broadcast_to(seeds, (len(arm), *seeds.shape)), arm, n, r, friction)[0].max(-1)
+    value = _support(np.broadcast_to(seeds, (len(arm), *seeds.shape)), arm, n, r, friction)[0].max(
+        -1
+    )
     u = seeds[np.argpartition(value, starts, axis=1)[:, :starts]]  # (G, S, 6)
     lowest = value.min(1)
     for step in np.geomspace(2.0, 0.02, iterations):
@@ -192,7 +204,9 @@ def _support(
 def _directions(unit: int) -> FloatArray:
     """Directions in wrench space to start from: the first `unit` axes both ways and a fixed random set, else zero."""
     random = np.random.default_rng(0).normal(size=(16 * unit, unit))
-    spheres = np.concatenate([np.eye(unit), -np.eye(unit), random / np.linalg.norm(random, axis=1, keepdims=True)])
+    spheres = np.concatenate(
+        [np.eye(unit), -np.eye(unit), random / np.linalg.norm(random, axis=1, keepdims=True)]
+    )
     out = np.zeros((len(spheres), 6))
     out[:, :unit] = spheres
     out.setflags(write=False)

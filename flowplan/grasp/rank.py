@@ -24,19 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from flowplan import checks
-from flowplan.checks import FloatArray
-from flowplan.collision import DistanceField, distance_field
+from flowplan.collision.distance_field import DistanceField, distance_field
+from flowplan.collision.phase_geometry import is_sheet, surroundings
 from flowplan.geometry import angle_between, exp_so3, fit_rigid, log_so3, pose, transform
 from flowplan.grasp.proposal import no_grasps
 from flowplan.grasp.records import Grasps, Kind
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.scene import Scene
-from flowplan.surroundings import is_sheet, surroundings
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
-    from flowplan.gripper import Gripper
     from flowplan.robot import Robot
+    from flowplan.robot.gripper import Gripper
 
 _SLIP_SCALE = 0.01
 """Metres of slip that cost a factor e."""
@@ -216,7 +216,12 @@ def rank_with_flow(
 
 
 def patch_motion(
-    grasps: Grasps, flow: ObjectFlow, frames: NDArray[np.int64], radius: float, *, sheet: bool = False
+    grasps: Grasps,
+    flow: ObjectFlow,
+    frames: NDArray[np.int64],
+    radius: float,
+    *,
+    sheet: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
     """Tool poses (G, T', 4, 4) that carry each contact's patch along the flow, and their largest slip (G,) in metres.
 
@@ -225,7 +230,9 @@ def patch_motion(
     """
     member = np.flatnonzero((flow.object_id == grasps.object_id[0]) & (flow.confidence[0] > 0))
     if not len(member):
-        raise ValueError(f"flow.object_id: no visible point at t = 0 belongs to object {grasps.object_id[0]}")
+        raise ValueError(
+            f"flow.object_id: no visible point at t = 0 belongs to object {grasps.object_id[0]}"
+        )
     k = min(_PATCH_POINTS, len(member))
     distance, near = cKDTree(flow.points[0][member]).query(grasps.X_world_tool[:, :3, 3], k=k)
     distance, near = distance.reshape(-1, k), member[near.reshape(-1, k)]
@@ -247,7 +254,9 @@ def patch_motion(
     if sheet:
         # A folded patch turns over, and would take a tool above it below the support: the tool keeps its height.
         held = source[:, :, 0]  # (G, 1, 3), the point nearest to the tool
-        X[..., :3, 3] = grasps.X_world_tool[:, None, :3, 3] + transform(M, held[:, :, None])[..., 0, :] - held
+        X[..., :3, 3] = (
+            grasps.X_world_tool[:, None, :3, 3] + transform(M, held[:, :, None])[..., 0, :] - held
+        )
     return X, slip.max(1)
 
 
@@ -268,7 +277,9 @@ def _follow_freely(
     best = _follow(robot, first, widths, field, options, seed)
     for share in (0.5, 1.0):
         passed = best.passes(options)
-        again = np.flatnonzero(loose & ~passed & best.ok[:, 0])  # the first pose is the same however it turns
+        again = np.flatnonzero(
+            loose & ~passed & best.ok[:, 0]
+        )  # the first pose is the same however it turns
         if len(again) and passed.sum() < options.enough:
             once = replace(options, restarts=0)
             other = _follow(robot, _turned(carried[again], share), widths[again], field, once, seed)
@@ -284,7 +295,12 @@ def _turned(X: FloatArray, share: float) -> FloatArray:
 
 
 def _follow(
-    robot: Robot, X: FloatArray, widths: FloatArray, field: DistanceField, options: RankOptions, seed: int
+    robot: Robot,
+    X: FloatArray,
+    widths: FloatArray,
+    field: DistanceField,
+    options: RankOptions,
+    seed: int,
 ) -> _Followed:
     """Inverse kinematics along the poses X (G, T', 4, 4): from home, with the hand turned by half, from elsewhere."""
     rng = np.random.default_rng(seed)
@@ -298,14 +314,23 @@ def _follow(
         if not len(again) or passed.sum() >= options.enough:
             break
         X_again = X[again] @ _HALF_TURN if turned else X[again]
-        start = home[again] if turned else rng.uniform(robot.lower, robot.upper, (len(again), home.shape[1]))
+        start = (
+            home[again]
+            if turned
+            else rng.uniform(robot.lower, robot.upper, (len(again), home.shape[1]))
+        )
         q, ok = _follow_from(robot, X_again, start, options.jump, seed)
         best = best.improved(again, _measured(robot, X_again, q, ok, widths[again], field))
     return best
 
 
 def _measured(
-    robot: Robot, X: FloatArray, q: FloatArray, ok: NDArray[np.bool_], widths: FloatArray, field: DistanceField
+    robot: Robot,
+    X: FloatArray,
+    q: FloatArray,
+    ok: NDArray[np.bool_],
+    widths: FloatArray,
+    field: DistanceField,
 ) -> _Followed:
     return _Followed(X, q, ok, _clearance(robot, widths, X, q, ok, field))
 
@@ -319,15 +344,21 @@ def _follow_from(
     q[:, 0], ok[:, 0] = robot.inverse_kinematics(X[:, 0], seed=seed, attempts=8, q_near=start)
     for t in range(1, X.shape[1]):
         q[:, t] = q[:, t - 1]
-        alive = np.flatnonzero(ok[:, t - 1])  # one that is lost stays lost: what comes later needs another start
+        alive = np.flatnonzero(
+            ok[:, t - 1]
+        )  # one that is lost stays lost: what comes later needs another start
         if not len(alive):
             break
-        solved, exact = robot.inverse_kinematics(X[alive, t], seed=seed, attempts=1, q_near=q[alive, t - 1])
+        solved, exact = robot.inverse_kinematics(
+            X[alive, t], seed=seed, attempts=1, q_near=q[alive, t - 1]
+        )
         reached = exact.copy()
         miss = np.flatnonzero(~exact)
         if len(miss):
             there = robot.tool_pose(solved[miss])
-            near = np.linalg.norm(there[:, :3, 3] - X[alive[miss], t, :3, 3], axis=1) < _MISS_POSITION
+            near = (
+                np.linalg.norm(there[:, :3, 3] - X[alive[miss], t, :3, 3], axis=1) < _MISS_POSITION
+            )
             near &= angle_between(there[:, :3, :3], X[alive[miss], t, :3, :3]) < _MISS_ROTATION
             reached[miss] = near
         reached &= np.abs(solved - q[alive, t - 1]).max(1) < jump
@@ -335,7 +366,9 @@ def _follow_from(
     return q, ok
 
 
-def _static_field(scene: Scene, motion: SceneMotion, target: int, X: FloatArray, options: RankOptions) -> DistanceField:
+def _static_field(
+    scene: Scene, motion: SceneMotion, target: int, X: FloatArray, options: RankOptions
+) -> DistanceField:
     """Distances to what stays where it is while the target moves, around everywhere the tool goes."""
     around = surroundings(scene, motion, target)
     origin = X[..., :3, 3].reshape(-1, 3)
@@ -350,7 +383,12 @@ def _static_field(scene: Scene, motion: SceneMotion, target: int, X: FloatArray,
 
 
 def _clearance(
-    robot: Robot, widths: FloatArray, X: FloatArray, q: FloatArray, ok: NDArray[np.bool_], field: DistanceField
+    robot: Robot,
+    widths: FloatArray,
+    X: FloatArray,
+    q: FloatArray,
+    ok: NDArray[np.bool_],
+    field: DistanceField,
 ) -> FloatArray:
     """(G, T') metres between the obstacles and the gripper's surface or the moving links' spheres; inf where not ok."""
     out = np.full(ok.shape, np.inf)
@@ -363,7 +401,9 @@ def _clearance(
     g, t = np.nonzero(ok)
     if len(g) and len(rest):
         centers = robot.spheres(q[g, t])[:, rest]
-        out[g, t] = np.minimum(out[g, t], (field.query(centers)[0] - robot.sphere_radius[rest]).min(-1))
+        out[g, t] = np.minimum(
+            out[g, t], (field.query(centers)[0] - robot.sphere_radius[rest]).min(-1)
+        )
     return out
 
 
@@ -389,19 +429,27 @@ def _gripper_surface(gripper: Gripper, width: float, spacing: float = 0.025) -> 
 
 
 def _reasons(
-    ok: NDArray[np.bool_], clearance: FloatArray, slip: float, times: FloatArray, options: RankOptions
+    ok: NDArray[np.bool_],
+    clearance: FloatArray,
+    slip: float,
+    times: FloatArray,
+    options: RankOptions,
 ) -> tuple[str, ...]:
     """Why a candidate is refused, one line each."""
     out = []
     if not ok.all():
         first = int(np.argmin(ok))
-        out.append(f"out of reach from {times[first]:.2f} s on ({100 * ok.mean():.0f} % of the motion is reached)")
+        out.append(
+            f"out of reach from {times[first]:.2f} s on ({100 * ok.mean():.0f} % of the motion is reached)"
+        )
     if ok.any() and clearance.min() < -options.penetration:
         worst = int(np.argmin(clearance))
         depth = -1e3 * clearance[worst]
         out.append(f"the robot is {depth:.0f} mm inside the surroundings at {times[worst]:.2f} s")
     if slip > options.max_slip:
-        out.append(f"the patch deforms by {1e3 * slip:.0f} mm RMS (limit {1e3 * options.max_slip:g})")
+        out.append(
+            f"the patch deforms by {1e3 * slip:.0f} mm RMS (limit {1e3 * options.max_slip:g})"
+        )
     return tuple(out)
 
 

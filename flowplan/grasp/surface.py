@@ -12,10 +12,10 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from flowplan.checks import FloatArray
 from flowplan.geometry import transform
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene, SceneObject
+from flowplan.utils.checks import FloatArray
 
 _SPACING = 0.008
 """Metres between the points that stand for what must not be hit."""
@@ -47,7 +47,11 @@ EMPTY = Surface(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64), 0.0)
 
 
 def sample_surface(
-    mesh: trimesh.Trimesh, count: int, rng: np.random.Generator, *, faces: NDArray[np.bool_] | None = None
+    mesh: trimesh.Trimesh,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    faces: NDArray[np.bool_] | None = None,
 ) -> Surface:
     """`count` points spread evenly by area over `mesh`, or over its `faces` (F,) only.
 
@@ -63,12 +67,16 @@ def sample_surface(
         return EMPTY
     slices = (np.arange(count) + rng.random(count)) / count
     cumulated = np.cumsum(weight) / total
-    face = np.minimum(np.searchsorted(cumulated, slices * cumulated[-1], side="right"), len(weight) - 1)
+    face = np.minimum(
+        np.searchsorted(cumulated, slices * cumulated[-1], side="right"), len(weight) - 1
+    )
     u, v = rng.random((2, count))
     root = np.sqrt(u)  # uniform on a triangle: Turk, Graphics Gems 1990
     barycentric = np.stack([1 - root, root * (1 - v), root * v], axis=-1)
     points = np.einsum("mk,mkc->mc", barycentric, corners[face])
-    return Surface(points, _outward(mesh) * normal[face] / double_area[face, None], face, 0.5 * total / count)
+    return Surface(
+        points, _outward(mesh) * normal[face] / double_area[face, None], face, 0.5 * total / count
+    )
 
 
 def _outward(mesh: trimesh.Trimesh) -> float:
@@ -114,13 +122,19 @@ def track_surface(
     barycentric = trimesh.triangles.points_to_barycentric(vertices[0][corner], surface.points)
     triangles = vertices[frames][:, corner]  # (T, M, 3, 3)
     points = np.einsum("mk,tmkc->tmc", barycentric, triangles)
-    normals = np.cross(triangles[:, :, 1] - triangles[:, :, 0], triangles[:, :, 2] - triangles[:, :, 0])
+    normals = np.cross(
+        triangles[:, :, 1] - triangles[:, :, 0], triangles[:, :, 2] - triangles[:, :, 0]
+    )
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-18)
-    flip = np.sign(np.sum(normals[0] * surface.normals, axis=-1))  # a mesh wound inside out was turned
+    flip = np.sign(
+        np.sum(normals[0] * surface.normals, axis=-1)
+    )  # a mesh wound inside out was turned
     return Tracks(points, flip[:, None] * normals, surface.area)
 
 
-def still_points(scene: Scene, motion: SceneMotion, index: int, rng: np.random.Generator) -> FloatArray:
+def still_points(
+    scene: Scene, motion: SceneMotion, index: int, rng: np.random.Generator
+) -> FloatArray:
     """(M, 3) surface points, world frame, of the faces of object `index` that stay where they are."""
     obj = scene.objects[index]
     still = np.all(~motion.moving(_STILL)[index][obj.mesh.faces], axis=1)
@@ -129,7 +143,9 @@ def still_points(scene: Scene, motion: SceneMotion, index: int, rng: np.random.G
     return transform(obj.X_world_object, sample_surface(obj.mesh, count, rng, faces=still).points)
 
 
-def neighbours(obj: SceneObject, scene: Scene, reach: float, rng: np.random.Generator) -> FloatArray:
+def neighbours(
+    obj: SceneObject, scene: Scene, reach: float, rng: np.random.Generator
+) -> FloatArray:
     """(M, 3) surface points, world frame, of all other objects and obstacles within `reach` metres of `obj`."""
     low, high = obj.vertices_world.min(0) - reach, obj.vertices_world.max(0) + reach
     clouds = []
@@ -140,6 +156,8 @@ def neighbours(obj: SceneObject, scene: Scene, reach: float, rng: np.random.Gene
         close = np.all((corners.min(1) < high) & (corners.max(1) > low), axis=1)
         area = float(other.mesh.area_faces[close].sum())
         count = int(np.clip(area / _SPACING**2, 200, 6000))
-        points = transform(other.X_world_object, sample_surface(other.mesh, count, rng, faces=close).points)
+        points = transform(
+            other.X_world_object, sample_surface(other.mesh, count, rng, faces=close).points
+        )
         clouds.append(points[np.all((points > low) & (points < high), axis=1)])
     return np.concatenate([np.zeros((0, 3)), *clouds])

@@ -18,10 +18,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.checks import FloatArray
 from flowplan.geometry import cross, transform
 from flowplan.optimizers import TrackOptions, TrackProblem
 from flowplan.robot import Robot
+from flowplan.utils.checks import FloatArray
 
 _SWEPT_STEP, _LONG_STEP = 0.01, 0.04
 """Metres between neighbouring times below which the two ends, or they and the midpoint, speak for the way between."""
@@ -68,10 +68,14 @@ class Body:
         self.held = held[:, :3]
         self.count = len(robot.sphere_radius)
         self.radius = np.concatenate([robot.sphere_radius, held[:, 3]])
-        self.carried = np.concatenate([carried_spheres(robot), np.ones((len(held), len(robot.joint_names)), bool)])
+        self.carried = np.concatenate(
+            [carried_spheres(robot), np.ones((len(held), len(robot.joint_names)), bool)]
+        )
         self.first, self.second, self.reach = _pair_table(robot)
         self._add_held(held[:, 3])
-        self.pair_limit = np.where(self.reach > 0, (self.reach + options.self_margin) ** 2, -1).astype(np.float32)
+        self.pair_limit = np.where(
+            self.reach > 0, (self.reach + options.self_margin) ** 2, -1
+        ).astype(np.float32)
         self.self_margin = options.self_margin
         self.tolerance = options.clearance_tolerance
         self.margin = self._margins(problem, options.margin)
@@ -79,7 +83,9 @@ class Body:
     def _add_held(self, radius: FloatArray) -> None:
         # The held object's spheres join the second ones; they may not touch what is not fixed to the tool.
         arm = np.logical_not(self.carried[self.first].all(axis=1))
-        reach = np.where(arm[:, None], self.radius[self.first][:, None] + radius, -np.inf).astype(np.float32)
+        reach = np.where(arm[:, None], self.radius[self.first][:, None] + radius, -np.inf).astype(
+            np.float32
+        )
         self.second = np.concatenate([self.second, self.count + np.arange(len(radius))])
         self.reach = np.concatenate([self.reach, reach], axis=1)
 
@@ -91,7 +97,9 @@ class Body:
         centers = self.robot.spheres(flat, self.width)
         if len(self.held):
             centers = np.concatenate([centers, transform(X, self.held)], axis=1)
-        return Arm(X.reshape(S, T, 4, 4), jacobian.reshape(S, T, 6, J), centers.reshape(S, T, -1, 3))
+        return Arm(
+            X.reshape(S, T, 4, 4), jacobian.reshape(S, T, 6, J), centers.reshape(S, T, -1, 3)
+        )
 
     def _margins(self, problem: TrackProblem, margin: float) -> FloatArray:
         """(T, K) margins; what rides with the tool goes where the flow takes it and is not asked to come less near."""
@@ -101,8 +109,12 @@ class Body:
         fixed = self.carried.all(axis=1)
         some = robot.home[None]
         X = robot.tool_pose(some)
-        local = np.concatenate([transform(np.linalg.inv(X[0]), robot.spheres(some, self.width)[0]), self.held])[fixed]
-        distance = self.field.distance(transform(attachment.X_world_tool, local)) - self.radius[fixed]
+        local = np.concatenate(
+            [transform(np.linalg.inv(X[0]), robot.spheres(some, self.width)[0]), self.held]
+        )[fixed]
+        distance = (
+            self.field.distance(transform(attachment.X_world_tool, local)) - self.radius[fixed]
+        )
         # Where the flow leaves a rotation free the hand may turn out of the way; the grasp itself is given, though.
         given = np.linalg.eigvalsh(attachment.K)[:, 0] > 0
         given[0] = True
@@ -140,7 +152,9 @@ class Body:
         active = residual > 0
         at, k, normal = at[active], k[active], normal[active] * (-1 / self.tolerance)
         row = (1 - share) * self._row(arm, at, k, normal)
-        return Rows(at, residual[active], row, share * self._row(arm, at + 1, k, normal) if share else None)
+        return Rows(
+            at, residual[active], row, share * self._row(arm, at + 1, k, normal) if share else None
+        )
 
     def self_rows(self, arm: Arm) -> Rows:
         """Residuals of pairs of spheres near each other."""
@@ -155,9 +169,13 @@ class Body:
         active = residual > 0
         at, a, b = at[active], a[active], b[active]
         normal = gap[active] / (-self.tolerance * np.maximum(length[active], 1e-9))[:, None]
-        return Rows(at, residual[active], self._row(arm, at, a, normal) - self._row(arm, at, b, normal))
+        return Rows(
+            at, residual[active], self._row(arm, at, a, normal) - self._row(arm, at, b, normal)
+        )
 
-    def _row(self, arm: Arm, at: NDArray[np.int64], k: NDArray[np.int64], normal: FloatArray) -> FloatArray:
+    def _row(
+        self, arm: Arm, at: NDArray[np.int64], k: NDArray[np.int64], normal: FloatArray
+    ) -> FloatArray:
         J = arm.J.reshape(-1, *arm.J.shape[2:])
         X = arm.X.reshape(-1, 4, 4)
         centers = arm.centers.reshape(-1, *arm.centers.shape[2:])
@@ -176,7 +194,9 @@ class Body:
         """
         centers = self.arm(q[None]).centers[0]
         moving = self.carried.any(axis=1)
-        distance = np.where(moving, self.field.distance(centers) - self.radius - np.minimum(margins, 0.0), np.inf)
+        distance = np.where(
+            moving, self.field.distance(centers) - self.radius - np.minimum(margins, 0.0), np.inf
+        )
         gap = _gaps(centers, self.first, self.second, self.reach)
         own, n = len(self.second) - len(self.held), self.count
         robot = np.minimum(_least(distance[:, :n]), _least(gap[:, :, :own]))
@@ -188,7 +208,9 @@ def self_clearance(robot: Robot, q: FloatArray) -> FloatArray:
     return _least(_gaps(robot.spheres(q), *_pair_table(robot)))
 
 
-def _squares(centers: FloatArray, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float32]:
+def _squares(
+    centers: FloatArray, first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.float32]:
     """Squared distances (B, P1, P2) of the spheres `first` from those of `second` at centres (B, K, 3).
 
     One product: [-2 a, |a|^2, 1] . [b, 1, |b|^2]. 32 bits tell a hundredth of a millimetre at arm's length.
@@ -202,7 +224,10 @@ def _squares(centers: FloatArray, first: NDArray[np.int64], second: NDArray[np.i
 
 
 def _gaps(
-    centers: FloatArray, first: NDArray[np.int64], second: NDArray[np.int64], reach: NDArray[np.float32]
+    centers: FloatArray,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    reach: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Distances (B, P1, P2) between surfaces; infinite for pairs that are not checked."""
     gap = _squares(centers, first, second)

@@ -1,6 +1,6 @@
 """What a joint trajectory costs, and its Gauss-Newton model.
 
-    cost(q) =  sum_t w_t/w_max E_t(q_t) / tolerance^2         flow alignment, exact (flowplan.moments)
+    cost(q) =  sum_t w_t/w_max E_t(q_t) / tolerance^2         flow alignment, exact (flowplan.attachment.moments)
              + smoothness, shortness                          of accelerations and velocities
              + hinges: joint ranges, obstacles, self-collision, singularities; and velocity, acceleration, jerk limits
 
@@ -14,13 +14,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.checks import FloatArray
+from flowplan.attachment.moments import alignment_residual, symmetric_root
 from flowplan.geometry import cross
-from flowplan.moments import alignment_residual, symmetric_root
 from flowplan.optimizers import TrackOptions, TrackProblem
-from flowplan.optimizers.banded import Layout
+from flowplan.optimizers.block_banded import Layout
 from flowplan.optimizers.clearance import Arm, Body, Rows
-from flowplan.optimizers.rates import Rates
+from flowplan.optimizers.finite_differences import Rates
+from flowplan.utils.checks import FloatArray
 
 _GRASP_LEVER = 0.05
 """Metres: lever arm with which the first pose, which is given, is held in all its rotations."""
@@ -109,7 +109,9 @@ class Objective:
         robot, options = self.problem.robot, self.options
         limits = np.stack([robot.velocity, robot.acceleration, robot.jerk])
         self.slowed = factor
-        self.rates = Rates(self.problem.times * factor, limits, (options.shortness, options.smoothness, 0.0))
+        self.rates = Rates(
+            self.problem.times * factor, limits, (options.shortness, options.smoothness, 0.0)
+        )
 
     def evaluate(self, q: FloatArray, stage: Stage) -> Quadratic:
         """The cost at trajectories q (S, T, J)."""
@@ -136,7 +138,9 @@ class Objective:
         return Quadratic(cost, gradient, self.layout.pack(own, following, bands), residual, rows)
 
     def _alignment(self, X: FloatArray, J: FloatArray) -> tuple[FloatArray, FloatArray]:
-        residual, G = alignment_residual(X, self.X_star, self.source_mean, self.root_weight, self.root_K)
+        residual, G = alignment_residual(
+            X, self.X_star, self.source_mean, self.root_weight, self.root_K
+        )
         return residual, G @ J
 
     def onto_path(self, q: FloatArray, wanted: FloatArray) -> FloatArray:
@@ -153,7 +157,9 @@ class Objective:
         step = (AT @ np.linalg.solve(gram, (wanted - residual)[..., None]))[..., 0]
         return q + np.clip(step, -_LONGEST_CORRECTION, _LONGEST_CORRECTION)
 
-    def _ranges(self, q: FloatArray, cost: FloatArray, gradient: FloatArray, bands: FloatArray) -> None:
+    def _ranges(
+        self, q: FloatArray, cost: FloatArray, gradient: FloatArray, bands: FloatArray
+    ) -> None:
         over = np.maximum(q - self.upper, 0.0) - np.maximum(self.lower - q, 0.0)
         active = over != 0
         if not active.any():
@@ -185,7 +191,9 @@ class Objective:
 
     def rotation_error(self, X: FloatArray) -> FloatArray:
         """Radians (T,) off the flow of tool poses (T, 4, 4), over the rotations that it shows."""
-        residual, _ = alignment_residual(X, self.X_star, self.source_mean, self.root_weight, self.shown)
+        residual, _ = alignment_residual(
+            X, self.X_star, self.source_mean, self.root_weight, self.shown
+        )
         half = np.minimum(np.linalg.norm(residual[:, 3:], axis=-1) / 2, 1.0)
         return 2 * np.arcsin(half)
 
@@ -203,7 +211,9 @@ def flow_weights(problem: TrackProblem, options: TrackOptions) -> tuple[FloatArr
     share[0] = 1.0
     # A frame that nobody saw keeps its bridge pose by a hundredth of the weight of the others.
     share = np.maximum(share, 1e-2)
-    return np.sqrt(share) / options.position_tolerance, symmetric_root(K) / options.position_tolerance
+    return np.sqrt(share) / options.position_tolerance, symmetric_root(
+        K
+    ) / options.position_tolerance
 
 
 def _shown(K: FloatArray) -> FloatArray:
@@ -235,7 +245,12 @@ def log_manipulability_gradient(J: FloatArray) -> FloatArray:
 
 
 def _accumulate(
-    rows: Rows, weight: float, cost: FloatArray, gradient: FloatArray, own: FloatArray, following: FloatArray
+    rows: Rows,
+    weight: float,
+    cost: FloatArray,
+    gradient: FloatArray,
+    own: FloatArray,
+    following: FloatArray,
 ) -> None:
     if not len(rows.at):
         return
@@ -248,7 +263,9 @@ def _accumulate(
         _scatter(gradient, rows.at + 1, scaled[:, None] * rows.following)
         _scatter(own, rows.at + 1, weight * rows.following[:, :, None] * rows.following[:, None, :])
         s, t = np.divmod(rows.at, T)
-        _scatter(following, s * (T - 1) + t, weight * rows.following[:, :, None] * rows.row[:, None, :])
+        _scatter(
+            following, s * (T - 1) + t, weight * rows.following[:, :, None] * rows.row[:, None, :]
+        )
 
 
 def _scatter(target: FloatArray, at: NDArray[np.int64], values: FloatArray) -> None:

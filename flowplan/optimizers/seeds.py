@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from flowplan.checks import FloatArray
 from flowplan.geometry import angle_between, skew
 from flowplan.optimizers.clearance import self_clearance
 from flowplan.optimizers.objective import Objective
 from flowplan.robot import Robot
+from flowplan.utils.checks import FloatArray
 
 _TABLE = 2048
 _REACHING_STEPS = 10
@@ -59,7 +59,11 @@ def find_seeds(
     problem = objective.problem
     objective.slow_down(1.0)
     keys = key_times(problem.attachment.X_world_tool, stride)
-    first = _first_configurations(objective, starts, rng) if problem.q_start is None else problem.q_start[None]
+    first = (
+        _first_configurations(objective, starts, rng)
+        if problem.q_start is None
+        else problem.q_start[None]
+    )
     path = _carry(objective, first, keys)  # (A, M, J)
     chosen: list[int] = []
     for a in _rank(objective, path, keys):
@@ -68,7 +72,11 @@ def find_seeds(
     q = _densify(path[chosen], keys, len(problem.times))
     # Through the key times alone the path has the flow's speed and not yet its jitter.
     objective.slow_down(float(objective.rates.demanded(q, objective.options.limit_share).min()))
-    q = np.clip(objective.onto_path(q, np.zeros((*q.shape[:2], 6))), problem.robot.lower, problem.robot.upper)
+    q = np.clip(
+        objective.onto_path(q, np.zeros((*q.shape[:2], 6))),
+        problem.robot.lower,
+        problem.robot.upper,
+    )
     if problem.q_start is not None:
         q[:, 0] = problem.q_start
     return q
@@ -84,7 +92,9 @@ def key_times(X: FloatArray, stride: float = 1.0) -> NDArray[np.int64]:
     return np.unique(np.concatenate([[0], index, [len(X) - 1]]))
 
 
-def _first_configurations(objective: Objective, starts: int, rng: np.random.Generator) -> FloatArray:
+def _first_configurations(
+    objective: Objective, starts: int, rng: np.random.Generator
+) -> FloatArray:
     robot = objective.problem.robot
     goal = objective.X_star[0]
     q, X = _table(robot)
@@ -123,7 +133,9 @@ def _step(
     shown = objective.shown[index]
     # The skew part of a rotation is sin(angle) times its axis: on the way there no logarithm is needed.
     M = goal[:, :3, :3] @ np.swapaxes(X[:, :3, :3], 1, 2)
-    turn = 0.5 * np.stack([M[:, 2, 1] - M[:, 1, 2], M[:, 0, 2] - M[:, 2, 0], M[:, 1, 0] - M[:, 0, 1]], axis=1)
+    turn = 0.5 * np.stack(
+        [M[:, 2, 1] - M[:, 1, 2], M[:, 0, 2] - M[:, 2, 0], M[:, 1, 0] - M[:, 0, 1]], axis=1
+    )
     e = np.empty((len(q), 6))
     e[:, :3] = goal[:, :3, 3] + wanted - X[:, :3, 3] - arm
     e[:, 3:] = _LEVER * (shown @ turn[..., None])[..., 0]
@@ -145,7 +157,9 @@ def _carry(objective: Objective, first: FloatArray, keys: NDArray[np.int64]) -> 
     q = first
     for m, t in enumerate(keys):
         if m:
-            q, _ = _step(objective, q + (q - path[:, m - 2] if m > 1 else 0.0), np.full(len(q), t), 0.6)
+            q, _ = _step(
+                objective, q + (q - path[:, m - 2] if m > 1 else 0.0), np.full(len(q), t), 0.6
+            )
         path[:, m] = q
     return path
 
@@ -160,7 +174,11 @@ def _rank(objective: Objective, path: FloatArray, keys: NDArray[np.int64]) -> ND
     depth = np.maximum(-np.minimum(robot, held), 0.0).reshape(A, M)
     travel = np.abs(np.diff(path, axis=1)).max(axis=2).sum(axis=1)
     # In metres, roughly: off the path, in an obstacle, and a little for every radian travelled.
-    score = np.maximum(error.reshape(A, M) - 0.01, 0.0).max(axis=1) + 2 * depth.mean(axis=1) + 0.01 * travel
+    score = (
+        np.maximum(error.reshape(A, M) - 0.01, 0.0).max(axis=1)
+        + 2 * depth.mean(axis=1)
+        + 0.01 * travel
+    )
     return np.argsort(score)
 
 

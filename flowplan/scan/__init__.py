@@ -1,13 +1,13 @@
 """From what a camera saw, or a mesh file, to a `Scene`."""
 
-from flowplan.scan.collision import ConvexOptions, convex_parts
-from flowplan.scan.frames import DepthFrame, intrinsics_from_fov, read_frames, write_frames
-from flowplan.scan.fuse import ScanOptions, scan_frames
-from flowplan.scan.load import MeshOptions, load_mesh
-from flowplan.scan.noise import NoiseOptions, noisy_depth
-from flowplan.scan.points import PointOptions, load_points, surface_of_points
-from flowplan.scan.render import render_frame
-from flowplan.scan.repair import MeshReport, inspect_mesh
+from flowplan.scan.depth.frames import DepthFrame, intrinsics_from_fov, read_frames, write_frames
+from flowplan.scan.depth.fuse import ScanOptions, scan_frames
+from flowplan.scan.depth.noise import NoiseOptions, noisy_depth
+from flowplan.scan.depth.render import render_frame
+from flowplan.scan.meshes.convex import ConvexOptions, convex_parts
+from flowplan.scan.meshes.mesh_file import MeshOptions, load_mesh
+from flowplan.scan.meshes.repair import MeshReport, inspect_mesh
+from flowplan.scan.point_cloud import PointOptions, load_points, surface_of_points
 from flowplan.scan.source import load_scene
 from flowplan.scan.urdf import load_urdf
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flowplan.checks import FloatArray
+from flowplan.utils.checks import FloatArray
 
 TYPES = {"F": "f", "I": "i", "U": "u"}
 LARGEST = 100_000_000
@@ -27,15 +27,22 @@ def read_pcd(path: Path) -> dict[str, FloatArray]:
     header, body = _header(path)
     try:
         names = header["FIELDS"]
-        sizes, counts = [int(s) for s in header["SIZE"]], [int(c) for c in header.get("COUNT", ["1"] * len(names))]
+        sizes, counts = (
+            [int(s) for s in header["SIZE"]],
+            [int(c) for c in header.get("COUNT", ["1"] * len(names))],
+        )
         kinds = [TYPES[t] for t in header["TYPE"]]
         points = int(header["POINTS"][0])
-        dtypes = [np.dtype((f"<{k}{s}", (c,))) for k, s, c in zip(kinds, sizes, counts, strict=True)]
+        dtypes = [
+            np.dtype((f"<{k}{s}", (c,))) for k, s, c in zip(kinds, sizes, counts, strict=True)
+        ]
         layout = header["DATA"][0]
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise ValueError(f"{path}: not a .pcd header ({error}); export it again") from None
     if len(names) != len(kinds) or not 0 < points <= LARGEST:
-        raise ValueError(f"{path}: POINTS: expected 1 to {LARGEST} points of {len(names)} fields, got {points}")
+        raise ValueError(
+            f"{path}: POINTS: expected 1 to {LARGEST} points of {len(names)} fields, got {points}"
+        )
     try:
         table = _columns(body, layout, dtypes, points)
     except (ValueError, IndexError, struct.error) as error:
@@ -76,8 +83,13 @@ def _columns(body: bytes, layout: str, dtypes: list[np.dtype], points: int) -> l
             raise ValueError(f"expected {points * size} bytes unpacked, the file says {unpacked}")
         plain = _unpack_lzf(body[8 : 8 + packed], unpacked)
         ends = np.cumsum([points * d.itemsize for d in dtypes])
-        blocks = [plain[end - points * d.itemsize : end] for end, d in zip(ends, dtypes, strict=True)]
-        return [np.frombuffer(b, d.base).reshape(points, -1) for b, d in zip(blocks, dtypes, strict=True)]
+        blocks = [
+            plain[end - points * d.itemsize : end] for end, d in zip(ends, dtypes, strict=True)
+        ]
+        return [
+            np.frombuffer(b, d.base).reshape(points, -1)
+            for b, d in zip(blocks, dtypes, strict=True)
+        ]
     raise ValueError("expected ascii, binary or binary_compressed")
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from flowplan import checks
 from flowplan.geometry import pose
 from flowplan.motion import Progress, silent
-from flowplan.scan.frames import read_frames
-from flowplan.scan.fuse import ScanOptions, scan_frames
-from flowplan.scan.load import SUFFIXES as MESH_SUFFIXES
-from flowplan.scan.load import Unit, load_mesh
-from flowplan.scan.points import SUFFIXES as POINT_SUFFIXES
-from flowplan.scan.points import load_points
+from flowplan.scan.depth.frames import read_frames
+from flowplan.scan.depth.fuse import ScanOptions, scan_frames
+from flowplan.scan.meshes.mesh_file import SUFFIXES as MESH_SUFFIXES
+from flowplan.scan.meshes.mesh_file import Unit, load_mesh
+from flowplan.scan.point_cloud import SUFFIXES as POINT_SUFFIXES
+from flowplan.scan.point_cloud import load_points
 from flowplan.scan.urdf import load_urdf
 from flowplan.scene import Scene, SceneObject
+from flowplan.utils import checks
 
 
 def load_scene(
@@ -44,7 +44,9 @@ def load_scene(
     if path.is_dir():
         return scan_frames(read_frames(path), ScanOptions(), progress=progress)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file or folder; give depth frames, a mesh, a point cloud or a URDF")
+        raise ValueError(
+            f"{path}: no such file or folder; give depth frames, a mesh, a point cloud or a URDF"
+        )
     suffix = path.suffix.lower()
     checks.choice(f"{path}: suffix", suffix, sorted({".urdf", *MESH_SUFFIXES, *POINT_SUFFIXES}))
     if suffix == ".urdf":
@@ -60,12 +62,19 @@ def _has_faces(path: Path) -> bool:
     """Does a .ply file's header declare faces?"""
     with path.open("rb") as f:
         header = f.read(4096).split(b"end_header")[0]
-    return any(line.startswith(b"element face") and not line.strip().endswith(b" 0") for line in header.splitlines())
+    return any(
+        line.startswith(b"element face") and not line.strip().endswith(b" 0")
+        for line in header.splitlines()
+    )
 
 
-def _stand(objects: tuple[SceneObject, ...], position: tuple[float, float]) -> tuple[SceneObject, ...]:
+def _stand(
+    objects: tuple[SceneObject, ...], position: tuple[float, float]
+) -> tuple[SceneObject, ...]:
     """Objects moved together so that the middle of their footprint is at `position` and their lowest point at z = 0."""
     corners = [o.mesh_world.bounds for o in objects]
     lower, upper = (f([c[i] for c in corners], axis=0) for i, f in enumerate((np.min, np.max)))
     shift = [*(position - (lower + upper)[:2] / 2), -lower[2]]
-    return tuple(replace(o, X_world_object=pose(translation=shift) @ o.X_world_object) for o in objects)
+    return tuple(
+        replace(o, X_world_object=pose(translation=shift) @ o.X_world_object) for o in objects
+    )

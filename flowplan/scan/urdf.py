@@ -18,12 +18,12 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import exp_so3, pose
-from flowplan.scan.load import SUFFIXES, read_mesh
-from flowplan.scan.repair import cleaned
+from flowplan.scan.meshes.mesh_file import SUFFIXES, read_mesh
+from flowplan.scan.meshes.repair import cleaned
 from flowplan.scene import SceneObject
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 MOVING = ("revolute", "continuous", "prismatic")
 JOINT_TYPES = (*MOVING, "fixed")
@@ -75,7 +75,10 @@ def load_urdf(
     root = _parse(path)
     links = {_attribute(path, link, "name"): link for link in root.findall("link")}
     parsed = [_joint(path, element) for element in root.findall("joint")]
-    for kind, names in (("link", [e.get("name") for e in root.findall("link")]), ("joint", [j.name for j in parsed])):
+    for kind, names in (
+        ("link", [e.get("name") for e in root.findall("link")]),
+        ("joint", [j.name for j in parsed]),
+    ):
         if len(set(names)) < len(names):
             raise ValueError(f"{path}: two <{kind}> elements have the same name; rename one")
     X_base = pose() if X_world_base is None else checks.poses("X_world_base", X_world_base)
@@ -107,11 +110,15 @@ def _parse(path: Path) -> ElementTree.Element:
     try:
         root = ElementTree.fromstring(path.read_bytes(), parser)
     except _DoctypeError:
-        raise ValueError(f"{path}: document types and entities are not read; remove the <!DOCTYPE ...> part") from None
+        raise ValueError(
+            f"{path}: document types and entities are not read; remove the <!DOCTYPE ...> part"
+        ) from None
     except ElementTree.ParseError as error:
         raise ValueError(f"{path}: not well-formed XML ({error})") from None
     if root.tag != "robot":
-        raise ValueError(f"{path}: expected a <robot> element, got <{root.tag}>; expand xacro files first")
+        raise ValueError(
+            f"{path}: expected a <robot> element, got <{root.tag}>; expand xacro files first"
+        )
     return root
 
 
@@ -132,7 +139,10 @@ def _numbers(path: Path, element: ElementTree.Element | None, key: str, default:
 def _origin(path: Path, element: ElementTree.Element) -> FloatArray:
     """(4, 4): rotations about the fixed axes x, y, z in turn, then the shift."""
     origin = element.find("origin")
-    roll, pitch, yaw = (exp_so3(a * e) for a, e in zip(_numbers(path, origin, "rpy", "0 0 0"), np.eye(3), strict=True))
+    roll, pitch, yaw = (
+        exp_so3(a * e)
+        for a, e in zip(_numbers(path, origin, "rpy", "0 0 0"), np.eye(3), strict=True)
+    )
     return pose(yaw @ pitch @ roll, _numbers(path, origin, "xyz", "0 0 0"))
 
 
@@ -164,14 +174,20 @@ def _joint(path: Path, element: ElementTree.Element) -> _Joint:
 
 
 def _forward_kinematics(
-    path: Path, links: list[str], joints: list[_Joint], values: dict[str, float], X_world_base: FloatArray
+    path: Path,
+    links: list[str],
+    joints: list[_Joint],
+    values: dict[str, float],
+    X_world_base: FloatArray,
 ) -> dict[str, FloatArray]:
     """X_world_link of every link, by name."""
     q = _positions(path, joints, values)
     for joint in joints:
         for end in (joint.parent, joint.child):
             if end not in links:
-                raise ValueError(f"{path}: joint {joint.name!r}: no link {end!r}; it has {', '.join(links)}")
+                raise ValueError(
+                    f"{path}: joint {joint.name!r}: no link {end!r}; it has {', '.join(links)}"
+                )
     children = [joint.child for joint in joints]
     twice = {c for c in children if children.count(c) > 1}
     roots = [link for link in links if link not in children]
@@ -185,7 +201,9 @@ def _forward_kinematics(
     while waiting:
         ready = [joint for joint in waiting if joint.parent in X_world_link]
         if not ready:
-            raise ValueError(f"{path}: joints {', '.join(j.name for j in waiting)} form a loop; a tree is expected")
+            raise ValueError(
+                f"{path}: joints {', '.join(j.name for j in waiting)} form a loop; a tree is expected"
+            )
         for joint in ready:
             X_world_joint = X_world_link[joint.parent] @ joint.X_parent_joint
             X_world_link[joint.child] = X_world_joint @ joint.motion(q[joint.name])
@@ -204,7 +222,10 @@ def _positions(path: Path, joints: list[_Joint], values: dict[str, float]) -> di
                 f"{path}: joints: {name!r} at {value:g}, expected {joint.lower:g} to {joint.upper:g}; "
                 "angles are in radians, lengths in metres"
             )
-    q = {name: float(values.get(name, np.clip(0.0, joint.lower, joint.upper))) for name, joint in free.items()}
+    q = {
+        name: float(values.get(name, np.clip(0.0, joint.lower, joint.upper)))
+        for name, joint in free.items()
+    }
     for joint in joints:
         if joint.mimic is not None:
             source, multiplier, offset = joint.mimic
@@ -213,7 +234,9 @@ def _positions(path: Path, joints: list[_Joint], values: dict[str, float]) -> di
     return q | {joint.name: 0.0 for joint in joints if joint.name not in q}
 
 
-def link_mesh(path: Path, link: ElementTree.Element, geometry: str = "visual") -> trimesh.Trimesh | None:
+def link_mesh(
+    path: Path, link: ElementTree.Element, geometry: str = "visual"
+) -> trimesh.Trimesh | None:
     """All shapes of a <link> in its frame as one mesh, or None if it has none.
 
     Args:
@@ -234,7 +257,9 @@ def link_mesh(path: Path, link: ElementTree.Element, geometry: str = "visual") -
         parts.append(_shape(path, shape[0]).apply_transform(_origin(path, element)))
     if not parts:
         return None
-    vertices, faces = trimesh.util.append_faces([p.vertices for p in parts], [p.faces for p in parts])
+    vertices, faces = trimesh.util.append_faces(
+        [p.vertices for p in parts], [p.faces for p in parts]
+    )
     return trimesh.Trimesh(vertices, faces, process=False)
 
 
@@ -246,18 +271,26 @@ def _shape(path: Path, shape: ElementTree.Element) -> trimesh.Trimesh:
     if shape.tag == "sphere":
         return trimesh.creation.icosphere(3, _size(path, shape, "radius"))
     if shape.tag == "cylinder":
-        return trimesh.creation.cylinder(_size(path, shape, "radius"), _size(path, shape, "length"), sections=48)
+        return trimesh.creation.cylinder(
+            _size(path, shape, "radius"), _size(path, shape, "length"), sections=48
+        )
     if shape.tag != "mesh":
-        raise ValueError(f"{path}: <{shape.tag}>: unknown shape, expected one of box, sphere, cylinder, mesh")
+        raise ValueError(
+            f"{path}: <{shape.tag}>: unknown shape, expected one of box, sphere, cylinder, mesh"
+        )
     file = _resolve(path, _attribute(path, shape, "filename"))
     if file.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{file}: not one of {', '.join(SUFFIXES)}; convert it and change {path.name}")
+        raise ValueError(
+            f"{file}: not one of {', '.join(SUFFIXES)}; convert it and change {path.name}"
+        )
     mesh = cleaned(read_mesh(file, 10_000_000))
     return mesh.apply_scale(_numbers(path, shape, "scale", "1 1 1"))
 
 
 def _size(path: Path, shape: ElementTree.Element, key: str) -> float:
-    return checks.positive(f"{path}: <{shape.tag} {key}>", float(_numbers(path, shape, key, "0")[0]))
+    return checks.positive(
+        f"{path}: <{shape.tag} {key}>", float(_numbers(path, shape, key, "0")[0])
+    )
 
 
 def _resolve(path: Path, filename: str) -> Path:
@@ -268,5 +301,7 @@ def _resolve(path: Path, filename: str) -> Path:
             for root in (folder, folder / package):
                 if root.name == package and (root / rest).is_file():
                     return root / rest
-        raise ValueError(f"{path}: {filename}: no folder {package!r} with this file in or above {path.parent}")
+        raise ValueError(
+            f"{path}: {filename}: no folder {package!r} with this file in or above {path.parent}"
+        )
     return path.parent / filename.removeprefix("file://")

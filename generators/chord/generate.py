@@ -13,20 +13,22 @@ from pathlib import Path
 
 import numpy as np
 
-from flowplan.checks import FloatArray
 from flowplan.geometry import pose
 from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
 from flowplan.scene import Instruction, Prompt, Scene, SceneObject
-from generators.chord.distill import Distilled, distill
-from generators.chord.options import PAPER, SMALL, ChordOptions
-from generators.chord.prior import VideoPrior
-from generators.chord.subject import require_subjects
+from flowplan.utils.checks import FloatArray
+from generators.chord.distill.loop import Distilled, distill
+from generators.chord.distill.options import PAPER, SMALL, ChordOptions
+from generators.chord.distill.subject import require_subjects
+from generators.chord.priors.protocol import VideoPrior
 
 _LAST = 0.1  # share of the iterations whose residuals judge a sample
 
 
-def chord(laws: Sequence[Law] = (), prior: str = "choreographer", options: ChordOptions | None = None) -> Generator:
+def chord(
+    laws: Sequence[Law] = (), prior: str = "choreographer", options: ChordOptions | None = None
+) -> Generator:
     """A generator that takes a `Prompt` and moves all of a scene's objects as it says.
 
     Args:
@@ -56,18 +58,24 @@ def load_prior(name: str) -> VideoPrior:
     """
     kind, _, what = name.partition(":")
     if kind == "choreographer":
-        from generators.chord.choreographer.prior import Choreographer
+        from generators.chord.priors.choreographer.prior import Choreographer
 
         return Choreographer.load(what) if what else Choreographer.load()
     if kind == "wan" and what:
-        from generators.chord.wan.load import load
+        from generators.chord.priors.wan.load import load
 
         return load(what)
-    raise ValueError(f"prior: got {name!r}, expected choreographer, choreographer:WEIGHTS or wan:MODEL")
+    raise ValueError(
+        f"prior: got {name!r}, expected choreographer, choreographer:WEIGHTS or wan:MODEL"
+    )
 
 
 def of_prior(
-    prior: VideoPrior, options: ChordOptions = SMALL, *, folder: Path | None = None, resume: bool = False
+    prior: VideoPrior,
+    options: ChordOptions = SMALL,
+    *,
+    folder: Path | None = None,
+    resume: bool = False,
 ) -> Generator:
     """The same with a prior that is at hand.
 
@@ -101,9 +109,13 @@ def of_prior(
 def _accept(scene: Scene, instruction: Instruction) -> str:
     if not isinstance(instruction, Prompt):
         kind = type(instruction).__name__
-        raise ValueError(f'instruction: got a {kind}; chord takes a Prompt, such as Prompt("close the laptop")')
+        raise ValueError(
+            f'instruction: got a {kind}; chord takes a Prompt, such as Prompt("close the laptop")'
+        )
     if not scene.objects:
-        raise ValueError("Scene.objects: expected at least one object to move, got none; scan or load one first")
+        raise ValueError(
+            "Scene.objects: expected at least one object to move, got none; scan or load one first"
+        )
     require_subjects(scene, instruction.text)
     return instruction.text
 
@@ -159,7 +171,9 @@ def _joined(chain: Sequence[Distilled]) -> SceneMotion:
 
 def _dislike(chain: Sequence[Distilled]) -> float:
     """How much the prior would still change at the end."""
-    return float(np.mean([f.residuals[-max(1, round(_LAST * len(f.residuals))) :].mean() for f in chain]))
+    return float(
+        np.mean([f.residuals[-max(1, round(_LAST * len(f.residuals))) :].mean() for f in chain])
+    )
 
 
 def _part(progress: Progress, index: int, count: int) -> Progress:

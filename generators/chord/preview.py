@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flowplan.files import atomic
-from generators.chord.cameras import around
-from generators.chord.stage import UNIT, Moved, Stage
+from flowplan.io.npz import atomic
+from generators.chord.distill.stage import UNIT, Moved, Stage
+from generators.chord.render.cameras import around
 
 SIZE = 160
 """Pixels of a side of each view."""
@@ -20,7 +20,11 @@ _FRAME_MS, _PAUSE_MS = 100, 800
 def write_preview(path: Path, stage: Stage, moved: Moved) -> None:
     """Write a .gif of every frame, the last held for a while."""
     films = stage.show(moved, around(UNIT, _AZIMUTH, _ELEVATION, SIZE, SIZE))  # (2, T, H, W, 3)
-    frames = [Image.fromarray(np.concatenate(list(sides), axis=1)) for sides in films.swapaxes(0, 1)]
+    frames = [
+        Image.fromarray(np.concatenate(list(sides), axis=1)) for sides in films.swapaxes(0, 1)
+    ]
     duration = [_FRAME_MS] * (len(frames) - 1) + [_PAUSE_MS]
     with atomic(path) as file:
-        frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+        frames[0].save(
+            file, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0
+        )

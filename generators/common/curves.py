@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from flowplan.files import atomic
+from flowplan.io.npz import atomic
 
 WIDTH, HEIGHT, COLUMNS, MARGIN = 360, 200, 3, 34
 INK, LINE, GRID = (40, 40, 40), (30, 100, 255), (225, 225, 225)
@@ -23,14 +23,20 @@ def draw_curves(path: Path, metrics: Sequence[Mapping[str, float]]) -> None:
     image = Image.new("RGB", (WIDTH * min(COLUMNS, len(names)), HEIGHT * rows), "white")
     draw = ImageDraw.Draw(image)
     for index, name in enumerate(names):
-        points = [(line["step"], line[name]) for line in metrics if name in line and math.isfinite(line[name])]
+        points = [
+            (line["step"], line[name])
+            for line in metrics
+            if name in line and math.isfinite(line[name])
+        ]
         if points:
             _panel(draw, WIDTH * (index % COLUMNS), HEIGHT * (index // COLUMNS), name, points)
     with atomic(path) as file:
         image.save(file, "PNG")
 
 
-def _panel(draw: ImageDraw.ImageDraw, left: int, top: int, name: str, points: list[tuple[float, float]]) -> None:
+def _panel(
+    draw: ImageDraw.ImageDraw, left: int, top: int, name: str, points: list[tuple[float, float]]
+) -> None:
     steps, values = [p[0] for p in points], [p[1] for p in points]
     log = min(values) > 0 and max(values) > 10 * min(values)
     heights = [math.log10(v) for v in values] if log else values

@@ -28,7 +28,9 @@ class PointEmbedding(nn.Module):
         super().__init__()
         self.register_buffer("scale", math.pi * 2.0 ** torch.arange(frequencies), persistent=False)
         self.mlp = nn.Sequential(
-            nn.Linear(inputs * (1 + 2 * frequencies), outputs), nn.GELU(), nn.Linear(outputs, outputs)
+            nn.Linear(inputs * (1 + 2 * frequencies), outputs),
+            nn.GELU(),
+            nn.Linear(outputs, outputs),
         )
 
     def forward(self, points: Tensor) -> Tensor:

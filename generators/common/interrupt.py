@@ -25,7 +25,9 @@ def held_signals() -> Iterator[Stop]:
         stop.asked = True
         signal.signal(number, before[number])
 
-    if threading.current_thread() is threading.main_thread():  # elsewhere signals are somebody else's
+    if (
+        threading.current_thread() is threading.main_thread()
+    ):  # elsewhere signals are somebody else's
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop

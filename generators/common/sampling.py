@@ -6,7 +6,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from flowplan.checks import FloatArray
+from flowplan.utils.checks import FloatArray
 
 
 def farthest_points(points: FloatArray, count: int) -> NDArray[np.int64]:
@@ -19,7 +19,9 @@ def farthest_points(points: FloatArray, count: int) -> NDArray[np.int64]:
     return chosen
 
 
-def surface_points(mesh: trimesh.Trimesh, count: int, *, seed: int) -> tuple[FloatArray, NDArray[np.int64]]:
+def surface_points(
+    mesh: trimesh.Trimesh, count: int, *, seed: int
+) -> tuple[FloatArray, NDArray[np.int64]]:
     """Points (count, 3) spread evenly by area over a mesh, and the face (count,) of each."""
     if len(mesh.faces) == 0 or not mesh.area > 0:
         raise ValueError("mesh: has no area to draw points from; is it empty, or all in one point?")

@@ -39,7 +39,9 @@ def perceiver_along(block: PerceiverBlock, x: Tensor, dx: Tensor) -> Along:
     return x + y, dx + dy
 
 
-def keys_values_along(layer: Attention, source: Tensor, d_source: Tensor) -> tuple[KeysValues, KeysValues]:
+def keys_values_along(
+    layer: Attention, source: Tensor, d_source: Tensor
+) -> tuple[KeysValues, KeysValues]:
     """`Attention.keys_values` and its tangents."""
     keys, values = layer.key_value(source).chunk(2, dim=-1)
     d_keys, d_values = functional.linear(d_source, layer.key_value.weight).chunk(2, dim=-1)
@@ -72,9 +74,9 @@ class Reading:
         d_keys, d_values = d_keys_values
         d_logits = self.queries.detach() @ d_keys.mT
         d_read = self.weights.detach() @ d_values
-        return torch.einsum("c...hnm,k...hnm->ck...n", by_logits, d_logits.to(by_logits)) + torch.einsum(
-            "c...hnd,k...hnd->ck...n", by_read, d_read.to(by_read)
-        )
+        return torch.einsum(
+            "c...hnm,k...hnm->ck...n", by_logits, d_logits.to(by_logits)
+        ) + torch.einsum("c...hnd,k...hnd->ck...n", by_read, d_read.to(by_read))
 
 
 def query_recorded(block: QueryBlock, x: Tensor, keys_values: KeysValues) -> tuple[Tensor, Reading]:
@@ -92,7 +94,10 @@ def _attention_along(
     layer: Attention, x: Tensor, dx: Tensor, keys_values: KeysValues, d_keys_values: KeysValues
 ) -> Along:
     (keys, values), (d_keys, d_values) = keys_values, d_keys_values
-    queries, d_queries = layer.split(layer.query(x)), layer.split(functional.linear(dx, layer.query.weight))
+    queries, d_queries = (
+        layer.split(layer.query(x)),
+        layer.split(functional.linear(dx, layer.query.weight)),
+    )
     queries, d_queries = _scaled_along(queries, d_queries, layer.gain * queries.shape[-1] ** 0.5)
     weights = (queries @ keys.mT).softmax(-1)
     part = weights * (d_queries @ keys.mT + queries @ d_keys.mT)
@@ -104,7 +109,9 @@ def _mlp_along(mlp: MLP, x: Tensor, dx: Tensor) -> Along:
     first, last = cast(nn.Linear, mlp.layers[0]), cast(nn.Linear, mlp.layers[2])
     hidden = first(x)
     slope = torch.ops.aten.gelu_backward(torch.ones_like(hidden), hidden)
-    return last(functional.gelu(hidden)), functional.linear(functional.linear(dx, first.weight) * slope, last.weight)
+    return last(functional.gelu(hidden)), functional.linear(
+        functional.linear(dx, first.weight) * slope, last.weight
+    )
 
 
 def _scaled_along(x: Tensor, dx: Tensor, length: float | Tensor) -> Along:

@@ -29,9 +29,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from flowplan import checks
-from flowplan.files import atomic
+from flowplan.io.npz import atomic
 from flowplan.motion import Progress, silent
+from flowplan.utils import checks
 from generators.common.curves import draw_curves
 from generators.common.interrupt import held_signals
 
@@ -81,7 +81,14 @@ class LoopOptions:
     """Train on processors, even where there is a GPU."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "cycles", "cycle_growth", "log_every", "evaluate_every"):
+        for name in (
+            "steps",
+            "learning_rate",
+            "cycles",
+            "cycle_growth",
+            "log_every",
+            "evaluate_every",
+        ):
             checks.positive(f"LoopOptions.{name}", getattr(self, name))
         if self.minutes is not None:
             checks.positive("LoopOptions.minutes", self.minutes)
@@ -134,7 +141,10 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=options.learning_rate,
-        betas=(0.9, 0.99),  # as 200 steps of warm-up: the second moment of a small batch's gradient changes fast
+        betas=(
+            0.9,
+            0.99,
+        ),  # as 200 steps of warm-up: the second moment of a small batch's gradient changes fast
         weight_decay=options.weight_decay,
         fused=True,
     )
@@ -165,9 +175,18 @@ def fit(
             if step % options.log_every == 0 or last:
                 values = {k: v.item() for k, v in losses.items()}
                 if not math.isfinite(values["loss"]):
-                    raise FloatingPointError(f"the loss is {values['loss']} at step {step}; lower the learning rate")
+                    raise FloatingPointError(
+                        f"the loss is {values['loss']} at step {step}; lower the learning rate"
+                    )
                 speed = clock.speed(step) * samples_per_step * accelerator.num_processes
-                log.write(step=step, seconds=clock.seconds, rate=rate, gradient=norm.item(), speed=speed, **values)
+                log.write(
+                    step=step,
+                    seconds=clock.seconds,
+                    rate=rate,
+                    gradient=norm.item(),
+                    speed=speed,
+                    **values,
+                )
                 word = f"step {step}: loss {values['loss']:.4f}, {speed:.0f} samples/s"
                 progress(_fraction(step, clock.seconds, options), word)
             if evaluate is not None and lead and (step % options.evaluate_every == 0 or last):
@@ -271,7 +290,9 @@ def _agreed(accelerator: Accelerator, asked: bool) -> bool:
     """Has any process been asked to stop? All must leave at the same step."""
     if accelerator.num_processes == 1:
         return asked
-    return bool(accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), "sum").item())
+    return bool(
+        accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), "sum").item()
+    )
 
 
 class _Clock:
@@ -359,7 +380,12 @@ def _save(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{k}": v for k, v in state.items()}
     with atomic(path) as file:
-        file.write(save({k: v.contiguous() for k, v in tensors.items()}, {"step": str(step), "seconds": repr(seconds)}))
+        file.write(
+            save(
+                {k: v.contiguous() for k, v in tensors.items()},
+                {"step": str(step), "seconds": repr(seconds)},
+            )
+        )
 
 
 def _resume(
@@ -379,8 +405,12 @@ def _resume(
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
             header = file.metadata() or {}
         weights = _part(tensors, "model/")
-        if {k: v.shape for k, v in weights.items()} != {k: p.shape for k, p in model.named_parameters()}:
-            raise ValueError(f"{path}: a checkpoint of another model; use the options it was begun with")
+        if {k: v.shape for k, v in weights.items()} != {
+            k: p.shape for k, p in model.named_parameters()
+        }:
+            raise ValueError(
+                f"{path}: a checkpoint of another model; use the options it was begun with"
+            )
         _load(model, weights)
         for name, value in _part(tensors, "average/").items():
             averages[name].copy_(value)
@@ -388,7 +418,9 @@ def _resume(
         for name, value in _part(tensors, "optimizer/").items():
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        optimizer.load_state_dict(
+            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+        )
         return int(header["step"]), float(header["seconds"])
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path}: not a checkpoint ({error}); delete it to begin again") from None

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from flowplan.files import atomic
+from flowplan.io.npz import atomic
 
 FOLDER = Path(__file__).parents[1] / "weights"
 """Where the weights that ship lie."""
@@ -45,7 +45,12 @@ class WeightsFile(Generic[Network]):
     folder: Path = FOLDER
 
     def save(
-        self, path: Path | str, model: Network, card: dict[str, Any], *, dtype: torch.dtype = torch.bfloat16
+        self,
+        path: Path | str,
+        model: Network,
+        card: dict[str, Any],
+        *,
+        dtype: torch.dtype = torch.bfloat16,
     ) -> Path:
         """Write a network and its card (data, steps, metrics, ...; anything JSON holds); returns the path.
 
@@ -59,7 +64,9 @@ class WeightsFile(Generic[Network]):
             "config": json.dumps(asdict(config)),
             "card": json.dumps(card),
         }
-        tensors = {name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()}
+        tensors = {
+            name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()
+        }
         with atomic(path) as file:
             file.write(to_bytes(tensors, metadata))
         return path
@@ -83,9 +90,13 @@ class WeightsFile(Generic[Network]):
         for name, tensor in tensors.items():
             if tensor.shape != expected[name].shape:
                 have, want = tuple(tensor.shape), tuple(expected[name].shape)
-                raise ValueError(f"{path}: tensor {name} has shape {have}, its configuration says {want}")
+                raise ValueError(
+                    f"{path}: tensor {name} has shape {have}, its configuration says {want}"
+                )
             if not tensor.isfinite().all():
-                raise ValueError(f"{path}: tensor {name} has values that are not finite; train again from before then")
+                raise ValueError(
+                    f"{path}: tensor {name} has values that are not finite; train again from before then"
+                )
         model.load_state_dict(tensors)
         return model.eval()
 
@@ -120,26 +131,36 @@ class WeightsFile(Generic[Network]):
             )
         return shipped
 
-    def _read(self, path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    def _read(
+        self, path: Path, *, tensors: bool = True
+    ) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 found = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})") from None
+            raise ValueError(
+                f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})"
+            ) from None
         if metadata.get("format") != self.format:
             have = metadata.get("format")
-            raise ValueError(f"{path}: not {self.name} weights (format {have!r}, expected {self.format!r})")
+            raise ValueError(
+                f"{path}: not {self.name} weights (format {have!r}, expected {self.format!r})"
+            )
         version = metadata.get("version", "")
         if version != str(self.version):
-            raise ValueError(f"{path}: weights of version {version!r}, this program reads {self.version}; update it")
+            raise ValueError(
+                f"{path}: weights of version {version!r}, this program reads {self.version}; update it"
+            )
         return metadata, found
 
     def _config(self, path: Path, metadata: dict[str, str]) -> Any:
         values = _json(path, metadata, "config")
         known = {field.name for field in fields(self.config)}
         if values.keys() != known:
-            raise ValueError(f"{path}: configuration has fields {sorted(values.keys() ^ known)} too many or too few")
+            raise ValueError(
+                f"{path}: configuration has fields {sorted(values.keys() ^ known)} too many or too few"
+            )
         try:
             return self.config(**values)
         except (ValueError, TypeError) as error:
@@ -150,7 +171,9 @@ def _json(path: Path, metadata: dict[str, str], key: str) -> dict[str, Any]:
     try:
         out = json.loads(metadata[key])
     except (KeyError, json.JSONDecodeError):
-        raise ValueError(f"{path}: its metadata has no readable {key!r}; give a file that `save` wrote") from None
+        raise ValueError(
+            f"{path}: its metadata has no readable {key!r}; give a file that `save` wrote"
+        ) from None
     if not isinstance(out, dict):
         raise ValueError(f"{path}: its {key!r} is a {type(out).__name__}, expected an object")
     return out

@@ -1,7 +1,7 @@
 """NeuROK as a generator: an object as it stands and an action on it, to motions of its mesh.
 
 Targets are reached by a quasistatic drag (eq. 43): where they move handles as one body, by asking the encoder what goes
-along (generators.neurok.lead), and where they do not, or nothing does, by Gauss-Newton in the reduced space. Velocities
+along (generators.neurok.kinematics.encoder_drag), and where they do not, or nothing does, by Gauss-Newton in the reduced space. Velocities
 and forces start a simulation in latent space (theorem 1, eq. 42). Several samples differ in what chance has a say in:
 which surface points the network sees and which drive the mesh, and the quarter turn at which it sees the object, which
 means nothing to the object but something to a network. The one whose handles end nearest to their targets, with the
@@ -22,25 +22,31 @@ import torch
 import trimesh
 from torch import Tensor
 
-from flowplan.checks import FloatArray
 from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
-from flowplan.scan.surface import raycasting_scene
+from flowplan.scan.meshes.surface import raycasting_scene
 from flowplan.scene import Action, Instruction, Scene
+from flowplan.utils.checks import FloatArray
+from generators.common.mesh_driving import DriveOptions, drive_mesh
 from generators.common.sampling import surface_points
-from generators.neurok import weights
-from generators.neurok.contact import HalfSpace
-from generators.neurok.drive import DriveOptions, drive_mesh
-from generators.neurok.dynamics import DynamicsOptions, simulate
-from generators.neurok.forces import Force
-from generators.neurok.initial import initial_velocity
-from generators.neurok.inverse import DragOptions, drag
-from generators.neurok.lead import LeadOptions, lead
-from generators.neurok.model import Neurok
-from generators.neurok.particles import Particles
-from generators.neurok.paths import handle_paths, on_one_body
-from generators.neurok.reduce import SEARCHED, SIMULATED, ReduceOptions
-from generators.neurok.space import Frame, KinematicSpace, LatentSpace, SpaceOptions, box_yaw
+from generators.neurok.dynamics.contact import HalfSpace
+from generators.neurok.dynamics.dynamics import DynamicsOptions, simulate
+from generators.neurok.dynamics.forces import Force
+from generators.neurok.dynamics.initial_state import initial_velocity
+from generators.neurok.kinematics.encoder_drag import LeadOptions, lead
+from generators.neurok.kinematics.handle_paths import handle_paths, on_one_body
+from generators.neurok.kinematics.inverse import DragOptions, drag
+from generators.neurok.latent_space.active_subspace import SEARCHED, SIMULATED, ReduceOptions
+from generators.neurok.latent_space.particles import Particles
+from generators.neurok.latent_space.space import (
+    Frame,
+    KinematicSpace,
+    LatentSpace,
+    SpaceOptions,
+    box_yaw,
+)
+from generators.neurok.network import weights
+from generators.neurok.network.model import Neurok
 
 Encode = Callable[[trimesh.Trimesh, int], KinematicSpace]
 """From an object's mesh in its normalised frame, and a seed, to the space of its states."""
@@ -71,7 +77,9 @@ class NeurokOptions:
     simulated: ReduceOptions = SIMULATED
     """Directions of a simulation, see ReduceOptions."""
     dynamics: DynamicsOptions = field(
-        default_factory=lambda: DynamicsOptions(step=9e-3, scheme="leapfrog", restitution=0.9, latent_inertia=1e-3)
+        default_factory=lambda: DynamicsOptions(
+            step=9e-3, scheme="leapfrog", restitution=0.9, latent_inertia=1e-3
+        )
     )
     """See DynamicsOptions; gravity acts, and the scene's support is solid."""
     drive: DriveOptions = field(default_factory=DriveOptions)
@@ -128,7 +136,11 @@ def generator(encode: Encode, options: NeurokOptions = NeurokOptions()) -> Gener
         found, failures = [], []
         for index, at in enumerate(_seeds(seed, options.samples)):
             # The box's own heading first, then the other quarter turns, a little off as scans' boxes are.
-            yaw = box_yaw(mesh.vertices) + index * np.pi / 2 + (at.uniform(-0.1, 0.1) if index else 0.0)
+            yaw = (
+                box_yaw(mesh.vertices)
+                + index * np.pi / 2
+                + (at.uniform(-0.1, 0.1) if index else 0.0)
+            )
             sample = _Sample(mesh, yaw, encode, int(at.integers(2**31)), options)
             try:
                 vertices = sample.animate(action, times, scene.support_height)
@@ -140,7 +152,9 @@ def generator(encode: Encode, options: NeurokOptions = NeurokOptions()) -> Gener
             found.append((_faults(mesh, vertices, action), SceneMotion(times, tuple(moved))))
             progress((index + 1) / options.samples, f"moved {action.object}")
         if not found:
-            raise ValueError(f"Action: no sample of the motion held together ({failures[0]}); ask for less or be brief")
+            raise ValueError(
+                f"Action: no sample of the motion held together ({failures[0]}); ask for less or be brief"
+            )
         return [motion for _, motion in sorted(found, key=lambda f: f[0])]
 
     return generate
@@ -149,8 +163,12 @@ def generator(encode: Encode, options: NeurokOptions = NeurokOptions()) -> Gener
 def _accept(instruction: Instruction) -> Action:
     if not isinstance(instruction, Action):
         raise ValueError(f"instruction: got a {type(instruction).__name__}; {_TAKES}")
-    if instruction.targets is not None and (instruction.forces is not None or instruction.velocities is not None):
-        raise ValueError(f"Action.targets: got forces or velocities too, which would move the handles off; {_TAKES}")
+    if instruction.targets is not None and (
+        instruction.forces is not None or instruction.velocities is not None
+    ):
+        raise ValueError(
+            f"Action.targets: got forces or velocities too, which would move the handles off; {_TAKES}"
+        )
     return instruction
 
 
@@ -165,7 +183,9 @@ class _Diverged(Exception):
 class _Sample:
     """One way to see an object, and the motions that follow from it."""
 
-    def __init__(self, mesh: trimesh.Trimesh, yaw: float, encode: Encode, seed: int, options: NeurokOptions) -> None:
+    def __init__(
+        self, mesh: trimesh.Trimesh, yaw: float, encode: Encode, seed: int, options: NeurokOptions
+    ) -> None:
         self.frame = Frame.around(mesh.vertices, yaw)
         self.mesh = trimesh.Trimesh(self.frame.normalised(mesh.vertices), mesh.faces, process=False)
         self.world, self.options, self.seed = mesh.vertices, options, seed
@@ -184,18 +204,31 @@ class _Sample:
         with torch.no_grad():
             deformation = space.field(q, self._tensor(points)).double().cpu().numpy()
         driven = drive_mesh(
-            self.mesh.vertices, self.mesh.faces, points, deformation, self.options.drive, point_faces=on_face
+            self.mesh.vertices,
+            self.mesh.faces,
+            points,
+            deformation,
+            self.options.drive,
+            point_faces=on_face,
         )
         vertices = self.frame.world(driven)
         vertices[0] = self.world  # to the last bit: the frame's arithmetic rounds
         return vertices
 
     def _reduced(self, options: ReduceOptions) -> KinematicSpace:
-        return self.space.reduced(options, seed=self.seed) if isinstance(self.space, LatentSpace) else self.space
+        return (
+            self.space.reduced(options, seed=self.seed)
+            if isinstance(self.space, LatentSpace)
+            else self.space
+        )
 
-    def _drag(self, handles: FloatArray, targets: FloatArray, times: FloatArray) -> tuple[KinematicSpace, Tensor]:
+    def _drag(
+        self, handles: FloatArray, targets: FloatArray, times: FloatArray
+    ) -> tuple[KinematicSpace, Tensor]:
         """A space of states, and those (T, k) in which handles (H, 3) go to their targets, world frame, metres."""
-        paths = self._tensor(self.frame.normalised(handle_paths(handles, targets, times / times[-1])))
+        paths = self._tensor(
+            self.frame.normalised(handle_paths(handles, targets, times / times[-1]))
+        )
         at = self._tensor(self.frame.normalised(handles))
         if isinstance(self.space, LatentSpace) and on_one_body(handles, targets):
             latents = lead(self.space, at, paths, self.space.points, self.options.lead)
@@ -205,7 +238,12 @@ class _Sample:
         return space, drag(space, at, paths, self.body, self.options.drag)
 
     def _simulate(
-        self, space: KinematicSpace, action: Action, handles: Tensor, times: FloatArray, support: float | None
+        self,
+        space: KinematicSpace,
+        action: Action,
+        handles: Tensor,
+        times: FloatArray,
+        support: float | None,
     ) -> Tensor:
         """States (T, k) of the object under the action's velocities and forces, in metres and newtons."""
         positions = Particles.of(space, torch.cat([handles, self.body]), self.frame)
@@ -214,11 +252,19 @@ class _Sample:
         if action.velocities is not None:
             velocity = initial_velocity(positions, start, count, action.velocities)
         forces = (
-            () if action.forces is None else [Force(f, points=count[i : i + 1]) for i, f in enumerate(action.forces)]
+            ()
+            if action.forces is None
+            else [Force(f, points=count[i : i + 1]) for i, f in enumerate(action.forces)]
         )
         ground = () if support is None else [HalfSpace(support)]
         run = simulate(
-            positions, times, start, velocity, forces=forces, obstacles=ground, options=self.options.dynamics
+            positions,
+            times,
+            start,
+            velocity,
+            forces=forces,
+            obstacles=ground,
+            options=self.options.dynamics,
         )
         if run.failure is not None:
             raise _Diverged(run.failure)
@@ -235,7 +281,9 @@ def _faults(mesh: trimesh.Trimesh, vertices: FloatArray, action: Action) -> floa
     long = length > 1e-6 * float(mesh.scale)
     last = np.linalg.norm(vertices[-1][a] - vertices[-1][b], axis=1)
     # Capped: the seam between two parts of a scan must stretch, and says nothing of how rigid the parts are.
-    stretch = np.average(np.minimum(np.abs(last[long] / length[long] - 1), 0.1), weights=length[long])
+    stretch = np.average(
+        np.minimum(np.abs(last[long] / length[long] - 1), 0.1), weights=length[long]
+    )
     if action.targets is None:
         return float(stretch)
     face, weight = _attach(mesh, action.handles)

@@ -19,23 +19,25 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 import generators
-from flowplan import checks
 from flowplan.motion import Progress, silent
+from flowplan.utils import checks
 from generators.common.training import LoopOptions, fit
-from generators.neurok import weights
-from generators.neurok.clip_store import ClipStore
-from generators.neurok.clips import Clip
-from generators.neurok.config import PAPER, SMALL
-from generators.neurok.model import LossOptions, Neurok, elbo, moved, target
-from generators.neurok.pairs import AugmentOptions, Mixture, PosePairs, Store, augment
-from generators.neurok.store import ArticulatedStore, StoreOptions
-from generators.objects.articulated import ArticulatedObject
-from generators.objects.families import FAMILIES, HELD_OUT_SEED, make, trained_families
+from generators.data.clips.clip import Clip
+from generators.data.clips.clip_store import ClipStore
+from generators.data.object_store import ArticulatedStore, StoreOptions
+from generators.data.objects.articulated import ArticulatedObject
+from generators.data.objects.families import FAMILIES, HELD_OUT_SEED, make, trained_families
+from generators.data.pose_pairs import AugmentOptions, Mixture, PosePairs, Store, augment
+from generators.neurok.network import weights
+from generators.neurok.network.config import PAPER, SMALL
+from generators.neurok.network.model import LossOptions, Neurok, elbo, moved, target
 
 WEIGHTS = "weights.safetensors"
 _CONFIGS = {"small": SMALL, "paper": PAPER}
 AUGMENT = {
-    "aligned": AugmentOptions(scale=(0.85, 1.15), yaw=(-10.0, 10.0), quarter_turns=True, translation=0.05),
+    "aligned": AugmentOptions(
+        scale=(0.85, 1.15), yaw=(-10.0, 10.0), quarter_turns=True, translation=0.05
+    ),
     "table7": AugmentOptions(),
     "none": AugmentOptions(scale=(1.0, 1.0), yaw=(0.0, 0.0), translation=0.0),
 }
@@ -107,7 +109,9 @@ class TrainOptions:
             checks.choice("TrainOptions.favour", family, self.families or trained_families())
 
 
-def train(options: TrainOptions, progress: Progress = silent, *, clips: Sequence[Clip] = ()) -> Path:
+def train(
+    options: TrainOptions, progress: Progress = silent, *, clips: Sequence[Clip] = ()
+) -> Path:
     """Train and write the averaged weights: the path of the weights file.
 
     Interrupted by SIGINT or SIGTERM it writes the weights so far, and a checkpoint to resume from.
@@ -120,7 +124,11 @@ def train(options: TrainOptions, progress: Progress = silent, *, clips: Sequence
     progress = progress if state.is_main_process else silent
     with state.main_process_first():
         store = stored_objects(
-            families, range(options.instances), folder=options.out, scan_share=options.scan_share, progress=progress
+            families,
+            range(options.instances),
+            folder=options.out,
+            scan_share=options.scan_share,
+            progress=progress,
         )
         held_out = stored_objects(
             families,
@@ -155,8 +163,16 @@ def train(options: TrainOptions, progress: Progress = silent, *, clips: Sequence
     if state.is_main_process:
         measures = outcome.measures or exam(model)
         card = {
-            "data": {"families": list(families), "instances": options.instances, "clips": len(clips)},
-            "options": {k: v for k, v in asdict(options).items() if k not in ("out", "start", "resume", "threads")},
+            "data": {
+                "families": list(families),
+                "instances": options.instances,
+                "clips": len(clips),
+            },
+            "options": {
+                k: v
+                for k, v in asdict(options).items()
+                if k not in ("out", "start", "resume", "threads")
+            },
             "started_from": options.start and Path(options.start).name,
             "steps": outcome.step,
             "minutes": round(outcome.seconds / 60, 1),
@@ -199,7 +215,9 @@ def stored_objects(
     options = options or StoreOptions()
     digest = hashlib.sha256(repr((tuple(families), seeds, options)).encode())
     here = Path(generators.__file__).parent
-    for source in sorted([*(here / "objects").rglob("*.py"), here / "neurok/store.py", here / "neurok/visibility.py"]):
+    for source in sorted(
+        [*(here / "objects").rglob("*.py"), here / "neurok/store.py", here / "neurok/visibility.py"]
+    ):
         digest.update(source.read_bytes())
     path = folder / f"objects-{digest.hexdigest()[:12]}.safetensors"
     if path.exists():
@@ -226,7 +244,9 @@ def stored_objects(
 class Exam:
     """The same pairs of held-out instances every time: how far reconstructed points are off, beside "nothing moves"."""
 
-    def __init__(self, store: ArticulatedStore, points: int, device: torch.device, *, draws: int = 4) -> None:
+    def __init__(
+        self, store: ArticulatedStore, points: int, device: torch.device, *, draws: int = 4
+    ) -> None:
         generator = torch.Generator().manual_seed(HELD_OUT_SEED)
         objects = torch.arange(len(store.names)).repeat_interleave(draws)
         self._families = [store.names[i] for i in objects.tolist()]
@@ -237,11 +257,16 @@ class Exam:
         pairs = self._pairs
         identity = (pairs.moved - pairs.points).norm(dim=-1).mean(1)
         error = torch.cat([_errors(cast(Neurok, model), part) for part in _split(pairs, 64)])
-        out = {"held_out/point_error": error.mean().item(), "held_out/identity": identity.mean().item()}
+        out = {
+            "held_out/point_error": error.mean().item(),
+            "held_out/identity": identity.mean().item(),
+        }
         out["held_out/ratio"] = out["held_out/point_error"] / out["held_out/identity"]
         for family in dict.fromkeys(self._families):
             mine = torch.tensor([f == family for f in self._families], device=error.device)
-            out[f"ratio/{family}"] = (error[mine].sum() / identity[mine].sum().clamp(min=1e-9)).item()
+            out[f"ratio/{family}"] = (
+                error[mine].sum() / identity[mine].sum().clamp(min=1e-9)
+            ).item()
         return out
 
 
@@ -255,7 +280,9 @@ def _errors(model: Neurok, pairs: PosePairs) -> Tensor:
 
 
 def _split(pairs: PosePairs, size: int) -> Iterator[PosePairs]:
-    for part in zip(pairs.points.split(size), pairs.moved.split(size), pairs.quat_wxyz.split(size), strict=True):
+    for part in zip(
+        pairs.points.split(size), pairs.moved.split(size), pairs.quat_wxyz.split(size), strict=True
+    ):
         yield PosePairs(*part)
 
 
@@ -273,7 +300,9 @@ def _objective(
 
     def objective(model: nn.Module, generator: torch.Generator) -> Mapping[str, Tensor]:
         with torch.autocast(store.device.type, enabled=False):
-            pairs = augment(source.sample(options.batch, options.points, generator), generator, vary)
+            pairs = augment(
+                source.sample(options.batch, options.points, generator), generator, vary
+            )
         # Noise from torch's own generator, which the loop seeds too: a compiled graph cannot take one.
         losses = compare(cast(Neurok, model), pairs, None, loss)
         return {

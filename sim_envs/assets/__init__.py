@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import pose, transform
-from flowplan.urdf import rpy_matrix
+from flowplan.robot.urdf import rpy_matrix
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 FOLDER = Path(__file__).parent
 SCANNED = ("ramekin", "black_bowl", "white_bowl", "plate", "frypan", "basket")
@@ -52,7 +52,9 @@ def metaworld_urdfs() -> dict[str, Path]:
 def collision_pieces(name: str) -> tuple[trimesh.Trimesh, ...]:
     """The convex pieces that the scanned model called `name` is to the simulator, in its link's frame, metres."""
     checks.choice("name", name, SCANNED)
-    pieces = trimesh.load_mesh(FOLDER / name / "collision.obj", process=False).split(only_watertight=False)
+    pieces = trimesh.load_mesh(FOLDER / name / "collision.obj", process=False).split(
+        only_watertight=False
+    )
     return tuple(piece.convex_hull for piece in pieces)
 
 
@@ -87,5 +89,9 @@ def _visual(path: Path, visual: ET.Element) -> trimesh.Trimesh:
         mesh = trimesh.creation.icosphere(radius=float(size["radius"]))
     origin = visual.find("origin")
     values = {} if origin is None else origin.attrib
-    xyz, rpy = (np.array([float(v) for v in values.get(key, "0 0 0").split()]) for key in ("xyz", "rpy"))
-    return trimesh.Trimesh(transform(pose(rpy_matrix(rpy), xyz), mesh.vertices), mesh.faces, process=False)
+    xyz, rpy = (
+        np.array([float(v) for v in values.get(key, "0 0 0").split()]) for key in ("xyz", "rpy")
+    )
+    return trimesh.Trimesh(
+        transform(pose(rpy_matrix(rpy), xyz), mesh.vertices), mesh.faces, process=False
+    )

@@ -60,11 +60,16 @@ def document(**more: object) -> str:
     )
 
 
-def views(objects: tuple[SceneObject, ...], count: int = 3, width: int = 320, height: int = 240) -> list[DepthFrame]:
+def views(
+    objects: tuple[SceneObject, ...], count: int = 3, width: int = 320, height: int = 240
+) -> list[DepthFrame]:
     """What `count` cameras around the table see."""
     table = trimesh.creation.box(bounds=[[-0.2, -0.7, -0.02], [1.2, 0.7, 0]])
     meshes = [*(obj.mesh_world for obj in objects), table]
     K = intrinsics_from_fov(width, height, np.radians(43))
     angles = 2 * np.pi * np.arange(count) / count
     eyes = [[0.5 + 0.6 * np.cos(a), 0.6 * np.sin(a), 0.6] for a in angles]
-    return [render_frame(meshes, K, look_at(eye, [0.5, 0, 0.04]), width=width, height=height) for eye in eyes]
+    return [
+        render_frame(meshes, K, look_at(eye, [0.5, 0, 0.04]), width=width, height=height)
+        for eye in eyes
+    ]

@@ -35,12 +35,18 @@ NEXT_DOMAIN = itertools.count(os.getpid())  # neighbours begin at different plac
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Without ROS the test modules cannot be imported; test_available.py alone stays, to be skipped with the reason."""
-    module = collection_path.name.startswith("test_") and collection_path.name != "test_available.py"
+    module = (
+        collection_path.name.startswith("test_") and collection_path.name != "test_available.py"
+    )
     return True if MISSING and module else None
 
 
 def _ports_in_use() -> set[int]:
-    lines = [line for name in ("udp", "udp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    lines = [
+        line
+        for name in ("udp", "udp6")
+        for line in Path("/proc/net", name).read_text().splitlines()[1:]
+    ]
     return {int(line.split()[1].rsplit(":", 1)[1], 16) for line in lines}
 
 
@@ -58,14 +64,18 @@ def fresh_domain() -> Iterator[int]:
             if not _ports_in_use() & set(range(first, first + 250)):
                 yield domain
                 return
-    raise RuntimeError("every ROS_DOMAIN_ID from 1 to 101 is in use on this machine: end the ROS processes left behind")
+    raise RuntimeError(
+        "every ROS_DOMAIN_ID from 1 to 101 is in use on this machine: end the ROS processes left behind"
+    )
 
 
 def command(package: str, executable: str) -> list[str]:
     """How to start an executable: the installed one, or the module of that name where the package runs from source."""
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         if (folder := Path(prefix, "lib", package)).is_dir():
-            assert (folder / executable).exists(), f"package {package} installs no executable {executable}"
+            assert (folder / executable).exists(), (
+                f"package {package} installs no executable {executable}"
+            )
             return [str(folder / executable)]
     return [sys.executable, "-m", f"{package}.{executable}"]
 
@@ -78,7 +88,11 @@ class Process:
         self.ended_by_test = False
         with log.open("wb") as out:
             self.popen = subprocess.Popen(
-                argv, env=dict(environment), stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+                argv,
+                env=dict(environment),
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     @property
@@ -104,7 +118,9 @@ class Process:
         end = time.monotonic() + timeout
         while self.alive or self.group_alive():
             if time.monotonic() > end:
-                raise AssertionError(f"{self.name} or a child of it did not end within {timeout} s\n{self.output()}")
+                raise AssertionError(
+                    f"{self.name} or a child of it did not end within {timeout} s\n{self.output()}"
+                )
             time.sleep(0.01)
         return self.popen.returncode
 
@@ -169,13 +185,17 @@ class Ros:
         self.processes.append(process)
         return process
 
-    def wait_for(self, condition: Callable[[], Any], timeout: float = 20.0, what: str = "the condition") -> Any:
+    def wait_for(
+        self, condition: Callable[[], Any], timeout: float = 20.0, what: str = "the condition"
+    ) -> Any:
         """Spin until the condition holds and return its value; fails after `timeout` s or when a process has died."""
         end = time.monotonic() + timeout
         while not (value := condition()):
             for process in self.processes:
                 if not process.alive and not process.ended_by_test:
-                    self.fail(f"{process.name} ended with status {process.popen.returncode} while waiting for {what}")
+                    self.fail(
+                        f"{process.name} ended with status {process.popen.returncode} while waiting for {what}"
+                    )
             if time.monotonic() > end:
                 self.fail(f"{what}: not within {timeout} s")
             self.executor.spin_once(timeout_sec=0.02)
@@ -218,12 +238,19 @@ class Ros:
         return client
 
     def send_goal(
-        self, kind: type, name: str, goal: Any, on_feedback: Callable[[Any], None] | None = None, timeout: float = 20.0
+        self,
+        kind: type,
+        name: str,
+        goal: Any,
+        on_feedback: Callable[[Any], None] | None = None,
+        timeout: float = 20.0,
     ) -> Any:
         """The goal's handle, accepted or not; on_feedback gets the Feedback messages themselves."""
         client = self.action(kind, name, timeout)
         callback = None if on_feedback is None else lambda message: on_feedback(message.feedback)
-        return self.wait(client.send_goal_async(goal, feedback_callback=callback), timeout, f"answer of {name}")
+        return self.wait(
+            client.send_goal_async(goal, feedback_callback=callback), timeout, f"answer of {name}"
+        )
 
     def result(self, handle: Any, timeout: float = 60.0) -> tuple[int, Any]:
         """The end of an accepted goal: its GoalStatus number and its Result message."""

@@ -37,7 +37,9 @@ class FakeControllers(Node):
             (GripperCommand, "panda_gripper/gripper_cmd", self.close),
         )
         self.servers = [
-            ActionServer(self, kind, name, run, goal_callback=self.decide, cancel_callback=self.may_cancel)
+            ActionServer(
+                self, kind, name, run, goal_callback=self.decide, cancel_callback=self.may_cancel
+            )
             for kind, name, run in actions
         ]
 
@@ -84,7 +86,10 @@ class FakeControllers(Node):
                 return result
             late = elapsed > 0.2
             if late and self.faulty("move", "aborted"):
-                result.error_code, result.error_string = result.PATH_TOLERANCE_VIOLATED, "path tolerance of a joint"
+                result.error_code, result.error_string = (
+                    result.PATH_TOLERANCE_VIOLATED,
+                    "path tolerance of a joint",
+                )
                 handle.abort()
                 return result
             if late and self.faulty("move", "dead"):

@@ -68,7 +68,9 @@ class FakeServers(Node):
         async def run(handle):
             result = kind.Result()
             self.get_logger().info(f"{stage} begun")
-            for _ in range(20):  # the client's end of the topic may be there a moment later than its goal
+            for _ in range(
+                20
+            ):  # the client's end of the topic may be there a moment later than its goal
                 handle.publish_feedback(kind.Feedback(progress=0.5, status=f"{stage} half done"))
                 await turn()
             if stage == "execute" and self.fault == "asks":
@@ -78,7 +80,10 @@ class FakeServers(Node):
                 if not self.said:
                     result.error_code, result.error_msg = ErrorCode.NOT_CONFIRMED, "declined"
             begun = time.monotonic()
-            while self.fault in (f"{stage} waits", f"{stage} hesitates") and time.monotonic() - begun < 60:
+            while (
+                self.fault in (f"{stage} waits", f"{stage} hesitates")
+                and time.monotonic() - begun < 60
+            ):
                 await turn()
                 if handle.is_cancel_requested:
                     self.get_logger().info(f"{stage} canceled")

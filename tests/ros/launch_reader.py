@@ -21,7 +21,10 @@ ATTRIBUTES = {
     "launch": (set(), set()),
     "arg": ({"name"}, {"default", "description", "value"}),
     "include": ({"file"}, set()),
-    "node": ({"pkg", "exec"}, {"name", "namespace", "output", "respawn", "respawn_delay", "args", "if", "unless"}),
+    "node": (
+        {"pkg", "exec"},
+        {"name", "namespace", "output", "respawn", "respawn_delay", "args", "if", "unless"},
+    ),
     "param": (set(), {"from", "name", "value"}),
     "remap": ({"from", "to"}, set()),
 }
@@ -69,7 +72,11 @@ class LaunchNode:
         """The parameters that the files and values set for this node, flat; later ones win."""
         out: dict[str, Any] = {}
         for parameters in self.parameters:
-            out |= parameters if isinstance(parameters, dict) else parameters_for(parameters, self.name)
+            out |= (
+                parameters
+                if isinstance(parameters, dict)
+                else parameters_for(parameters, self.name)
+            )
         return out
 
 
@@ -111,12 +118,20 @@ def read_launch(
         if element.tag == "arg":
             _declare(element, declared, path, find)
         elif element.tag == "include":
-            given = {a.get("name"): _text(a.get("value"), declared, path, find) for a in element if _check(a, path)}
-            nodes += read_launch(Path(_text(element.get("file"), declared, path, find)), given, find)
+            given = {
+                a.get("name"): _text(a.get("value"), declared, path, find)
+                for a in element
+                if _check(a, path)
+            }
+            nodes += read_launch(
+                Path(_text(element.get("file"), declared, path, find)), given, find
+            )
         elif _enabled(element, declared, path, find):
             nodes.append(_node(element, declared, path, find))
     if unknown := set(arguments) - set(declared.values):
-        raise ValueError(f"{path.name}: no argument {sorted(unknown)[0]!r}; it has {', '.join(declared.values)}")
+        raise ValueError(
+            f"{path.name}: no argument {sorted(unknown)[0]!r}; it has {', '.join(declared.values)}"
+        )
     return nodes
 
 
@@ -129,7 +144,9 @@ def parameters_for(path: Path, node: str) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, section in yaml.safe_load(path.read_text()).items():
         if not re.fullmatch(r"/\*\*|(/\*\*)?/\w+", name) or set(section) != {"ros__parameters"}:
-            raise ValueError(f"{path.name}: {name}: expected /**, /**/NAME or /NAME, and ros__parameters in it")
+            raise ValueError(
+                f"{path.name}: {name}: expected /**, /**/NAME or /NAME, and ros__parameters in it"
+            )
         if name == "/**" or name.rsplit("/", 1)[1] == node:
             out |= _flat(section["ros__parameters"])
     return out
@@ -138,7 +155,9 @@ def parameters_for(path: Path, node: str) -> dict[str, Any]:
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, value in tree.items():
-        out |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        out |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return out
 
 
@@ -160,7 +179,9 @@ def _check(element: ET.Element, path: Path) -> bool:
     return True
 
 
-def _declare(element: ET.Element, declared: Declared, path: Path, find: Callable[[str], Path]) -> None:
+def _declare(
+    element: ET.Element, declared: Declared, path: Path, find: Callable[[str], Path]
+) -> None:
     name = element.get("name", "")
     if "value" in element.attrib:
         raise ValueError(f"{path.name}: <arg name={name!r}>: value belongs into an include")
@@ -169,10 +190,14 @@ def _declare(element: ET.Element, declared: Declared, path: Path, find: Callable
     if name not in declared.given and "default" not in element.attrib:
         raise ValueError(f"{path.name}: argument {name!r} has no default and was not given")
     default = element.get("default")
-    declared.values[name] = declared.given[name] if name in declared.given else _text(default, declared, path, find)
+    declared.values[name] = (
+        declared.given[name] if name in declared.given else _text(default, declared, path, find)
+    )
 
 
-def _node(element: ET.Element, declared: Declared, path: Path, find: Callable[[str], Path]) -> LaunchNode:
+def _node(
+    element: ET.Element, declared: Declared, path: Path, find: Callable[[str], Path]
+) -> LaunchNode:
     def text(name: str) -> str:
         return _text(element.get(name, ""), declared, path, find)
 
@@ -190,7 +215,9 @@ def _node(element: ET.Element, declared: Declared, path: Path, find: Callable[[s
         elif set(values) == {"name", "value"}:
             parameters.append({values["name"]: yaml.safe_load(values["value"])})
         else:
-            raise ValueError(f"{path.name}: <param>: expected from, or name and value, got {sorted(values)}")
+            raise ValueError(
+                f"{path.name}: <param>: expected from, or name and value, got {sorted(values)}"
+            )
     return LaunchNode(
         text("pkg"),
         text("exec"),
@@ -203,9 +230,13 @@ def _node(element: ET.Element, declared: Declared, path: Path, find: Callable[[s
     )
 
 
-def _enabled(element: ET.Element, declared: Declared, path: Path, find: Callable[[str], Path]) -> bool:
+def _enabled(
+    element: ET.Element, declared: Declared, path: Path, find: Callable[[str], Path]
+) -> bool:
     wanted = _boolean(_text(element.get("if", "true"), declared, path, find), path)
-    return wanted and not _boolean(_text(element.get("unless", "false"), declared, path, find), path)
+    return wanted and not _boolean(
+        _text(element.get("unless", "false"), declared, path, find), path
+    )
 
 
 def _boolean(text: str, path: Path) -> bool:

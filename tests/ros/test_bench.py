@@ -10,11 +10,31 @@ from flowplan_sim_hw.bring_up import NODES, PARAMETERS, BringUp, isolate
 from launch_reader import read_launch, share
 
 RUNS = [
-    bench.Run(0, "success", left=0, feedback={"plan": 0.01}, stop={"plan": 0.02, "arm": 0.05}, load=1.0, pace=0.9),
     bench.Run(
-        1, "success", left=2, feedback={"plan": 0.03}, asked={"flow": 1, "plan": 3.2}, computed={"flow": 1, "plan": 3}
+        0,
+        "success",
+        left=0,
+        feedback={"plan": 0.01},
+        stop={"plan": 0.02, "arm": 0.05},
+        load=1.0,
+        pace=0.9,
     ),
-    bench.Run(2, "crash", "plan_node ended", feedback={"plan": 0.02}, asked={"flow": 9.0}, computed={"flow": 1.0}),
+    bench.Run(
+        1,
+        "success",
+        left=2,
+        feedback={"plan": 0.03},
+        asked={"flow": 1, "plan": 3.2},
+        computed={"flow": 1, "plan": 3},
+    ),
+    bench.Run(
+        2,
+        "crash",
+        "plan_node ended",
+        feedback={"plan": 0.02},
+        asked={"flow": 9.0},
+        computed={"flow": 1.0},
+    ),
     bench.Run(3, "hang"),
 ]
 
@@ -59,7 +79,11 @@ def test_an_interrupted_benchmark_goes_on_where_it_stopped(tmp_path, monkeypatch
         bench.bench_ros(runs=13, seed=3, log=log)
     assert [json.loads(line)["seed"] for line in log.read_text().splitlines()] == list(range(3, 14))
     words = []
-    got = by_key(bench.bench_ros(runs=13, seed=3, log=log, progress=lambda fraction, word: words.append(word)))
+    got = by_key(
+        bench.bench_ros(
+            runs=13, seed=3, log=log, progress=lambda fraction, word: words.append(word)
+        )
+    )
     assert asked == [*range(3, 15), 14, 15]
     assert got["success"] == (1.0, 13)
     assert words == ["12/13 seed 14 success", "13/13 seed 15 success", "clouds"]
@@ -114,6 +138,8 @@ def test_it_is_the_demo_that_is_measured():
     demo = {n.name: n for n in read_launch(launch, {"use_sim_time": "true"})}
     assert set(NODES) == set(demo)
     assert all(NODES[name] == f"{node.package}.{node.executable}" for name, node in demo.items())
-    values = [value for node in demo.values() for value in node.values().items() if value[0] in PARAMETERS]
+    values = [
+        value for node in demo.values() for value in node.values().items() if value[0] in PARAMETERS
+    ]
     assert {name for name, _ in values} == set(PARAMETERS)
     assert all(value == PARAMETERS[name] for name, value in values)

@@ -17,15 +17,22 @@ OURS = {"use_sim_time", "start_type_description_service"}  # rclpy's own are lef
 
 
 def launched(name, **arguments):
-    return {node.name: node for node in read_launch(BRINGUP / "launch" / f"{name}.launch.xml", arguments)}
+    return {
+        node.name: node
+        for node in read_launch(BRINGUP / "launch" / f"{name}.launch.xml", arguments)
+    }
 
 
 def declared(ros, node):
     """Value and description of every parameter of a running node, rclpy's own left out."""
     names = ros.call(ListParameters, f"{node}/list_parameters", timeout=60).result.names
     names = [n for n in names if n not in OURS and not n.startswith("qos_overrides")]
-    values = ros.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=names)).values
-    words = ros.call(DescribeParameters, f"{node}/describe_parameters", DescribeParameters.Request(names=names))
+    values = ros.call(
+        GetParameters, f"{node}/get_parameters", GetParameters.Request(names=names)
+    ).values
+    words = ros.call(
+        DescribeParameters, f"{node}/describe_parameters", DescribeParameters.Request(names=names)
+    )
     plain = {name: python_value(value) for name, value in zip(names, values, strict=True)}
     return plain, dict(zip(names, words.descriptors, strict=True))
 
@@ -52,7 +59,13 @@ def start(ros, node: LaunchNode):
 
 def test_both_launch_files_start_the_same_nodes():
     robot, demo = launched("robot"), launched("demo")
-    assert set(robot) == {"scan_node", "flow_node", "plan_node", "executor_node", "lifecycle_manager"}
+    assert set(robot) == {
+        "scan_node",
+        "flow_node",
+        "plan_node",
+        "executor_node",
+        "lifecycle_manager",
+    }
     assert set(demo) == {*robot, "sim_node"}
     assert all(node.respawn for name, node in robot.items() if name != "lifecycle_manager")
     assert "rviz2" in launched("robot", rviz="true")
@@ -67,20 +80,34 @@ def test_a_robot_is_safe_unless_it_is_told_otherwise():
 
 
 def test_arguments_arrive_where_they_are_meant():
-    nodes = launched("robot", robot="ur5e", generator="neurok", use_sim_time="true", settings=str(ROBOTS[-1]))
-    assert nodes["plan_node"].values()["robot"] == nodes["executor_node"].values()["robot"] == "ur5e"
+    nodes = launched(
+        "robot", robot="ur5e", generator="neurok", use_sim_time="true", settings=str(ROBOTS[-1])
+    )
+    assert (
+        nodes["plan_node"].values()["robot"] == nodes["executor_node"].values()["robot"] == "ur5e"
+    )
     assert nodes["flow_node"].values()["generator"] == "neurok"
     assert all(node.values()["use_sim_time"] is True for node in nodes.values())
     demo = launched("demo", task="pick_place", seed="3")
-    assert (demo["sim_node"].values()["task"], demo["sim_node"].values()["seed"]) == ("pick_place", 3)
+    assert (demo["sim_node"].values()["task"], demo["sim_node"].values()["seed"]) == (
+        "pick_place",
+        3,
+    )
 
 
 def test_every_parameter_is_declared_described_and_in_its_file(ros):
     """Defaults in the files are the nodes' own, names and types are right, for what the launch files set as well."""
     nodes = launched("demo")
     for name, node in nodes.items():
-        bare = LaunchNode(node.package, node.executable, name, "", parameters=({"autostart": False},))
-        start(ros, bare if name == "lifecycle_manager" else LaunchNode(node.package, node.executable, name, ""))
+        bare = LaunchNode(
+            node.package, node.executable, name, "", parameters=({"autostart": False},)
+        )
+        start(
+            ros,
+            bare
+            if name == "lifecycle_manager"
+            else LaunchNode(node.package, node.executable, name, ""),
+        )
     for name in nodes:
         values, words = declared(ros, name)
         if name == "lifecycle_manager":
@@ -90,9 +117,17 @@ def test_every_parameter_is_declared_described_and_in_its_file(ros):
         wrong = {n: (file[n], values[n]) for n in file if not same(values[n], file[n])}
         assert not wrong, f"{name}.yaml, and the node's own: {wrong}"
         assert all(words[n].description for n in values), f"{name}: a parameter has no description"
-        numbers = [n for n, v in values.items() if isinstance(v, float | int) and not isinstance(v, bool)]
-        free = {n for n in numbers if not words[n].floating_point_range and not words[n].integer_range}
-        free -= {"gripper_open_position", "gripper_closed_position", "scan.support_height"}  # of any gripper, any table
+        numbers = [
+            n for n, v in values.items() if isinstance(v, float | int) and not isinstance(v, bool)
+        ]
+        free = {
+            n for n in numbers if not words[n].floating_point_range and not words[n].integer_range
+        }
+        free -= {
+            "gripper_open_position",
+            "gripper_closed_position",
+            "scan.support_height",
+        }  # of any gripper, any table
         assert not free, f"{name}: {free} have no range"
         for settings in ROBOTS:
             given = parameters_for(settings, name)
@@ -118,29 +153,58 @@ def test_rviz_looks_at_topics_that_exist():
     config = yaml.safe_load((BRINGUP / "rviz" / "flowplan.rviz").read_text())
     displays = config["Visualization Manager"]["Displays"]
     topics = {d["Topic"]["Value"] for d in displays if "Topic" in d}
-    assert topics == {"/scene/points", "/executor_node/preview", "/executor_node/flow", "/executor_node/ghost"}
+    assert topics == {
+        "/scene/points",
+        "/executor_node/preview",
+        "/executor_node/flow",
+        "/executor_node/ghost",
+    }
 
 
 BAD = {
     "an element": ("<launch><group/></launch>", "<group> does not belong there"),
-    "an attribute": ('<launch><node pkg="a" exec="b" launch-prefix="gdb"/></launch>', "launch-prefix"),
+    "an attribute": (
+        '<launch><node pkg="a" exec="b" launch-prefix="gdb"/></launch>',
+        "launch-prefix",
+    ),
     "a missing attribute": ('<launch><node pkg="a"/></launch>', "lacks attribute 'exec'"),
-    "a substitution": ('<launch><node pkg="a" exec="$(env HOME)"/></launch>', "$(env HOME): unknown"),
+    "a substitution": (
+        '<launch><node pkg="a" exec="$(env HOME)"/></launch>',
+        "$(env HOME): unknown",
+    ),
     "a nested substitution": ('<launch><node pkg="a" exec="$(var $(var x))"/></launch>', "unknown"),
-    "an unknown argument": ('<launch><node pkg="a" exec="$(var x)"/></launch>', "$(var x): unknown"),
+    "an unknown argument": (
+        '<launch><node pkg="a" exec="$(var x)"/></launch>',
+        "$(var x): unknown",
+    ),
     "an argument later": (
         '<launch><node pkg="a" exec="$(var x)"/><arg name="x" default="1" description="d"/></launch>',
         "$(var x): unknown",
     ),
-    "an argument nobody gives": ('<launch><arg name="x" description="d"/></launch>', "has no default"),
-    "an argument without words": ('<launch><arg name="x" default="1"/></launch>', "lacks a description"),
-    "a parameter file": ('<launch><node pkg="a" exec="b"><param from="none.yaml"/></node></launch>', "no such file"),
-    "half a parameter": ('<launch><node pkg="a" exec="b"><param name="x"/></node></launch>', "expected from, or name"),
+    "an argument nobody gives": (
+        '<launch><arg name="x" description="d"/></launch>',
+        "has no default",
+    ),
+    "an argument without words": (
+        '<launch><arg name="x" default="1"/></launch>',
+        "lacks a description",
+    ),
+    "a parameter file": (
+        '<launch><node pkg="a" exec="b"><param from="none.yaml"/></node></launch>',
+        "no such file",
+    ),
+    "half a parameter": (
+        '<launch><node pkg="a" exec="b"><param name="x"/></node></launch>',
+        "expected from, or name",
+    ),
     "a package": (
         '<launch><include file="$(find-pkg-share no_such_package)/x.xml"/></launch>',
         "no such package",
     ),
-    "a condition": ('<launch><node pkg="a" exec="b" if="perhaps"/></launch>', "expected true or false"),
+    "a condition": (
+        '<launch><node pkg="a" exec="b" if="perhaps"/></launch>',
+        "expected true or false",
+    ),
     "text": ("<launch>hello</launch>", "text is not in the subset"),
 }
 
@@ -159,7 +223,9 @@ def test_an_argument_that_a_file_does_not_have_is_refused():
         launched("robot", robt="panda")
 
 
-@pytest.mark.parametrize("text", ["executor_node: {ros__parameters: {a: 1}}", "/**: {parameters: {a: 1}}"])
+@pytest.mark.parametrize(
+    "text", ["executor_node: {ros__parameters: {a: 1}}", "/**: {parameters: {a: 1}}"]
+)
 def test_a_parameter_file_of_another_shape_is_refused(text, tmp_path):
     path = tmp_path / "odd.yaml"
     path.write_text(text)
@@ -175,7 +241,11 @@ def test_ros_itself_reads_them(path):
 
     entity, parser = Parser.load(str(path))
     description = parser.parse_description(entity)
-    assert {a.name for a in description.get_launch_arguments()} >= {"generator", "optimizer", "dry_run"}
+    assert {a.name for a in description.get_launch_arguments()} >= {
+        "generator",
+        "optimizer",
+        "dry_run",
+    }
 
 
 def test_nothing_is_named_that_is_not_installed():

@@ -19,7 +19,9 @@ CLOSE = instruction_to_msg(Prompt("close the  LAPTOP"))
 
 def serve(ros, fault=""):
     script = str(Path(__file__).with_name("fake_servers.py"))
-    server = ros.spawn([sys.executable, script, "--ros-args", "-p", f"fault:={fault or 'none'}"], "fake_servers")
+    server = ros.spawn(
+        [sys.executable, script, "--ros-args", "-p", f"fault:={fault or 'none'}"], "fake_servers"
+    )
     ros.wait_for(lambda: "ready" in server.output(), 60, "the servers")
     return server
 
@@ -67,7 +69,9 @@ def test_a_sentence_means_what_the_task_says_now(ros):
     tasks = ros.node.create_publisher(Instruction, "task/instruction", LATCHED)
     with Client(options=QUICK) as client:
         for x in range(3):
-            document = document_to_msg(json.dumps({"prompt": "close the laptop", "handles": [[x, 0, 0]]}))
+            document = document_to_msg(
+                json.dumps({"prompt": "close the laptop", "handles": [[x, 0, 0]]})
+            )
             tasks.publish(document)
             assert client.resolve(CLOSE) == document
             assert client.task() == document
@@ -90,7 +94,9 @@ def test_stop_cancels_the_stage_that_runs(ros, stage):
     heard = []
     with Client(options=QUICK) as client, pytest.raises(StageFailed) as failed:
         client.send(
-            CLOSE, on_progress=lambda *words: heard.append(words), stop=lambda: (stage, 0.5) in [h[:2] for h in heard]
+            CLOSE,
+            on_progress=lambda *words: heard.append(words),
+            stop=lambda: (stage, 0.5) in [h[:2] for h in heard],
         )
     assert (failed.value.stage, failed.value.code) == (stage, ErrorCode.CANCELED)
     ros.wait_for(lambda: f"{stage} canceled" in server.output(), what="the server's word")
@@ -121,7 +127,10 @@ def test_a_person_is_asked_once(ros, says):
     asked = []
     with Client(options=QUICK) as client:
         if says:
-            assert client.send(CLOSE, on_confirm=lambda: asked.append(1) or True).execution.error_msg == "done"
+            assert (
+                client.send(CLOSE, on_confirm=lambda: asked.append(1) or True).execution.error_msg
+                == "done"
+            )
         else:
             with pytest.raises(StageFailed, match="NOT_CONFIRMED"):
                 client.send(CLOSE, on_confirm=lambda: asked.append(1))
@@ -135,7 +144,9 @@ def test_the_command(ros):
     assert status == 0, text
     assert "done" in text
     assert all(stage in text for stage in STAGES)
-    assert {r["key"] for r in json.loads(records.read_text())} == {f"ros/{stage}" for stage in STAGES}
+    assert {r["key"] for r in json.loads(records.read_text())} == {
+        f"ros/{stage}" for stage in STAGES
+    }
     assert end_of(ros, cli(ros, "--task", "--dry-run"))[0] == 0
     status, text = end_of(ros, cli(ros))
     assert status == 2
@@ -149,7 +160,9 @@ def test_the_command_when_a_stage_fails(ros):
     assert "plan: INTERNAL: plan went wrong" in text
 
 
-@pytest.mark.parametrize(("fault", "when"), [("execute waits", "begun"), ("execute hesitates", "asked")])
+@pytest.mark.parametrize(
+    ("fault", "when"), [("execute waits", "begun"), ("execute hesitates", "asked")]
+)
 def test_an_interrupted_command_cancels_its_goal_answered_or_not(ros, fault, when):
     server = serve(ros, fault)
     process = cli(ros, "close the laptop")

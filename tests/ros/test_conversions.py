@@ -44,18 +44,24 @@ def test_a_scene_comes_back():
         np.testing.assert_allclose(b.vertices_world, a.vertices_world, atol=ROUND)
         np.testing.assert_array_equal(b.mesh.faces, a.mesh.faces)
         np.testing.assert_allclose(b.X_world_object, a.X_world_object, atol=1e-12)
-    np.testing.assert_array_equal(back.objects[1].mesh.visual.vertex_colors, colored.visual.vertex_colors)
+    np.testing.assert_array_equal(
+        back.objects[1].mesh.visual.vertex_colors, colored.visual.vertex_colors
+    )
     assert back.objects[0].mesh.visual.kind is None
 
 
 def test_a_scene_without_support_comes_back():
-    back = conversions.scene_from_msg(conversions.scene_to_msg(Scene((brick.brick(),), None), brick.WORLD))
+    back = conversions.scene_from_msg(
+        conversions.scene_to_msg(Scene((brick.brick(),), None), brick.WORLD)
+    )
     assert back.support_height is None
 
 
 def test_motion_and_flow_come_back():
     scene, motion = brick.scene(), brick.carried()
-    back = conversions.motion_from_msg(sent(conversions.motion_to_msg(motion, scene, brick.WORLD)), scene)
+    back = conversions.motion_from_msg(
+        sent(conversions.motion_to_msg(motion, scene, brick.WORLD)), scene
+    )
     np.testing.assert_array_equal(back.times, motion.times)
     np.testing.assert_allclose(back.vertices[0], motion.vertices[0], atol=ROUND)
     flow = sample_flow(scene, motion, points_per_object=50)
@@ -70,12 +76,19 @@ def test_instructions_come_back():
     scene = brick.scene()
 
     def back(instruction):
-        return conversions.instruction_from_msg(sent(conversions.instruction_to_msg(instruction)), scene)
+        return conversions.instruction_from_msg(
+            sent(conversions.instruction_to_msg(instruction)), scene
+        )
 
     assert back(Prompt("lift it")) == ((), Prompt("lift it"))
     _, action = back(brick.carry())
     np.testing.assert_array_equal(action.targets, brick.carry().targets)
-    assert (action.object, action.duration, action.forces, action.velocities) == ("brick", 3.0, None, None)
+    assert (action.object, action.duration, action.forces, action.velocities) == (
+        "brick",
+        3.0,
+        None,
+        None,
+    )
     pushed = Action("brick", brick.handles(), forces=np.ones((6, 3)))
     _, action = back(pushed)
     np.testing.assert_array_equal(action.forces, pushed.forces)
@@ -84,22 +97,40 @@ def test_instructions_come_back():
     _, seen = back(Observation("brick", np.array([0, 0.5]), clouds))
     assert isinstance(seen, Observation)
     np.testing.assert_array_equal(seen.clouds[1], clouds[1])
-    laws, action = conversions.instruction_from_msg(conversions.document_to_msg(brick.document(prompt="aside")), scene)
+    laws, action = conversions.instruction_from_msg(
+        conversions.document_to_msg(brick.document(prompt="aside")), scene
+    )
     assert isinstance(laws[0], Rigid)
     assert isinstance(action, Action)
 
 
 def test_a_document_with_a_sentence_can_be_taken_at_its_word():
-    sentence = conversions.as_prompt(conversions.document_to_msg(brick.document(prompt="move the brick aside")))
-    assert conversions.instruction_from_msg(sentence, brick.scene()) == ((), Prompt("move the brick aside"))
-    for other in (conversions.document_to_msg(brick.document()), conversions.instruction_to_msg(Prompt("go"))):
+    sentence = conversions.as_prompt(
+        conversions.document_to_msg(brick.document(prompt="move the brick aside"))
+    )
+    assert conversions.instruction_from_msg(sentence, brick.scene()) == (
+        (),
+        Prompt("move the brick aside"),
+    )
+    for other in (
+        conversions.document_to_msg(brick.document()),
+        conversions.instruction_to_msg(Prompt("go")),
+    ):
         assert conversions.as_prompt(other) == other
 
 
 def test_a_document_may_list_the_points_of_the_moving_link():
     scene = brick.scene()
-    law = {"kind": "hinge", "axis_point": [0, 0, 0], "axis": [0, 0, 1], "part": [[0, 0, 1]], "rest": [[0, 0, 0]]}
-    laws, _ = conversions.instruction_from_msg(conversions.document_to_msg(brick.document(law=law)), scene)
+    law = {
+        "kind": "hinge",
+        "axis_point": [0, 0, 0],
+        "axis": [0, 0, 1],
+        "part": [[0, 0, 1]],
+        "rest": [[0, 0, 0]],
+    }
+    laws, _ = conversions.instruction_from_msg(
+        conversions.document_to_msg(brick.document(law=law)), scene
+    )
     assert isinstance(laws[0], Hinge)
     np.testing.assert_array_equal(laws[0].part, [[0, 0, 1]])
 
@@ -110,7 +141,10 @@ def test_a_document_may_list_the_points_of_the_moving_link():
         (lambda m: setattr(m, "kind", 9), r"instruction: kind: got 9"),
         (lambda m: setattr(m, "object", "cup"), r"instruction: object: got 'cup'"),
         (lambda m: setattr(m, "handles", []), r"instruction: handles: expected at least one point"),
-        (lambda m: setattr(m, "targets", m.targets[:2]), r"instruction: Action.targets: expected shape \(6, 3\)"),
+        (
+            lambda m: setattr(m, "targets", m.targets[:2]),
+            r"instruction: Action.targets: expected shape \(6, 3\)",
+        ),
         (lambda m: setattr(m, "duration", -1.0), r"instruction: Action.duration"),
     ],
 )
@@ -121,7 +155,9 @@ def test_a_wrong_action_is_named(change, words):
         conversions.instruction_from_msg(msg, brick.scene())
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"object": "cup"}', '{"object": "brick"}', '{"object": "brick", "x": 1}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"object": "cup"}', '{"object": "brick"}', '{"object": "brick", "x": 1}']
+)
 def test_a_wrong_document_is_named(text):
     with pytest.raises(ValueError, match="instruction.text: "):
         conversions.instruction_from_msg(conversions.document_to_msg(text), brick.scene())
@@ -135,18 +171,31 @@ def test_wrong_scenes_are_named():
         return msg
 
     for changes, words in [
-        ({"vertices": array.array("f", [0, 0])}, r"scene.objects\[0\].vertices: expected a multiple of 3"),
-        ({"triangles": array.array("I", [0, 1, 9999])}, r"objects\[0\].triangles: expected indices below 98.*got 9999"),
-        ({"triangles": array.array("I")}, "triangles: expected indices below 98, the number of vertices, got none"),
+        (
+            {"vertices": array.array("f", [0, 0])},
+            r"scene.objects\[0\].vertices: expected a multiple of 3",
+        ),
+        (
+            {"triangles": array.array("I", [0, 1, 9999])},
+            r"objects\[0\].triangles: expected indices below 98.*got 9999",
+        ),
+        (
+            {"triangles": array.array("I")},
+            "triangles: expected indices below 98, the number of vertices, got none",
+        ),
         ({"colors": array.array("B", [0, 0, 0])}, r"colors: expected 98, one a vertex"),
-        ({"vertices": array.array("f", [float("nan")] * 98 * 3)}, r"mesh: vertices are not all finite"),
+        (
+            {"vertices": array.array("f", [float("nan")] * 98 * 3)},
+            r"mesh: vertices are not all finite",
+        ),
     ]:
         with pytest.raises(ValueError, match=words):
             conversions.scene_from_msg(scene(**changes))
     flat = scene()
     flat.objects[0].pose.orientation.w = 0.0
     with pytest.raises(
-        ValueError, match=r"scene.objects\[0\].pose.orientation: expected a unit quaternion, got length 0"
+        ValueError,
+        match=r"scene.objects\[0\].pose.orientation: expected a unit quaternion, got length 0",
     ):
         conversions.scene_from_msg(flat)
     with pytest.raises(ValueError, match="scene.objects: expected at least one object"):
@@ -162,11 +211,15 @@ def test_wrong_motions_and_flows_are_named():
     with pytest.raises(ValueError, match=r"motion.objects\[0\].vertices: expected 12054 numbers"):
         conversions.motion_from_msg(msg, scene)
     msg.objects[0].name = "cup"
-    with pytest.raises(ValueError, match="motion.objects: expected brick, as the scene has them, got"):
+    with pytest.raises(
+        ValueError, match="motion.objects: expected brick, as the scene has them, got"
+    ):
         conversions.motion_from_msg(msg, scene)
     flow = conversions.flow_to_msg(sample_flow(scene, motion, points_per_object=5), brick.WORLD)
     flow.points = 6
-    with pytest.raises(ValueError, match="flow.positions: expected 738 numbers for 41 times and 6 points, got 615"):
+    with pytest.raises(
+        ValueError, match="flow.positions: expected 738 numbers for 41 times and 6 points, got 615"
+    ):
         conversions.flow_from_msg(flow)
 
 
@@ -218,7 +271,9 @@ def test_the_digest_survives_the_wire_and_nothing_else_does():
     for change in (
         lambda m: setattr(m.header.stamp, "nanosec", 1),
         lambda m: setattr(m, "robot", "ur5e"),
-        lambda m: m.trajectory.points[7].positions.__setitem__(2, np.nextafter(m.trajectory.points[7].positions[2], 9)),
+        lambda m: m.trajectory.points[7].positions.__setitem__(
+            2, np.nextafter(m.trajectory.points[7].positions[2], 9)
+        ),
         lambda m: setattr(m.trajectory.points[7].time_from_start, "nanosec", 1),
         lambda m: m.trajectory.points.pop(),
         lambda m: m.trajectory.joint_names.reverse(),
@@ -240,7 +295,9 @@ def test_the_digest_survives_the_wire_and_nothing_else_does():
 def test_wrong_trajectories_are_named():
     msg = plan_msg()
     msg.trajectory.points[4].velocities = array.array("d", [0.0])
-    with pytest.raises(ValueError, match=r"plan.trajectory.points\[4\].velocities: expected 7 numbers"):
+    with pytest.raises(
+        ValueError, match=r"plan.trajectory.points\[4\].velocities: expected 7 numbers"
+    ):
         conversions.trajectory_from_msg(msg)
     msg = plan_msg()
     msg.grip = msg.grip[:3]
@@ -251,7 +308,13 @@ def test_wrong_trajectories_are_named():
 def test_an_attempt_is_said_in_full():
     attempt = Attempt(3, "push", "track", "why", "what to do", slip=0.01, time=0.5)
     msg = sent(conversions.attempt_to_msg(attempt))
-    assert (msg.contact, msg.kind, msg.stage, msg.reason, msg.remedy) == (3, "push", "track", "why", "what to do")
+    assert (msg.contact, msg.kind, msg.stage, msg.reason, msg.remedy) == (
+        3,
+        "push",
+        "track",
+        "why",
+        "what to do",
+    )
     assert (msg.slip, msg.reachable, msg.time) == (0.01, -1.0, 0.5)
 
 
@@ -260,15 +323,21 @@ def test_joint_states_go_by_name():
     np.testing.assert_array_equal(conversions.positions_from_joint_state(msg, ["a", "b"]), [1, 2])
     with pytest.raises(ValueError, match="joint_states.name: lacks 'c'"):
         conversions.positions_from_joint_state(msg, ["a", "c"])
-    with pytest.raises(ValueError, match="joint_states.position: expected 3 numbers, one a name, got 0"):
+    with pytest.raises(
+        ValueError, match="joint_states.position: expected 3 numbers, one a name, got 0"
+    ):
         conversions.positions_from_joint_state(JointState(name=["a", "b", "c"]), ["a"])
     with pytest.raises(ValueError, match="joint_states.position: 1 of 1 values are not finite"):
-        conversions.positions_from_joint_state(JointState(name=["a"], position=[float("nan")]), ["a"])
+        conversions.positions_from_joint_state(
+            JointState(name=["a"], position=[float("nan")]), ["a"]
+        )
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.1, 59.999999999, 1e6])
 def test_durations_keep_their_nanoseconds(seconds):
-    assert conversions.seconds(conversions.duration_to_msg(seconds)) == pytest.approx(seconds, abs=1e-9)
+    assert conversions.seconds(conversions.duration_to_msg(seconds)) == pytest.approx(
+        seconds, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("angle", [0.0, 1e-9, 1.0, np.pi - 1e-9, np.pi])
@@ -305,7 +374,10 @@ def test_a_cloud_comes_back_and_others_are_read():
     padded[:, :120] = table.view(np.uint8).reshape(2, 120)
     other = PointCloud2(height=2, width=3, is_bigendian=True, point_step=40, row_step=130)
     offsets = {"x": 16, "y": 24, "z": 0}
-    other.fields = [PointField(name=n, offset=o, datatype=PointField.FLOAT64, count=1) for n, o in offsets.items()]
+    other.fields = [
+        PointField(name=n, offset=o, datatype=PointField.FLOAT64, count=1)
+        for n, o in offsets.items()
+    ]
     other.data = points.buffer("B", padded)
     np.testing.assert_array_equal(points.cloud_from_msg(other), xyz[:5])
     other.data = other.data[:-1]
@@ -318,19 +390,29 @@ def test_a_cloud_comes_back_and_others_are_read():
 
 def test_depth_images_come_back_and_millimetres_are_read():
     depth = np.linspace(0, 3, 12, dtype=np.float32).reshape(3, 4)
-    np.testing.assert_array_equal(points.depth_from_image(sent(points.depth_to_image(depth, brick.WORLD))), depth)
+    np.testing.assert_array_equal(
+        points.depth_from_image(sent(points.depth_to_image(depth, brick.WORLD))), depth
+    )
     holes = np.array([[np.nan, np.inf], [-1, 2]], np.float32)
-    np.testing.assert_array_equal(points.depth_from_image(points.depth_to_image(holes, brick.WORLD)), [[0, 0], [0, 2]])
+    np.testing.assert_array_equal(
+        points.depth_from_image(points.depth_to_image(holes, brick.WORLD)), [[0, 0], [0, 2]]
+    )
     padded = np.zeros((2, 4), ">u2")
     padded[:, :3] = [[0, 500, 1000], [1500, 2000, 65535]]
     msg = Image(height=2, width=3, step=8, encoding="16UC1", is_bigendian=1)
     msg.data = points.buffer("B", padded.view(np.uint8))
-    np.testing.assert_allclose(points.depth_from_image(msg), [[0, 0.5, 1], [1.5, 2, 65.535]], rtol=1e-6)
+    np.testing.assert_allclose(
+        points.depth_from_image(msg), [[0, 0.5, 1], [1.5, 2, 65.535]], rtol=1e-6
+    )
     msg.step = 7
-    with pytest.raises(ValueError, match="depth.data: expected 2 rows of 7 bytes for 3 pixels, got 16"):
+    with pytest.raises(
+        ValueError, match="depth.data: expected 2 rows of 7 bytes for 3 pixels, got 16"
+    ):
         points.depth_from_image(msg, "depth")
     msg.encoding = "rgb8"
-    with pytest.raises(ValueError, match="image.encoding: got 'rgb8', expected one of 32FC1, 16UC1"):
+    with pytest.raises(
+        ValueError, match="image.encoding: got 'rgb8', expected one of 32FC1, 16UC1"
+    ):
         points.depth_from_image(msg)
 
 

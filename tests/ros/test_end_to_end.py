@@ -28,7 +28,12 @@ from flowplan.scene import Prompt
 
 CLOSE = instruction_to_msg(Prompt("Close the laptop."))
 PATIENT = ClientOptions(server_timeout=60.0, task_timeout=30.0)
-PATIENCE = {"max_age": 3600.0, "state_timeout": 5.0, "response_timeout": 20.0, "watchdog_slack": 60.0}
+PATIENCE = {
+    "max_age": 3600.0,
+    "state_timeout": 5.0,
+    "response_timeout": 20.0,
+    "watchdog_slack": 60.0,
+}
 """Of the executor: one plan serves the whole module, and a machine that is busy is no failure."""
 STILL = 0.02  # rad/s
 
@@ -63,7 +68,9 @@ class Cell:
         self.active()
 
     def set(self, node: str, **values: object) -> None:
-        parameters = [Parameter(name.replace("__", "."), value=value) for name, value in values.items()]
+        parameters = [
+            Parameter(name.replace("__", "."), value=value) for name, value in values.items()
+        ]
         request = SetParameters.Request(parameters=[p.to_parameter_msg() for p in parameters])
         answer = self.ros.call(SetParameters, f"{node}/set_parameters", request)
         assert all(result.successful for result in answer.results), answer
@@ -83,7 +90,9 @@ class Cell:
 
     def arm_stands(self) -> None:
         states = self.joint_states()
-        self.ros.wait_for(lambda: max(map(abs, states[-1].velocity[:7])) < STILL, what="an arm that stands")
+        self.ros.wait_for(
+            lambda: max(map(abs, states[-1].velocity[:7])) < STILL, what="an arm that stands"
+        )
 
     def fails(self, code: int, do, *arguments, **keywords) -> StageFailed:
         """What a client's call fails with, which has to have this code."""
@@ -95,7 +104,10 @@ class Cell:
 
 @pytest.fixture(scope="module")
 def whole_cell(shared_ros):
-    nodes = {node.name: node for node in read_launch(share("flowplan_bringup") / "launch" / "demo.launch.xml")}
+    nodes = {
+        node.name: node
+        for node in read_launch(share("flowplan_bringup") / "launch" / "demo.launch.xml")
+    }
     with Client(options=PATIENT) as client:
         cell = Cell(shared_ros, client, nodes)
         for name in nodes:
@@ -151,7 +163,9 @@ def test_who_comes_late_finds_everything(cell, first):
             (MarkerArray, "executor_node/flow"),
         )
     }
-    cell.ros.wait_for(lambda: all(seen.values()), what=f"the latched messages among {', '.join(seen)}")
+    cell.ros.wait_for(
+        lambda: all(seen.values()), what=f"the latched messages among {', '.join(seen)}"
+    )
     assert seen["scene"][-1] == first.scene
     with Client(options=PATIENT, name="late_client") as late:
         assert late.execute(first.plan, dry_run=True).error_code == ErrorCode.SUCCESS
@@ -164,7 +178,9 @@ def test_cancel_in_each_stage(cell, first):
     def canceled(do, *arguments, at=0.0, words=""):
         stop.clear()
         listen = when(at, lambda: stop.append(True), words)
-        return cell.fails(ErrorCode.CANCELED, do, *arguments, on_progress=listen, stop=lambda: bool(stop))
+        return cell.fails(
+            ErrorCode.CANCELED, do, *arguments, on_progress=listen, stop=lambda: bool(stop)
+        )
 
     canceled(client.scan, ["laptop"], words="scanning")
     cell.set("flow_node", flow_points=100_000)  # takes long enough to be canceled
@@ -198,13 +214,17 @@ def test_two_clients_at_once(cell, first):
         def take_over():
             refused.append(cell.fails(ErrorCode.WRONG_START, second.execute, first.plan))
 
-        cell.fails(ErrorCode.PREEMPTED, cell.client.execute, first.plan, on_progress=when(0.3, take_over))
+        cell.fails(
+            ErrorCode.PREEMPTED, cell.client.execute, first.plan, on_progress=when(0.3, take_over)
+        )
         assert refused
     cell.arm_stands()
     assert not cell.closed()
 
     # Scans wait for each other; both are answered.
-    futures = [cell.ros.service(Scan, "scan").call_async(Scan.Request(names=["laptop"])) for _ in range(2)]
+    futures = [
+        cell.ros.service(Scan, "scan").call_async(Scan.Request(names=["laptop"])) for _ in range(2)
+    ]
     codes = [cell.ros.wait(future, 180, "a scan").error_code for future in futures]
     assert codes == [ErrorCode.SUCCESS] * 2
 
@@ -245,7 +265,9 @@ def test_a_robot_that_is_lost_in_the_middle_comes_back(cell, first):
     cell.ros.service(Trigger, "task/reset", timeout=60)
     cell.joint_states()
     # The executor hears the new robot once DDS has believed that the old one is gone.
-    while (code := outcome(cell.client.execute, first.plan)) == ErrorCode.NO_STATE and time.monotonic() < end:
+    while (
+        code := outcome(cell.client.execute, first.plan)
+    ) == ErrorCode.NO_STATE and time.monotonic() < end:
         time.sleep(0.5)
     assert code == ErrorCode.SUCCESS
     assert cell.closed()
@@ -273,7 +295,11 @@ def altered(message, **values):
 
 BAD = {
     "scan: a name twice": (ErrorCode.BAD_GOAL, "names", lambda c, f: c.scan(["a", "a"])),
-    "flow: nothing at all": (ErrorCode.BAD_GOAL, "scene", lambda c, f: c.generate(Scene(), Instruction())),
+    "flow: nothing at all": (
+        ErrorCode.BAD_GOAL,
+        "scene",
+        lambda c, f: c.generate(Scene(), Instruction()),
+    ),
     "flow: another frame": (
         ErrorCode.BAD_GOAL,
         "scene.header.frame_id",
@@ -284,7 +310,11 @@ BAD = {
         "",
         lambda c, f: c.generate(f.scene, instruction_to_msg(Prompt("make coffee"))),
     ),
-    "flow: not a document": (ErrorCode.BAD_GOAL, "instruction", lambda c, f: c.generate(f.scene, document_to_msg("{"))),
+    "flow: not a document": (
+        ErrorCode.BAD_GOAL,
+        "instruction",
+        lambda c, f: c.generate(f.scene, document_to_msg("{")),
+    ),
     "flow: an object of another scene": (
         ErrorCode.BAD_GOAL,
         "laptop",
@@ -305,10 +335,26 @@ BAD = {
         "times",
         lambda c, f: c.plan(f.scene, altered(f.motion, times=f.motion.times[::-1])),
     ),
-    "execute: nothing at all": (ErrorCode.NOT_CERTIFIED, "digest", lambda c, f: c.execute(type(f.plan)())),
-    "execute: no certificate": (ErrorCode.NOT_CERTIFIED, "", lambda c, f: c.execute(altered(f.plan, digest=""))),
-    "execute: another robot's": (ErrorCode.NOT_CERTIFIED, "", lambda c, f: c.execute(altered(f.plan, robot="ur5e"))),
-    "execute: too fast": (ErrorCode.BAD_GOAL, "velocity_scaling", lambda c, f: c.execute(f.plan, velocity_scaling=2.0)),
+    "execute: nothing at all": (
+        ErrorCode.NOT_CERTIFIED,
+        "digest",
+        lambda c, f: c.execute(type(f.plan)()),
+    ),
+    "execute: no certificate": (
+        ErrorCode.NOT_CERTIFIED,
+        "",
+        lambda c, f: c.execute(altered(f.plan, digest="")),
+    ),
+    "execute: another robot's": (
+        ErrorCode.NOT_CERTIFIED,
+        "",
+        lambda c, f: c.execute(altered(f.plan, robot="ur5e")),
+    ),
+    "execute: too fast": (
+        ErrorCode.BAD_GOAL,
+        "velocity_scaling",
+        lambda c, f: c.execute(f.plan, velocity_scaling=2.0),
+    ),
 }
 
 
@@ -324,7 +370,9 @@ def test_bad_goals_are_named_and_change_nothing(cell, first):
     for name, (code, words, send) in BAD.items():
         with pytest.raises(StageFailed) as caught:
             send(cell.client, first)
-        assert (caught.value.code, words in caught.value.text) == (code, True), f"{name}: {caught.value}"
+        assert (caught.value.code, words in caught.value.text) == (code, True), (
+            f"{name}: {caught.value}"
+        )
     states.clear()
     cell.ros.wait_for(lambda: states, what="joint states after all that")
     assert states[-1].position == pytest.approx(before, abs=0.005)

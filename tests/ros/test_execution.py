@@ -42,10 +42,24 @@ def trajectory(open_width=0.06, closed=0.0):
     """Reach for 1 s, close, carry for 2 s, open, retreat for 1 s."""
     corners = [np.array(q) for q in ((0.0, 0.0), (0.5, -0.2), (1.0, 0.3), (0.8, 0.0))]
     still = (np.zeros((50, 2)),) * 2
-    q1, q2, q3 = (smooth(a, b, d) for a, b, d in zip(corners[:-1], corners[1:], (1.0, 2.0, 1.0), strict=True))
-    pieces = (q1, (np.zeros((50, 2)) + corners[1], *still), q2, (np.zeros((50, 2)) + corners[2], *still), q3)
+    q1, q2, q3 = (
+        smooth(a, b, d) for a, b, d in zip(corners[:-1], corners[1:], (1.0, 2.0, 1.0), strict=True)
+    )
+    pieces = (
+        q1,
+        (np.zeros((50, 2)) + corners[1], *still),
+        q2,
+        (np.zeros((50, 2)) + corners[2], *still),
+        q3,
+    )
     lengths = [len(p[0]) for p in pieces]
-    ends = ((open_width,) * 2, (open_width, closed), (closed,) * 2, (closed, open_width), (open_width,) * 2)
+    ends = (
+        (open_width,) * 2,
+        (open_width, closed),
+        (closed,) * 2,
+        (closed, open_width),
+        (open_width,) * 2,
+    )
     total = sum(lengths)
     return Trajectory(
         JOINTS,
@@ -221,7 +235,14 @@ def test_a_plan_is_executed_step_by_step():
     outcome, robot = drive()
     assert outcome.code is Code.SUCCESS, outcome
     kinds = [(type(s).__name__, s.phase) for s in robot.sent]
-    assert kinds == [("Fingers", 0), ("Motion", 0), ("Fingers", 1), ("Motion", 2), ("Fingers", 3), ("Motion", 4)]
+    assert kinds == [
+        ("Fingers", 0),
+        ("Motion", 0),
+        ("Fingers", 1),
+        ("Motion", 2),
+        ("Fingers", 3),
+        ("Motion", 4),
+    ]
     assert [s.opening for s in robot.sent if isinstance(s, Fingers)] == [0.06, 0.0, 0.06]
     assert [s.holding for s in robot.sent if isinstance(s, Fingers)] == [False, True, False]
     progress = [r[0] for r in robot.reports]
@@ -268,7 +289,9 @@ def test_slower_is_the_same_path_over_more_time():
         np.testing.assert_allclose(np.gradient(b.q, b.times, axis=0)[2:-2], b.qd[2:-2], atol=2e-3)
 
 
-@pytest.mark.parametrize(("asked", "allowed", "used"), [(0, 1, 1), (0, 0.2, 0.2), (0.1, 0.2, 0.1), (1, 0.2, 0.2)])
+@pytest.mark.parametrize(
+    ("asked", "allowed", "used"), [(0, 1, 1), (0, 0.2, 0.2), (0.1, 0.2, 0.1), (1, 0.2, 0.2)]
+)
 def test_a_goal_may_slow_down_and_not_speed_up(asked, allowed, used):
     assert effective_scaling(asked, allowed) == used
 
@@ -286,7 +309,12 @@ REFUSED = {
     "from the future": (dict(stamp=115.0), {}, Code.STALE, "in the future"),
     "no joint states": ({}, dict(fault="never a joint state"), Code.NO_STATE, "a, b"),
     "elsewhere": ({}, dict(q=np.array([0.0, 0.011])), Code.WRONG_START, "b is at 0.0110"),
-    "no gripper": ({}, dict(gone=("panda_gripper/gripper_cmd",)), Code.NO_CONTROLLER, "panda_gripper/gripper_cmd"),
+    "no gripper": (
+        {},
+        dict(gone=("panda_gripper/gripper_cmd",)),
+        Code.NO_CONTROLLER,
+        "panda_gripper/gripper_cmd",
+    ),
 }
 
 
@@ -311,7 +339,12 @@ def test_a_plan_without_its_own_digest_is_not_certified(stated, says):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("velocity_scaling", 1.1), ("velocity_scaling", 0.0), ("watchdog_factor", 0.9), ("lead_in", -1.0)],
+    [
+        ("velocity_scaling", 1.1),
+        ("velocity_scaling", 0.0),
+        ("watchdog_factor", 0.9),
+        ("lead_in", -1.0),
+    ],
 )
 def test_options_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=name):
@@ -372,7 +405,10 @@ def test_fingers_that_stall_into_an_abort_hold_what_they_met():
 def test_cloth_may_be_as_thin_as_it_likes():
     thin = Robot(thickness=0.0005)
     assert drive(robot=thin)[0].code is Code.GRIPPER_FAILED
-    assert drive(robot=Robot(thickness=0.0005), options=replace(OPTIONS, min_grasp=0.0))[0].code is Code.SUCCESS
+    assert (
+        drive(robot=Robot(thickness=0.0005), options=replace(OPTIONS, min_grasp=0.0))[0].code
+        is Code.SUCCESS
+    )
 
 
 @pytest.mark.parametrize("when", np.arange(0.05, 7.0, 0.35).round(2))
@@ -458,4 +494,6 @@ def test_plans_that_do_not_fit_one_controller_at_a_time_are_refused():
 
 def test_codes_are_those_of_the_message():
     ErrorCode = pytest.importorskip("flowplan_msgs.msg").ErrorCode
-    assert {code.name: int(code) for code in Code} == {code.name: getattr(ErrorCode, code.name) for code in Code}
+    assert {code.name: int(code) for code in Code} == {
+        code.name: getattr(ErrorCode, code.name) for code in Code
+    }

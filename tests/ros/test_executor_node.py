@@ -27,7 +27,12 @@ from flowplan.robot import load_robot
 from flowplan.trajectory import Trajectory
 
 PANDA = load_robot("panda")
-SHIFTS = (np.zeros(7), np.array([0.1, 0, 0, 0.1, 0, 0, 0]), np.array([0.2, 0, 0, 0.1, 0, 0, 0.1]), np.zeros(7))
+SHIFTS = (
+    np.zeros(7),
+    np.array([0.1, 0, 0, 0.1, 0, 0, 0]),
+    np.array([0.2, 0, 0, 0.1, 0, 0, 0.1]),
+    np.zeros(7),
+)
 WIDE = 0.06
 
 
@@ -45,7 +50,10 @@ def trajectory():
                 span * (60 * s - 180 * s**2 + 120 * s**3) / T**2,
             )
         )
-    rests = [(np.tile(PANDA.home + shift, (5, 1)), np.zeros((5, 7)), np.zeros((5, 7))) for shift in SHIFTS[1:3]]
+    rests = [
+        (np.tile(PANDA.home + shift, (5, 1)), np.zeros((5, 7)), np.zeros((5, 7)))
+        for shift in SHIFTS[1:3]
+    ]
     order = [pieces[0], rests[0], pieces[1], rests[1], pieces[2]]
     lengths = [len(piece[0]) for piece in order]
     ends = ((WIDE, WIDE), (WIDE, 0.0), (0.0, 0.0), (0.0, WIDE), (WIDE, WIDE))
@@ -72,7 +80,9 @@ def plan(ros, **changes):
     for name in ("grip", "position_error", "rotation_error", "clearance"):
         setattr(message, name, buffer("d", getattr(TRAJECTORY, name)))
     message.phase = buffer("B", TRAJECTORY.phase)
-    grasp = Grasps(header=header, tool_poses=[Pose()], widths=[WIDE], scores=[1.0], kinds=[Grasps.GRASP])
+    grasp = Grasps(
+        header=header, tool_poses=[Pose()], widths=[WIDE], scores=[1.0], kinds=[Grasps.GRASP]
+    )
     message.grasp = changes.pop("grasp", grasp)
     for name, value in changes.items():
         setattr(message, name, value)
@@ -99,7 +109,9 @@ def bring_up(ros, **parameters):
 def execute(ros, message, **fields):
     """Status, result and feedback of one goal."""
     seen = []
-    handle = ros.send_goal(ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=message, **fields), seen.append)
+    handle = ros.send_goal(
+        ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=message, **fields), seen.append
+    )
     return *ros.result(handle), seen
 
 
@@ -108,7 +120,9 @@ def go_wrong(ros, fault, at=0):
         ("fault", ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=fault)),
         ("at", ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=at)),
     )
-    request = SetParameters.Request(parameters=[ParameterMsg(name=name, value=value) for name, value in values])
+    request = SetParameters.Request(
+        parameters=[ParameterMsg(name=name, value=value) for name, value in values]
+    )
     answer = ros.call(SetParameters, "fake_controllers/set_parameters", request)
     assert all(r.successful for r in answer.results)
 
@@ -141,7 +155,9 @@ def back_to_start(ros):
 def test_a_plan_is_executed_and_shown(ros):
     bring_up(ros)
     status, result, seen = execute(ros, plan(ros))
-    assert (status, result.error_code) == (GoalStatus.STATUS_SUCCEEDED, ErrorCode.SUCCESS), result.error_msg
+    assert (status, result.error_code) == (GoalStatus.STATUS_SUCCEEDED, ErrorCode.SUCCESS), (
+        result.error_msg
+    )
     final = dict(zip(result.final_state.name, result.final_state.position, strict=True))
     np.testing.assert_allclose([final[j] for j in PANDA.joint_names], PANDA.home, atol=2e-3)
     assert result.max_tracking_error == pytest.approx(0.002)
@@ -234,13 +250,17 @@ def test_what_controllers_do_wrong_ends_the_execution(ros):
         assert status == GoalStatus.STATUS_ABORTED, fault
         assert result.error_code == code, (fault, result.error_msg)
         assert words in result.error_msg, fault
-    assert execute_with(ros, "grip stalled", 1)[1].error_code == ErrorCode.SUCCESS  # an abort, and yet it holds
+    assert (
+        execute_with(ros, "grip stalled", 1)[1].error_code == ErrorCode.SUCCESS
+    )  # an abort, and yet it holds
     ros.processes[0].ended_by_test = True
     _, result = execute_with(ros, "move dead", 1)
     assert result.error_code == ErrorCode.FEEDBACK_LOST
     # The controllers come back, and so does the executor, by itself.
     start_controllers(ros)
-    ros.wait_for(lambda: execute(ros, plan(ros))[1].error_code == ErrorCode.SUCCESS, 30, "success again")
+    ros.wait_for(
+        lambda: execute(ros, plan(ros))[1].error_code == ErrorCode.SUCCESS, 30, "success again"
+    )
 
 
 def test_cancel_preempt_and_deactivate_stop_the_arm(ros):
@@ -250,8 +270,11 @@ def test_cancel_preempt_and_deactivate_stop_the_arm(ros):
     for when in (0, 1, 2):
         back_to_start(ros)
         seen = []
-        handle = ros.send_goal(ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=plan(ros)), seen.append)
-        ros.wait_for(lambda: seen and seen[-1].phase == when and seen[-1].progress > 0, what="motion")  # noqa: B023
+        handle = ros.send_goal(
+            ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=plan(ros)), seen.append
+        )
+        started = lambda: seen and seen[-1].phase == when and seen[-1].progress > 0  # noqa: B023, E731
+        ros.wait_for(started, what="motion")
         asked = time.monotonic()
         ros.wait(handle.cancel_goal_async(), what="cancel")
         status, result = ros.result(handle)
@@ -260,7 +283,9 @@ def test_cancel_preempt_and_deactivate_stop_the_arm(ros):
         assert "stopped" in result.error_msg
 
     back_to_start(ros)
-    first = ros.send_goal(ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=plan(ros)), seen.append)
+    first = ros.send_goal(
+        ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=plan(ros)), seen.append
+    )
     ros.wait_for(lambda: seen[-1].phase == 0 and seen[-1].progress > 0.25, what="motion")
     status, result, _ = execute(ros, plan(ros))
     # The arm was stopped on its way, which is not where the second plan starts.
@@ -269,7 +294,9 @@ def test_cancel_preempt_and_deactivate_stop_the_arm(ros):
     assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, ErrorCode.PREEMPTED)
 
     back_to_start(ros)
-    handle = ros.send_goal(ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=plan(ros)), seen.append)
+    handle = ros.send_goal(
+        ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=plan(ros)), seen.append
+    )
     ros.wait_for(lambda: seen[-1].progress > 0.1, what="motion")
     assert ros.transition("executor_node", Transition.TRANSITION_DEACTIVATE)
     assert ros.result(handle)[1].error_code == ErrorCode.NOT_READY
@@ -282,10 +309,16 @@ def test_cancel_preempt_and_deactivate_stop_the_arm(ros):
 def test_a_person_has_to_confirm(ros):
     bring_up(ros, confirm=True, confirm_timeout=2.0)
     assert not ros.call(SetBool, "executor_node/confirm", SetBool.Request(data=True)).success
-    for says, code in ((True, ErrorCode.SUCCESS), (False, ErrorCode.NOT_CONFIRMED), (None, ErrorCode.NOT_CONFIRMED)):
+    for says, code in (
+        (True, ErrorCode.SUCCESS),
+        (False, ErrorCode.NOT_CONFIRMED),
+        (None, ErrorCode.NOT_CONFIRMED),
+    ):
         back_to_start(ros)
         seen = []
-        handle = ros.send_goal(ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=plan(ros)), seen.append)
+        handle = ros.send_goal(
+            ExecutePlan, "execute_plan", ExecutePlan.Goal(plan=plan(ros)), seen.append
+        )
         ros.wait_for(lambda: seen and "confirmation" in seen[-1].status, what="the question")  # noqa: B023
         if says is not None:
             assert ros.call(SetBool, "executor_node/confirm", SetBool.Request(data=says)).success
@@ -298,4 +331,7 @@ def test_without_a_robot_nothing_is_claimed(ros):
     status, result, _ = execute(ros, plan(ros), dry_run=True)
     assert result.error_code == ErrorCode.NO_STATE
     start_controllers(ros)
-    ros.wait_for(lambda: execute(ros, plan(ros), dry_run=True)[1].error_code == ErrorCode.SUCCESS, what="controllers")
+    ros.wait_for(
+        lambda: execute(ros, plan(ros), dry_run=True)[1].error_code == ErrorCode.SUCCESS,
+        what="controllers",
+    )

@@ -54,7 +54,9 @@ def test_a_process_is_heard_and_stops(ros):
 
 def test_a_death_is_reported_with_its_last_words(ros):
     ros.spawn([sys.executable, "-c", "raise SystemExit('no robot')"], "broken")
-    with pytest.raises(AssertionError, match=r"0-broken ended with status 1 while waiting for Godot(?s:.*)no robot"):
+    with pytest.raises(
+        AssertionError, match=r"0-broken ended with status 1 while waiting for Godot(?s:.*)no robot"
+    ):
         ros.wait_for(lambda: False, what="Godot")
 
 

@@ -20,7 +20,9 @@ ros, flow_node = node_of_a_module("flow_node", {"flow_points": 200})
 
 
 def ask(instruction, **changes):
-    out = GenerateFlow.Goal(scene=conversions.scene_to_msg(brick.scene(), brick.WORLD), instruction=instruction)
+    out = GenerateFlow.Goal(
+        scene=conversions.scene_to_msg(brick.scene(), brick.WORLD), instruction=instruction
+    )
     for name, value in changes.items():
         setattr(out, name, value)
     return out
@@ -39,7 +41,9 @@ def test_a_document_becomes_the_librarys_motion_and_flow(ros, flow_node):
     motion = conversions.motion_from_msg(result.motions[0], scene)
     np.testing.assert_allclose(motion.vertices[0], brick.carried().vertices[0], atol=1e-6)
     flow = conversions.flow_from_msg(result.flow)
-    np.testing.assert_allclose(flow.points, sample_flow(scene, motion, points_per_object=200, seed=3).points, atol=1e-6)
+    np.testing.assert_allclose(
+        flow.points, sample_flow(scene, motion, points_per_object=200, seed=3).points, atol=1e-6
+    )
     assert result.flow.header.frame_id == "world"
     assert conversions.seconds(result.generation_time) > 0
     ros.wait_for(lambda: seen and seen[-1].progress == 1.0)
@@ -58,7 +62,10 @@ def test_a_sentence_is_understood_where_a_document_answers_it(ros, flow_node):
         assert time.monotonic() < end
         status, result = run(ros, ask(prompt))
     assert np.ptp(np.reshape(result.motions[0].objects[0].vertices, (41, -1, 3))[:, 0, 1]) > 0.2
-    assert run(ros, ask(conversions.instruction_to_msg(Prompt("sing"))))[1].error_code == ErrorCode.CANNOT_FOLLOW
+    assert (
+        run(ros, ask(conversions.instruction_to_msg(Prompt("sing"))))[1].error_code
+        == ErrorCode.CANNOT_FOLLOW
+    )
 
 
 def test_bad_goals_are_named_and_the_node_goes_on(ros, flow_node):
@@ -71,8 +78,16 @@ def test_bad_goals_are_named_and_the_node_goes_on(ros, flow_node):
         (elsewhere, ErrorCode.BAD_GOAL, "scene.header.frame_id: got 'map', expected 'world'"),
         (broken, ErrorCode.BAD_GOAL, "scene.objects[0].triangles: expected indices below 98"),
         (ask(Instruction(kind=7)), ErrorCode.BAD_GOAL, "instruction: kind: got 7"),
-        (ask(conversions.document_to_msg("{}")), ErrorCode.BAD_GOAL, "instruction.text: object: got None"),
-        (ask(conversions.instruction_to_msg(brick.carry())), ErrorCode.CANNOT_FOLLOW, "laws: expected one law"),
+        (
+            ask(conversions.document_to_msg("{}")),
+            ErrorCode.BAD_GOAL,
+            "instruction.text: object: got None",
+        ),
+        (
+            ask(conversions.instruction_to_msg(brick.carry())),
+            ErrorCode.CANNOT_FOLLOW,
+            "laws: expected one law",
+        ),
     ]:
         status, result = run(ros, goal)
         assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, code)

@@ -36,7 +36,9 @@ class Bench:
     def __init__(self, *, active=True, between=0.0, **options):
         self.now = 5.0
         self.fingers = FakeFingers(between=between)
-        self.controller = GripperController(self.fingers, lambda: self.now, GripperOptions(**options))
+        self.controller = GripperController(
+            self.fingers, lambda: self.now, GripperOptions(**options)
+        )
         if active:
             self.controller.activate()
 

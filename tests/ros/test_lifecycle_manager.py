@@ -16,7 +16,8 @@ def parameters(**more):
 def two_servers(ros):
     """That are quick to warm up."""
     return [
-        ros.start("flow_node", {"generator": "kinematic"}, name=name, remap={"generate_flow": name}) for name in NODES
+        ros.start("flow_node", {"generator": "kinematic"}, name=name, remap={"generate_flow": name})
+        for name in NODES
     ]
 
 
@@ -38,7 +39,9 @@ def test_nodes_are_brought_up_in_order_and_down_in_reverse_and_up_after_a_crash(
             lambda event, name=name: events.append((name, event.goal_state.label)),
             50,
         )
-    ros.wait_for(lambda: all(ros.node.count_publishers(f"{name}/transition_event") for name in NODES))
+    ros.wait_for(
+        lambda: all(ros.node.count_publishers(f"{name}/transition_event") for name in NODES)
+    )
     active = ros.subscribe(Bool, "lifecycle_manager/active", LATCHED)
     manager = ros.start("lifecycle_manager", parameters())
     ros.wait_for(lambda: active and active[-1].data, 120, "all active")
@@ -57,7 +60,9 @@ def test_nodes_are_brought_up_in_order_and_down_in_reverse_and_up_after_a_crash(
     assert trigger(ros, "shutdown").message == "all unconfigured"
     ros.wait_for(lambda: len([label for _, label in events if label == "unconfigured"]) == 2)
     ends = [(node, label) for node, label in events if label in ("inactive", "unconfigured")]
-    assert ends == [(node, label) for label in ("inactive", "unconfigured") for node in reversed(NODES)]
+    assert ends == [
+        (node, label) for label in ("inactive", "unconfigured") for node in reversed(NODES)
+    ]
     assert trigger(ros, "startup").message == "all active"
     assert manager.stop() == 0
 

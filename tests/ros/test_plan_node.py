@@ -72,7 +72,9 @@ def test_a_motion_becomes_a_certified_plan_with_progress(ros, plan_node):
 def test_the_trajectory_starts_where_the_arm_is(ros, plan_node):
     panda = load_robot("panda")
     asked = panda.home + 0.05
-    state = JointState(name=["gripper", *reversed(panda.joint_names)], position=[0.0, *reversed(asked)])
+    state = JointState(
+        name=["gripper", *reversed(panda.joint_names)], position=[0.0, *reversed(asked)]
+    )
     _, result = run(ros, ask(start_state=state))
     np.testing.assert_allclose(certified(result).q[0], asked, atol=1e-9)
     np.testing.assert_allclose(certified(result).q[-1], panda.home, atol=1e-9)
@@ -80,7 +82,10 @@ def test_the_trajectory_starts_where_the_arm_is(ros, plan_node):
     publisher = ros.node.create_publisher(JointState, "joint_states", 10)
     measured = panda.home - 0.05
     timer = ros.node.create_timer(
-        0.02, lambda: publisher.publish(JointState(name=list(panda.joint_names), position=list(measured)))
+        0.02,
+        lambda: publisher.publish(
+            JointState(name=list(panda.joint_names), position=list(measured))
+        ),
     )
     ros.wait_for(publisher.get_subscription_count)
     ros.wait_for(lambda: np.allclose(certified(run(ros, ask())[1]).q[0], measured, atol=1e-9), 60)
@@ -97,7 +102,9 @@ def test_tracks_of_its_own_are_followed(ros, plan_node):
 
 
 def test_an_instruction_is_generated_first(ros, plan_node):
-    goal = ask(motion=PlanFlow.Goal().motion, instruction=conversions.document_to_msg(brick.document()))
+    goal = ask(
+        motion=PlanFlow.Goal().motion, instruction=conversions.document_to_msg(brick.document())
+    )
     status, result = run(ros, goal)
     assert result.error_msg == "generate_flow does not answer; start flow_node, or give a motion"
     ros.start("flow_node", {"flow_points": 200})
@@ -119,7 +126,8 @@ def test_no_plan_says_why_of_every_attempt(ros, plan_node):
     motion = brick.carried()
     away = type(motion)(motion.times, (motion.vertices[0] + [1.15, 0.1, 0],))
     goal = ask(
-        scene=conversions.scene_to_msg(far, brick.WORLD), motion=conversions.motion_to_msg(away, far, brick.WORLD)
+        scene=conversions.scene_to_msg(far, brick.WORLD),
+        motion=conversions.motion_to_msg(away, far, brick.WORLD),
     )
     status, result = run(ros, goal)
     assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, ErrorCode.NO_PLAN)
@@ -133,15 +141,23 @@ def test_no_plan_says_why_of_every_attempt(ros, plan_node):
 def test_bad_goals_are_named(ros, plan_node):
     still = ask()
     vertices = np.reshape(still.motion.objects[0].vertices, (41, -1, 3))
-    still.motion.objects[0].vertices = np.broadcast_to(vertices[:1], vertices.shape).ravel().tolist()
+    still.motion.objects[0].vertices = (
+        np.broadcast_to(vertices[:1], vertices.shape).ravel().tolist()
+    )
     elsewhere = ask()
     elsewhere.motion.header = Header(frame_id="map")
     for goal, words in [
         (still, "motion.vertices: nothing moves"),
         (elsewhere, "motion.header.frame_id: got 'map', expected 'world'"),
         (ask(scene=PlanFlow.Goal().scene), "scene.header.frame_id: got ''"),
-        (ask(start_state=JointState(name=["panda_joint1"], position=[0.0])), "start_state.name: lacks 'panda_joint2'"),
-        (ask(start_state=JointState(name=["panda_joint1"])), "start_state.position: expected 1 numbers"),
+        (
+            ask(start_state=JointState(name=["panda_joint1"], position=[0.0])),
+            "start_state.name: lacks 'panda_joint2'",
+        ),
+        (
+            ask(start_state=JointState(name=["panda_joint1"])),
+            "start_state.position: expected 1 numbers",
+        ),
     ]:
         status, result = run(ros, goal)
         assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, ErrorCode.BAD_GOAL)
@@ -169,12 +185,20 @@ def test_the_robot_stands_where_the_parameters_say(ros):
     X = pose(exp_so3([0, 0, 0.7]), [3.0, -1.0, 0.0])
     scene, motion = brick.scene(), brick.carried()
     moved = [v @ X[:3, :3].T + X[:3, 3] for v in motion.vertices]
-    obj = type(scene.objects[0])("brick", scene.objects[0].mesh, X @ scene.objects[0].X_world_object)
+    obj = type(scene.objects[0])(
+        "brick", scene.objects[0].mesh, X @ scene.objects[0].X_world_object
+    )
     away = Scene((obj,), 0.0)
     goal = ask(scene=conversions.scene_to_msg(away, brick.WORLD))
-    goal.motion = conversions.motion_to_msg(type(motion)(motion.times, tuple(moved)), away, brick.WORLD)
+    goal.motion = conversions.motion_to_msg(
+        type(motion)(motion.times, tuple(moved)), away, brick.WORLD
+    )
     turned = [0.0, 0.0, float(np.sin(0.35)), float(np.cos(0.35))]
-    parameters = {"base_position": [3.0, -1.0, 0.0], "base_quat_xyzw": turned, "plan.flow_points": 500}
+    parameters = {
+        "base_position": [3.0, -1.0, 0.0],
+        "base_quat_xyzw": turned,
+        "plan.flow_points": 500,
+    }
     there = ros.start("plan_node", parameters, name="there", remap={"__ns": "/there"})
     ros.activate("/there/there")
     status, result = ros.result(ros.send_goal(PlanFlow, "/there/plan_flow", goal))
@@ -198,7 +222,9 @@ def test_every_number_has_a_range_and_every_parameter_words(ros, plan_node):
 def test_a_robot_that_does_not_exist_cannot_be_configured(ros):
     process = ros.start("plan_node", {"robot": "hal"}, name="hal")
     assert not ros.transition("hal", 1)
-    assert "cannot configure: hal: robot: got 'hal', expected one of panda, ur5e" in process.output()
+    assert (
+        "cannot configure: hal: robot: got 'hal', expected one of panda, ur5e" in process.output()
+    )
     assert process.stop() == 0
 
 

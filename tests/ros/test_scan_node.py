@@ -26,8 +26,12 @@ class Camera:
     def __init__(self, ros, name, frame, *, info=True, pose=True, late=0.0, frame_id="world"):
         self.name, self.node, self.frame = name, ros.node, frame
         self.info, self.pose, self.late, self.frame_id = info, pose, late, frame_id
-        self._depth = self.node.create_publisher(Image, f"{name}/depth/image", qos_profile_sensor_data)
-        self._info = self.node.create_publisher(CameraInfo, f"{name}/depth/camera_info", qos_profile_sensor_data)
+        self._depth = self.node.create_publisher(
+            Image, f"{name}/depth/image", qos_profile_sensor_data
+        )
+        self._info = self.node.create_publisher(
+            CameraInfo, f"{name}/depth/camera_info", qos_profile_sensor_data
+        )
         self._pose = self.node.create_publisher(PoseStamped, f"{name}/pose", 10)
 
     def publish(self, now):
@@ -35,9 +39,13 @@ class Camera:
         header = Header(stamp=stamp, frame_id=f"{self.name}_optical")
         if self.pose:
             pose = conversions.pose_to_msg(self.frame.X_world_camera)
-            self._pose.publish(PoseStamped(header=Header(stamp=stamp, frame_id=self.frame_id), pose=pose))
+            self._pose.publish(
+                PoseStamped(header=Header(stamp=stamp, frame_id=self.frame_id), pose=pose)
+            )
         if self.info:
-            self._info.publish(points.intrinsics_to_info(self.frame.intrinsics, *self.frame.depth.shape, header))
+            self._info.publish(
+                points.intrinsics_to_info(self.frame.intrinsics, *self.frame.depth.shape, header)
+            )
         self._depth.publish(points.depth_to_image(self.frame.depth, header))
 
     def close(self):
@@ -45,7 +53,9 @@ class Camera:
             self.node.destroy_publisher(publisher)
 
 
-ros, node = node_of_a_module("scan_node", {"cameras": CAMERAS, "image_timeout": 20.0, "scan.faces": 2000})
+ros, node = node_of_a_module(
+    "scan_node", {"cameras": CAMERAS, "image_timeout": 20.0, "scan.faces": 2000}
+)
 
 
 @pytest.fixture
@@ -55,7 +65,10 @@ def cameras(ros):
 
     def make(*objects, **more):
         frames = brick.views(objects, len(CAMERAS))
-        made.extend(Camera(ros, name, frame, **more.get(name, {})) for name, frame in zip(CAMERAS, frames, strict=True))
+        made.extend(
+            Camera(ros, name, frame, **more.get(name, {}))
+            for name, frame in zip(CAMERAS, frames, strict=True)
+        )
 
     def publish():
         now = ros.node.get_clock().now()
@@ -79,7 +92,9 @@ def set_timeout(ros, seconds):
 
     value = Parameter(name="image_timeout", value=ParameterValue(type=3, double_value=seconds))
     assert (
-        ros.call(SetParameters, "scan_node/set_parameters", SetParameters.Request(parameters=[value]))
+        ros.call(
+            SetParameters, "scan_node/set_parameters", SetParameters.Request(parameters=[value])
+        )
         .results[0]
         .successful
     )
@@ -92,7 +107,10 @@ def test_a_camera_whose_pose_never_came_is_named(ros, node, cameras):
     response = scan(ros)
     set_timeout(ros, 20.0)
     assert response.error_code == ErrorCode.NO_TRANSFORM
-    assert "right/pose: nothing came; publish the camera's pose, or set pose_source to tf" in response.error_msg
+    assert (
+        "right/pose: nothing came; publish the camera's pose, or set pose_source to tf"
+        in response.error_msg
+    )
 
 
 def test_three_cameras_see_two_bricks_named_from_the_robot_outwards(ros, node, cameras):
@@ -131,7 +149,9 @@ def test_images_are_received_only_while_somebody_needs_them(ros, node, cameras):
     assert seen[:, 2].min() > -0.03
     assert seen[:, 2].max() == pytest.approx(brick.SIZE[2], abs=2e-3)
     assert len(seen) > 100_000
-    ros.node.destroy_subscription(next(s for s in ros.node.subscriptions if s.topic_name == "/points"))
+    ros.node.destroy_subscription(
+        next(s for s in ros.node.subscriptions if s.topic_name == "/points")
+    )
     ros.wait_for(lambda: ros.node.count_subscribers("left/depth/image") == 0)
 
 
@@ -170,10 +190,15 @@ def test_silent_cameras_are_named(ros, node):
 def test_images_that_cannot_be_used_are_named(ros, node, cameras):
     cameras(brick.brick())
     wrong = ros.node.create_publisher(CameraInfo, "left/depth/camera_info", qos_profile_sensor_data)
-    info = points.intrinsics_to_info(brick.views((brick.brick(),), 1)[0].intrinsics, 480, 640, Header())
+    info = points.intrinsics_to_info(
+        brick.views((brick.brick(),), 1)[0].intrinsics, 480, 640, Header()
+    )
     timer = ros.node.create_timer(0.002, lambda: wrong.publish(info))
     ros.wait_for(
-        lambda: "left/depth/camera_info: is of 640 x 480 pixels, the image of 320 x 240" in scan(ros).error_msg
+        lambda: (
+            "left/depth/camera_info: is of 640 x 480 pixels, the image of 320 x 240"
+            in scan(ros).error_msg
+        )
     )
     ros.node.destroy_timer(timer)
     ros.node.destroy_publisher(wrong)
@@ -209,5 +234,8 @@ def test_an_inactive_node_says_so_even_in_the_middle_of_a_scan(ros, node):
 def test_without_tf2_its_poses_cannot_be_had(ros):
     process = ros.start("scan_node", {"pose_source": "tf"}, name="other", remap={"__ns": "/other"})
     assert not ros.transition("/other/other", 1)
-    assert "pose_source: no tf2_ros; install ros-DISTRO-tf2-ros-py, or set it to topic" in process.output()
+    assert (
+        "pose_source: no tf2_ros; install ros-DISTRO-tf2-ros-py, or set it to topic"
+        in process.output()
+    )
     assert process.stop() == 0

@@ -14,7 +14,7 @@ from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.exceptions import InvalidParameterValueException
 from rclpy.parameter import parameter_value_to_python
 
-from flowplan import checks
+from flowplan.utils import checks
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,13 @@ class Slow(ServerNode):
     """Runs until it is told to end; what the goal's object is called says how."""
 
     def __init__(self, **overrides):
-        super().__init__("slow", Outer(), ranges={"inner.size": Range(0, 2)}, leave_out=("names",), fixed=("way",))
+        super().__init__(
+            "slow",
+            Outer(),
+            ranges={"inner.size": Range(0, 2)},
+            leave_out=("names",),
+            fixed=("way",),
+        )
         self.began, self.told = [], []
         self.wrong = ""
         GoalServer(self, GenerateFlow, "work", self.work)
@@ -106,14 +112,22 @@ def run(ros, how):
 
 def test_ends_have_a_status_a_code_and_words(ros, node):
     status, result = run(ros, "quick")
-    assert (status, result.error_code, result.error_msg) == (GoalStatus.STATUS_SUCCEEDED, ErrorCode.SUCCESS, "")
+    assert (status, result.error_code, result.error_msg) == (
+        GoalStatus.STATUS_SUCCEEDED,
+        ErrorCode.SUCCESS,
+        "",
+    )
     for how, code, words in [
         ("mistake", ErrorCode.BAD_GOAL, "scene.objects: expected another"),
         ("defect", ErrorCode.INTERNAL, "KeyError: 'gone'; see the node's log"),
         ("failure", ErrorCode.NO_PLAN, "nothing works"),
     ]:
         status, result = run(ros, how)
-        assert (status, result.error_code, result.error_msg) == (GoalStatus.STATUS_ABORTED, code, words)
+        assert (status, result.error_code, result.error_msg) == (
+            GoalStatus.STATUS_ABORTED,
+            code,
+            words,
+        )
 
 
 def test_feedback_begins_with_the_acceptance(ros, node):
@@ -180,9 +194,14 @@ def test_parameters_are_described(ros, node):
     names = [spec.name for spec in specs(Outer())]
     assert names == ["share", "count", "way", "names", "height", "inner.size", "inner.lower"]
     request = DescribeParameters.Request(names=["share", "count", "way", "inner.size"])
-    share, count, way, size = ros.call(DescribeParameters, "slow/describe_parameters", request).descriptors
+    share, count, way, size = ros.call(
+        DescribeParameters, "slow/describe_parameters", request
+    ).descriptors
     assert share.description == "Of the whole."
-    assert (share.floating_point_range[0].from_value, share.floating_point_range[0].to_value) == (0.0, 1.0)
+    assert (share.floating_point_range[0].from_value, share.floating_point_range[0].to_value) == (
+        0.0,
+        1.0,
+    )
     assert (count.integer_range[0].from_value, count.integer_range[0].to_value) == (1, 5)
     assert way.additional_constraints == "one of left, right"
     assert size.description == "Metres across."
@@ -220,7 +239,11 @@ def test_parameters_are_options(ros, node):
         ("count", {"integer_value": 9}, "out of range"),
         ("inner.size", {"double_value": 0.0}, "Inner.size: expected a positive number, got 0.0"),
         ("inner.lower", {"double_array_value": [0.0]}, "inner.lower: expected 2 values, got 1"),
-        ("way", {"string_value": "right"}, "way: read when the node was configured; clean it up first"),
+        (
+            "way",
+            {"string_value": "right"},
+            "way: read when the node was configured; clean it up first",
+        ),
     ],
 )
 def test_what_the_options_refuse_the_parameter_refuses(ros, node, name, value, words):
@@ -233,7 +256,10 @@ def test_what_the_options_refuse_the_parameter_refuses(ros, node, name, value, w
 def test_choices_are_checked_before_the_node_is_configured(ros, node):
     node.trigger_deactivate()
     node.trigger_cleanup()
-    assert "way: got 'up', expected one of left, right" in set_parameter(ros, "way", string_value="up").reason
+    assert (
+        "way: got 'up', expected one of left, right"
+        in set_parameter(ros, "way", string_value="up").reason
+    )
     assert set_parameter(ros, "way", string_value="right").successful
     assert node.options.way == "right"
 

@@ -22,7 +22,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectoryPoint
 
-from flowplan.instructions import parse_instruction
+from flowplan.io.instruction import parse_instruction
 from flowplan.laws import Hinge
 from flowplan.robot import load_robot
 from flowplan.scan import DepthFrame, ScanOptions, scan_frames
@@ -37,7 +37,9 @@ class Client:
 
     def __init__(self, ros, parameters=None):
         self.ros = ros
-        self.process = ros.start("sim_node", {"camera.count": 0} | (parameters or {}), package="flowplan_sim_hw")
+        self.process = ros.start(
+            "sim_node", {"camera.count": 0} | (parameters or {}), package="flowplan_sim_hw"
+        )
         self.states = ros.subscribe(JointState, "joint_states")
         ros.wait_for(lambda: self.states, what="joint states")
 
@@ -53,7 +55,9 @@ class Client:
         goal = FollowJointTrajectory.Goal()
         goal.trajectory.joint_names = list(names)
         whole, rest = divmod(round(seconds * 1e9), 10**9)
-        point = JointTrajectoryPoint(positions=list(map(float, q)), time_from_start=Duration(sec=whole, nanosec=rest))
+        point = JointTrajectoryPoint(
+            positions=list(map(float, q)), time_from_start=Duration(sec=whole, nanosec=rest)
+        )
         goal.trajectory.points = [point]
         return goal
 
@@ -84,25 +88,37 @@ def test_a_goal_moves_the_arm_and_cancel_holds_it(ros):
     # By name, in whatever order.
     handle = client.send(client.goal(target[::-1], 1.0, PANDA.joint_names[::-1]), feedback.append)
     status, result = ros.result(handle)
-    assert (status, result.error_code) == (GoalStatus.STATUS_SUCCEEDED, FollowJointTrajectory.Result.SUCCESSFUL)
+    assert (status, result.error_code) == (
+        GoalStatus.STATUS_SUCCEEDED,
+        FollowJointTrajectory.Result.SUCCESSFUL,
+    )
     np.testing.assert_allclose(client.measured()[0], target, atol=1e-3)
     assert 10 <= len(feedback) <= 25
     assert list(feedback[0].joint_names) == list(PANDA.joint_names)
     halfway = feedback[len(feedback) // 2]
     np.testing.assert_allclose(halfway.actual.positions, halfway.desired.positions, atol=5e-3)
     np.testing.assert_allclose(
-        np.array(halfway.desired.positions) - halfway.actual.positions, halfway.error.positions, atol=1e-12
+        np.array(halfway.desired.positions) - halfway.actual.positions,
+        halfway.error.positions,
+        atol=1e-12,
     )
 
     handle = client.send(client.goal(PANDA.home, 2.0))
-    ros.wait_for(lambda: client.measured()[0][0] < target[0] - 0.05, what="the arm to be on its way")
+    ros.wait_for(
+        lambda: client.measured()[0][0] < target[0] - 0.05, what="the arm to be on its way"
+    )
     asked = time.monotonic()
     ros.wait(handle.cancel_goal_async())
     ros.wait_for(lambda: np.abs(client.measured()[1]).max() < 0.01, what="the arm to stand")
-    assert time.monotonic() - asked < 1.0  # far from the end of the motion; how fast it is, is measured elsewhere
+    assert (
+        time.monotonic() - asked < 1.0
+    )  # far from the end of the motion; how fast it is, is measured elsewhere
     held = client.measured()[0]
     status, result = ros.result(handle)
-    assert (status, result.error_code) == (GoalStatus.STATUS_CANCELED, FollowJointTrajectory.Result.SUCCESSFUL)
+    assert (status, result.error_code) == (
+        GoalStatus.STATUS_CANCELED,
+        FollowJointTrajectory.Result.SUCCESSFUL,
+    )
     for _ in range(20):
         np.testing.assert_allclose(client.measured()[0], held, atol=2e-3)
     assert np.abs(held - PANDA.home).max() > 0.05
@@ -129,7 +145,10 @@ def test_goals_that_are_turned_down_preempted_and_aborted(ros):
     old = client.send(client.goal(PANDA.home + 0.2, 5.0))
     new = client.send(client.goal(PANDA.home + 0.1, 0.5))
     status, result = ros.result(old)
-    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, FollowJointTrajectory.Result.INVALID_GOAL)
+    assert (status, result.error_code) == (
+        GoalStatus.STATUS_ABORTED,
+        FollowJointTrajectory.Result.INVALID_GOAL,
+    )
     assert ros.result(new)[0] == GoalStatus.STATUS_SUCCEEDED
 
     assert client.set("fault.stuck_joint", "panda_joint4").successful
@@ -174,14 +193,26 @@ def _quiet(ros, messages):
 def test_the_gripper_and_a_crash(ros):
     client = Client(ros, {"camera.count": 1})
     status, result = client.grip(0.02)
-    assert (status, result.reached_goal, result.stalled) == (GoalStatus.STATUS_SUCCEEDED, True, False)
+    assert (status, result.reached_goal, result.stalled) == (
+        GoalStatus.STATUS_SUCCEEDED,
+        True,
+        False,
+    )
     assert result.position == pytest.approx(0.02, abs=0.003)
     assert client.measured() is not None
-    fingers = [p for n, p in zip(client.states[-1].name, client.states[-1].position, strict=True) if "finger" in n]
+    fingers = [
+        p
+        for n, p in zip(client.states[-1].name, client.states[-1].position, strict=True)
+        if "finger" in n
+    ]
     assert sum(fingers) == pytest.approx(result.position, abs=0.004)
     client.set("fault.jammed_gripper", True)
     status, result = client.grip(0.08)
-    assert (status, result.reached_goal, result.stalled) == (GoalStatus.STATUS_SUCCEEDED, False, True)
+    assert (status, result.reached_goal, result.stalled) == (
+        GoalStatus.STATUS_SUCCEEDED,
+        False,
+        True,
+    )
     client.set("fault.jammed_gripper", False)
     assert client.grip(0.08)[1].reached_goal
     os.kill(client.process.popen.pid, signal.SIGKILL)  # the node alone: its cameras go with it
@@ -204,7 +235,10 @@ def test_the_task_is_told_judged_and_reset(ros):
     np.testing.assert_allclose(client.measured()[0], PANDA.home, atol=1e-2)
     ros.wait_for(lambda: len(instructions) > 1, what="the instruction of the new episode")
     assert instructions[1].text != instructions[0].text
-    assert ros.result(client.send(client.goal(PANDA.home + 0.1, 0.5)))[0] == GoalStatus.STATUS_SUCCEEDED
+    assert (
+        ros.result(client.send(client.goal(PANDA.home + 0.1, 0.5)))[0]
+        == GoalStatus.STATUS_SUCCEEDED
+    )
 
 
 def test_the_cameras_see_the_laptop(ros):
@@ -224,14 +258,24 @@ def test_the_cameras_see_the_laptop(ros):
         """The newest images, infos and poses of every camera, when they carry one stamp."""
         newest = [[topic[-1] for topic in camera if topic] for camera in heard]
         complete = all(len(camera) == 4 for camera in newest)
-        return newest if complete and len({_stamp(msg) for camera in newest for msg in camera}) == 1 else None
+        return (
+            newest
+            if complete and len({_stamp(msg) for camera in newest for msg in camera}) == 1
+            else None
+        )
 
     frames = []
-    for i, (depth, info, pose, color) in enumerate(ros.wait_for(of_one_time, 60.0, what="images of one time")):
+    for i, (depth, info, pose, color) in enumerate(
+        ros.wait_for(of_one_time, 60.0, what="images of one time")
+    ):
         assert depth.header.frame_id == info.header.frame_id == f"camera_{i}_optical_frame"
         assert pose.header.frame_id == "world"
         assert (color.encoding, len(color.data)) == ("rgb8", 320 * 240 * 3)
-        frames.append(DepthFrame(depth_from_image(depth), intrinsics_from_info(info), pose_from_msg(pose.pose)))
+        frames.append(
+            DepthFrame(
+                depth_from_image(depth), intrinsics_from_info(info), pose_from_msg(pose.pose)
+            )
+        )
     scene = scan_frames(frames, ScanOptions(names=("laptop",)))
     assert scene.support_height == pytest.approx(0.0, abs=0.005)
     instructions = ros.subscribe(Instruction, "task/instruction", LATCHED)
@@ -257,7 +301,11 @@ def test_simulated_time_may_run_faster(ros):
 
 @pytest.mark.parametrize(
     ("parameters", "words"),
-    [({"task": "fold_cloth"}, "task: got 'fold_cloth'"), ({"seed": -1}, "seed"), ({"fault.stuck_joint": "x"}, "'x'")],
+    [
+        ({"task": "fold_cloth"}, "task: got 'fold_cloth'"),
+        ({"seed": -1}, "seed"),
+        ({"fault.stuck_joint": "x"}, "'x'"),
+    ],
 )
 def test_bad_parameters_end_the_node_with_one_line(ros, parameters, words):
     process = ros.start("sim_node", parameters, package="flowplan_sim_hw")

@@ -16,7 +16,7 @@ from flowplan_sim_hw.simulation import RIGID_TASKS, Episode, Faults, Simulation
 from flowplan_sim_hw.trajectory_controller import ControllerOptions, Status
 from flowplan_sim_hw.trajectory_goal import TrajectoryGoal, Waypoint
 
-from flowplan.instructions import parse_instruction
+from flowplan.io.instruction import parse_instruction
 from flowplan.scene import Scene, SceneObject
 from sim_envs.camera import Camera, capture
 from sim_envs.look import viewpoints
@@ -66,7 +66,10 @@ def test_the_fingers_go_where_they_are_told(simulation):
 def test_fingers_that_meet_something_press_no_harder_than_asked(simulation):
     world, tool = simulation.world, simulation.arm.X_world_tool()
     world.bullet.createMultiBody(
-        0, world.bullet.createCollisionShape(world.bullet.GEOM_BOX, halfExtents=[0.01] * 3), -1, tool[:3, 3].tolist()
+        0,
+        world.bullet.createCollisionShape(world.bullet.GEOM_BOX, halfExtents=[0.01] * 3),
+        -1,
+        tool[:3, 3].tolist(),
     )
     handle = run(simulation, simulation.gripper.accept(0.0, 15.0))
     assert (handle.status, handle.stalled) == (Status.SUCCEEDED, True)
@@ -169,7 +172,9 @@ def test_the_document_says_what_the_task_says(task):
     np.testing.assert_allclose(action.targets, setup.instruction.targets, atol=1e-6)
     assert type(laws[0]) is type(setup.laws[0])
     for field in set(vars(laws[0])) - {"object"}:
-        np.testing.assert_allclose(getattr(laws[0], field), getattr(setup.laws[0], field), atol=2e-6)
+        np.testing.assert_allclose(
+            getattr(laws[0], field), getattr(setup.laws[0], field), atol=2e-6
+        )
 
 
 def test_pace_keeps_time_and_builds_anew():

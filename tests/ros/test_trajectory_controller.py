@@ -49,7 +49,9 @@ class Bench:
         self.arm = arm or FakeArm()
         self.warnings = []
         given = ControllerOptions(**{"stopped_velocity_tolerance": 0.0} | options)
-        self.controller = TrajectoryController(NAMES, self.arm, lambda: self.now, given, warn=self.warnings.append)
+        self.controller = TrajectoryController(
+            NAMES, self.arm, lambda: self.now, given, warn=self.warnings.append
+        )
         if active:
             self.controller.activate()
 
@@ -92,14 +94,29 @@ REJECTED = {
     "a foreign joint": (reach(joint_names=("a", "c")), "'c'"),
     "a joint twice": (reach(joint_names=("a", "a")), "twice"),
     "too few positions": (reach(q=[0.3]), "1 entries for 2 joints"),
-    "too many velocities": (reach(waypoints=[point(1, [0, 0], [0, 0, 0])]), "velocities: 3 entries"),
-    "too few accelerations": (reach(waypoints=[point(1, [0, 0], [0, 0], [0])]), "accelerations: 1 entries"),
+    "too many velocities": (
+        reach(waypoints=[point(1, [0, 0], [0, 0, 0])]),
+        "velocities: 3 entries",
+    ),
+    "too few accelerations": (
+        reach(waypoints=[point(1, [0, 0], [0, 0], [0])]),
+        "accelerations: 1 entries",
+    ),
     "no positions": (reach(waypoints=[point(1, (), [0, 0])]), "positions: missing"),
-    "accelerations alone beside positions": (reach(waypoints=[point(1, [0, 0], (), [0, 0])]), "velocities: missing"),
+    "accelerations alone beside positions": (
+        reach(waypoints=[point(1, [0, 0], (), [0, 0])]),
+        "velocities: missing",
+    ),
     "effort": (reach(waypoints=[point(1, [0, 0], effort=[0, 0])]), "effort"),
     "not a number": (reach(q=[0.3, np.nan]), "not finite"),
-    "two points at one time": (reach(waypoints=[point(1, [0, 0]), point(1, [0.1, 0])]), "does not come after"),
-    "times that fall": (reach(waypoints=[point(1, [0, 0]), point(0.5, [0.1, 0])]), "does not come after"),
+    "two points at one time": (
+        reach(waypoints=[point(1, [0, 0]), point(1, [0.1, 0])]),
+        "does not come after",
+    ),
+    "times that fall": (
+        reach(waypoints=[point(1, [0, 0]), point(0.5, [0.1, 0])]),
+        "does not come after",
+    ),
     "moving at the end": (reach(waypoints=[point(1, [0, 0], [0, 0.1])]), "last velocity"),
     "over before it came": (reach(start=98.9), "ended 0.100 s ago"),
 }
@@ -120,7 +137,10 @@ ACCEPTED = {
     "a first point at time zero": (reach(waypoints=[point(0, HOME), point(1, [0.3, 0.1])]), {}),
     "a start in the future": (reach(start=100.5), {}),
     "a start in the past, an end in the future": (reach(start=99.5), {}),
-    "some joints, where allowed": (TrajectoryGoal(("b",), [point(1, [0.3])]), {"allow_partial_joints_goal": True}),
+    "some joints, where allowed": (
+        TrajectoryGoal(("b",), [point(1, [0.3])]),
+        {"allow_partial_joints_goal": True},
+    ),
     "moving at the end, where allowed": (
         reach(waypoints=[point(1, [0, 0], [0, 0.1])]),
         {"allow_nonzero_velocity_at_trajectory_end": True},
@@ -140,9 +160,13 @@ def test_accepts_and_succeeds(name):
     assert (handle.status, handle.error_code) == (Status.SUCCEEDED, SUCCESSFUL)
 
 
-@pytest.mark.parametrize("rule", ["allow_partial_joints_goal", "allow_integration_in_goal_trajectories"])
+@pytest.mark.parametrize(
+    "rule", ["allow_partial_joints_goal", "allow_integration_in_goal_trajectories"]
+)
 def test_an_empty_point_is_rejected_whatever_is_allowed(rule):
-    assert Bench(rules=GoalRules(**{rule: True})).controller.reason_to_reject(reach(waypoints=[point(1)]))
+    assert Bench(rules=GoalRules(**{rule: True})).controller.reason_to_reject(
+        reach(waypoints=[point(1)])
+    )
 
 
 # --- states of the controller
@@ -183,7 +207,9 @@ def test_joints_are_mapped_by_name():
 
 
 def test_a_first_point_later_than_zero_is_approached_from_the_measured_state():
-    np.testing.assert_allclose(Bench().commanded_at(reach(q=[0.3, 0.2]), 0.25)[0], HOME + 0.25 * np.array([0.2, 0.4]))
+    np.testing.assert_allclose(
+        Bench().commanded_at(reach(q=[0.3, 0.2]), 0.25)[0], HOME + 0.25 * np.array([0.2, 0.4])
+    )
 
 
 def test_a_first_point_at_zero_makes_the_target_jump():
@@ -202,7 +228,10 @@ def test_a_trajectory_that_is_over_at_once_is_checked_once_all_the_same():
     bench = Bench(trajectory=0.1)
     handle = bench.run(reach(waypoints=[point(0, [0.9, 0.9])]))
     assert (handle.status, handle.error_code) == (Status.ABORTED, PATH_TOLERANCE_VIOLATED)
-    assert Bench(trajectory=1.2).run(reach(waypoints=[point(0, [0.9, 0.9])])).status is Status.SUCCEEDED
+    assert (
+        Bench(trajectory=1.2).run(reach(waypoints=[point(0, [0.9, 0.9])])).status
+        is Status.SUCCEEDED
+    )
 
 
 @pytest.mark.parametrize(
@@ -231,9 +260,13 @@ def test_between_points_runs_the_polynomial_that_both_ends_allow(ends, degree):
     np.testing.assert_allclose([s.velocities[0] for s in states], fit.deriv()(t), atol=1e-8)
     np.testing.assert_allclose([s.accelerations[0] for s in states], fit.deriv(2)(t), atol=1e-6)
     if degree > 1:
-        np.testing.assert_allclose([states[0].velocities[0], states[-1].velocities[0]], [v0[0], v1[0]], atol=1e-9)
+        np.testing.assert_allclose(
+            [states[0].velocities[0], states[-1].velocities[0]], [v0[0], v1[0]], atol=1e-9
+        )
     if degree == 5:
-        np.testing.assert_allclose([states[0].accelerations[0], states[-1].accelerations[0]], [0.2, -0.3], atol=1e-9)
+        np.testing.assert_allclose(
+            [states[0].accelerations[0], states[-1].accelerations[0]], [0.2, -0.3], atol=1e-9
+        )
 
 
 def test_a_first_point_with_velocity_is_approached_by_a_cubic_from_the_measured_velocity():
@@ -250,7 +283,9 @@ def test_without_splines_the_target_is_the_next_point():
 
 
 def test_a_stamp_in_the_future_is_approached_from_now_on():
-    np.testing.assert_allclose(Bench().commanded_at(reach(q=[0.5, 0.2], start=101.0), 1.0)[0], [0.3, 0.0], atol=1e-9)
+    np.testing.assert_allclose(
+        Bench().commanded_at(reach(q=[0.5, 0.2], start=101.0), 1.0)[0], [0.3, 0.0], atol=1e-9
+    )
 
 
 def test_a_stamp_in_the_past_is_joined_where_it_is():
@@ -268,7 +303,9 @@ def test_joints_left_out_hold_their_last_command():
     bench = Bench(rules=GoalRules(allow_partial_joints_goal=True))
     bench.run(reach(q=[0.3, 0.1]))
     bench.arm.offset[:] = 0.05  # what is measured is not what holds
-    np.testing.assert_allclose(bench.commanded_at(TrajectoryGoal(("b",), [point(1, [0.7])]), 2.0)[0], [0.3, 0.7])
+    np.testing.assert_allclose(
+        bench.commanded_at(TrajectoryGoal(("b",), [point(1, [0.7])]), 2.0)[0], [0.3, 0.7]
+    )
 
 
 def test_velocities_integrate_to_positions():
@@ -282,12 +319,16 @@ def test_velocities_integrate_to_positions():
 def test_accelerations_integrate_to_positions():
     goal = reach(waypoints=[point(1, (), (), [0.2, 0.0]), point(2, (), [0.0, 0.0])])
     bench = Bench(rules=GoalRules(allow_integration_in_goal_trajectories=True))
-    np.testing.assert_allclose(bench.commanded_at(goal, 3.0)[0], HOME + np.array([0.05 + 0.05, 0.0]))
+    np.testing.assert_allclose(
+        bench.commanded_at(goal, 3.0)[0], HOME + np.array([0.05 + 0.05, 0.0])
+    )
 
 
 def test_velocities_are_commanded_only_to_hardware_that_takes_them():
     goal = reach(q=[1.1, -0.2])
-    np.testing.assert_allclose(Bench(command_velocities=True).commanded_at(goal, 0.5)[1], [1.0, 0.0])
+    np.testing.assert_allclose(
+        Bench(command_velocities=True).commanded_at(goal, 0.5)[1], [1.0, 0.0]
+    )
     np.testing.assert_allclose(Bench().commanded_at(goal, 0.5)[1], [0.0, 0.0])
 
 
@@ -303,13 +344,21 @@ TOLERANCES = {
         {"path_tolerance": {n: Tolerance(0.1) for n in NAMES}},
         Status.SUCCEEDED,
     ),
-    "path 0 is the default": ({"trajectory": 0.01}, {"path_tolerance": {n: Tolerance(0.0) for n in NAMES}}, PATH),
+    "path 0 is the default": (
+        {"trajectory": 0.01},
+        {"path_tolerance": {n: Tolerance(0.0) for n in NAMES}},
+        PATH,
+    ),
     "path -1 is off": (
         {"trajectory": 0.01},
         {"path_tolerance": {n: Tolerance(-1.0) for n in NAMES}},
         Status.SUCCEEDED,
     ),
-    "path -1 for one joint leaves the other": ({"trajectory": 0.01}, {"path_tolerance": {"a": Tolerance(-1.0)}}, PATH),
+    "path -1 for one joint leaves the other": (
+        {"trajectory": 0.01},
+        {"path_tolerance": {"a": Tolerance(-1.0)}},
+        PATH,
+    ),
     "goal default": ({"goal": 0.01, "goal_time": 0.5}, {}, END),
     "goal of the goal": ({"goal_time": 0.5}, {"goal_tolerance": {"a": Tolerance(0.01)}}, END),
     "goal -1 is off": (
@@ -331,7 +380,10 @@ TOLERANCES = {
     ),
     "a foreign joint leaves every default": (
         {"trajectory": 0.1, "goal": 0.01, "goal_time": 0.5},
-        {"path_tolerance": {"a": Tolerance(0.01), "c": Tolerance(0.01)}, "goal_time_tolerance": -1.0},
+        {
+            "path_tolerance": {"a": Tolerance(0.01), "c": Tolerance(0.01)},
+            "goal_time_tolerance": -1.0,
+        },
         END,
     ),
     "a negative time leaves every default": (
@@ -339,7 +391,11 @@ TOLERANCES = {
         {"path_tolerance": {"a": Tolerance(0.01)}, "goal_time_tolerance": -3.0},
         Status.SUCCEEDED,
     ),
-    "a path limit does not hold at the end": ({}, {"path_tolerance": {}, "goal_tolerance": {}}, Status.SUCCEEDED),
+    "a path limit does not hold at the end": (
+        {},
+        {"path_tolerance": {}, "goal_tolerance": {}},
+        Status.SUCCEEDED,
+    ),
 }
 CODES = {PATH: PATH_TOLERANCE_VIOLATED, END: GOAL_TOLERANCE_VIOLATED}
 
@@ -350,7 +406,9 @@ def test_tolerance(name):
     bench = Bench(arm=FakeArm(offset=np.array([0.05, 0.05])), **options)
     handle = bench.run(reach(**asked))
     if ends in CODES:
-        assert (handle.status, handle.error_code) == (Status.ABORTED, CODES[ends]), handle.error_string
+        assert (handle.status, handle.error_code) == (Status.ABORTED, CODES[ends]), (
+            handle.error_string
+        )
         assert "off by" in handle.error_string
     else:
         assert (handle.status, handle.error_code) == (ends, SUCCESSFUL), handle.error_string
@@ -390,7 +448,9 @@ def test_goal_time_runs_from_the_end_of_the_trajectory():
 def test_velocity_tolerances_count_where_velocities_are_commanded():
     for command_velocities, ends in ((True, Status.EXECUTING), (False, Status.SUCCEEDED)):
         arm = FakeArm(stuck=[0, 1], q=np.array([0.3, 0.1]), qd=np.array([0.1, 0.0]))
-        bench = Bench(arm=arm, stopped_velocity_tolerance=0.01, command_velocities=command_velocities)
+        bench = Bench(
+            arm=arm, stopped_velocity_tolerance=0.01, command_velocities=command_velocities
+        )
         assert bench.run(reach()).status is ends
 
 
@@ -413,7 +473,11 @@ def test_cancel_ends_canceled_with_error_code_zero_and_the_arm_holds():
     handle = bench.controller.accept(reach())
     bench.update(50)
     bench.controller.cancel(handle)
-    assert (handle.status, handle.error_code, handle.error_string) == (Status.CANCELED, SUCCESSFUL, "")
+    assert (handle.status, handle.error_code, handle.error_string) == (
+        Status.CANCELED,
+        SUCCESSFUL,
+        "",
+    )
     measured = bench.controller._actual
     bench.update(100)
     np.testing.assert_array_equal(bench.arm.q, measured)
@@ -457,10 +521,14 @@ def test_a_rejected_goal_leaves_the_one_under_way_alone():
 
 def test_interpolate_from_desired_state_starts_from_the_last_command():
     for from_desired, start in ((False, HOME + 0.05), (True, HOME)):
-        bench = Bench(arm=FakeArm(offset=np.array([0.05, 0.05])), interpolate_from_desired_state=from_desired)
+        bench = Bench(
+            arm=FakeArm(offset=np.array([0.05, 0.05])), interpolate_from_desired_state=from_desired
+        )
         bench.update(2)
         q, _ = bench.commanded_at(reach(q=[1.1, 0.8]), 0.5)
-        np.testing.assert_allclose(q, (start + np.array([1.1, 0.8])) / 2, atol=0.011 if not from_desired else 1e-9)
+        np.testing.assert_allclose(
+            q, (start + np.array([1.1, 0.8])) / 2, atol=0.011 if not from_desired else 1e-9
+        )
 
 
 def test_after_success_the_last_waypoint_is_held_not_what_is_measured():
@@ -493,7 +561,9 @@ def test_feedback_tells_desired_actual_error_and_the_next_point():
     assert feedback.index == 1
     np.testing.assert_allclose(feedback.desired.positions, HOME + 0.4 * ([0.3, 0.1] - HOME))
     np.testing.assert_allclose(feedback.error.positions, [-0.05, 0.0], atol=1e-9)
-    np.testing.assert_allclose(feedback.actual.positions, feedback.desired.positions - feedback.error.positions)
+    np.testing.assert_allclose(
+        feedback.actual.positions, feedback.desired.positions - feedback.error.positions
+    )
 
 
 def test_the_motion_is_exact_for_an_arm_that_follows():

@@ -73,7 +73,10 @@ def test_calls_run_one_after_the_other_in_one_other_process(worker, loop):
 
 def test_progress_arrives_in_order_and_before_the_result(worker, loop):
     seen = []
-    assert loop.run(worker.call(jobs.solve, 0.4, on_progress=lambda *report: seen.append(report))) == "solved"
+    assert (
+        loop.run(worker.call(jobs.solve, 0.4, on_progress=lambda *report: seen.append(report)))
+        == "solved"
+    )
     fractions = [fraction for fraction, _ in seen]
     assert len(fractions) > 2
     assert fractions == sorted(fractions)
@@ -96,7 +99,9 @@ def test_errors_come_back_and_the_process_stays(worker, loop):
 def test_cancel_ends_the_call_at_once_and_the_process(worker, loop):
     first = loop.run(worker.call(jobs.pid))
     began = []
-    call = loop.begin(worker.call(jobs.solve, 60.0, on_progress=lambda *report: began.append(report)))
+    call = loop.begin(
+        worker.call(jobs.solve, 60.0, on_progress=lambda *report: began.append(report))
+    )
     while not began:
         loop.woken.wait(10)
         loop.woken.clear()
@@ -128,7 +133,10 @@ def test_cancel_without_a_call_keeps_the_process(worker, loop):
 
 
 def test_a_crash_is_said_in_a_line_and_the_process_replaced(worker, loop):
-    with pytest.raises(Crashed, match="helper: the worker process ended with exit status 7; another one is warming up"):
+    with pytest.raises(
+        Crashed,
+        match="helper: the worker process ended with exit status 7; another one is warming up",
+    ):
         loop.run(worker.call(jobs.crash))
     assert loop.run(worker.call(jobs.add, 1, 1)) == 2
     assert len(worker.lines) == 1
@@ -143,7 +151,8 @@ def test_a_process_that_was_killed_while_idle_is_replaced(worker, loop):
 
 
 @pytest.mark.parametrize(
-    ("setup", "words"), [(jobs.unwilling, "helper: robot: no such thing"), (jobs.dying, "ended while it was set up")]
+    ("setup", "words"),
+    [(jobs.unwilling, "helper: robot: no such thing"), (jobs.dying, "ended while it was set up")],
 )
 def test_what_cannot_be_set_up_says_so_and_is_tried_again_when_asked(loop, setup, words):
     worker = Worker(setup, "helper", wake=loop.woken.set)

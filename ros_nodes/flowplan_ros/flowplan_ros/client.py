@@ -112,12 +112,19 @@ class Client:
     """
 
     def __init__(
-        self, namespace: str = "", options: ClientOptions = ClientOptions(), name: str = "flowplan_client"
+        self,
+        namespace: str = "",
+        options: ClientOptions = ClientOptions(),
+        name: str = "flowplan_client",
     ) -> None:
         self.options = options
         self._context = rclpy.Context()
-        rclpy.init(args=[], context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
-        self._node = rclpy.create_node(name, namespace=namespace, context=self._context, enable_rosout=False)
+        rclpy.init(
+            args=[], context=self._context, signal_handler_options=rclpy.SignalHandlerOptions.NO
+        )
+        self._node = rclpy.create_node(
+            name, namespace=namespace, context=self._context, enable_rosout=False
+        )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._actions: dict[str, ActionClient] = {}
@@ -127,7 +134,10 @@ class Client:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -179,7 +189,9 @@ class Client:
         lap("scan")
         generated = self.generate(scene, asked, seed=seed, on_progress=on_progress, stop=stop)
         lap("flow")
-        planned = self.plan(scene, generated.motions[0], seed=seed, on_progress=on_progress, stop=stop)
+        planned = self.plan(
+            scene, generated.motions[0], seed=seed, on_progress=on_progress, stop=stop
+        )
         lap("plan")
         execution = self.execute(
             planned.plan,
@@ -200,7 +212,9 @@ class Client:
         """
         document = self._published(self.options.server_timeout)
         if document is None:
-            raise ValueError(f"{self.options.tasks}: nobody publishes a task; is the simulation running?")
+            raise ValueError(
+                f"{self.options.tasks}: nobody publishes a task; is the simulation running?"
+            )
         return document
 
     def resolve(self, instruction: Instruction) -> Instruction:
@@ -208,7 +222,9 @@ class Client:
         if instruction.kind != Instruction.PROMPT:
             return instruction
         document = self._published(self.options.task_timeout)
-        if document is None or plain(_entries(document).get("prompt", "")) != plain(instruction.text):
+        if document is None or plain(_entries(document).get("prompt", "")) != plain(
+            instruction.text
+        ):
             return instruction
         return document
 
@@ -219,7 +235,9 @@ class Client:
         be of a task that was replaced since. A new one hears what was last published before it was made.
         """
         heard: list[Instruction] = []
-        subscription = self._node.create_subscription(Instruction, self.options.tasks, heard.append, LATCHED)
+        subscription = self._node.create_subscription(
+            Instruction, self.options.tasks, heard.append, LATCHED
+        )
         self._wait(lambda: bool(heard), timeout)
         self._node.destroy_subscription(subscription)
         return heard[-1] if heard else None
@@ -239,18 +257,24 @@ class Client:
             client.remove_pending_request(future)
             if stop():
                 raise StageFailed("scan", ErrorCode.CANCELED, "canceled")
-            raise StageFailed("scan", ErrorCode.NOT_READY, f"no answer within {self.options.scan_timeout:g} s")
+            raise StageFailed(
+                "scan", ErrorCode.NOT_READY, f"no answer within {self.options.scan_timeout:g} s"
+            )
         answer = future.result()
         if answer.error_code != ErrorCode.SUCCESS:
             raise StageFailed("scan", answer.error_code, answer.error_msg, answer)
         return answer.scene
 
-    def generate(self, scene: Scene, instruction: Instruction, *, seed: int = 0, **waiting: Any) -> GenerateFlow.Result:
+    def generate(
+        self, scene: Scene, instruction: Instruction, *, seed: int = 0, **waiting: Any
+    ) -> GenerateFlow.Result:
         """Motions of a scene that follow an instruction; raises StageFailed. `waiting` as for `execute`."""
         goal = GenerateFlow.Goal(scene=scene, instruction=instruction, seed=seed)
         return self._goal("flow", GenerateFlow, self.options.flow, goal, **waiting)
 
-    def plan(self, scene: Scene, motion: SceneMotion, *, seed: int = 0, **waiting: Any) -> PlanFlow.Result:
+    def plan(
+        self, scene: Scene, motion: SceneMotion, *, seed: int = 0, **waiting: Any
+    ) -> PlanFlow.Result:
         """A certified plan from where the robot is; raises StageFailed. `waiting` as for `execute`."""
         goal = PlanFlow.Goal(scene=scene, motion=motion, seed=seed)
         return self._goal("plan", PlanFlow, self.options.plan, goal, **waiting)
@@ -276,8 +300,12 @@ class Client:
                 confirm = self._service(SetBool, self.options.confirm)
                 confirm.call_async(SetBool.Request(data=bool(on_confirm())))
 
-        goal = ExecutePlan.Goal(plan=plan, dry_run=dry_run, velocity_scaling=float(velocity_scaling))
-        return self._goal("execute", ExecutePlan, self.options.execute, goal, on_progress=watch, stop=stop)
+        goal = ExecutePlan.Goal(
+            plan=plan, dry_run=dry_run, velocity_scaling=float(velocity_scaling)
+        )
+        return self._goal(
+            "execute", ExecutePlan, self.options.execute, goal, on_progress=watch, stop=stop
+        )
 
     def _goal(
         self,
@@ -327,7 +355,9 @@ class Client:
         handle.cancel_goal_async()
         self._wait(ended.done, _STOPPING)
 
-    def _result(self, stage: str, name: str, client: ActionClient, handle: Any, stop: Callable[[], bool]) -> Any:
+    def _result(
+        self, stage: str, name: str, client: ActionClient, handle: Any, stop: Callable[[], bool]
+    ) -> Any:
         """The end of a goal, whatever it is; cancels it where `stop` says so."""
         pending = [handle.get_result_async()]
         asked = time.monotonic()
@@ -339,15 +369,21 @@ class Client:
                 canceled = now
                 handle.cancel_goal_async()
             if canceled is not None and now - canceled > _STOPPING:
-                raise StageFailed(stage, ErrorCode.CANCELED, f"{name} did not confirm that it stopped")
+                raise StageFailed(
+                    stage, ErrorCode.CANCELED, f"{name} did not confirm that it stopped"
+                )
             if not client.server_is_ready():
-                raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} is gone; was its node killed?")
+                raise StageFailed(
+                    stage, ErrorCode.NOT_READY, f"{name} is gone; was its node killed?"
+                )
             if now - asked > _ASK_AGAIN:
                 asked = now
                 pending.append(handle.get_result_async())
         response = done.result()
         if response.status == GoalStatus.STATUS_UNKNOWN:
-            raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} was started anew and knows nothing of the goal")
+            raise StageFailed(
+                stage, ErrorCode.NOT_READY, f"{name} was started anew and knows nothing of the goal"
+            )
         return response
 
     def _scanner(self, stop: Callable[[], bool]) -> Any:
@@ -361,7 +397,12 @@ class Client:
             self._services[name] = self._node.create_client(kind, name)
         return self._services[name]
 
-    def _wait(self, condition: Callable[[], bool], timeout: float, stop: Callable[[], bool] = lambda: False) -> bool:
+    def _wait(
+        self,
+        condition: Callable[[], bool],
+        timeout: float,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Spin until the condition holds, time is up or `stop` says so; does it hold?"""
         end = time.monotonic() + timeout
         while not (holds := condition()) and time.monotonic() < end and not stop():
@@ -371,7 +412,11 @@ class Client:
 
 def objects_of(instruction: Instruction) -> tuple[str, ...]:
     """The names of objects that an instruction speaks of."""
-    name = _entries(instruction).get("object", "") if instruction.kind == Instruction.DOCUMENT else instruction.object
+    name = (
+        _entries(instruction).get("object", "")
+        if instruction.kind == Instruction.DOCUMENT
+        else instruction.object
+    )
     return (str(name),) if name else ()
 
 
@@ -386,4 +431,8 @@ def _entries(document: Instruction) -> dict[str, Any]:
 def _absent(stage: str, name: str, stopped: bool) -> StageFailed:
     if stopped:
         return StageFailed(stage, ErrorCode.CANCELED, "canceled")
-    return StageFailed(stage, ErrorCode.NOT_READY, f"nobody serves {name}; are the nodes running, in this ROS domain?")
+    return StageFailed(
+        stage,
+        ErrorCode.NOT_READY,
+        f"nobody serves {name}; are the nodes running, in this ROS domain?",
+    )

@@ -25,18 +25,20 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from trimesh.visual import ColorVisuals
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import matrix_from_quat_xyzw, pose, quat_xyzw_from_matrix
 from flowplan.grasp import Grasps, Kind
-from flowplan.instructions import parse_instruction, parse_json
+from flowplan.io.instruction import parse_instruction, parse_json
 from flowplan.laws import Law
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.scene import Action, Instruction, Observation, Prompt, Scene, SceneObject
 from flowplan.trajectory import Trajectory
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from flowplan_ros.points import buffer, cloud_from_msg, cloud_to_msg
 
-if TYPE_CHECKING:  # the planner's own packages are heavy, and nobody who only passes messages on needs them
+if (
+    TYPE_CHECKING
+):  # the planner's own packages are heavy, and nobody who only passes messages on needs them
     from flowplan.planner import Attempt, Plan
 
 _KINDS: tuple[Kind, ...] = ("grasp", "push")
@@ -83,7 +85,9 @@ def pose_from_msg(msg: Pose, field: str = "pose") -> FloatArray:
     quat_xyzw = np.array([q.x, q.y, q.z, q.w])
     length = float(np.linalg.norm(quat_xyzw))
     if not abs(length - 1.0) < 1e-3:
-        raise ValueError(f"{field}.orientation: expected a unit quaternion, got length {length:.4g}; normalise it")
+        raise ValueError(
+            f"{field}.orientation: expected a unit quaternion, got length {length:.4g}; normalise it"
+        )
     return checks.poses(field, pose(matrix_from_quat_xyzw(quat_xyzw), [p.x, p.y, p.z]))
 
 
@@ -115,7 +119,9 @@ def scene_from_msg(msg: messages.Scene, field: str = "scene") -> Scene:
 def _object_to_msg(obj: SceneObject) -> messages.SceneObject:
     visual = obj.mesh.visual
     colors: ArrayLike = (
-        visual.vertex_colors[:, :3] if isinstance(visual, ColorVisuals) and visual.kind == "vertex" else []
+        visual.vertex_colors[:, :3]
+        if isinstance(visual, ColorVisuals) and visual.kind == "vertex"
+        else []
     )
     return messages.SceneObject(
         name=obj.name,
@@ -136,7 +142,9 @@ def _object_from_msg(msg: messages.SceneObject, field: str) -> SceneObject:
         )
     colors = _rows(msg.colors, 3, f"{field}.colors") if msg.colors else None
     if colors is not None and len(colors) != len(vertices):
-        raise ValueError(f"{field}.colors: expected {len(vertices)}, one a vertex, or none; got {len(colors)}")
+        raise ValueError(
+            f"{field}.colors: expected {len(vertices)}, one a vertex, or none; got {len(colors)}"
+        )
     mesh = trimesh.Trimesh(vertices, triangles, vertex_colors=colors, process=False)
     return SceneObject(msg.name, mesh, pose_from_msg(msg.pose, f"{field}.pose"))
 
@@ -227,7 +235,7 @@ def instruction_to_msg(instruction: Instruction) -> messages.Instruction:
 
 
 def document_to_msg(text: str) -> messages.Instruction:
-    """A JSON document (`flowplan.instructions`), law of motion included."""
+    """A JSON document (`flowplan.io.instruction`), law of motion included."""
     return messages.Instruction(kind=messages.Instruction.DOCUMENT, text=text)
 
 
@@ -237,7 +245,11 @@ def as_prompt(msg: messages.Instruction) -> messages.Instruction:
         return msg
     document = parse_json(msg.text, "instruction.text")
     prompt = document.get("prompt") if isinstance(document, dict) else None
-    return messages.Instruction(kind=messages.Instruction.PROMPT, text=prompt) if isinstance(prompt, str) else msg
+    return (
+        messages.Instruction(kind=messages.Instruction.PROMPT, text=prompt)
+        if isinstance(prompt, str)
+        else msg
+    )
 
 
 def instruction_from_msg(
@@ -256,12 +268,16 @@ def _instruction(msg: messages.Instruction, scene: Scene) -> Instruction:
     if msg.kind == messages.Instruction.PROMPT:
         return Prompt(msg.text)
     if msg.kind not in (messages.Instruction.ACTION, messages.Instruction.OBSERVATION):
-        raise ValueError(f"kind: got {msg.kind}, expected PROMPT (0), ACTION (1), OBSERVATION (2) or DOCUMENT (3)")
+        raise ValueError(
+            f"kind: got {msg.kind}, expected PROMPT (0), ACTION (1), OBSERVATION (2) or DOCUMENT (3)"
+        )
     checks.choice("object", msg.object, [o.name for o in scene.objects])
     if msg.kind == messages.Instruction.OBSERVATION:
         clouds = tuple(cloud_from_msg(cloud, f"clouds[{i}]") for i, cloud in enumerate(msg.clouds))
         return Observation(msg.object, np.asarray(msg.times), clouds)
-    points = {name: _points(getattr(msg, name)) for name in ("handles", "targets", "forces", "velocities")}
+    points = {
+        name: _points(getattr(msg, name)) for name in ("handles", "targets", "forces", "velocities")
+    }
     given = {name: value for name, value in points.items() if len(value)}
     if "handles" not in given:
         raise ValueError("handles: expected at least one point on the object, got none")
@@ -294,7 +310,9 @@ def grasps_from_msg(msg: messages.Grasps, field: str = "grasp") -> Grasps:
 
 def attempt_to_msg(attempt: Attempt) -> messages.Attempt:
     """One contact that was tried."""
-    return messages.Attempt(**{name: getattr(attempt, name) for name in messages.Attempt.get_fields_and_field_types()})
+    return messages.Attempt(
+        **{name: getattr(attempt, name) for name in messages.Attempt.get_fields_and_field_types()}
+    )
 
 
 def certified_plan(plan: Plan, robot: str, header: Header) -> messages.CertifiedPlan:
@@ -309,7 +327,9 @@ def certified_plan(plan: Plan, robot: str, header: Header) -> messages.Certified
         ValueError: for a plan whose certificate is not a pass.
     """
     if not plan.certificate.ok:
-        raise ValueError(f"plan.certificate: expected a pass, got {plan.certificate.reasons}; plan again")
+        raise ValueError(
+            f"plan.certificate: expected a pass, got {plan.certificate.reasons}; plan again"
+        )
     t = plan.trajectory
     msg = messages.CertifiedPlan(
         header=header,
@@ -355,23 +375,31 @@ def trajectory_from_msg(msg: messages.CertifiedPlan, field: str = "plan") -> Tra
     for name in ("grip", "phase", "position_error", "rotation_error", "clearance"):
         values = np.asarray(getattr(msg, name))
         if len(values) != len(points):
-            raise ValueError(f"{field}.{name}: expected {len(points)} numbers, one a point, got {len(values)}")
+            raise ValueError(
+                f"{field}.{name}: expected {len(points)} numbers, one a point, got {len(values)}"
+            )
         columns[name] = values
     times = np.array([seconds(point.time_from_start) for point in points])
     return Trajectory(tuple(msg.trajectory.joint_names), times, **columns)
 
 
-def positions_from_joint_state(msg: JointState, joint_names: Sequence[str], field: str = "joint_states") -> FloatArray:
+def positions_from_joint_state(
+    msg: JointState, joint_names: Sequence[str], field: str = "joint_states"
+) -> FloatArray:
     """(J,) positions of `joint_names`, by name, whatever else the message holds."""
     if len(msg.position) != len(msg.name):
-        raise ValueError(f"{field}.position: expected {len(msg.name)} numbers, one a name, got {len(msg.position)}")
+        raise ValueError(
+            f"{field}.position: expected {len(msg.name)} numbers, one a name, got {len(msg.position)}"
+        )
     known = dict(zip(msg.name, msg.position, strict=True))
     missing = [name for name in joint_names if name not in known]
     if missing:
         raise ValueError(
             f"{field}.name: lacks {missing[0]!r} ({len(missing)} missing); got {', '.join(known) or 'none'}"
         )
-    return checks.array(f"{field}.position", [known[name] for name in joint_names], (len(joint_names),))
+    return checks.array(
+        f"{field}.position", [known[name] for name in joint_names], (len(joint_names),)
+    )
 
 
 def digest(msg: messages.CertifiedPlan) -> str:

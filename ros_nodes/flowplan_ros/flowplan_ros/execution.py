@@ -18,10 +18,9 @@ from typing import NoReturn, Protocol
 
 import numpy as np
 
-from flowplan import checks
-from flowplan.checks import FloatArray
-from flowplan.phases import GRIP, PHASES, RELEASE
-from flowplan.trajectory import Trajectory
+from flowplan.trajectory import Phase, Trajectory
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 _STILL = 1e-3  # rad/s or m/s: a piece that starts or ends faster than this is not at rest
 _SAME_OPENING = 1e-4  # metres: fingers closer than this to where they should be are not sent there
@@ -82,8 +81,21 @@ class ExecutionOptions:
     """Metres between the fingers below which they closed on nothing; 0 where what is held is as thin as cloth."""
 
     def __post_init__(self) -> None:
-        positive = ("velocity_scaling", "start_tolerance", "lead_in", "response_timeout", "state_timeout")
-        for name in (*positive, "max_age", "confirm_timeout", "stop_timeout", "gripper_timeout", "opening_tolerance"):
+        positive = (
+            "velocity_scaling",
+            "start_tolerance",
+            "lead_in",
+            "response_timeout",
+            "state_timeout",
+        )
+        for name in (
+            *positive,
+            "max_age",
+            "confirm_timeout",
+            "stop_timeout",
+            "gripper_timeout",
+            "opening_tolerance",
+        ):
             checks.positive(f"ExecutionOptions.{name}", getattr(self, name))
         for name in ("min_grasp", "watchdog_slack"):
             checks.positive(f"ExecutionOptions.{name}", getattr(self, name), zero=True)
@@ -93,7 +105,9 @@ class ExecutionOptions:
                 "the plan was certified at its own speed"
             )
         if not self.watchdog_factor >= 1:
-            raise ValueError(f"ExecutionOptions.watchdog_factor: expected at least 1, got {self.watchdog_factor:g}")
+            raise ValueError(
+                f"ExecutionOptions.watchdog_factor: expected at least 1, got {self.watchdog_factor:g}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +281,9 @@ async def execute(order: Order, ports: Ports, options: ExecutionOptions) -> Outc
 def effective_scaling(asked: float, allowed: float) -> float:
     """The velocity scaling to use: what a goal asks for (0: nothing special), but no more than the executor allows."""
     if not 0 <= asked <= 1:
-        raise Ended(Code.BAD_GOAL, f"velocity_scaling: expected 0 (the node's own) to 1, got {asked:g}")
+        raise Ended(
+            Code.BAD_GOAL, f"velocity_scaling: expected 0 (the node's own) to 1, got {asked:g}"
+        )
     return min(asked or allowed, allowed)
 
 
@@ -275,42 +291,58 @@ def check_digest(stated: str, computed: str) -> None:
     """Refuse a plan that nothing certified, or that is not what was certified."""
     if stated != computed:
         what = "not that of the plan" if stated else "missing"
-        raise Ended(Code.NOT_CERTIFIED, f"plan.digest: {what}; execute what a planner returned, unchanged")
+        raise Ended(
+            Code.NOT_CERTIFIED, f"plan.digest: {what}; execute what a planner returned, unchanged"
+        )
 
 
 def check_age(stamp: float, date: float, options: ExecutionOptions) -> None:
     """Refuse a plan that is old: what it was planned around may have moved."""
     age = date - stamp
     if age > options.max_age:
-        raise Ended(Code.STALE, f"the plan is {age:.1f} s old (max_age {options.max_age:g} s); plan again")
+        raise Ended(
+            Code.STALE, f"the plan is {age:.1f} s old (max_age {options.max_age:g} s); plan again"
+        )
     if age < -1.0:
-        raise Ended(Code.STALE, f"the plan is stamped {-age:.1f} s in the future; synchronise the machines' clocks")
+        raise Ended(
+            Code.STALE,
+            f"the plan is stamped {-age:.1f} s in the future; synchronise the machines' clocks",
+        )
 
 
-def check_start(motion: Motion, measured: tuple[float, FloatArray] | None, options: ExecutionOptions) -> None:
+def check_start(
+    motion: Motion, measured: tuple[float, FloatArray] | None, options: ExecutionOptions
+) -> None:
     """Refuse to start a motion from where the robot is not, or when nobody knows where it is."""
     if measured is None:
         raise Ended(
-            Code.NO_STATE, f"no joint states of {', '.join(motion.joint_names)}; is the robot's driver running?"
+            Code.NO_STATE,
+            f"no joint states of {', '.join(motion.joint_names)}; is the robot's driver running?",
         )
     age, q = measured
     if age > options.state_timeout:
-        raise Ended(Code.NO_STATE, f"the last joint states are {age:.2f} s old; is the robot's driver running?")
+        raise Ended(
+            Code.NO_STATE,
+            f"the last joint states are {age:.2f} s old; is the robot's driver running?",
+        )
     off = np.abs(q - motion.q[0])
     j = int(np.argmax(off))
     if off[j] > options.start_tolerance:
         raise Ended(
             Code.WRONG_START,
-            f"{PHASES[motion.phase]}: {motion.joint_names[j]} is at {q[j]:.4f}, the motion starts at {motion.q[0, j]:.4f} "
+            f"{Phase(motion.phase).label}: {motion.joint_names[j]} is at {q[j]:.4f}, the motion starts at {motion.q[0, j]:.4f} "
             f"(start_tolerance {options.start_tolerance:g}); plan again from where the robot is",
         )
 
 
 def check_fingers(fingers: Fingers, goal: Goal, options: ExecutionOptions) -> None:
     """Go on only if the fingers did what the plan counts on."""
-    doing = f"{PHASES[fingers.phase]}: the fingers"
+    doing = f"{Phase(fingers.phase).label}: the fingers"
     if goal.state is GoalState.REJECTED:
-        raise Ended(Code.GOAL_REJECTED, f"the gripper's controller rejected an opening of {fingers.opening:.4f} m")
+        raise Ended(
+            Code.GOAL_REJECTED,
+            f"the gripper's controller rejected an opening of {fingers.opening:.4f} m",
+        )
     if goal.state is GoalState.CANCELED:
         raise Ended(Code.GRIPPER_FAILED, f"{doing} were stopped by somebody else")
     millimetres = f"{1e3 * goal.opening:.1f} mm apart{f' ({goal.message})' if goal.message else ''}"
@@ -319,10 +351,13 @@ def check_fingers(fingers: Fingers, goal: Goal, options: ExecutionOptions) -> No
         if goal.opening < options.min_grasp:
             raise Ended(Code.GRIPPER_FAILED, f"{doing} closed on nothing: {millimetres}")
         if not goal.gripped:
-            raise Ended(Code.GRIPPER_FAILED, f"{doing} neither arrived nor met anything: {millimetres}")
+            raise Ended(
+                Code.GRIPPER_FAILED, f"{doing} neither arrived nor met anything: {millimetres}"
+            )
     elif abs(goal.opening - fingers.opening) > options.opening_tolerance:
         raise Ended(
-            Code.GRIPPER_FAILED, f"{doing} should be {1e3 * fingers.opening:.1f} mm apart and are {millimetres}"
+            Code.GRIPPER_FAILED,
+            f"{doing} should be {1e3 * fingers.opening:.1f} mm apart and are {millimetres}",
         )
 
 
@@ -343,35 +378,43 @@ def steps(order: Order, scaling: float, lead_in: float) -> tuple[Fingers | Motio
     for phase in np.unique(trajectory.phase).tolist():
         chosen = trajectory.phase == phase
         grip = trajectory.grip[chosen]
-        if phase in (GRIP, RELEASE):
+        if phase in (Phase.GRIP, Phase.RELEASE):
             target = float(grip[-1])
         elif np.ptp(grip) <= _SAME_OPENING:
             target = float(grip[0])
         else:
             raise Ended(
-                Code.BAD_GOAL, f"plan.grip: the fingers move in the {PHASES[phase]} phase; they may only move at rest"
+                Code.BAD_GOAL,
+                f"plan.grip: the fingers move in the {Phase(phase).label} phase; they may only move at rest",
             )
         if opening is None or abs(target - opening) > _SAME_OPENING:
-            out.append(Fingers(phase, target, holding=order.holds and phase == GRIP))
+            out.append(Fingers(phase, target, holding=order.holds and phase == Phase.GRIP))
             opening = target
-        if phase not in (GRIP, RELEASE) and chosen.sum() > 1:
+        if phase not in (Phase.GRIP, Phase.RELEASE) and chosen.sum() > 1:
             out.append(_motion(trajectory, phase, scaling, lead_in))
     return tuple(out)
 
 
 def _motion(trajectory: Trajectory, phase: int, scaling: float, lead_in: float) -> Motion:
     chosen = trajectory.phase == phase
-    times, q, qd, qdd = (np.array(getattr(trajectory, name)[chosen]) for name in ("times", "q", "qd", "qdd"))
+    times, q, qd, qdd = (
+        np.array(getattr(trajectory, name)[chosen]) for name in ("times", "q", "qd", "qdd")
+    )
     fastest = np.abs(qd[[0, -1]]).max()
     if fastest > _STILL:
         raise Ended(
             Code.BAD_GOAL,
-            f"plan.trajectory: the {PHASES[phase]} phase begins or ends at {fastest:.3g} rad/s; expected rest",
+            f"plan.trajectory: the {Phase(phase).label} phase begins or ends at {fastest:.3g} rad/s; expected rest",
         )
     # Controllers refuse a last velocity that is not exactly zero.
     qd[[0, -1]] = 0.0
     return Motion(
-        phase, trajectory.joint_names, lead_in + (times - times[0]) / scaling, q, qd * scaling, qdd * scaling**2
+        phase,
+        trajectory.joint_names,
+        lead_in + (times - times[0]) / scaling,
+        q,
+        qd * scaling,
+        qdd * scaling**2,
     )
 
 
@@ -401,7 +444,10 @@ class _Execution:
         check_start(motions[0], ports.measured(), options)
         missing = ports.missing()
         if missing:
-            raise Ended(Code.NO_CONTROLLER, f"{' and '.join(missing)}: nobody answers; is the controller running?")
+            raise Ended(
+                Code.NO_CONTROLLER,
+                f"{' and '.join(missing)}: nobody answers; is the controller running?",
+            )
         if order.dry_run or options.dry_run:
             await self._play(scaling)
             return "dry run: every check passed, nothing moved"
@@ -411,7 +457,10 @@ class _Execution:
         self.began = ports.now()
         for step in todo:
             if ports.stopped():
-                raise Ended(Code.CANCELED, f"canceled before the {PHASES[step.phase]} phase; the arm rests")
+                raise Ended(
+                    Code.CANCELED,
+                    f"canceled before the {Phase(step.phase).label} phase; the arm rests",
+                )
             await (self._fingers(step) if isinstance(step, Fingers) else self._arm(step))
         return f"done in {ports.now() - self.began:.1f} s"
 
@@ -425,8 +474,10 @@ class _Execution:
             elapsed = min(self.ports.now() - began, duration)
             t = elapsed * scaling
             phase = int(trajectory.phase[np.searchsorted(trajectory.times, t, side="right") - 1])
-            self.ports.pose(trajectory.at(t), float(np.interp(t, trajectory.times, trajectory.grip)))
-            self.ports.report(elapsed / duration, f"dry run: {PHASES[phase]}", phase, 0.0)
+            self.ports.pose(
+                trajectory.at(t), float(np.interp(t, trajectory.times, trajectory.grip))
+            )
+            self.ports.report(elapsed / duration, f"dry run: {Phase(phase).label}", phase, 0.0)
 
     async def _confirm(self) -> None:
         trajectory = self.order.trajectory
@@ -435,7 +486,9 @@ class _Execution:
         while (answer := self.ports.answer()) is None:
             if self.ports.now() - asked > self.options.confirm_timeout:
                 seconds = self.options.confirm_timeout
-                raise Ended(Code.NOT_CONFIRMED, f"nobody confirmed within {seconds:g} s; nothing moved")
+                raise Ended(
+                    Code.NOT_CONFIRMED, f"nobody confirmed within {seconds:g} s; nothing moved"
+                )
             self.ports.report(0.0, "waiting for confirmation", 0, 0.0)
             await self._rest()
         if not answer:
@@ -448,26 +501,35 @@ class _Execution:
             raise Ended(Code.CANCELED, "canceled before anything moved")
 
     async def _fingers(self, step: Fingers) -> None:
-        status = f"{PHASES[step.phase]}: fingers to {1e3 * step.opening:.0f} mm"
+        status = f"{Phase(step.phase).label}: fingers to {1e3 * step.opening:.0f} mm"
         goal = self.ports.close(step)
         # Grippers may say nothing on the way; they answer soon, and fail when they do not arrive.
         limit = self.options.gripper_timeout
-        await self._finish(goal, _Watch("the gripper", status, step.phase, 0.0, limit, Code.GRIPPER_FAILED, False))
+        await self._finish(
+            goal, _Watch("the gripper", status, step.phase, 0.0, limit, Code.GRIPPER_FAILED, False)
+        )
         check_fingers(step, goal, self.options)
 
     async def _arm(self, step: Motion) -> None:
         check_start(step, self.ports.measured(), self.options)
-        duration, phase = float(step.times[-1]), PHASES[step.phase]
+        duration, phase = float(step.times[-1]), Phase(step.phase).label
         limit = self.options.watchdog_factor * duration + self.options.watchdog_slack
         goal = self.ports.move(step)
-        await self._finish(goal, _Watch("the arm", phase, step.phase, duration, limit, Code.WATCHDOG, True))
+        await self._finish(
+            goal, _Watch("the arm", phase, step.phase, duration, limit, Code.WATCHDOG, True)
+        )
         said = f": {goal.message}" if goal.message else ""
         if goal.state is GoalState.REJECTED:
-            raise Ended(Code.GOAL_REJECTED, f"{phase}: the arm's controller rejected the motion{said}")
+            raise Ended(
+                Code.GOAL_REJECTED, f"{phase}: the arm's controller rejected the motion{said}"
+            )
         if goal.state is GoalState.ABORTED:
             raise Ended(Code.MOTION_ABORTED, f"{phase}: the arm's controller gave up{said}")
         if goal.state is GoalState.CANCELED:
-            raise Ended(Code.MOTION_ABORTED, f"{phase}: somebody else canceled the motion at its controller{said}")
+            raise Ended(
+                Code.MOTION_ABORTED,
+                f"{phase}: somebody else canceled the motion at its controller{said}",
+            )
         self.done += duration
 
     async def _finish(self, goal: Goal, watch: _Watch) -> None:
@@ -488,21 +550,28 @@ class _Execution:
             if end is not None:
                 await self._stop(goal, watch, end)
 
-    def _why_stop(self, goal: Goal, watch: _Watch, sent: float, accepted: float | None, now: float) -> Ended | None:
+    def _why_stop(
+        self, goal: Goal, watch: _Watch, sent: float, accepted: float | None, now: float
+    ) -> Ended | None:
         """What speaks against letting a goal go on, if anything does."""
         options, where = self.options, watch.status
         if self.ports.stopped():
             return Ended(Code.CANCELED, f"{where}: canceled")
         reading = self.ports.measured()
         if reading is None or reading[0] > options.state_timeout:
-            return Ended(Code.FEEDBACK_LOST, f"{where}: no joint states for {options.state_timeout:g} s")
+            return Ended(
+                Code.FEEDBACK_LOST, f"{where}: no joint states for {options.state_timeout:g} s"
+            )
         if accepted is None:
             if now - sent > options.response_timeout:
                 late = f"{where}: {watch.who}'s controller did not answer within {options.response_timeout:g} s"
                 return Ended(Code.NO_CONTROLLER, late)
             return None
         if watch.streams and now - max(accepted, goal.heard or accepted) > options.state_timeout:
-            return Ended(Code.FEEDBACK_LOST, f"{where}: no feedback of the controller for {options.state_timeout:g} s")
+            return Ended(
+                Code.FEEDBACK_LOST,
+                f"{where}: no feedback of the controller for {options.state_timeout:g} s",
+            )
         if now - accepted > watch.limit:
             return Ended(watch.late, f"{where}: not done after {now - accepted:.1f} s")
         return None
@@ -514,7 +583,8 @@ class _Execution:
         while not goal.state.ended:
             if self.ports.now() - asked > self.options.stop_timeout:
                 raise Ended(
-                    end.code, f"{end}; {watch.who}'s controller does not say that it stopped: it may still move"
+                    end.code,
+                    f"{end}; {watch.who}'s controller does not say that it stopped: it may still move",
                 )
             await self.ports.tick()
         raise Ended(end.code, f"{end}; {watch.who} stopped")

@@ -27,11 +27,11 @@ from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from visualization_msgs.msg import MarkerArray
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.geometry import matrix_from_quat_xyzw, pose
 from flowplan.robot import Robot, load_robot
 from flowplan.trajectory import Trajectory
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from flowplan_ros import conversions, preview
 from flowplan_ros.execution import (
     Code,
@@ -101,10 +101,14 @@ class ExecutorNodeOptions(ExecutionOptions):
         super().__post_init__()
         length = float(np.linalg.norm(self.base_quat_xyzw))
         if not abs(length - 1) < 1e-3:
-            raise ValueError(f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalise it")
+            raise ValueError(
+                f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalise it"
+            )
         checks.array("base_position", self.base_position, (3,))
         if self.gripper_open_position == self.gripper_closed_position:
-            raise ValueError("gripper_open_position: is that of the closed gripper; expected another")
+            raise ValueError(
+                "gripper_open_position: is that of the closed gripper; expected another"
+            )
 
 
 class ExecutorNode(ServerNode[ExecutorNodeOptions]):
@@ -118,7 +122,9 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
     def __init__(self) -> None:
         fixed = ("robot", "base_position", "base_quat_xyzw", "arm_action", "gripper_action")
         super().__init__("executor_node", ExecutorNodeOptions(), ranges=RANGES, fixed=fixed)
-        self.measured: dict[str, tuple[float, float]] = {}  # joint -> position, when it came by now()
+        self.measured: dict[
+            str, tuple[float, float]
+        ] = {}  # joint -> position, when it came by now()
         self.said: bool | None = None
         self.asking = False
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -197,7 +203,9 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         plan: CertifiedPlan = goal.plan
         check_digest(plan.digest, conversions.digest(plan))
         if plan.robot != self.robot.name:
-            raise ValueError(f"plan.robot: got {plan.robot!r}, this executor moves {self.robot.name!r}")
+            raise ValueError(
+                f"plan.robot: got {plan.robot!r}, this executor moves {self.robot.name!r}"
+            )
         trajectory = conversions.trajectory_from_msg(plan)
         if set(trajectory.joint_names) != set(self.robot.joint_names):
             raise ValueError(
@@ -205,13 +213,19 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
                 f"got {', '.join(trajectory.joint_names)}"
             )
         if len(plan.grasp.kinds) != 1:
-            raise ValueError(f"plan.grasp: expected the one contact that was chosen, got {len(plan.grasp.kinds)}")
+            raise ValueError(
+                f"plan.grasp: expected the one contact that was chosen, got {len(plan.grasp.kinds)}"
+            )
         holds = plan.grasp.kinds[0] == Grasps.GRASP
         stamp = conversions.seconds(plan.header.stamp)
-        return Order(trajectory, holds, stamp, plan.header.frame_id, goal.dry_run, goal.velocity_scaling)
+        return Order(
+            trajectory, holds, stamp, plan.header.frame_id, goal.dry_run, goal.velocity_scaling
+        )
 
     def _result(self, outcome: Outcome) -> ExecutePlan.Result:
-        state = JointState(name=list(self.measured), position=[q for q, _ in self.measured.values()])
+        state = JointState(
+            name=list(self.measured), position=[q for q, _ in self.measured.values()]
+        )
         state.header.stamp = self.get_clock().now().to_msg()
         return ExecutePlan.Result(
             error_msg=outcome.message,
@@ -259,7 +273,10 @@ class _RosPorts:
 
     def missing(self) -> tuple[str, ...]:
         options = self._node.options
-        clients = ((self._node.arm, options.arm_action), (self._node.gripper, options.gripper_action))
+        clients = (
+            (self._node.arm, options.arm_action),
+            (self._node.gripper, options.gripper_action),
+        )
         return tuple(name for client, name in clients if not client.server_is_ready())
 
     def ask(self, question: str) -> None:
@@ -288,7 +305,9 @@ class _RosPorts:
             )
             for t, q, qd, qdd in zip(motion.times, motion.q, motion.qd, motion.qdd, strict=True)
         ]
-        self._send(self._node.arm, message, goal, self._arm_ended, partial(self._arm_feedback, goal))
+        self._send(
+            self._node.arm, message, goal, self._arm_ended, partial(self._arm_feedback, goal)
+        )
         return goal
 
     def close(self, fingers: Fingers) -> Goal:
@@ -308,7 +327,9 @@ class _RosPorts:
 
     def show(self, trajectory: Trajectory) -> None:
         header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=self._frame)
-        self._node.path.publish(preview.plan_markers(self._node.robot, self._in_order(trajectory), header))
+        self._node.path.publish(
+            preview.plan_markers(self._node.robot, self._in_order(trajectory), header)
+        )
         message = conversions.trajectory_to_msg(trajectory)
         message.header.frame_id = self._frame
         self._node.trajectory.publish(message)
@@ -330,7 +351,9 @@ class _RosPorts:
         names = self._node.robot.joint_names
         order = [trajectory.joint_names.index(name) for name in names]
         q, qd, qdd = (getattr(trajectory, name)[:, order] for name in ("q", "qd", "qdd"))
-        fields = {name: getattr(trajectory, name) for name in ("times", "grip", "phase", "clearance")}
+        fields = {
+            name: getattr(trajectory, name) for name in ("times", "grip", "phase", "clearance")
+        }
         errors = {name: getattr(trajectory, name) for name in ("position_error", "rotation_error")}
         return Trajectory(names, q=q, qd=qd, qdd=qdd, **fields, **errors)
 
@@ -340,7 +363,9 @@ class _RosPorts:
         wide = widest if options.gripper_open_position is None else options.gripper_open_position
         return (0.0, widest), (options.gripper_closed_position, wide)
 
-    def _send(self, client: ActionClient, message: Any, goal: Goal, ended: Any, feedback: Any) -> None:
+    def _send(
+        self, client: ActionClient, message: Any, goal: Goal, ended: Any, feedback: Any
+    ) -> None:
         future = client.send_goal_async(message, feedback_callback=feedback)
         future.add_done_callback(partial(self._answered, goal, ended))
 
@@ -362,22 +387,32 @@ class _RosPorts:
 
     def _arm_ended(self, goal: Goal, response: Any) -> None:
         result = response.result
-        said = result.error_string or (f"error code {result.error_code}" if result.error_code else "")
+        said = result.error_string or (
+            f"error code {result.error_code}" if result.error_code else ""
+        )
         _end(goal, response.status, said)
-        if goal.state is GoalState.SUCCEEDED and result.error_code != FollowJointTrajectory.Result.SUCCESSFUL:
+        if (
+            goal.state is GoalState.SUCCEEDED
+            and result.error_code != FollowJointTrajectory.Result.SUCCESSFUL
+        ):
             goal.state = GoalState.ABORTED
 
     def _gripper_ended(self, goal: Goal, response: Any) -> None:
         result = response.result
         openings, positions = self._openings()
         ascending = np.argsort(positions)
-        goal.opening = float(np.interp(result.position, np.take(positions, ascending), np.take(openings, ascending)))
+        goal.opening = float(
+            np.interp(result.position, np.take(positions, ascending), np.take(openings, ascending))
+        )
         goal.gripped = bool(result.stalled or result.reached_goal)
         _end(goal, response.status, "stalled" if result.stalled else "")
 
 
 def _end(goal: Goal, status: int, message: str) -> None:
-    ends = {GoalStatus.STATUS_SUCCEEDED: GoalState.SUCCEEDED, GoalStatus.STATUS_CANCELED: GoalState.CANCELED}
+    ends = {
+        GoalStatus.STATUS_SUCCEEDED: GoalState.SUCCEEDED,
+        GoalStatus.STATUS_CANCELED: GoalState.CANCELED,
+    }
     goal.message = message
     goal.state = ends.get(status, GoalState.ABORTED)
 

@@ -62,7 +62,9 @@ class FlowNode(ServerNode[FlowNodeOptions]):
         try:
             prompt = json.loads(msg.text).get("prompt", "")
         except (ValueError, AttributeError) as error:
-            self.get_logger().warning(f"task/instruction.text: not a JSON object ({error}); ignored")
+            self.get_logger().warning(
+                f"task/instruction.text: not a JSON object ({error}); ignored"
+            )
             return
         self._documents[conversions.plain(prompt)] = msg.text
 
@@ -70,7 +72,10 @@ class FlowNode(ServerNode[FlowNodeOptions]):
         """The instruction as the generator takes it: as a sentence, or as the document that a sentence stands for."""
         if takes(self.options.generator) == "prompt":
             return conversions.as_prompt(instruction)
-        if instruction.kind == Instruction.PROMPT and conversions.plain(instruction.text) in self._documents:
+        if (
+            instruction.kind == Instruction.PROMPT
+            and conversions.plain(instruction.text) in self._documents
+        ):
             return conversions.document_to_msg(self._documents[conversions.plain(instruction.text)])
         return instruction
 
@@ -78,11 +83,15 @@ class FlowNode(ServerNode[FlowNodeOptions]):
         request, options = goal.request, self.options
         conversions.frame_of(request.scene.header, options.frame, "scene")
         scene = conversions.scene_from_msg(request.scene)
-        laws, instruction = conversions.instruction_from_msg(self._asked(request.instruction), scene)
+        laws, instruction = conversions.instruction_from_msg(
+            self._asked(request.instruction), scene
+        )
         goal.on_stop(self.worker.cancel)
         arguments = (options.generator, laws, scene, instruction, options.flow_points, request.seed)
         try:
-            made = await self.worker.call(jobs.generate_motions, *arguments, on_progress=goal.feedback)
+            made = await self.worker.call(
+                jobs.generate_motions, *arguments, on_progress=goal.feedback
+            )
         except ValueError as error:
             raise Failure(ErrorCode.CANNOT_FOLLOW, str(error)) from None
         header = request.scene.header

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from flowplan.checks import FloatArray
     from flowplan.laws import Law
     from flowplan.motion import ObjectFlow, Progress, SceneMotion
     from flowplan.planner import NoPlan, Plan, PlanOptions
     from flowplan.robot import Robot
     from flowplan.scan import DepthFrame, ScanOptions
     from flowplan.scene import Instruction, Scene
+    from flowplan.utils.checks import FloatArray
 
 _loaded: dict[str, Robot] = {}
 
@@ -49,7 +49,7 @@ def warm_generator(name: str) -> None:
 
 def warm_planner(robot: str, X_world_base: FloatArray) -> None:
     """Load the planner and a robot, and go once through its kinematics."""
-    from flowplan import planner  # noqa: F401
+    from flowplan.planner import planner  # noqa: F401
     from flowplan.robot import load_robot
 
     loaded = load_robot(robot, X_world_base)
@@ -100,14 +100,20 @@ def plan_motion(
     robot = _loaded["robot"]
     missing = [name for name in robot.joint_names if name not in start]
     if start and missing:
-        raise ValueError(f"start_state.name: lacks {missing[0]!r} of {robot.name}, has {', '.join(start)}")
+        raise ValueError(
+            f"start_state.name: lacks {missing[0]!r} of {robot.name}, has {', '.join(start)}"
+        )
     begun = time.perf_counter()
     q = np.array([start[name] for name in robot.joint_names]) if start else None
-    found = plan(scene, motion, robot, flow=flow, start=q, options=options, seed=seed, progress=progress)
+    found = plan(
+        scene, motion, robot, flow=flow, start=q, options=options, seed=seed, progress=progress
+    )
     return Planned(found, robot.name, time.perf_counter() - begun)
 
 
-def scan_depth(frames: Sequence[DepthFrame], options: ScanOptions, *, progress: Progress) -> tuple[Scene, float]:
+def scan_depth(
+    frames: Sequence[DepthFrame], options: ScanOptions, *, progress: Progress
+) -> tuple[Scene, float]:
     """The scene that depth frames show, and the seconds that it took."""
     from flowplan.scan import scan_frames
 

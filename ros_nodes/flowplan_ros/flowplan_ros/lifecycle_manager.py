@@ -65,7 +65,9 @@ class Managed:
         self.state = State.PRIMARY_STATE_UNKNOWN
         self._manager = manager
         self._get = manager.create_client(GetState, f"{name}/get_state", callback_group=group)
-        self._change = manager.create_client(ChangeState, f"{name}/change_state", callback_group=group)
+        self._change = manager.create_client(
+            ChangeState, f"{name}/change_state", callback_group=group
+        )
         self._asked: tuple[Any, Any, float] | None = None  # client, future, when it is given up
         self._changing = 0  # the transition that was asked for
         self._not_before = 0.0
@@ -94,7 +96,11 @@ class Managed:
 
     def step(self, transition: int) -> None:
         """Ask for a transition, unless the node is busy or has just refused one."""
-        if self._changing or time.monotonic() < self._not_before or not self._change.service_is_ready():
+        if (
+            self._changing
+            or time.monotonic() < self._not_before
+            or not self._change.service_is_ready()
+        ):
             return
         self._give_up()
         self._changing = transition
@@ -138,7 +144,11 @@ class LifecycleManager(Node):
         self._managed = [Managed(self, name) for name in self.options.nodes]
         self._active = self.create_publisher(Bool, "~/active", LATCHED)
         self._said: bool | None = None
-        for name, serve in (("startup", self._startup), ("shutdown", self._shutdown), ("is_active", self._is_active)):
+        for name, serve in (
+            ("startup", self._startup),
+            ("shutdown", self._shutdown),
+            ("is_active", self._is_active),
+        ):
             self.create_service(Trigger, f"~/{name}", serve, callback_group=self.group)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(self.options.period, self._look, callback_group=self.group, clock=clock)
@@ -159,7 +169,9 @@ class LifecycleManager(Node):
             for node in self._managed:
                 if node.state in _UP:
                     node.step(_UP[node.state])
-            lagging = next((n for n in self._managed if n.state != State.PRIMARY_STATE_ACTIVE), None)
+            lagging = next(
+                (n for n in self._managed if n.state != State.PRIMARY_STATE_ACTIVE), None
+            )
             if lagging is not None and lagging.state == State.PRIMARY_STATE_INACTIVE:
                 lagging.step(Transition.TRANSITION_ACTIVATE)
         elif not any(n.here and n.state == State.PRIMARY_STATE_UNKNOWN for n in self._managed):
@@ -176,13 +188,19 @@ class LifecycleManager(Node):
         return [node.name for node in self._managed if node.state != State.PRIMARY_STATE_ACTIVE]
 
     def _not_down(self) -> list[str]:
-        return [n.name for n in self._managed if n.here and n.state != State.PRIMARY_STATE_UNCONFIGURED]
+        return [
+            n.name for n in self._managed if n.here and n.state != State.PRIMARY_STATE_UNCONFIGURED
+        ]
 
-    async def _startup(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    async def _startup(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         self._up = True
         return await self._answer(self._not_active, "active", response)
 
-    async def _shutdown(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    async def _shutdown(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         self._up = False
         return await self._answer(self._not_down, "unconfigured", response)
 

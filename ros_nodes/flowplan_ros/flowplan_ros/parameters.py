@@ -19,7 +19,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -52,11 +57,15 @@ class Spec(NamedTuple):
             out.integer_range = [IntegerRange(from_value=least, to_value=most, step=0)]
         elif self.range:
             lower, upper = (float(bound) for bound in self.range)
-            out.floating_point_range = [FloatingPointRange(from_value=lower, to_value=upper, step=0.0)]
+            out.floating_point_range = [
+                FloatingPointRange(from_value=lower, to_value=upper, step=0.0)
+            ]
         return out
 
 
-def specs(options: Any, ranges: Mapping[str, Range] = types.MappingProxyType({}), prefix: str = "") -> tuple[Spec, ...]:
+def specs(
+    options: Any, ranges: Mapping[str, Range] = types.MappingProxyType({}), prefix: str = ""
+) -> tuple[Spec, ...]:
     """What `options` declares, its own values as defaults.
 
     Args:
@@ -75,7 +84,9 @@ def specs(options: Any, ranges: Mapping[str, Range] = types.MappingProxyType({})
         marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Range)]
         choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
         limits = marks[0] if marks else ranges.get(name)
-        out.append(Spec(name, _to_parameter(value, hint), words.get(field.name, ""), limits, choices))
+        out.append(
+            Spec(name, _to_parameter(value, hint), words.get(field.name, ""), limits, choices)
+        )
     return tuple(out)
 
 
@@ -105,9 +116,17 @@ class Parameters(Generic[Options]):
         for spec in declared:
             default = spec.default
             # An empty list has no type of its own.
-            kind = Parameter.Type.STRING_ARRAY if default == [] else Parameter.Type.from_parameter_value(default)
-            node.declare_parameter(spec.name, Parameter(spec.name, kind, default).value, spec.descriptor())
-        self.options: Options = self._build({name: node.get_parameter(name).value for name in self._names})
+            kind = (
+                Parameter.Type.STRING_ARRAY
+                if default == []
+                else Parameter.Type.from_parameter_value(default)
+            )
+            node.declare_parameter(
+                spec.name, Parameter(spec.name, kind, default).value, spec.descriptor()
+            )
+        self.options: Options = self._build(
+            {name: node.get_parameter(name).value for name in self._names}
+        )
         node.add_on_set_parameters_callback(self._check)
         node.add_post_set_parameters_callback(self._take)
 
@@ -157,7 +176,9 @@ def field_docs(options: type) -> dict[str, str]:
         body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
         assert isinstance(body, ast.ClassDef)
         for statement, below in zip(body.body, body.body[1:], strict=False):
-            if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+            if not (
+                isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+            ):
                 continue
             if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
                 out[statement.target.id] = " ".join(str(below.value.value).split())
@@ -176,7 +197,9 @@ def _to_parameter(value: Any, hint: Any) -> Any:
 
 def _from_parameter(name: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
-        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(typing.get_args(hint))}")
+        raise ValueError(
+            f"{name}: got {value!r}, expected one of {', '.join(typing.get_args(hint))}"
+        )
     if _optional(hint) and isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, str | bool | int | float):

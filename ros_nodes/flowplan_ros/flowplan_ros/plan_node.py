@@ -20,9 +20,9 @@ from rclpy.action import ActionClient
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
-from flowplan import checks
 from flowplan.geometry import matrix_from_quat_xyzw, pose
 from flowplan.planner import NoPlan, PlanOptions
+from flowplan.utils import checks
 from flowplan_ros import conversions, jobs
 from flowplan_ros.parameters import Range
 from flowplan_ros.server import Failure, Goal, GoalServer, ServerNode, spin
@@ -109,7 +109,9 @@ class PlanNodeOptions:
     def __post_init__(self) -> None:
         length = float(np.linalg.norm(self.base_quat_xyzw))
         if not abs(length - 1) < 1e-3:
-            raise ValueError(f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalise it")
+            raise ValueError(
+                f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalise it"
+            )
         checks.array("base_position", self.base_position, (3,))
 
 
@@ -186,12 +188,22 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         """The best motion that `generate_flow` makes of the goal's instruction."""
         request = goal.request
         if not self._generator.server_is_ready():
-            raise Failure(ErrorCode.NOT_READY, "generate_flow does not answer; start flow_node, or give a motion")
-        asked = GenerateFlow.Goal(scene=request.scene, instruction=request.instruction, seed=request.seed)
-        sending = self._generator.send_goal_async(
-            asked, feedback_callback=lambda msg: goal.feedback(0.5 * msg.feedback.progress, msg.feedback.status)
+            raise Failure(
+                ErrorCode.NOT_READY,
+                "generate_flow does not answer; start flow_node, or give a motion",
+            )
+        asked = GenerateFlow.Goal(
+            scene=request.scene, instruction=request.instruction, seed=request.seed
         )
-        goal.on_stop(lambda: sending.add_done_callback(lambda sent: sent.result().cancel_goal_async()))
+        sending = self._generator.send_goal_async(
+            asked,
+            feedback_callback=lambda msg: goal.feedback(
+                0.5 * msg.feedback.progress, msg.feedback.status
+            ),
+        )
+        goal.on_stop(
+            lambda: sending.add_done_callback(lambda sent: sent.result().cancel_goal_async())
+        )
         handle: Any = await self.done(sending, goal)
         answer: Any = await self.done(handle.get_result_async(), goal)
         if answer.status != GoalStatus.STATUS_SUCCEEDED:

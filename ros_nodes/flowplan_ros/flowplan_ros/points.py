@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from flowplan import checks
-from flowplan.checks import FloatArray
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 _DEPTH = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3)}
 """Encoding -> type of a pixel, and metres of its unit."""
@@ -41,7 +41,8 @@ def cloud_to_msg(points: ArrayLike, header: Header, colors: ArrayLike | None = N
         rows["rgb"] = r << 16 | g << 8 | b
     msg = PointCloud2(header=header, height=1, width=len(xyz), is_dense=True)
     msg.fields = [
-        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate(names)
+        PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+        for i, name in enumerate(names)
     ]
     msg.point_step = rows.itemsize
     msg.row_step = rows.itemsize * len(rows)
@@ -60,7 +61,9 @@ def cloud_from_msg(msg: PointCloud2, field: str = "cloud") -> FloatArray:
     known = {f.name: f for f in msg.fields}
     for name in "xyz":
         if name not in known or known[name].datatype not in kinds:
-            raise ValueError(f"{field}.fields: expected x, y and z as FLOAT32 or FLOAT64, got {sorted(known)}")
+            raise ValueError(
+                f"{field}.fields: expected x, y and z as FLOAT32 or FLOAT64, got {sorted(known)}"
+            )
     row = np.dtype(
         {
             "names": list("xyz"),
@@ -71,7 +74,9 @@ def cloud_from_msg(msg: PointCloud2, field: str = "cloud") -> FloatArray:
     )
     needed = msg.row_step * msg.height
     if len(msg.data) < needed or msg.row_step < msg.point_step * msg.width:
-        raise ValueError(f"{field}.data: expected {needed} bytes (row_step times height), got {len(msg.data)}")
+        raise ValueError(
+            f"{field}.data: expected {needed} bytes (row_step times height), got {len(msg.data)}"
+        )
     data = np.frombuffer(msg.data, np.uint8)[:needed].reshape(msg.height, msg.row_step)
     rows = np.ascontiguousarray(data[:, : msg.point_step * msg.width]).reshape(-1).view(row)
     points = np.stack([rows[name].astype(np.float64) for name in "xyz"], axis=-1)
@@ -85,14 +90,22 @@ def depth_from_image(msg: Image, field: str = "image") -> NDArray[np.float32]:
         ValueError: naming `field`, for another encoding or a buffer of another size.
     """
     if msg.encoding not in _DEPTH:
-        raise ValueError(f"{field}.encoding: got {msg.encoding!r}, expected one of {', '.join(_DEPTH)}")
+        raise ValueError(
+            f"{field}.encoding: got {msg.encoding!r}, expected one of {', '.join(_DEPTH)}"
+        )
     kind, unit = _DEPTH[msg.encoding]
     pixel = np.dtype((">" if msg.is_bigendian else "<") + kind)
-    if msg.step < pixel.itemsize * msg.width or len(msg.data) != msg.step * msg.height or not msg.data:
+    if (
+        msg.step < pixel.itemsize * msg.width
+        or len(msg.data) != msg.step * msg.height
+        or not msg.data
+    ):
         raise ValueError(
             f"{field}.data: expected {msg.height} rows of {msg.step} bytes for {msg.width} pixels, got {len(msg.data)}"
         )
-    rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[:, : pixel.itemsize * msg.width]
+    rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[
+        :, : pixel.itemsize * msg.width
+    ]
     metres = np.ascontiguousarray(rows).view(pixel).astype(np.float32) * np.float32(unit)
     return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
 
@@ -114,13 +127,19 @@ def intrinsics_from_info(msg: CameraInfo, field: str = "camera_info") -> FloatAr
     """
     K = np.asarray(msg.k, float).reshape(3, 3)
     if K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise ValueError(f"{field}.k: expected a camera matrix, got {K.tolist()}; calibrate the camera")
+        raise ValueError(
+            f"{field}.k: expected a camera matrix, got {K.tolist()}; calibrate the camera"
+        )
     if len(msg.d) and np.abs(np.asarray(msg.d)).max() > 1e-6:
-        raise ValueError(f"{field}.d: expected a rectified image, got distortion; remap to the rectified topics")
+        raise ValueError(
+            f"{field}.d: expected a rectified image, got distortion; remap to the rectified topics"
+        )
     return checks.array(f"{field}.k", K, (3, 3))
 
 
-def intrinsics_to_info(intrinsics: ArrayLike, height: int, width: int, header: Header) -> CameraInfo:
+def intrinsics_to_info(
+    intrinsics: ArrayLike, height: int, width: int, header: Header
+) -> CameraInfo:
     """The camera info of a rectified image with this K (3, 3)."""
     K = np.asarray(intrinsics, float)
     msg = CameraInfo(header=header, height=height, width=width, distortion_model="plumb_bob")

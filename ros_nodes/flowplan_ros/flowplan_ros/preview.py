@@ -16,14 +16,19 @@ from rclpy.duration import Duration
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from flowplan.checks import FloatArray
 from flowplan.motion import ObjectFlow
-from flowplan.phases import GRIP, PHASES, RELEASE
 from flowplan.robot import Robot
-from flowplan.trajectory import Trajectory
+from flowplan.trajectory import Phase, Trajectory
+from flowplan.utils.checks import FloatArray
 from flowplan_ros.conversions import pose_to_msg
 
-_PHASE_COLORS = ((0.25, 0.55, 0.95), (0.95, 0.65, 0.1), (0.2, 0.75, 0.35), (0.95, 0.65, 0.1), (0.6, 0.6, 0.6))
+_PHASE_COLORS = (
+    (0.25, 0.55, 0.95),
+    (0.95, 0.65, 0.1),
+    (0.2, 0.75, 0.35),
+    (0.95, 0.65, 0.1),
+    (0.6, 0.6, 0.6),
+)
 _FACES = 80  # of a link's hull in a preview
 _SPACING = 0.005  # metres between points of the tool's path
 _TRACKS = 150  # of an object's flow
@@ -39,18 +44,18 @@ def plan_markers(robot: Robot, trajectory: Trajectory, header: Header) -> Marker
     """
     tool = robot.tool_pose(trajectory.q)
     markers = [Marker(header=header, action=Marker.DELETEALL)]
-    for phase, name in enumerate(PHASES):
+    for phase in Phase:
         chosen = np.flatnonzero(trajectory.phase == phase)
         if not len(chosen):
             continue
-        if phase in (GRIP, RELEASE):
+        if phase in (Phase.GRIP, Phase.RELEASE):
             last = int(chosen[-1])
             markers += _gripper(robot, tool[last], float(trajectory.grip[last]), phase, header)
             continue
         # Each piece begins where the last one ended, so that the line has no gaps.
         points = _thinned(tool[max(chosen[0] - 1, 0) : chosen[-1] + 1, :3, 3])
         if len(points) > 1:
-            line = _marker(header, f"tool path: {name}", 0, Marker.LINE_STRIP, phase, 1.0)
+            line = _marker(header, f"tool path: {phase.label}", 0, Marker.LINE_STRIP, phase, 1.0)
             line.scale = Vector3(x=0.004)
             line.points = _points(points)
             markers.append(line)
@@ -82,8 +87,12 @@ class Ghost:
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
-        self._links = [i for i, name in enumerate(robot.link_names) if name in robot.collision_meshes]
-        self._shapes = [_points(_triangles(robot.collision_meshes[robot.link_names[i]])) for i in self._links]
+        self._links = [
+            i for i, name in enumerate(robot.link_names) if name in robot.collision_meshes
+        ]
+        self._shapes = [
+            _points(_triangles(robot.collision_meshes[robot.link_names[i]])) for i in self._links
+        ]
 
     def markers(self, q: FloatArray, opening: float, header: Header) -> MarkerArray:
         """The robot at q (J,) with its fingers `opening` metres apart; it fades away when no more come."""
@@ -109,17 +118,21 @@ def _triangles(mesh: trimesh.Trimesh) -> FloatArray:
     return np.asarray(mesh.triangles, float).reshape(-1, 3)
 
 
-def _gripper(robot: Robot, X_world_tool: FloatArray, width: float, phase: int, header: Header) -> list[Marker]:
+def _gripper(
+    robot: Robot, X_world_tool: FloatArray, width: float, phase: int, header: Header
+) -> list[Marker]:
     out = []
     for n, (X_tool_box, size) in enumerate(zip(*robot.gripper.boxes(width), strict=True)):
-        box = _marker(header, f"fingers: {PHASES[phase]}", n, Marker.CUBE, phase, 0.45)
+        box = _marker(header, f"fingers: {Phase(phase).label}", n, Marker.CUBE, phase, 0.45)
         box.pose = pose_to_msg(X_world_tool @ X_tool_box)
         box.scale = Vector3(**dict(zip("xyz", map(float, size), strict=True)))
         out.append(box)
     return out
 
 
-def _marker(header: Header, namespace: str, number: int, kind: int, phase: int, alpha: float) -> Marker:
+def _marker(
+    header: Header, namespace: str, number: int, kind: int, phase: int, alpha: float
+) -> Marker:
     r, g, b = _PHASE_COLORS[phase]
     marker = Marker(header=header, ns=namespace, id=number, type=kind, action=Marker.ADD)
     marker.color = ColorRGBA(r=r, g=g, b=b, a=alpha)

@@ -23,9 +23,9 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
-from flowplan import checks
 from flowplan.scan import DepthFrame, ScanOptions
 from flowplan.scene import Scene, SceneObject
+from flowplan.utils import checks
 from flowplan_ros import conversions, jobs
 from flowplan_ros.parameters import Range
 from flowplan_ros.points import cloud_to_msg, depth_from_image, intrinsics_from_info
@@ -80,7 +80,9 @@ class ScanNodeOptions:
 
     def __post_init__(self) -> None:
         if not self.cameras or len(set(self.cameras)) < len(self.cameras):
-            raise ValueError(f"cameras: expected different names and at least one, got {list(self.cameras)}")
+            raise ValueError(
+                f"cameras: expected different names and at least one, got {list(self.cameras)}"
+            )
         checks.array("robot_position", self.robot_position, (3,))
 
 
@@ -99,15 +101,25 @@ class Feed:
         if self._subscriptions:
             return
         self.images = deque(maxlen=self._node.options.images + _SPARE)
-        for kind, topic, take in ((Image, "image", self._take), (CameraInfo, "camera_info", self._know)):
+        for kind, topic, take in (
+            (Image, "image", self._take),
+            (CameraInfo, "camera_info", self._know),
+        ):
             name = f"{self.camera}/depth/{topic}"
-            self._subscriptions.append(self._node.create_subscription(kind, name, take, self._quality(name)))
+            self._subscriptions.append(
+                self._node.create_subscription(kind, name, take, self._quality(name))
+            )
 
     def _quality(self, topic: str) -> QoSProfile:
         """As its publishers offer it: best effort loses images of cameras that publish all at once."""
         publishers = self._node.get_publishers_info_by_topic(topic)
-        sure = publishers and all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers)
-        return QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE if sure else ReliabilityPolicy.BEST_EFFORT)
+        sure = publishers and all(
+            p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers
+        )
+        return QoSProfile(
+            depth=5,
+            reliability=ReliabilityPolicy.RELIABLE if sure else ReliabilityPolicy.BEST_EFFORT,
+        )
 
     def close(self) -> None:
         """Receive no more."""
@@ -123,7 +135,9 @@ class Feed:
 
     def nearest(self, when: float, came: float) -> list[Image]:
         """Those, the one whose stamp is nearest to `when` first."""
-        return sorted(self.since(came), key=lambda image: abs(conversions.seconds(image.header.stamp) - when))
+        return sorted(
+            self.since(came), key=lambda image: abs(conversions.seconds(image.header.stamp) - when)
+        )
 
     def missing(self, came: float, count: int) -> str:
         """What is not there yet, in words."""
@@ -165,7 +179,9 @@ class ScanNode(ServerNode[ScanNodeOptions]):
 
     def __init__(self) -> None:
         fixed = ("cameras", "frame", "pose_source")
-        super().__init__("scan_node", ScanNodeOptions(), ranges=RANGES, leave_out=("scan.names",), fixed=fixed)
+        super().__init__(
+            "scan_node", ScanNodeOptions(), ranges=RANGES, leave_out=("scan.names",), fixed=fixed
+        )
         self._feeds: list[Feed] = []
         self._scanning = False
         self._shown = 0.0  # when the newest image came that is in the live cloud
@@ -173,7 +189,9 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         self._scene_points = self.create_lifecycle_publisher(PointCloud2, "scene/points", LATCHED)
         self._points = self.create_lifecycle_publisher(PointCloud2, "points", 10)
         # A scan waits for images, whose callbacks are in the node's own group.
-        self.create_service(Scan, "scan", self._serve, callback_group=MutuallyExclusiveCallbackGroup())
+        self.create_service(
+            Scan, "scan", self._serve, callback_group=MutuallyExclusiveCallbackGroup()
+        )
         self.create_timer(0.2, self._listen)
 
     def configure(self) -> None:
@@ -221,7 +239,10 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         except Failure as failure:
             response.error_code, response.error_msg = failure.code, str(failure)
         except Canceled:
-            response.error_code, response.error_msg = ErrorCode.NOT_READY, "the node was deactivated"
+            response.error_code, response.error_msg = (
+                ErrorCode.NOT_READY,
+                "the node was deactivated",
+            )
         except Crashed as crash:
             response.error_code, response.error_msg = ErrorCode.INTERNAL, str(crash)
         finally:
@@ -242,7 +263,9 @@ class ScanNode(ServerNode[ScanNodeOptions]):
             )
         except ValueError as error:
             raise Failure(ErrorCode.NOTHING_SEEN, str(error)) from None
-        stamp = min((image.header.stamp for _, taken in images for image in taken), key=conversions.seconds)
+        stamp = min(
+            (image.header.stamp for _, taken in images for image in taken), key=conversions.seconds
+        )
         return self._named(scene, names), Header(stamp=stamp, frame_id=self.options.frame), seconds
 
     async def _images(self) -> list[tuple[Feed, list[Image]]]:
@@ -250,9 +273,13 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         options, begun = self.options, time.monotonic()
 
         def lacking() -> tuple[int, str] | None:
-            missing = [words for feed in self._feeds if (words := feed.missing(begun, options.images))]
+            missing = [
+                words for feed in self._feeds if (words := feed.missing(begun, options.images))
+            ]
             if not missing and (apart := self._apart(begun)) > options.slop:
-                missing = [f"images of one time: they lie {apart:.3f} s apart (slop {options.slop:g})"]
+                missing = [
+                    f"images of one time: they lie {apart:.3f} s apart (slop {options.slop:g})"
+                ]
             if missing:
                 return ErrorCode.NO_IMAGES, ", ".join(missing)
             try:
@@ -275,7 +302,10 @@ class ScanNode(ServerNode[ScanNodeOptions]):
 
     def _apart(self, came: float) -> float:
         when = self._when(came)
-        return max(abs(conversions.seconds(feed.nearest(when, came)[0].header.stamp) - when) for feed in self._feeds)
+        return max(
+            abs(conversions.seconds(feed.nearest(when, came)[0].header.stamp) - when)
+            for feed in self._feeds
+        )
 
     def _named(self, scene: Scene, names: Sequence[str]) -> Scene:
         """Objects from the nearest to the robot outwards."""
@@ -289,10 +319,16 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         def distance(obj: SceneObject) -> float:
             return float(np.linalg.norm((obj.X_world_object[:3, 3] - here)[:2]))
 
-        free = (name for name in (f"object_{i}" for i in range(len(scene.objects) + len(names))) if name not in names)
+        free = (
+            name
+            for name in (f"object_{i}" for i in range(len(scene.objects) + len(names)))
+            if name not in names
+        )
         ordered = sorted(scene.objects, key=distance)
         called = [*names, *free]
-        return replace(scene, objects=tuple(replace(o, name=n) for o, n in zip(ordered, called, strict=False)))
+        return replace(
+            scene, objects=tuple(replace(o, name=n) for o, n in zip(ordered, called, strict=False))
+        )
 
     def _publish(self, scene: Scene, header: Header, msg: SceneMsg) -> None:
         self._scene.publish(msg)
@@ -301,7 +337,9 @@ class ScanNode(ServerNode[ScanNodeOptions]):
 
     def show(self) -> None:
         """Publish the live cloud, once for each image of the camera whose images come last."""
-        if not self._points.get_subscription_count() or any(not feed.since(self._shown) for feed in self._feeds):
+        if not self._points.get_subscription_count() or any(
+            not feed.since(self._shown) for feed in self._feeds
+        ):
             return
         newest = [(feed, feed.images[-1][1]) for feed in self._feeds]
         if any(feed.missing(0.0, 1) for feed in self._feeds):
@@ -313,7 +351,11 @@ class ScanNode(ServerNode[ScanNodeOptions]):
             return
         self._shown = time.monotonic()
         cloud = np.concatenate([frame.points_world[frame.depth > 0] for frame in frames])
-        self._points.publish(cloud_to_msg(cloud, Header(stamp=newest[0][1].header.stamp, frame_id=self.options.frame)))
+        self._points.publish(
+            cloud_to_msg(
+                cloud, Header(stamp=newest[0][1].header.stamp, frame_id=self.options.frame)
+            )
+        )
 
 
 def main() -> None:

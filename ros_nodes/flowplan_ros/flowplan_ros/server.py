@@ -70,7 +70,9 @@ class Goal:
     def feedback(self, progress: float, status: str, **fields: Any) -> None:
         """Publish feedback: the fraction done, a word, and whatever else the action's Feedback has."""
         if self._handle.is_active:
-            self._handle.publish_feedback(self._feedback(progress=float(progress), status=status, **fields))
+            self._handle.publish_feedback(
+                self._feedback(progress=float(progress), status=status, **fields)
+            )
 
     def on_stop(self, callback: Callable[[], object]) -> None:
         """Call `callback` in the executor's thread as soon as the goal has to end."""
@@ -145,7 +147,9 @@ class ServerNode(LifecycleNode, Generic[Options]):
     def ready(self) -> None:
         """Raise Failure NOT_READY unless the node is active."""
         if not self.active:
-            raise Failure(ErrorCode.NOT_READY, f"{self.get_name()} is not active; configure and activate it")
+            raise Failure(
+                ErrorCode.NOT_READY, f"{self.get_name()} is not active; configure and activate it"
+            )
 
     def wake(self) -> None:
         """Make the executor resume waiting coroutines; any thread may call it."""
@@ -155,7 +159,9 @@ class ServerNode(LifecycleNode, Generic[Options]):
     async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Wait for a condition at most `timeout` seconds of real time; does it hold?"""
         end = time.monotonic() + timeout
-        timer = self.create_timer(_TICK, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        timer = self.create_timer(
+            _TICK, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
         try:
             while not (holds := condition()) and time.monotonic() < end:
                 await turn()
@@ -230,7 +236,11 @@ class ServerNode(LifecycleNode, Generic[Options]):
 
     def _may_change(self, name: str) -> str:
         fixed = any(name == start or name.startswith(f"{start}.") for start in self._fixed)
-        return "read when the node was configured; clean it up first" if self._configured and fixed else ""
+        return (
+            "read when the node was configured; clean it up first"
+            if self._configured and fixed
+            else ""
+        )
 
     def _stop_goals(self, why: str) -> None:
         for server in self._goals:
@@ -250,7 +260,11 @@ class GoalServer:
     """
 
     def __init__(
-        self, node: ServerNode[Any], action_type: Any, name: str, run: Callable[[Goal], Awaitable[Any]]
+        self,
+        node: ServerNode[Any],
+        action_type: Any,
+        name: str,
+        run: Callable[[Goal], Awaitable[Any]],
     ) -> None:
         self._node, self._type, self._run = node, action_type, run
         self._goals: dict[bytes, Goal] = {}
@@ -318,7 +332,9 @@ class GoalServer:
                 failure = Failure(ErrorCode.BAD_GOAL, str(error))
             else:
                 self._node.get_logger().error(traceback.format_exc())
-                failure = Failure(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}; see the node's log")
+                failure = Failure(
+                    ErrorCode.INTERNAL, f"{type(error).__name__}: {error}; see the node's log"
+                )
         result = failure.result or self._type.Result()
         result.error_code, result.error_msg = failure.code, str(failure)
         return result

@@ -11,7 +11,7 @@ from geometry_msgs.msg import Pose, PoseStamped
 from rclpy.node import Node
 from std_msgs.msg import Header
 
-from flowplan.checks import FloatArray
+from flowplan.utils.checks import FloatArray
 from flowplan_ros.conversions import frame_of, pose_from_msg
 
 
@@ -33,14 +33,18 @@ class TopicPoses:
         self._node, self._frame = node, frame
         self._newest: dict[str, PoseStamped] = {}
         self._subscriptions = [
-            node.create_subscription(PoseStamped, f"{camera}/pose", lambda msg, c=camera: self._keep(c, msg), 10)
+            node.create_subscription(
+                PoseStamped, f"{camera}/pose", lambda msg, c=camera: self._keep(c, msg), 10
+            )
             for camera in cameras
         ]
 
     def __call__(self, camera: str, header: Header) -> FloatArray:
         """See Poses."""
         if camera not in self._newest:
-            raise ValueError(f"{camera}/pose: nothing came; publish the camera's pose, or set pose_source to tf")
+            raise ValueError(
+                f"{camera}/pose: nothing came; publish the camera's pose, or set pose_source to tf"
+            )
         msg = self._newest[camera]
         frame_of(msg.header, self._frame, f"{camera}/pose")
         return pose_from_msg(msg.pose, f"{camera}/pose.pose")
@@ -61,7 +65,9 @@ class TfPoses:
         try:
             import tf2_ros
         except ImportError:
-            raise ValueError("pose_source: no tf2_ros; install ros-DISTRO-tf2-ros-py, or set it to topic") from None
+            raise ValueError(
+                "pose_source: no tf2_ros; install ros-DISTRO-tf2-ros-py, or set it to topic"
+            ) from None
         self._frame, self._error = frame, tf2_ros.TransformException
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
@@ -69,11 +75,17 @@ class TfPoses:
     def __call__(self, camera: str, header: Header) -> FloatArray:
         """See Poses."""
         try:
-            found = self._buffer.lookup_transform(self._frame, header.frame_id, header.stamp).transform
+            found = self._buffer.lookup_transform(
+                self._frame, header.frame_id, header.stamp
+            ).transform
         except self._error as error:
-            raise ValueError(f"{camera}: no transform from {header.frame_id!r} to {self._frame!r}: {error}") from None
+            raise ValueError(
+                f"{camera}: no transform from {header.frame_id!r} to {self._frame!r}: {error}"
+            ) from None
         pose = Pose(orientation=found.rotation)
-        pose.position.x, pose.position.y, pose.position.z = (getattr(found.translation, axis) for axis in "xyz")
+        pose.position.x, pose.position.y, pose.position.z = (
+            getattr(found.translation, axis) for axis in "xyz"
+        )
         return pose_from_msg(pose, f"{camera}: transform")
 
     def close(self) -> None:

@@ -112,7 +112,9 @@ class Worker:
         if self._failure:
             raise ValueError(self._failure)
 
-    async def call(self, function: Callable[..., Any], *arguments: Any, on_progress: Progress | None = None) -> Any:
+    async def call(
+        self, function: Callable[..., Any], *arguments: Any, on_progress: Progress | None = None
+    ) -> Any:
         """`function(*arguments)` in the process, as soon as that is warm.
 
         Args:
@@ -171,7 +173,9 @@ class Worker:
             self._process.kill()
 
     def _ring(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):  # full: it rings already; closed: nobody listens
+        with contextlib.suppress(
+            BlockingIOError, OSError
+        ):  # full: it rings already; closed: nobody listens
             self._bell.send(b".")
 
     # What follows runs in the worker's thread.
@@ -233,7 +237,9 @@ class Worker:
 
     def _run(self, connection: Connection, call: _Call) -> None:
         try:
-            data = pickle.dumps((call.function, call.arguments, call.progress), pickle.HIGHEST_PROTOCOL)
+            data = pickle.dumps(
+                (call.function, call.arguments, call.progress), pickle.HIGHEST_PROTOCOL
+            )
         except Exception as error:  # each type that cannot be pickled has its own way to say so
             self._end(call, error=Crashed(f"{self._name}: {call.function.__name__}: {error}"))
             return
@@ -246,7 +252,9 @@ class Worker:
             elif kind == "result":
                 return self._end(call, result=value)
             else:
-                return self._end(call, error=ValueError(value) if kind == "mistake" else Crashed(value))
+                return self._end(
+                    call, error=ValueError(value) if kind == "mistake" else Crashed(value)
+                )
 
     def _end(self, call: _Call, *, result: Any = None, error: Exception | None = None) -> None:
         with self._lock:
@@ -294,7 +302,9 @@ def serve(fd: int) -> None:
         function, arguments, progress = calls.get()
         try:
             keywords = {"progress": _reporter(connection)} if progress else {}
-            answer = pickle.dumps(("result", function(*arguments, **keywords)), pickle.HIGHEST_PROTOCOL)
+            answer = pickle.dumps(
+                ("result", function(*arguments, **keywords)), pickle.HIGHEST_PROTOCOL
+            )
         except ValueError as error:
             answer = pickle.dumps(("mistake", str(error)))
         except Exception as error:

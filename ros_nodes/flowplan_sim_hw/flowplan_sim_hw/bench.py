@@ -29,7 +29,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from flowplan.motion import Progress, silent
-from flowplan.stats import wilson
+from flowplan.utils.stats import wilson
 from flowplan_sim_hw.bring_up import BringUp, isolate, node_context
 from flowplan_sim_hw.cloud_rate import cloud_rate
 from sim_envs.tasks import TASKS
@@ -140,7 +140,9 @@ class Watcher:
 
     def __init__(self) -> None:
         self._context, self._node = node_context("bench")
-        self._speeds: deque[tuple[float, float]] = deque(maxlen=3000)  # when, and the fastest joint's speed
+        self._speeds: deque[tuple[float, float]] = deque(
+            maxlen=3000
+        )  # when, and the fastest joint's speed
         self.heard = (0.0, 0.0)
         self._clients: dict[str, Any] = {}
         self._node.create_subscription(JointState, "joint_states", self._hear, 10)
@@ -230,13 +232,17 @@ class _Cell:
     def _ready(self, seed: int) -> None:
         """All nodes active, and the task built anew."""
         end = time.monotonic() + _BRING_UP
-        while not self._watcher.call(Trigger, "lifecycle_manager/is_active", timeout=_BRING_UP).success:
+        while not self._watcher.call(
+            Trigger, "lifecycle_manager/is_active", timeout=_BRING_UP
+        ).success:
             if self._nodes.dead() or time.monotonic() > end:
                 raise Hung("the nodes did not become active")
             time.sleep(0.1)
         self._processes = self._processes or self._nodes.processes()
         parameter = Parameter("seed", value=seed).to_parameter_msg()
-        self._watcher.call(SetParameters, "sim_node/set_parameters", SetParameters.Request(parameters=[parameter]))
+        self._watcher.call(
+            SetParameters, "sim_node/set_parameters", SetParameters.Request(parameters=[parameter])
+        )
         self._watcher.call(Trigger, "task/reset")
 
     def _work(self, run: Run) -> Run:
@@ -245,24 +251,45 @@ class _Cell:
         asked = client.resolve(instruction_to_msg(TASKS[TASK].prompt))
         scene = client.scan(objects_of(asked), stop=_deadline())
         begun = time.monotonic()
-        generated = client.generate(scene, asked, seed=seed, on_progress=_first(feedback), stop=_deadline())
-        run.asked["flow"], run.computed["flow"] = time.monotonic() - begun, seconds(generated.generation_time)
+        generated = client.generate(
+            scene, asked, seed=seed, on_progress=_first(feedback), stop=_deadline()
+        )
+        run.asked["flow"], run.computed["flow"] = (
+            time.monotonic() - begun,
+            seconds(generated.generation_time),
+        )
         motion = generated.motions[0]
         begun = time.monotonic()
-        planned = client.plan(scene, motion, seed=seed, on_progress=_first(feedback), stop=_deadline())
-        run.asked["plan"], run.computed["plan"] = time.monotonic() - begun, seconds(planned.planning_time)
+        planned = client.plan(
+            scene, motion, seed=seed, on_progress=_first(feedback), stop=_deadline()
+        )
+        run.asked["plan"], run.computed["plan"] = (
+            time.monotonic() - begun,
+            seconds(planned.planning_time),
+        )
         wall, simulated = self._watcher.heard
         client.execute(planned.plan, on_progress=_first(feedback), stop=_deadline())
         pace = (self._watcher.heard[1] - simulated) / (self._watcher.heard[0] - wall)
         verdict = self._watcher.call(Trigger, "task/success")
-        run = replace(run, outcome="success" if verdict.success else "failure", detail=verdict.message, pace=pace)
+        run = replace(
+            run,
+            outcome="success" if verdict.success else "failure",
+            detail=verdict.message,
+            pace=pace,
+        )
         self._watcher.call(Trigger, "task/reset")
-        begun = self._cancel("execute", run.stop, lambda **how: client.execute(planned.plan, **how), 0.3)
+        begun = self._cancel(
+            "execute", run.stop, lambda **how: client.execute(planned.plan, **how), 0.3
+        )
         run.stop["arm"] = self._watcher.stands_since(begun)
-        self._cancel("plan", run.stop, lambda **how: client.plan(scene, motion, seed=seed, **how), 0.01)
+        self._cancel(
+            "plan", run.stop, lambda **how: client.plan(scene, motion, seed=seed, **how), 0.01
+        )
         return run
 
-    def _cancel(self, stage: str, times: dict[str, float], do: Callable[..., object], at: float) -> float:
+    def _cancel(
+        self, stage: str, times: dict[str, float], do: Callable[..., object], at: float
+    ) -> float:
         """Cancel a goal once so much of it is done; when that was."""
         asked: list[float] = []
         far: list[float] = []
@@ -326,19 +353,33 @@ def records(runs: Sequence[Run], lost: int, cloud_seconds: Sequence[float]) -> l
     low, high = wilson(counts["success"], n)
     shares = {"success": counts["success"] / n, "success_low95": low, "success_high95": high}
     out = [_record(f"ros/{key}", value, "share", "up", n) for key, value in shares.items()]
-    out += [_record(f"ros/{outcome}", counts[outcome], "runs", "down", n) for outcome in OUTCOMES[1:]]
+    out += [
+        _record(f"ros/{outcome}", counts[outcome], "runs", "down", n) for outcome in OUTCOMES[1:]
+    ]
     out.append(_record("ros/left_processes", sum(run.left for run in runs), "processes", "down", n))
     for stage in ("flow", "plan", "execute"):
-        out += _times(f"ros/first_feedback/{stage}", [r.feedback[stage] for r in runs if stage in r.feedback])
+        out += _times(
+            f"ros/first_feedback/{stage}", [r.feedback[stage] for r in runs if stage in r.feedback]
+        )
     for stage in ("plan", "execute", "arm"):
-        out += _times(f"ros/cancel_to_stop/{stage}", [run.stop[stage] for run in runs if stage in run.stop])
+        out += _times(
+            f"ros/cancel_to_stop/{stage}", [run.stop[stage] for run in runs if stage in run.stop]
+        )
     whole = [run for run in runs if len(run.computed) == len(_TIMED)]
     overheads = [sum(run.asked.values()) / sum(run.computed.values()) - 1 for run in whole]
     if overheads:
-        out.append(_record("ros/overhead", statistics.median(overheads), "share", "down", len(overheads)))
-    out.append(_record("ros/load_average", statistics.median(run.load for run in runs), "processes", "down", n))
+        out.append(
+            _record("ros/overhead", statistics.median(overheads), "share", "down", len(overheads))
+        )
+    out.append(
+        _record(
+            "ros/load_average", statistics.median(run.load for run in runs), "processes", "down", n
+        )
+    )
     if paces := [run.pace for run in runs if run.pace]:
-        out.append(_record("ros/real_time_factor", statistics.median(paces), "share", "up", len(paces)))
+        out.append(
+            _record("ros/real_time_factor", statistics.median(paces), "share", "up", len(paces))
+        )
     out.append(_record("ros/cloud/lost", lost, "clouds", "down", lost + len(cloud_seconds)))
     return out + _times("ros/cloud/latency", cloud_seconds)
 

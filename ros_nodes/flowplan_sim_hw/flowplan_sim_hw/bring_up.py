@@ -50,14 +50,20 @@ def isolate() -> None:
     ports = {int(line.split()[1].rsplit(":", 1)[1], 16) for line in _sockets()}
     free = [d for d in range(1, 102) if not ports & set(range(7400 + 250 * d, 7650 + 250 * d))]
     if not free:
-        raise ValueError("every ROS_DOMAIN_ID from 1 to 101 is in use on this machine; end some ROS processes")
-    os.environ["ROS_DOMAIN_ID"] = str(random.choice(free))  # not the seed's: neighbours begin with the same
+        raise ValueError(
+            "every ROS_DOMAIN_ID from 1 to 101 is in use on this machine; end some ROS processes"
+        )
+    os.environ["ROS_DOMAIN_ID"] = str(
+        random.choice(free)
+    )  # not the seed's: neighbours begin with the same
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
 def _sockets() -> list[str]:
     tables = [Path("/proc/net", name) for name in ("udp", "udp6")]
-    return [line for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    return [
+        line for table in tables if table.exists() for line in table.read_text().splitlines()[1:]
+    ]
 
 
 class BringUp:
@@ -68,26 +74,38 @@ class BringUp:
         parameters: of all of them.
     """
 
-    def __init__(self, nodes: tuple[str, ...] = tuple(NODES), parameters: dict[str, object] = PARAMETERS) -> None:
+    def __init__(
+        self, nodes: tuple[str, ...] = tuple(NODES), parameters: dict[str, object] = PARAMETERS
+    ) -> None:
         self._folder = TemporaryDirectory()
         folder = Path(self._folder.name)
         path = folder / "parameters.yaml"
         path.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-        environment = os.environ | {"ROS_LOG_DIR": str(folder), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = os.environ | {
+            "ROS_LOG_DIR": str(folder),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
         self._logs = {name: folder / f"{name}.txt" for name in nodes}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         for name in nodes:
             words = [sys.executable, "-m", NODES[name], "--ros-args", "--params-file", str(path)]
             with self._logs[name].open("wb") as log:
                 self._processes[name] = subprocess.Popen(
-                    words, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                    words,
+                    env=environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
                 )
 
     def __enter__(self) -> BringUp:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 

@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan import checks
-from flowplan.checks import FloatArray
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from flowplan_sim_hw.simulation import ROBOT, Episode, Snapshot
 from sim_envs.camera import Camera, capture
 from sim_envs.look import scan_noise, viewpoints
@@ -129,7 +129,9 @@ class Cameras:
 
 def _serve(pipe: Connection, options: CameraOptions, episode: Episode) -> None:
     """Answer snapshots with images until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C goes to the whole group; the owner closes the pipe
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # ctrl-C goes to the whole group; the owner closes the pipe
     os.nice(5)  # the robot comes first
     stage = _Stage(episode, options)
     try:

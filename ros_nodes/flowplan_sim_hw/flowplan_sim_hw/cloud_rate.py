@@ -46,7 +46,9 @@ def _measure(node: Any, executor: SingleThreadedExecutor, images: int) -> tuple[
 
     def take(cloud: PointCloud2) -> None:
         if cloud.width * cloud.height != WIDTH * HEIGHT:
-            raise RuntimeError(f"a cloud has {cloud.width * cloud.height} points, the image {WIDTH * HEIGHT}")
+            raise RuntimeError(
+                f"a cloud has {cloud.width * cloud.height} points, the image {WIDTH * HEIGHT}"
+            )
         arrived[round(1e9 * seconds(cloud.header.stamp))] = time.monotonic()
 
     def spin(done: Any, timeout: float) -> bool:
@@ -58,7 +60,11 @@ def _measure(node: Any, executor: SingleThreadedExecutor, images: int) -> tuple[
     change = node.create_client(ChangeState, "scan_node/change_state")
     for number in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
         ready = spin(change.service_is_ready, _PATIENCE)
-        future = change.call_async(ChangeState.Request(transition=Transition(id=number))) if ready else None
+        future = (
+            change.call_async(ChangeState.Request(transition=Transition(id=number)))
+            if ready
+            else None
+        )
         if future is None or not spin(future.done, _PATIENCE) or not future.result().success:
             raise RuntimeError("scan_node did not become active")
     node.create_subscription(PointCloud2, "points", take, 10)
@@ -77,7 +83,9 @@ def _measure(node: Any, executor: SingleThreadedExecutor, images: int) -> tuple[
         for publisher, message in zip(send, messages, strict=True):
             publisher.publish(message)
     spin(lambda: len(arrived) >= images, _LAST)
-    return len(sent.keys() - arrived.keys()), [arrived[stamp] - sent[stamp] for stamp in sent.keys() & arrived.keys()]
+    return len(sent.keys() - arrived.keys()), [
+        arrived[stamp] - sent[stamp] for stamp in sent.keys() & arrived.keys()
+    ]
 
 
 _TOPICS = ((PoseStamped, "pose"), (CameraInfo, "depth/camera_info"), (Image, "depth/image"))
@@ -85,5 +93,7 @@ _TOPICS = ((PoseStamped, "pose"), (CameraInfo, "depth/camera_info"), (Image, "de
 
 def _messages(depth: np.ndarray, header: Header) -> tuple[PoseStamped, CameraInfo, Image]:
     K = np.array([[300.0, 0.0, WIDTH / 2], [0.0, 300.0, HEIGHT / 2], [0.0, 0.0, 1.0]])
-    pose = PoseStamped(header=Header(stamp=header.stamp, frame_id="world"), pose=pose_to_msg(np.eye(4)))
+    pose = PoseStamped(
+        header=Header(stamp=header.stamp, frame_id="world"), pose=pose_to_msg(np.eye(4))
+    )
     return pose, intrinsics_to_info(K, HEIGHT, WIDTH, header), depth_to_image(depth, header)

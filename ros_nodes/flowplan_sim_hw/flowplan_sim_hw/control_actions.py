@@ -138,13 +138,17 @@ class ArmPort:
             names = list(simulation.joints.joint_names)
         msg = FollowJointTrajectory.Feedback(joint_names=names, index=now.index)
         msg.header.stamp = self._to_stamp(now.time)
-        msg.desired, msg.actual, msg.error = (_point(state) for state in (now.desired, now.actual, now.error))
+        msg.desired, msg.actual, msg.error = (
+            _point(state) for state in (now.desired, now.actual, now.error)
+        )
         for point in (msg.desired, msg.actual):
             point.time_from_start = duration_to_msg(now.elapsed)
         return msg
 
     def result(self, handle: GoalHandle) -> FollowJointTrajectory.Result:
-        return FollowJointTrajectory.Result(error_code=handle.error_code, error_string=handle.error_string)
+        return FollowJointTrajectory.Result(
+            error_code=handle.error_code, error_string=handle.error_string
+        )
 
     def _goal(self, request: FollowJointTrajectory.Goal) -> TrajectoryGoal:
         trajectory = request.trajectory
@@ -152,7 +156,9 @@ class ArmPort:
         return TrajectoryGoal(
             joint_names=list(trajectory.joint_names),
             waypoints=[
-                Waypoint(seconds(p.time_from_start), p.positions, p.velocities, p.accelerations, p.effort)
+                Waypoint(
+                    seconds(p.time_from_start), p.positions, p.velocities, p.accelerations, p.effort
+                )
                 for p in trajectory.points
             ],
             start=self._to_time(stamp) if stamp.sec or stamp.nanosec else None,
@@ -195,5 +201,9 @@ def _tolerances(given: list[JointTolerance]) -> dict[str, Tolerance]:
 
 def _point(state: JointState) -> JointTrajectoryPoint:
     parts = (state.positions, state.velocities, state.accelerations)
-    positions, velocities, accelerations = (array("d", np.asarray(part, float).tobytes()) for part in parts)
-    return JointTrajectoryPoint(positions=positions, velocities=velocities, accelerations=accelerations)
+    positions, velocities, accelerations = (
+        array("d", np.asarray(part, float).tobytes()) for part in parts
+    )
+    return JointTrajectoryPoint(
+        positions=positions, velocities=velocities, accelerations=accelerations
+    )

@@ -1,4 +1,4 @@
-"""A simulated task's instruction as the JSON document that `flowplan.instructions` reads.
+"""A simulated task's instruction as the JSON document that `flowplan.io.instruction` reads.
 
 It is what the task itself would give to a generator, its law of motion included, and the sentence that asks for it.
 """
@@ -21,7 +21,12 @@ def task_document(task: Task, setup: TaskSetup) -> str:
     law = next(law for law in setup.laws if law.object == action.object)
     targets = {} if action.targets is None else {"targets": _plain(action.targets)}
     return json.dumps(
-        {"prompt": task.prompt.text, "object": action.object, "law": _law(law), "handles": _plain(action.handles)}
+        {
+            "prompt": task.prompt.text,
+            "object": action.object,
+            "law": _law(law),
+            "handles": _plain(action.handles),
+        }
         | targets
         | {"duration": action.duration}
     )

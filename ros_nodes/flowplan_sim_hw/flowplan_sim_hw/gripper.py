@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from flowplan import checks
+from flowplan.utils import checks
 from flowplan_sim_hw.trajectory_controller import Status
 
 
@@ -90,7 +90,10 @@ class GripperController:
     """
 
     def __init__(
-        self, fingers: Fingers, clock: Callable[[], float], options: GripperOptions = GripperOptions()
+        self,
+        fingers: Fingers,
+        clock: Callable[[], float],
+        options: GripperOptions = GripperOptions(),
     ) -> None:
         self.options = options
         self.active = False

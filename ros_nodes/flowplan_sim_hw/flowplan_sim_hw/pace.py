@@ -67,7 +67,9 @@ class Pace:
             if self._reset.is_set():
                 self._rebuild()
                 begun, steps = time.monotonic(), 0
-            wall = self._simulation.period / self._factor  # seconds of wall time that a step may take
+            wall = (
+                self._simulation.period / self._factor
+            )  # seconds of wall time that a step may take
             due = begun + steps * wall
             late = time.monotonic() - due
             if late < 0:

@@ -49,8 +49,8 @@ from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
-from flowplan import checks
 from flowplan.robot import load_robot
+from flowplan.utils import checks
 from flowplan_sim_hw.cameras import CameraOptions, Cameras, Shot
 from flowplan_sim_hw.control_actions import ArmPort, ControllerAction, GripperPort
 from flowplan_sim_hw.document import task_document
@@ -91,7 +91,9 @@ class SimOptions:
     gripper_controller: str = "panda_gripper"
     """Namespace of the action gripper_cmd."""
     arm: ControllerOptions = field(
-        default_factory=lambda: ControllerOptions(command_velocities=True, trajectory=0.2, goal=0.02)
+        default_factory=lambda: ControllerOptions(
+            command_velocities=True, trajectory=0.2, goal=0.02
+        )
     )
     gripper: GripperOptions = field(default_factory=GripperOptions)
     camera: CameraOptions = field(default_factory=CameraOptions)
@@ -147,24 +149,35 @@ class SimNode(Node):
             self, FollowJointTrajectory, f"{options.arm_controller}/follow_joint_trajectory", arm
         )
         self._gripper = ControllerAction(
-            self, GripperCommand, f"{options.gripper_controller}/gripper_cmd", GripperPort(self._pace)
+            self,
+            GripperCommand,
+            f"{options.gripper_controller}/gripper_cmd",
+            GripperPort(self._pace),
         )
         self._joint_states = self.create_publisher(JointStateMsg, "joint_states", 10)
-        self._clock_topic = self.create_publisher(ClockMsg, "/clock", 10) if self._sim_time else None
+        self._clock_topic = (
+            self.create_publisher(ClockMsg, "/clock", 10) if self._sim_time else None
+        )
         self._instruction = self.create_publisher(Instruction, "task/instruction", LATCHED)
         self.create_service(Trigger, "task/success", self._on_success)
         # A coroutine keeps its group to itself while it waits: the timers are not to wait with it.
-        self.create_service(Trigger, "task/reset", self._on_reset, callback_group=ReentrantCallbackGroup())
+        self.create_service(
+            Trigger, "task/reset", self._on_reset, callback_group=ReentrantCallbackGroup()
+        )
         self._images = [_Camera(self, i) for i in range(options.camera.count)]
         self._cameras = Cameras(options.camera, options.episode) if options.camera.count else None
         self._shot_stamp, self._shot_at = Time(), -math.inf
         self._to_publish: deque[tuple[Shot, Time]] = deque()
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # by the simulated clock nothing would begin
+        steady = Clock(
+            clock_type=ClockType.STEADY_TIME
+        )  # by the simulated clock nothing would begin
         self.create_timer(1 / options.joint_state_rate, self._tick, clock=steady)
         self.create_timer(1 / options.action_monitor_rate, self._monitor, clock=steady)
         self.create_timer(_LOOK, self._shoot, clock=steady)
         self._publish_instruction()
-        self.get_logger().info(f"{options.robot} and task {options.task} with seed {options.seed} are simulated")
+        self.get_logger().info(
+            f"{options.robot} and task {options.task} with seed {options.seed} are simulated"
+        )
 
     @property
     def options(self) -> SimOptions:
@@ -182,7 +195,9 @@ class SimNode(Node):
 
     def _make(self, start: float) -> Simulation:
         options = self.options
-        simulation = Simulation(options.episode, options.arm, options.gripper, start=start, warn=self._warn)
+        simulation = Simulation(
+            options.episode, options.arm, options.gripper, start=start, warn=self._warn
+        )
         simulation.break_(options.fault)
         return simulation
 
@@ -215,7 +230,10 @@ class SimNode(Node):
             self._clock_topic.publish(ClockMsg(clock=stamp))
         if not options.fault.mute:
             msg = JointStateMsg(header=Header(stamp=stamp), name=list(reading.names))
-            msg.position, msg.velocity = buffer("d", reading.positions), buffer("d", reading.velocities)
+            msg.position, msg.velocity = (
+                buffer("d", reading.positions),
+                buffer("d", reading.velocities),
+            )
             self._joint_states.publish(msg)
         self._publish_images()
 
@@ -239,7 +257,9 @@ class SimNode(Node):
         """One camera's at a time: bursts of megabytes are more than best-effort subscribers can take."""
         if not self._to_publish:
             stamp = self._shot_stamp
-            self._to_publish.extend((shot, stamp) for shot in self._with_cameras(Cameras.arrived) or [])
+            self._to_publish.extend(
+                (shot, stamp) for shot in self._with_cameras(Cameras.arrived) or []
+            )
         if self._to_publish:
             shot, stamp = self._to_publish.popleft()
             self._images[shot.camera].publish(shot, stamp, self.options.world_frame)
@@ -259,7 +279,9 @@ class SimNode(Node):
     def _publish_instruction(self) -> None:
         with self._pace.held() as simulation:
             task, setup = TASKS[simulation.episode.task], simulation.setup
-        self._instruction.publish(Instruction(kind=Instruction.DOCUMENT, text=task_document(task, setup)))
+        self._instruction.publish(
+            Instruction(kind=Instruction.DOCUMENT, text=task_document(task, setup))
+        )
 
     def _on_success(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._pace.held() as simulation:
@@ -267,13 +289,17 @@ class SimNode(Node):
         response.message = ", ".join(f"{name} {value:.4g}" for name, value in measures.items())
         return response
 
-    async def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    async def _on_reset(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         before = self._pace.resets
         self._pace.reset()
         while self._pace.resets == before and self._pace.error is None:
             await turn()
         response.success = self._pace.error is None
-        response.message = str(self._pace.error or f"{self.options.task} with seed {self.options.seed}")
+        response.message = str(
+            self._pace.error or f"{self.options.task} with seed {self.options.seed}"
+        )
         self._publish_instruction()
         return response
 
@@ -297,7 +323,9 @@ class _Camera:
         """Everything about one image."""
         header = Header(stamp=stamp, frame_id=self._frame)
         height, width = shot.depth.shape
-        pose = PoseStamped(header=Header(stamp=stamp, frame_id=world_frame), pose=pose_to_msg(shot.X_world_camera))
+        pose = PoseStamped(
+            header=Header(stamp=stamp, frame_id=world_frame), pose=pose_to_msg(shot.X_world_camera)
+        )
         self._pose.publish(pose)
         self._info.publish(intrinsics_to_info(shot.intrinsics, height, width, header))
         self._depth.publish(depth_to_image(shot.depth, header))

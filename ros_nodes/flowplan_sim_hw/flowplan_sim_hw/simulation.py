@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowplan import checks
-from flowplan.checks import FloatArray
 from flowplan.robot import load_robot
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from flowplan_sim_hw.gripper import GripperController, GripperOptions
 from flowplan_sim_hw.trajectory_controller import ControllerOptions, TrajectoryController
 from sim_envs.arm import Arm
@@ -133,7 +133,10 @@ class _Fingers:
     def command(self, opening: float, effort: float) -> None:
         gripper = self._arm.robot.gripper
         if not self.jammed:
-            self.width, self.force = float(np.clip(opening, 0.0, gripper.max_width)), min(effort, gripper.force)
+            self.width, self.force = (
+                float(np.clip(opening, 0.0, gripper.max_width)),
+                min(effort, gripper.force),
+            )
 
 
 class Simulation:
@@ -196,7 +199,9 @@ class Simulation:
         self.gripper.update()
         plant, fingers = self._joints, self._fingers
         # A controller says where to be after the step, the arm wants to know where to be before it.
-        self.arm.command(plant.q - plant.qd * self.period, plant.qd, fingers.width, grip_force=fingers.force)
+        self.arm.command(
+            plant.q - plant.qd * self.period, plant.qd, fingers.width, grip_force=fingers.force
+        )
         plant.qd = np.zeros_like(plant.qd)  # without another command it stays
         self.world.step()
 
@@ -224,13 +229,21 @@ class Simulation:
         names = (*self.arm.robot.joint_names, *self.arm.robot.gripper.joints)
         body, bullet = self.arm.body, self.world.bullet
         states = bullet.getJointStates(body, [self.world.joint_index(body, name) for name in names])
-        return JointReading(self.time, names, np.array([s[0] for s in states]), np.array([s[1] for s in states]))
+        return JointReading(
+            self.time, names, np.array([s[0] for s in states]), np.array([s[1] for s in states])
+        )
 
     def snapshot(self) -> Snapshot:
         """Everything that moves, now."""
-        joints = {name: self.world.joint_positions(body) for name, body in self.world.bodies.items()}
-        bases = {name: self.world.link_pose(self.world.bodies[name]) for name in self.setup.scan_ids}
-        return Snapshot(self.episode, self.time, {name: q for name, q in joints.items() if q}, bases)
+        joints = {
+            name: self.world.joint_positions(body) for name, body in self.world.bodies.items()
+        }
+        bases = {
+            name: self.world.link_pose(self.world.bodies[name]) for name in self.setup.scan_ids
+        }
+        return Snapshot(
+            self.episode, self.time, {name: q for name, q in joints.items() if q}, bases
+        )
 
     def verdict(self) -> tuple[bool, dict[str, float]]:
         """Whether the task is done as things stand, and the measures of it."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowplan.checks import FloatArray
+from flowplan.utils.checks import FloatArray
 from flowplan_sim_hw.trajectory_goal import Waypoint
 
 # Coefficients c_0, c_1, ... of u from what the two ends state, in the order position, velocity, acceleration at 0, then
@@ -69,7 +69,13 @@ class Timeline:
     """
 
     def __init__(
-        self, now: float, before: Waypoint, waypoints: Sequence[Waypoint], start: float | None, *, splines: bool = True
+        self,
+        now: float,
+        before: Waypoint,
+        waypoints: Sequence[Waypoint],
+        start: float | None,
+        *,
+        splines: bool = True,
     ) -> None:
         """Begin to follow waypoints.
 
@@ -85,7 +91,11 @@ class Timeline:
         first = waypoints[0]
         J = len(before.positions)
         # What the first waypoint states the state before it states too, or the first piece would be of a lower degree.
-        velocities = before.velocities if len(before.velocities) or not len(first.velocities) else np.zeros(J)
+        velocities = (
+            before.velocities
+            if len(before.velocities) or not len(first.velocities)
+            else np.zeros(J)
+        )
         accelerations = np.zeros(J if len(first.accelerations) else 0)
         begin = Waypoint(now - self.start, before.positions, velocities, accelerations)
         self._points = _integrated([begin, *waypoints])
@@ -103,7 +113,10 @@ class Timeline:
         since = t - self._times[max(following - 1, 0)]
         if following == len(self._times):
             return Sample(_state(self.last), following, since)
-        a, b = self._points[following], self._points[following + 1]  # _points has the state before them all in front
+        a, b = (
+            self._points[following],
+            self._points[following + 1],
+        )  # _points has the state before them all in front
         if self._splines:
             return Sample(between(a, b, t), following, since)
         return Sample(_state(b if following else a), following, since)

@@ -26,8 +26,8 @@ from typing import Protocol
 
 import numpy as np
 
-from flowplan import checks
-from flowplan.checks import FloatArray
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from flowplan_sim_hw.timeline import JointState, Timeline
 from flowplan_sim_hw.trajectory_goal import (
     EPSILON,
@@ -142,7 +142,9 @@ class _Limits:
             (self.acceleration, error.accelerations),
         ):
             beyond = (limit > 0) & (np.abs(value) > limit)
-            worst[beyond] = np.maximum(worst, np.abs(value) / np.where(limit > 0, limit, 1.0))[beyond]
+            worst[beyond] = np.maximum(worst, np.abs(value) / np.where(limit > 0, limit, 1.0))[
+                beyond
+            ]
         return worst
 
 
@@ -218,7 +220,9 @@ class TrajectoryController:
 
     def deactivate(self) -> None:
         """Abort the goal, if there is one, and leave the plant with its last command."""
-        self._end(Status.ABORTED, INVALID_GOAL, "Current goal cancelled during deactivate transition.")
+        self._end(
+            Status.ABORTED, INVALID_GOAL, "Current goal cancelled during deactivate transition."
+        )
         self.active = False
 
     def reason_to_reject(self, goal: TrajectoryGoal) -> str:
@@ -266,14 +270,22 @@ class TrajectoryController:
         pursuit = motion.pursuit
         if pursuit is not None:
             actual = JointState(self._actual, self._velocity, np.zeros(len(self._actual)))
-            pursuit.handle.feedback = Feedback(now, now - timeline.start, here.state, actual, error, here.following)
+            pursuit.handle.feedback = Feedback(
+                now, now - timeline.start, here.state, actual, error, here.following
+            )
             # A trajectory may be over when it is first looked at: even then the way there is checked once.
             if (underway or first) and self._off_the_path(pursuit, error):
                 return
-            if not underway and self._at_the_end(pursuit, timeline.last, error, next_.since - period):
+            if not underway and self._at_the_end(
+                pursuit, timeline.last, error, next_.since - period
+            ):
                 return
         self._commanded = Waypoint(0.0, next_.state.positions, next_.state.velocities)
-        velocities = next_.state.velocities if self.options.command_velocities else np.zeros(len(self._actual))
+        velocities = (
+            next_.state.velocities
+            if self.options.command_velocities
+            else np.zeros(len(self._actual))
+        )
         self._plant.command(next_.state.positions, velocities)
 
     def _off_the_path(self, pursuit: _Pursuit, error: JointState) -> bool:
@@ -285,7 +297,9 @@ class TrajectoryController:
         self._motion = self._hold(self._actual)
         return True
 
-    def _at_the_end(self, pursuit: _Pursuit, last: Waypoint, error: JointState, late: float) -> bool:
+    def _at_the_end(
+        self, pursuit: _Pursuit, last: Waypoint, error: JointState, late: float
+    ) -> bool:
         """Judge a trajectory that is over since `late` seconds; whether this update must not command any more."""
         off = pursuit.goal.violated(error)
         if not off.any():
@@ -308,7 +322,13 @@ class TrajectoryController:
             self._handle = None
 
     def _hold(self, positions: FloatArray, velocities: FloatArray | None = None) -> _Motion:
-        return _Motion([Waypoint(0.0, positions, np.zeros(len(positions)) if velocities is None else velocities)])
+        return _Motion(
+            [
+                Waypoint(
+                    0.0, positions, np.zeros(len(positions)) if velocities is None else velocities
+                )
+            ]
+        )
 
     def _begin(self, motion: _Motion, now: float) -> Timeline:
         before = Waypoint(0.0, self._actual, self._velocity)
@@ -318,7 +338,9 @@ class TrajectoryController:
 
     def _error(self, desired: JointState) -> JointState:
         zeros = np.zeros(len(self._actual))
-        velocities = desired.velocities - self._velocity if self.options.command_velocities else zeros
+        velocities = (
+            desired.velocities - self._velocity if self.options.command_velocities else zeros
+        )
         return JointState(desired.positions - self._actual, velocities, zeros)
 
     def _in_own_order(self, goal: TrajectoryGoal) -> list[Waypoint]:
@@ -362,7 +384,9 @@ class TrajectoryController:
             return default
 
     def _resolve(self, default: _Limits, asked: Mapping[str, Tolerance], name: str) -> _Limits:
-        limits = {part: getattr(default, part).copy() for part in ("position", "velocity", "acceleration")}
+        limits = {
+            part: getattr(default, part).copy() for part in ("position", "velocity", "acceleration")
+        }
         for joint, tolerance in asked.items():
             if joint not in self.joint_names:
                 raise ValueError(f"{name}: {joint!r} is not one of the controller's joints")
@@ -380,4 +404,6 @@ def _either(default: float, asked: float, name: str) -> float:
         return float(default)
     if abs(asked + 1) < EPSILON:
         return 0.0
-    raise ValueError(f"{name}: got {asked:g}, expected a positive limit, 0 for the default or -1 for none")
+    raise ValueError(
+        f"{name}: got {asked:g}, expected a positive limit, 0 for the default or -1 for none"
+    )

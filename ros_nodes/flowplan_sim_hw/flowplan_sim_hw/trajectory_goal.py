@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flowplan.checks import FloatArray
+from flowplan.utils.checks import FloatArray
 
 SUCCESSFUL, INVALID_GOAL, PATH_TOLERANCE_VIOLATED, GOAL_TOLERANCE_VIOLATED = 0, -1, -4, -5
 """Error codes of control_msgs/action/FollowJointTrajectory."""
@@ -91,9 +91,15 @@ class GoalRules:
     """The last waypoint may have a velocity."""
 
 
-def reason_to_reject(goal: TrajectoryGoal, joint_names: Sequence[str], now: float, rules: GoalRules) -> str:
+def reason_to_reject(
+    goal: TrajectoryGoal, joint_names: Sequence[str], now: float, rules: GoalRules
+) -> str:
     """Why a controller of these joints turns the goal down; empty when it does not."""
-    return _about_joints(goal, joint_names, rules) or _about_the_end(goal, now, rules) or _about_waypoints(goal, rules)
+    return (
+        _about_joints(goal, joint_names, rules)
+        or _about_the_end(goal, now, rules)
+        or _about_waypoints(goal, rules)
+    )
 
 
 def _about_joints(goal: TrajectoryGoal, joint_names: Sequence[str], rules: GoalRules) -> str:
@@ -115,7 +121,9 @@ def _about_joints(goal: TrajectoryGoal, joint_names: Sequence[str], rules: GoalR
 
 def _about_the_end(goal: TrajectoryGoal, now: float, rules: GoalRules) -> str:
     last = goal.waypoints[-1]
-    if not rules.allow_nonzero_velocity_at_trajectory_end and np.any(np.abs(last.velocities) > EPSILON):
+    if not rules.allow_nonzero_velocity_at_trajectory_end and np.any(
+        np.abs(last.velocities) > EPSILON
+    ):
         return "points: the last velocity is not zero"
     if goal.start is not None and goal.start + last.time < now:
         return f"header.stamp: the trajectory ended {now - goal.start - last.time:.3f} s ago"
@@ -126,9 +134,13 @@ def _about_waypoints(goal: TrajectoryGoal, rules: GoalRules) -> str:
     count, previous = len(goal.joint_names), -np.inf
     for i, point in enumerate(goal.waypoints):
         if not point.time > previous:
-            return f"points[{i}].time_from_start: {point.time:g} s does not come after {previous:g} s"
+            return (
+                f"points[{i}].time_from_start: {point.time:g} s does not come after {previous:g} s"
+            )
         previous = point.time
-        sizes = {name: len(getattr(point, name)) for name in ("positions", "velocities", "accelerations")}
+        sizes = {
+            name: len(getattr(point, name)) for name in ("positions", "velocities", "accelerations")
+        }
         for name, size in sizes.items():
             if size not in (0, count):
                 return f"points[{i}].{name}: {size} entries for {count} joints"

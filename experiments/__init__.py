@@ -1,0 +1,1 @@
+"""Experiments and benchmarks: everything that measures generators, planner and simulator together."""

@@ -1,0 +1,83 @@
+"""What is measured of CHORD with the choreographer: beside standing still, beside a wrong sentence, and without its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from experiments.chord.evaluate import Method
+from flowplan.motion import SceneMotion
+from flowplan.scene import Prompt, Scene
+from generators.chord.distill.options import SMALL, ChordOptions
+from generators.chord.generate import of_prior
+from generators.chord.priors.choreographer.scenes.prompted import PromptedScene
+from generators.chord.priors.choreographer.scenes.scenes import wrong_text
+from generators.chord.priors.protocol import VideoPrior
+
+METHODS = ("chord", "static", "wrong_prompt")
+"""The method, what does not move, and the method told to do something else."""
+ABLATIONS = (
+    *("uniform", "no_fenwick", "no_fine", "no_coarse", "no_temporal", "no_arap"),
+    *("one_piece", "three_looks"),
+)
+"""CHORD without its noise levels' density, its tree over time, one of its two levels, or one of its regularisers (4.3);
+without what is ours, control points of connected pieces; and with noise that is taken away in three steps."""
+
+
+def ablation(name: str, options: ChordOptions) -> ChordOptions:
+    """Options without one of the paper's parts."""
+    parts = options.deformation
+    return {
+        "uniform": replace(options, density="uniform"),
+        "no_fenwick": replace(options, deformation=replace(parts, temporal="independent")),
+        "no_fine": replace(options, deformation=replace(parts, levels="coarse")),
+        "no_coarse": replace(options, deformation=replace(parts, levels="fine")),
+        "no_temporal": replace(options, temporal_weight=(0.0, 0.0)),
+        "no_arap": replace(options, rigid_weight=(0.0, 0.0)),
+        "one_piece": replace(options, control=replace(options.control, pieces=1)),
+        "three_looks": replace(options, denoising_steps=3),
+    }[name]
+
+
+def methods(
+    prior: VideoPrior, names: Sequence[str] = METHODS, options: ChordOptions = SMALL
+) -> dict[str, Method]:
+    """Methods by name, some of METHODS and ABLATIONS."""
+
+    def distilled(options: ChordOptions) -> Method:
+        generator = of_prior(prior, options)
+
+        def solve(prompted: PromptedScene, *, seed: int) -> SceneMotion:
+            return generator(prompted.scene, Prompt(prompted.text), seed=seed)[0]
+
+        return solve
+
+    told = of_prior(prior, options)
+
+    def misled(prompted: PromptedScene, *, seed: int) -> SceneMotion:
+        return told(_nameless(prompted.scene), Prompt(wrong_text(prompted, seed)), seed=seed)[0]
+
+    every: dict[str, Method] = {
+        "chord": distilled(options),
+        "static": static,
+        "wrong_prompt": misled,
+    }
+    every |= {name: distilled(ablation(name, options)) for name in ABLATIONS}
+    return {name: every[name] for name in names}
+
+
+def _nameless(scene: Scene) -> Scene:
+    """The scene without names, of which no sentence is refused."""
+    objects, obstacles = (
+        tuple(replace(thing, name=f"thing_{i}") for i, thing in enumerate(things, start))
+        for things, start in ((scene.objects, 0), (scene.obstacles, len(scene.objects)))
+    )
+    return replace(scene, objects=objects, obstacles=obstacles)
+
+
+def static(prompted: PromptedScene, *, seed: int) -> SceneMotion:
+    """Nothing moves."""
+    rest = (obj.vertices_world for obj in prompted.scene.objects)
+    return SceneMotion(np.array([0.0, 1.0]), tuple(np.stack([v, v]) for v in rest))

@@ -1,0 +1,187 @@
+"""How long CHORD's iterations take with each video model, and in how much memory: real shapes, values that mean nothing.
+
+Neither speed nor memory depends on what the weights are, so none are needed. With Wan an iteration is what a distillation
+asks of the prior: condition on the first frames, encode, velocity with guidance, gradient back to pixels; rendering is
+not in it. With the choreographer, which costs little beside it, rendering and the optimiser's step are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import torch
+import trimesh
+
+from flowplan.geometry import pose
+from flowplan.motion import Progress, silent
+from flowplan.scene import Scene, SceneObject
+from generators.chord.distill.loop import distill
+from generators.chord.distill.options import SMALL, ChordOptions
+from generators.chord.priors.choreographer.config import ChoreographerConfig
+from generators.chord.priors.choreographer.model import VideoTransformer
+from generators.chord.priors.choreographer.prior import Choreographer
+from generators.chord.priors.wan.config import A14B, TI2V_5B, WanConfig
+from generators.chord.priors.wan.encoder import Forget
+from generators.chord.priors.wan.memory import GIB, free_memory, plan, settle
+from generators.chord.priors.wan.options import WanOptions
+from generators.chord.priors.wan.parts import BlankParts
+from generators.chord.priors.wan.prior import WanPrior, release
+
+MODELS = {"a14b": A14B, "ti2v_5b": TI2V_5B}
+"""The real shapes, by the names in the records' keys."""
+
+
+def bench_wan(*, progress: Progress = silent) -> list[dict[str, Any]]:
+    """Records of Wan's models as the paper uses them, and of the choreographer, on this machine's GPU.
+
+    Raises:
+        ValueError: there is none, or one with too little memory.
+        ImportError: what renders on it is not installed.
+    """
+    options = WanOptions()
+    free_memory(options.device)
+    progress(0.0, "choreographer")
+    return bench_choreographer(options.device) + benchmark(MODELS, options, progress=progress)
+
+
+def bench_choreographer(
+    device: str,
+    config: ChoreographerConfig | None = None,
+    options: ChordOptions = SMALL,
+    *,
+    iterations: int = 20,
+) -> list[dict[str, Any]]:
+    """Records {key, value, unit, direction, n} of a box's distillation, after two iterations that are not counted."""
+    torch.manual_seed(0)
+    config = config or ChoreographerConfig()
+    prior = Choreographer(
+        VideoTransformer(config).to(device),
+        embed=lambda texts: torch.ones(len(texts), config.text_width),
+    )
+    scene = Scene((SceneObject("box", trimesh.creation.box((0.1, 0.1, 0.1)), pose()),), None)
+    options = replace(
+        options, iterations=iterations + 2, stage=replace(options.stage, device=device)
+    )
+    ends: list[float] = []
+
+    def note(_: float, message: str) -> None:
+        if message.startswith("iteration"):
+            ends.append(time.perf_counter())
+
+    with _Peak(device) as peak:
+        distill(scene, "a box moves", prior, options, progress=note)
+    seconds = (ends[-1] - ends[1]) / iterations
+    key = "chord/choreographer"
+    return [_record(f"{key}/iteration_s", seconds, "s", iterations), *peak.records(key, iterations)]
+
+
+def benchmark(
+    models: dict[str, WanConfig],
+    options: WanOptions,
+    *,
+    iterations: int = 3,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Records {key, value, unit, direction, n} for each model, with the exact gradient and with the linear one.
+
+    Times are means of `iterations` after one that is not counted. Memory is that of the whole iteration: planned
+    (without `WanOptions.spare`), and on CUDA measured.
+
+    Raises:
+        ValueError: no such device, or too little memory on it.
+    """
+    if iterations < 1:
+        raise ValueError(f"iterations: expected at least 1, got {iterations}")
+    records = []
+    ways = {
+        "exact": replace(options, gradient="exact"),
+        "linear": replace(options, gradient="linear"),
+    }
+    free = free_memory(options.device)
+    # What does not fit is told before anything runs.
+    runs = [
+        (name, way, settle(config, ways[way], free))
+        for name, config in models.items()
+        for way in ways
+    ]
+    for i, (name, way, forget) in enumerate(runs):
+        progress(i / len(runs), f"{name}, {way} gradient")
+        records += _run(f"chord/wan/{name}/{way}", models[name], ways[way], forget, iterations)
+        release()
+    return records
+
+
+def _run(
+    key: str, config: WanConfig, options: WanOptions, forget: Forget, iterations: int
+) -> list[dict[str, Any]]:
+    prior = WanPrior(config, BlankParts(config, options), options, forget=forget)
+    generator = torch.Generator().manual_seed(0)
+    shape = options.cameras, options.frames, prior.height, prior.width, 3
+    video = torch.rand(shape, generator=generator).to(options.device).requires_grad_()
+    _iterate(prior, video, defaultdict(float))
+    seconds: dict[str, float] = defaultdict(float)
+    with _Peak(options.device) as peak:
+        for _ in range(iterations):
+            _iterate(prior, video, seconds)
+    seconds["iteration"] = sum(seconds.values())
+    records = [
+        _record(f"{key}/{stage}_s", s / iterations, "s", iterations) for stage, s in seconds.items()
+    ]
+    planned = plan(config, options, forget).iterating
+    return [
+        *records,
+        _record(f"{key}/planned_gib", planned, "GiB", 1),
+        *peak.records(key, iterations),
+    ]
+
+
+class _Peak:
+    """The most memory that torch had on a device inside this context, where it can be asked: on CUDA."""
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._gib: float | None = None
+
+    def __enter__(self) -> _Peak:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._device.type == "cuda":
+            self._gib = torch.cuda.max_memory_allocated(self._device) / GIB
+
+    def records(self, key: str, n: int) -> list[dict[str, Any]]:
+        return [] if self._gib is None else [_record(f"{key}/peak_gib", self._gib, "GiB", n)]
+
+
+def _iterate(prior: WanPrior, video: torch.Tensor, seconds: dict[str, float]) -> None:
+    device = torch.device(prior.options.device)
+
+    def lap(stage: str, since: float) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        now = time.perf_counter()
+        seconds[stage] += now - since
+        return now
+
+    start = time.perf_counter()
+    condition = prior.condition("a hand closes a laptop", video[:, 0].detach())
+    start = lap("condition", start)
+    z = prior.encode(video)
+    start = lap("encode", start)
+    tau = 0.95
+    eps = torch.randn_like(z)
+    v = prior.velocity(
+        (1 - tau) * z.detach() + tau * eps, tau, condition, guidance=prior.guidance[0]
+    )
+    start = lap("velocity", start)
+    torch.autograd.grad((z * (v - eps + z).detach()).sum(), video)
+    lap("gradient", start)
+
+
+def _record(key: str, value: float, unit: str, n: int) -> dict[str, Any]:
+    return {"key": key, "value": round(value, 4), "unit": unit, "direction": "down", "n": n}

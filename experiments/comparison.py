@@ -1,0 +1,166 @@
+"""Methods compared over many cases: results in a log that survives an interruption, means with intervals, tables.
+
+A result is a frozen dataclass with at least `split`, `name` (of the case), `method` and `seconds`, and numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from flowplan.motion import Progress, silent
+from flowplan.utils.stats import bootstrap
+
+
+class Case(Protocol):
+    """What a method is tried on; the name is unique within the split."""
+
+    @property
+    def split(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
+class Result(Protocol):
+    """What came of a method in a case; `seconds` is the method's own time."""
+
+    @property
+    def split(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+class Measure(NamedTuple):
+    """A number of a result: its title in tables, its unit, and "up" or "down" for which way is better."""
+
+    title: str
+    unit: str
+    direction: str
+
+
+C = TypeVar("C", bound=Case)
+R = TypeVar("R", bound=Result)
+
+
+def compare(
+    cases: Sequence[C],
+    methods: Iterable[str],
+    run: Callable[[C, str], R],
+    kind: type[R],
+    *,
+    log: Path | None = None,
+    word: Callable[[R], str],
+    progress: Progress = silent,
+) -> list[R]:
+    """Run every method in every case, or what of it the log does not hold yet.
+
+    Args:
+        cases: each runs under every method.
+        methods: names.
+        run: one method in one case.
+        kind: the results' class.
+        log: JSON-lines file of results, read first and appended to as they come.
+        word: a few words on a result, for the progress.
+        progress: called after each result with an estimate of the time left.
+    """
+    wanted = [(c, m) for c in cases for m in methods]
+    done = {(r.split, r.name, r.method): r for r in _read(log, kind)}
+    todo = [(c, m) for c, m in wanted if (c.split, c.name, m) not in done]
+    start = time.monotonic()
+    for count, (case, name) in enumerate(todo, 1):
+        result = run(case, name)
+        done[case.split, case.name, name] = result
+        if log is not None:
+            with log.open("a") as file:
+                file.write(json.dumps(asdict(result)) + "\n")  # type: ignore[call-overload]
+        left = (time.monotonic() - start) / count * (len(todo) - count)
+        text = f"{count}/{len(todo)} {case.name} {name} {word(result)}, {left / 60:.0f} min left"
+        progress(count / len(todo), text)
+    return [done[c.split, c.name, m] for c, m in wanted]
+
+
+def differences(
+    results: Sequence[R], methods: Iterable[str], to: str, measures: Iterable[str]
+) -> list[R]:
+    """What each of `methods` has more than the method `to` in the same case, as results of methods "METHOD_minus_TO".
+
+    Scenes differ more than methods do; over differences in one case the interval is of the methods alone.
+    """
+    numbers = (*measures, "seconds")
+    reference = {(r.split, r.name): r for r in results if r.method == to}
+
+    def minus(r: R) -> R:
+        base = reference[r.split, r.name]
+        changed = {m: getattr(r, m) - getattr(base, m) for m in numbers}
+        return replace(r, method=f"{r.method}_minus_{to}", **changed)  # type: ignore[type-var]
+
+    return [minus(r) for method in methods for r in results if r.method == method]
+
+
+def mean_records(
+    results: Iterable[Result], prefix: str, measures: Mapping[str, Measure]
+) -> list[dict[str, Any]]:
+    """JSON records: per split and method the mean of each measure, and its 95 % bootstrap interval over cases."""
+    out = []
+    for (split, method), group in _groups(results).items():
+        for name, measure in measures.items():
+            values = _values(group, name)
+            for suffix, value in zip(
+                ("", "_low95", "_high95"), (values.mean(), *bootstrap(values)), strict=True
+            ):
+                key = f"{prefix}/{split}/{method}/{name}{suffix}"
+                entry = {"key": key, "value": round(float(value), 5), "unit": measure.unit}
+                out.append(entry | {"direction": measure.direction, "n": len(group)})
+    return out
+
+
+def mean_table(
+    results: Iterable[Result], measures: Mapping[str, Measure], *, digits: int = 3
+) -> str:
+    """The same as a Markdown table, one row per split and method, with the mean of seconds."""
+    titles = ["split", "method", *(m.title for m in measures.values()), "s", "n"]
+    lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for (split, method), group in _groups(results).items():
+        cells = []
+        for name in measures:
+            values = _values(group, name)
+            low, high = bootstrap(values)
+            cells.append(f"{values.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+        seconds = np.mean([r.seconds for r in group])
+        lines.append(f"| {split} | {method} | {' | '.join(cells)} | {seconds:.1f} | {len(group)} |")
+    return "\n".join(lines)
+
+
+def _values(group: Sequence[Result], name: str) -> np.ndarray:
+    return np.array([getattr(r, name) for r in group], float)
+
+
+def _groups(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for r in results:
+        groups.setdefault((r.split, r.method), []).append(r)
+    return groups
+
+
+def _read(log: Path | None, kind: type[R]) -> list[R]:
+    if log is None or not log.exists():
+        return []
+    results = []
+    for number, line in enumerate(log.read_text().splitlines(), 1):
+        try:
+            results.append(kind(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{log}: line {number} is not a result; delete the line to run it again"
+            ) from None
+    return results

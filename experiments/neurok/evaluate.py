@@ -1,0 +1,254 @@
+"""Inverse kinematics on many objects: how near a method brings an object in one pose to the shape of another (6.1, E.1).
+
+For an object two poses are drawn within its joint limits. A method sees the mesh in the first and points on the surface
+in the second, no parts or joints, and gives the vertices of the mesh where it believes them to be. Both are compared as
+shapes, in the frame in which the first pose fills [-1, 1]^3 (experiments.neurok.metrics). Objects come from three splits:
+
+- trained: families that the network was trained on, with seeds that training never reaches;
+- never_trained: families that it has never seen;
+- whatever articulated objects a caller brings, such as those of a simulator.
+
+Results are appended to a log as they come, one JSON object a line, so an evaluation that was interrupted goes on where
+it stopped. Means stand with 95 % intervals of the bootstrap over objects (Efron 1979).
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import trimesh
+from torch import Tensor
+
+from experiments.comparison import Measure, compare, mean_records, mean_table
+from experiments.neurok.metrics import MetricOptions, shape_error
+from flowplan.motion import Progress, silent
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
+from generators.common.mesh_driving import DriveOptions, drive_mesh
+from generators.common.sampling import surface_points
+from generators.data.objects.articulated import ArticulatedObject
+from generators.data.objects.families import HELD_OUT, HELD_OUT_SEED, make, trained_families
+from generators.neurok.kinematics.initialization import guess_latent
+from generators.neurok.kinematics.inverse import FitOptions, fit_shape
+from generators.neurok.latent_space.active_subspace import SEARCHED
+from generators.neurok.latent_space.space import Frame, LatentSpace, SpaceOptions
+from generators.neurok.network.model import Neurok
+
+MEASURES = {
+    "cd_l1": Measure("Chamfer L1", "half object lengths", "down"),
+    "cd_l2": Measure("Chamfer L2", "half object lengths", "down"),
+    "iou": Measure("IoU", "share", "up"),
+}
+"""What is measured, and which way is better."""
+
+
+class Method(Protocol):
+    """Brings a mesh to the shape of a point set."""
+
+    def __call__(self, mesh: trimesh.Trimesh, target: FloatArray, *, seed: int) -> FloatArray:
+        """Vertices (V, 3) of the mesh in the pose of target (P, 3), everything in the normalised frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """An object to be evaluated on.
+
+    Attributes:
+        split: what it is an example of.
+        name: of the object, unique within the split.
+        build: makes it.
+        seed: of its two poses, of the points drawn on it, and of the method.
+    """
+
+    split: str
+    name: str
+    build: Callable[[], ArticulatedObject]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """How near a method came in one case; see ShapeError. `seconds` is the method's own time."""
+
+    split: str
+    name: str
+    method: str
+    cd_l1: float
+    cd_l2: float
+    iou: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class IkOptions:
+    """What a method is shown, and how it is measured."""
+
+    target_points: int = 4096
+    """Points on the surface in the target pose."""
+    metrics: MetricOptions = field(default_factory=MetricOptions)
+    """See MetricOptions."""
+
+    def __post_init__(self) -> None:
+        if self.target_points < 1:
+            raise ValueError(
+                f"IkOptions.target_points: expected at least 1, got {self.target_points}"
+            )
+
+
+@dataclass(frozen=True)
+class NeurokIkOptions:
+    """How the network's space of states is searched, and how the mesh follows."""
+
+    driving_points: int = 2048
+    """Surface points whose motion the mesh follows."""
+    space: SpaceOptions = field(default_factory=lambda: SpaceOptions(reduce=SEARCHED))
+    """See SpaceOptions."""
+    fit: FitOptions = field(default_factory=FitOptions)
+    """See FitOptions."""
+    drive: DriveOptions = field(default_factory=DriveOptions)
+    """See DriveOptions."""
+
+
+def neurok_method(model: Neurok, options: NeurokIkOptions = NeurokIkOptions()) -> Method:
+    """Find the state that fits the target best, and drive the mesh there."""
+
+    def solve(mesh: trimesh.Trimesh, target: FloatArray, *, seed: int) -> FloatArray:
+        space, q = find_state(mesh, target, model, options, seed=seed)
+        points, faces = surface_points(mesh, options.driving_points, seed=seed)
+        with torch.no_grad():
+            deformation = space.field(q[None], torch.as_tensor(points).to(q)).double().cpu().numpy()
+        return drive_mesh(
+            mesh.vertices, mesh.faces, points, deformation, options.drive, point_faces=faces
+        )[0]
+
+    return solve
+
+
+def find_state(
+    mesh: trimesh.Trimesh,
+    target: FloatArray,
+    model: Neurok,
+    options: NeurokIkOptions = NeurokIkOptions(),
+    *,
+    seed: int = 0,
+) -> tuple[LatentSpace, Tensor]:
+    """Encode a mesh, guess a latent, and search from it: the space of states, and the state (k,) that fits a target."""
+    space = LatentSpace.encode(mesh, model, options.space, seed=seed)
+    guess = guess_latent(space, mesh, target, seed=seed)
+    space = space.widened(guess)
+    points, _ = surface_points(mesh, options.driving_points, seed=seed)
+    source, goal = (torch.as_tensor(p).to(space.rest) for p in (points, target))
+    return space, fit_shape(
+        space, source, goal, options.fit, guesses=space.coordinates(guess), seed=seed
+    ).q
+
+
+def family_cases(split: str, count: int, families: Sequence[str] = ()) -> list[Case]:
+    """`count` objects of the families of a split, "trained" or "never_trained", in turn; or of some of them."""
+    splits = {"trained": sorted(trained_families()), "never_trained": sorted(HELD_OUT)}
+    if split not in splits:
+        raise ValueError(f"split: expected one of {', '.join(splits)}, got {split!r}")
+    for family in families:
+        checks.choice("families", family, splits[split])
+    families = sorted(families) or splits[split]
+    cases = []
+    for i in range(count):
+        family, seed = families[i % len(families)], HELD_OUT_SEED + i // len(families)
+        cases.append(Case(split, f"{family}/{seed}", partial(make, family, seed), seed))
+    return cases
+
+
+def object_cases(
+    split: str, objects: Mapping[str, ArticulatedObject], repeats: int = 1
+) -> list[Case]:
+    """Given objects by name, each with `repeats` pairs of poses."""
+    return [
+        Case(split, f"{name}/{seed}", partial(_given, obj), seed)
+        for seed in range(repeats)
+        for name, obj in objects.items()
+    ]
+
+
+def _given(obj: ArticulatedObject) -> ArticulatedObject:
+    return obj
+
+
+def evaluate(
+    cases: Sequence[Case],
+    methods: Mapping[str, Method],
+    options: IkOptions = IkOptions(),
+    *,
+    log: Path | None = None,
+    progress: Progress = silent,
+) -> list[Result]:
+    """Run every method in every case, or what of it the log does not hold yet.
+
+    Args:
+        cases: from `family_cases` and `object_cases`.
+        methods: by the name that they have in the log and the records.
+        options: see IkOptions; a log is to be continued with the options it was begun with.
+        log: JSON-lines file of results, read first and appended to.
+        progress: called after each result with an estimate of the time left.
+    """
+
+    def run(case: Case, name: str) -> Result:
+        return run_case(case, name, methods[name], options)
+
+    return compare(
+        cases,
+        methods,
+        run,
+        Result,
+        log=log,
+        word=lambda result: f"{result.cd_l1:.3f}",
+        progress=progress,
+    )
+
+
+def run_case(case: Case, name: str, method: Method, options: IkOptions = IkOptions()) -> Result:
+    """One method in one case."""
+    mesh, target = posed_pair(case)
+    shown, _ = surface_points(target, options.target_points, seed=case.seed)
+    start = time.monotonic()
+    vertices = method(mesh, shown, seed=case.seed)
+    seconds = time.monotonic() - start
+    if np.shape(vertices) != mesh.vertices.shape or not np.isfinite(vertices).all():
+        raise ValueError(
+            f"methods[{name!r}]: expected finite vertices {mesh.vertices.shape}, got {np.shape(vertices)} for {case.name}"
+        )
+    found = trimesh.Trimesh(vertices, mesh.faces, process=False)
+    e = shape_error(
+        found, target, options.metrics, seed=case.seed + 1
+    )  # other points than the method was shown
+    return Result(case.split, case.name, name, e.cd_l1, e.cd_l2, e.iou, seconds)
+
+
+def posed_pair(case: Case) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
+    """The object in its two poses, in the frame in which the first fills [-1, 1]^3."""
+    obj = case.build()
+    rng = np.random.default_rng((zlib.crc32(case.name.encode()), case.seed))
+    mesh, target = (obj.posed(q) for q in obj.sample(rng, 2))
+    frame = Frame.around(mesh.vertices[np.unique(mesh.faces)])
+    first, second = (
+        trimesh.Trimesh(frame.normalised(m.vertices), m.faces, process=False)
+        for m in (mesh, target)
+    )
+    return first, second
+
+
+def ik_records(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """JSON records: per split and method the mean of each measure, and its 95 % interval."""
+    return mean_records(results, "neurok/ik", MEASURES)
+
+
+def ik_table(results: Iterable[Result]) -> str:
+    """The same as a Markdown table, one row per split and method."""
+    return mean_table(results, MEASURES)

@@ -1,0 +1,1 @@
+"""Simulated manipulation tasks, run and evaluated."""

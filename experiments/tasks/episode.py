@@ -1,0 +1,203 @@
+"""One episode: a task, a robot, a method and a seed; from what the depth camera sees to the physical end state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from experiments.tasks import baselines
+from flowplan.grasp import Kind
+from flowplan.laws import Law
+from flowplan.motion import Generator, Progress, SceneMotion, silent
+from flowplan.planner import NoPlan, Plan, PlanOptions, plan
+from flowplan.robot import Robot, load_robot
+from flowplan.rollout import Rollout
+from flowplan.scan import DepthFrame, ScanOptions, scan_frames
+from flowplan.scene import Scene
+from flowplan.trajectory import Trajectory
+from flowplan.utils import checks
+from sim_envs.camera import Recorder
+from sim_envs.execute import Track, execute, link_points
+from sim_envs.look import look
+from sim_envs.task import TaskSetup
+from sim_envs.tasks import TASKS
+from sim_envs.world import World, WorldOptions
+
+GeneratorFactory = Callable[[tuple[Law, ...]], Generator]
+METHODS = ("pinocchio", "random_grasp", "kabsch_ik")
+"""The optimizer under test, and the baselines that may stand in its place."""
+
+
+@dataclass(frozen=True)
+class EpisodeSpec:
+    """What is run.
+
+    Attributes:
+        task: name of a task.
+        robot: name of a robot configuration.
+        generator: name of the generator.
+        method: one of METHODS.
+        seed: of the world's randomisation and of every random choice after it.
+        instruction: what the generator is told, the task's "action" (handles and targets) or its "prompt" (a sentence).
+    """
+
+    task: str
+    robot: str
+    generator: str
+    method: str
+    seed: int
+    instruction: Literal["action", "prompt"] = "action"
+
+    def __post_init__(self) -> None:
+        checks.choice("task", self.task, list(TASKS))
+        checks.choice("instruction", self.instruction, ("action", "prompt"))
+        checks.choice("method", self.method, METHODS)
+
+    def label(self) -> str:
+        """For progress lines."""
+        return f"{self.task} {self.robot} {self.method} seed {self.seed}"
+
+    def key(self) -> str:
+        """Prefix of its records."""
+        return f"eval/{self.task}/{self.generator}/{self.robot}/{self.method}"
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What came of it.
+
+    Attributes:
+        spec: what was run.
+        outcome: one of flowplan.rollout.OUTCOMES.
+        reason: why, where it is not a success.
+        measures: of the physical end state, SI units.
+        seconds: wall time of each stage.
+    """
+
+    spec: EpisodeSpec
+    outcome: str
+    reason: str
+    measures: dict[str, float]
+    seconds: dict[str, float]
+
+
+@dataclass
+class Stages:
+    """What each stage made, kept for whoever writes it down; None where an earlier stage ended the episode."""
+
+    frames: list[DepthFrame] = field(default_factory=list)
+    scene: Scene | None = None
+    motion: SceneMotion | None = None
+    robot: Robot | None = None
+    plan: Plan | NoPlan | None = None
+    rollout: Rollout | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Wall time of a block."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+
+def run_episode(
+    spec: EpisodeSpec,
+    generator: GeneratorFactory,
+    *,
+    stages: Stages | None = None,
+    recorder: Recorder | None = None,
+    progress: Progress = silent,
+) -> Episode:
+    """Scan, generate, plan, execute and measure one task.
+
+    Args:
+        spec: what to run.
+        generator: makes a generator from the task's laws of motion.
+        stages: filled with what each stage makes.
+        recorder: films the execution.
+        progress: called before each stage.
+    """
+    stages = stages if stages is not None else Stages()
+    task = TASKS[spec.task]
+    rng = np.random.default_rng(spec.seed)
+    stages.robot = robot = load_robot(spec.robot)
+    with World(WorldOptions(deformable=task.deformable)) as world:
+        with stages.timed("set_up"):
+            arm = world.add_robot(robot)
+            setup = task.setup(world, rng)
+        progress(0.1, "scanning")
+        with stages.timed("scan"):
+            stages.frames = look(world, setup, seed=spec.seed)
+            stages.scene = scene = scan(stages.frames, setup)
+        progress(0.3, "generating")
+        with stages.timed("generate"):
+            told = task.prompt if spec.instruction == "prompt" else setup.instruction
+            stages.motion = motion = generator(setup.laws)(scene, told, seed=spec.seed)[0]
+        progress(0.35, "planning")
+        with stages.timed("plan"):
+            trajectory, kind, reason = _trajectory(spec, scene, motion, robot, stages)
+        if trajectory is None:
+            return Episode(spec, "no_plan", reason, {}, stages.seconds)
+        progress(0.6, "executing")
+        with stages.timed("execute"):
+            target = setup.instruction.object
+            execution = execute(
+                world,
+                arm,
+                trajectory,
+                targets=[target],
+                track=_track(world, setup),
+                kind=kind,
+                on_step=recorder,
+            )
+        measures = {name: float(value) for name, value in setup.measure(world).items()}
+        success = setup.success(measures)
+        stages.rollout = execution.rollout(success, measures)
+        why = (
+            ""
+            if success
+            else "; ".join(f"{e.kind} at {e.time:.2f} s: {e.detail}" for e in execution.events)
+        )
+        return Episode(spec, stages.rollout.outcome, why, measures, stages.seconds)
+
+
+def scan(frames: list[DepthFrame], setup: TaskSetup) -> Scene:
+    """The scanned scene: what may be moved as objects, the rest as obstacles."""
+    found = scan_frames(frames, ScanOptions(names=tuple(setup.scan_ids), support_height=0.0))
+    movable = tuple(o for o in found.objects if o.name in setup.objects)
+    still = tuple(o for o in found.objects if o.name not in setup.objects)
+    return Scene(movable, found.support_height, still)
+
+
+def _trajectory(
+    spec: EpisodeSpec, scene: Scene, motion: SceneMotion, robot: Robot, stages: Stages
+) -> tuple[Trajectory | None, Kind, str]:
+    """The trajectory to execute, whether it grasps or pushes, and why there is none."""
+    if spec.method == "kabsch_ik":
+        trajectory, reason = baselines.kabsch_ik(scene, motion, robot, seed=spec.seed)
+        return trajectory, "grasp", reason
+    if spec.method == "random_grasp":
+        contacts = baselines.random_grasps(scene, motion, robot, seed=spec.seed)
+        result = plan(
+            scene, motion, robot, contacts=contacts, options=PlanOptions(rank=False), seed=spec.seed
+        )
+    else:
+        result = plan(scene, motion, robot, seed=spec.seed)
+    stages.plan = result
+    if isinstance(result, NoPlan):
+        return None, "grasp", result.reason
+    return result.trajectory, result.contact.kind[0], ""
+
+
+def _track(world: World, setup: TaskSetup) -> Track:
+    """Points of the instructed object to log."""
+    body = setup.objects[setup.instruction.object]
+    if world.is_cloth(body):
+        return lambda: world.cloth_vertices(body)
+    return link_points(world, body, {link: np.zeros((1, 3)) for link in world.link_poses(body)})

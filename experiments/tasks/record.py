@@ -1,0 +1,94 @@
+"""One episode, written down: a folder with every stage's file, the measures, a film and a page to look at."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.tasks.episode import Episode, EpisodeSpec, GeneratorFactory, Stages, run_episode
+from flowplan.geometry import look_at
+from flowplan.io import npz
+from flowplan.io.gltf import export_gltf
+from flowplan.motion import Progress, sample_flow, silent
+from flowplan.planner import Plan
+from flowplan.report import feasibility
+from flowplan.scan import write_frames
+from flowplan.viz.viewer import read_run, write_page
+from sim_envs.camera import Recorder, write_video
+
+_EYE, _LOOKED_AT = (1.35, -1.0, 0.85), (0.4, 0.0, 0.15)
+
+
+def run_and_record(
+    spec: EpisodeSpec,
+    generator: GeneratorFactory,
+    folder: Path,
+    *,
+    video: bool = True,
+    progress: Progress = silent,
+) -> tuple[Episode, str]:
+    """Run an episode and write what each of its stages made into a folder.
+
+    frames/ (depth images), scene.npz, motion.npz, motion.glb, flow.npz, plan.npz, feasibility.txt, rollout.npz,
+    metrics.json, video.mp4, index.html: those of them that the episode came to.
+
+    Returns:
+        The episode, and the feasibility report ("" for a method that makes none).
+    """
+    stages = Stages()
+    recorder = Recorder(look_at(_EYE, _LOOKED_AT)) if video else None
+    episode = run_episode(spec, generator, stages=stages, recorder=recorder, progress=progress)
+    progress(0.8, "writing")
+    folder.mkdir(parents=True, exist_ok=True)
+    report = feasibility(stages.plan) if stages.plan is not None else ""
+    _write_stages(folder, stages, report)
+    if recorder is not None and recorder.frames:
+        progress(0.9, "filming")
+        write_video(recorder.frames, folder / "video.mp4")
+    with npz.atomic(folder / "metrics.json") as f:
+        f.write((json.dumps(_metrics(episode, stages), indent=1) + "\n").encode())
+    progress(1.0, episode.outcome)
+    return episode, report
+
+
+def _write_stages(folder: Path, stages: Stages, report: str) -> None:
+    write_frames(folder / "frames", stages.frames)
+    scene, motion, plan = stages.scene, stages.motion, stages.plan
+    if scene is None or motion is None:  # an episode that did not raise has both
+        return
+    npz.save(folder / "scene.npz", scene)
+    npz.save(folder / "motion.npz", motion)
+    npz.save(folder / "flow.npz", sample_flow(scene, motion))
+    export_gltf(folder / "motion.glb", scene, motion)
+    if isinstance(plan, Plan):
+        npz.save(folder / "grasps.npz", plan.candidates)
+        npz.save(folder / "plan.npz", plan)
+    if report:
+        (folder / "feasibility.txt").write_text(report + "\n")
+    if stages.rollout is not None:
+        npz.save(folder / "rollout.npz", stages.rollout)
+    write_page(folder / "index.html", read_run(folder))
+
+
+def _metrics(episode: Episode, stages: Stages) -> dict[str, Any]:
+    metrics: dict[str, Any] = asdict(episode)
+    if isinstance(stages.plan, Plan):
+        plan = stages.plan
+        metrics["plan"] = {
+            "contact": plan.contact.kind[0],
+            "attempts": len(plan.attempts),
+            "max_slip_m": float(plan.attachment.slip.max()),
+            "max_position_error_m": float(plan.trajectory.position_error.max()),
+            "max_rotation_error_rad": float(plan.trajectory.rotation_error.max()),
+            "clearance_m": float(plan.certificate.clearance),
+            "duration_s": float(np.ptp(plan.trajectory.times)),
+        }
+    metrics["machine"] = (
+        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    )
+    return metrics

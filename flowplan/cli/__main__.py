@@ -1,0 +1,5 @@
+"""`python -m flowplan.cli`: for launchers of several processes, such as torchrun."""
+
+from flowplan.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Files: records as .npz, animated glTF, instructions as JSON, grasps of other libraries."""

@@ -1,0 +1,126 @@
+"""Instructions and laws of motion from a JSON file, for people who plan from the command line.
+
+    {"object": "box",
+     "law": {"kind": "hinge", "axis_point": [0.4, 0, 0.1], "axis": [0, 1, 0],
+             "part": {"lower": [0.3, -0.2, 0.1], "upper": [0.5, 0.2, 0.2]}},
+     "handles": [[0.3, 0, 0.1]], "targets": [[0.35, 0, 0.18]], "duration": 2.0}
+
+`kind` is rigid, hinge, slide, bend or fold; the other entries of the law are the fields of that record in
+`flowplan.laws`. The moving link of a hinge or slide is the part of the object inside a box, or `part` and `rest` list
+points of it and of all that stays. Everything is in metres in the world frame. A `prompt` alone is a sentence to
+follow; beside the rest it is the sentence that the document answers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowplan import laws
+from flowplan.scene import Action, Instruction, Prompt, Scene
+from flowplan.utils import checks
+
+_KINDS = {
+    "rigid": laws.Rigid,
+    "hinge": laws.Hinge,
+    "slide": laws.Slide,
+    "bend": laws.Bend,
+    "fold": laws.Fold,
+}
+
+
+def read_instruction(path: str | Path, scene: Scene) -> tuple[tuple[laws.Law, ...], Instruction]:
+    """The laws (none, or one) and the instruction that a JSON file states for a scene.
+
+    Raises:
+        ValueError: in one line, naming the file and the field.
+    """
+    path = Path(path)
+    return parse_instruction(parse_json(path.read_text(), str(path)), scene, str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """What a JSON text holds; `where` names it in the error."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: not valid JSON ({error}); correct it") from None
+
+
+def parse_instruction(
+    entries: Any, scene: Scene, where: str
+) -> tuple[tuple[laws.Law, ...], Instruction]:
+    """The laws (none, or one) and the instruction that a document's entries state for a scene.
+
+    Raises:
+        ValueError: in one line, naming `where` the document is from and the field.
+    """
+    if not isinstance(entries, dict):
+        raise ValueError(
+            f"{where}: expected a JSON object with 'object', 'handles' and 'targets', or with 'prompt'"
+        )
+    try:
+        if set(entries) == {"prompt"}:
+            return (), Prompt(str(entries["prompt"]))
+        _only(
+            entries,
+            {"prompt", "object", "law", "handles", "targets", "forces", "velocities", "duration"},
+        )
+        name = checks.choice("object", entries.get("object"), [o.name for o in scene.objects])
+        law = (_law(entries["law"], name, scene),) if "law" in entries else ()
+        points = {
+            key: entries[key]
+            for key in ("handles", "targets", "forces", "velocities", "duration")
+            if key in entries
+        }
+        if "handles" not in points:
+            raise ValueError("handles: missing; give at least one [x, y, z] on the object")
+        return law, Action(name, **points)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _law(entries: Any, name: str, scene: Scene) -> laws.Law:
+    if not isinstance(entries, dict):
+        raise ValueError("law: expected an object with 'kind' and the fields of that law")
+    kind = _KINDS[checks.choice("law.kind", entries.get("kind"), list(_KINDS))]
+    given = {key: value for key, value in entries.items() if key != "kind"}
+    allowed = {f.name for f in fields(kind)} - {"object"}
+    _only(given, allowed, "law.")
+    if "part" in allowed and "rest" not in given:
+        given["part"], given["rest"] = _split(given.get("part"), name, scene)
+    try:
+        return kind(object=name, **given)
+    except TypeError:
+        missing = sorted(allowed - set(given) - {"rest", "lift", "radius"})
+        raise ValueError(f"law: a {entries['kind']} also needs {', '.join(missing)}") from None
+
+
+def _split(box: Any, name: str, scene: Scene) -> tuple[Any, Any]:
+    """Vertices of the object inside and outside of a box {"lower": [...], "upper": [...]}."""
+    if not isinstance(box, dict) or set(box) != {"lower", "upper"}:
+        raise ValueError(
+            'law.part: expected a box {"lower": [x, y, z], "upper": [x, y, z]} around the moving link, '
+            "or a list of its points beside law.rest"
+        )
+    lower, upper = (checks.array(f"law.part.{key}", box[key], (3,)) for key in ("lower", "upper"))
+    vertices = scene.objects[scene.index(name)].vertices_world
+    inside = np.all((vertices >= lower) & (vertices <= upper), axis=1)
+    if not inside.any() or inside.all():
+        raise ValueError(
+            f"law.part: the box holds {inside.sum()} of the {len(inside)} vertices of {name!r}; "
+            "it must hold the moving link and leave the rest out"
+        )
+    return vertices[inside], vertices[~inside]
+
+
+def _only(entries: dict[str, Any], allowed: set[str], prefix: str = "") -> None:
+    unknown = sorted(set(entries) - allowed)
+    if unknown:
+        raise ValueError(
+            f"{prefix}{unknown[0]}: unknown entry; expected some of {', '.join(sorted(allowed))}"
+        )

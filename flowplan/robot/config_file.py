@@ -1,0 +1,217 @@
+"""The tables of a robot file, each checked against the URDF that the file names."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowplan.geometry import pose
+from flowplan.robot.gripper import Gripper
+from flowplan.robot.kinematics import tree_poses
+from flowplan.robot.urdf import Joint, Urdf, rpy_matrix
+from flowplan.utils.checks import FloatArray
+from flowplan.utils.toml_table import Table
+
+
+class Arm(TypedDict):
+    """The fields of a Robot that `[arm]` gives."""
+
+    joint_names: tuple[str, ...]
+    lower: FloatArray
+    upper: FloatArray
+    velocity: FloatArray
+    acceleration: FloatArray
+    jerk: FloatArray
+    home: FloatArray
+
+
+def read_arm(file: Table, urdf: Urdf) -> Arm:
+    """`[arm]`: the joints, base to tip, and their limits; those of position may not be wider than the URDF's."""
+    limits = ["lower", "upper", "velocity", "acceleration", "jerk", "home"]
+    table = file.table("arm", ["joints", *limits])
+    movable = {j.name: j for j in urdf.joints if j.kind != "fixed"}
+    names = table.names("joints", list(movable))
+    if not names:
+        raise table.error(
+            "joints", f"expected at least one joint of the URDF: {', '.join(movable)}"
+        )
+    reached = {urdf.root}
+    for name in names:
+        for (
+            joint
+        ) in urdf.joints:  # fixed joints carry the base's, or the last arm joint's, frame further
+            if joint.parent in reached and joint.name not in names:
+                reached.add(joint.child)
+        if movable[name].parent not in reached:
+            raise table.error(
+                "joints",
+                f"{name!r} does not follow from the joint before it; list them base to tip",
+            )
+        reached = {movable[name].child}
+    value = {key: table.numbers(key, (len(names),)) for key in limits}
+    for key in ("velocity", "acceleration", "jerk"):
+        if (value[key] <= 0).any():
+            raise table.error(key, f"expected positive limits, got {value[key].tolist()}")
+    for i, name in enumerate(names):
+        lower, upper, home = (float(value[key][i]) for key in ("lower", "upper", "home"))
+        if lower >= upper:
+            raise table.error(
+                "lower", f"{name!r}: lower {lower:g} is not below upper {upper:g}; swap them"
+            )
+        if not lower <= home <= upper:
+            raise table.error("home", f"{name!r}: {home:g} is outside [{lower:g}, {upper:g}]")
+        joint = movable[name]
+        if lower < joint.lower - 1e-6 or upper > joint.upper + 1e-6:
+            raise table.error(
+                "lower" if lower < joint.lower else "upper",
+                f"{name!r}: [{lower:g}, {upper:g}] is wider than the URDF's [{joint.lower:g}, {joint.upper:g}]; "
+                "correct whichever is not the maker's",
+            )
+    return {"joint_names": names, **value}  # type: ignore[typeddict-item]
+
+
+def read_tool(file: Table, urdf: Urdf, arm: tuple[str, ...]) -> tuple[str, FloatArray]:
+    """`[tool]`: a link fixed to the last arm joint, and X_link_tool (4, 4)."""
+    table = file.table("tool", ["link", "xyz", "rpy"])
+    carried = [next(j.child for j in urdf.joints if j.name == arm[-1])]
+    for joint in urdf.joints:
+        if joint.parent in carried and joint.kind == "fixed":
+            carried.append(joint.child)
+    link = table.one_of("link", carried)
+    return link, pose(rpy_matrix(table.numbers("rpy", (3,))), table.numbers("xyz", (3,)))
+
+
+def read_gripper(
+    file: Table, urdf: Urdf, arm: tuple[str, ...], tool_link: str, X_link_tool: FloatArray
+) -> Gripper:
+    """`[gripper]`: every link of it below the tool's, every joint of the URDF that is not the arm's in its table."""
+    table = file.table(
+        "gripper",
+        [
+            "max_width",
+            "force",
+            "finger_links",
+            "hand_links",
+            "finger_depth",
+            "pad_size",
+            "opening",
+            "boxes",
+        ],
+    )
+    below = tree_poses(urdf.joints, tool_link, {})
+    links = [link for link in urdf.links if link in below]
+    movable = [j.name for j in urdf.joints if j.kind != "fixed" and j.name not in arm]
+    max_width = table.number("max_width")
+    width, positions, pad_z = _read_opening(
+        table, [j for j in urdf.joints if j.name in movable], max_width
+    )
+    fingers = table.names("finger_links", links)
+    if len(fingers) != 2:
+        raise table.error(
+            "finger_links", f"expected two links, the tool's +y side first, got {len(fingers)}"
+        )
+    boxes = table.tables("boxes", ["link", "center", "size"], ["rpy"])
+    if not boxes:
+        raise table.error("boxes", "expected at least one box, got none")
+    return Gripper(
+        max_width=max_width,
+        force=table.number("force"),
+        joints=tuple(movable),
+        table_width=width,
+        table_joints=positions,
+        table_pad_z=pad_z,
+        finger_links=fingers,
+        hand_links=table.names("hand_links", links),
+        finger_depth=table.number("finger_depth"),
+        pad_size=table.numbers("pad_size", (2,)),
+        box_link=tuple(box.one_of("link", links) for box in boxes),
+        X_link_box=np.stack(
+            [
+                pose(
+                    rpy_matrix(b.numbers("rpy", (3,), default=np.zeros(3))),
+                    b.numbers("center", (3,)),
+                )
+                for b in boxes
+            ]
+        ),
+        box_size=np.stack([box.numbers("size", (3,)) for box in boxes]),
+        tree=tuple(j for j in urdf.joints if j.parent in below),
+        tool_link=tool_link,
+        X_link_tool=X_link_tool,
+    )
+
+
+def _read_opening(
+    gripper: Table, movable: list[Joint], max_width: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Openings (W,), joint positions at each of them (W, n), and z of the pads' centre (W,)."""
+    table = gripper.table("opening", ["width", "joints"], ["pad_z"])
+    width = table.numbers("width", ("W",))
+    if width[0] != 0 or width[-1] != max_width or (np.diff(width) <= 0).any():
+        raise table.error(
+            "width",
+            f"expected ascending openings from 0 to max_width {max_width:g}, got {width.tolist()}",
+        )
+    if not movable:
+        raise table.error(
+            "joints",
+            "expected joints that open the gripper, but the URDF has none beside the arm's",
+        )
+    joints = table.table("joints", [j.name for j in movable])
+    columns = []
+    for joint in movable:
+        column = joints.numbers(joint.name, (len(width),))
+        low, high = float(column.min()), float(column.max())
+        if low < joint.lower - 1e-9 or high > joint.upper + 1e-9:
+            limits = f"[{joint.lower:g}, {joint.upper:g}]"
+            raise joints.error(
+                joint.name, f"[{low:g}, {high:g}] leaves the limits of the URDF, {limits}"
+            )
+        columns.append(column)
+    pad_z = table.numbers("pad_z", (len(width),), default=np.zeros(len(width)))
+    return width, np.stack(columns, axis=-1), pad_z
+
+
+def read_spheres(file: Table, urdf: Urdf) -> tuple[NDArray[np.int64], FloatArray]:
+    """`[spheres]`: link index (K,) and x, y, z, radius (K, 4) of all spheres, in the URDF's link order."""
+    table = file.table("spheres", [], urdf.links)
+    link, spheres = [], []
+    for index, name in enumerate(urdf.links):
+        if name in table:
+            rows = table.numbers(name, ("K", 4))
+            if (rows[:, 3] <= 0).any():
+                raise table.error(
+                    name, f"expected positive radii in the fourth column, got {rows[:, 3].tolist()}"
+                )
+            link.append(np.full(len(rows), index))
+            spheres.append(rows)
+    if not spheres:
+        raise file.error(
+            "spheres", "expected [x, y, z, radius] rows for at least one link, got none"
+        )
+    return np.concatenate(link), np.concatenate(spheres)
+
+
+def rigid_pairs(urdf: Urdf, arm: tuple[str, ...]) -> frozenset[frozenset[str]]:
+    """Pairs of links with no arm joint between them: whether they touch is not the arm's to decide."""
+    carrier = {urdf.root: urdf.root}
+    for joint in urdf.joints:
+        carrier[joint.child] = joint.name if joint.name in arm else carrier[joint.parent]
+    return frozenset(
+        frozenset(p) for p in combinations(urdf.links, 2) if carrier[p[0]] == carrier[p[1]]
+    )
+
+
+def self_pairs(
+    urdf: Urdf, link: NDArray[np.int64], ignored: frozenset[frozenset[str]]
+) -> NDArray[np.int64]:
+    """Pairs (P, 2) of spheres on links (K,) that are neither the same nor an ignored pair."""
+    a, b = np.triu_indices(len(link), 1)
+    keep = [
+        link[i] != link[j] and frozenset((urdf.links[link[i]], urdf.links[link[j]])) not in ignored
+        for i, j in zip(a, b, strict=True)
+    ]
+    return np.stack([a[keep], b[keep]], axis=-1)

@@ -1,0 +1,1 @@
+"""Depth images to objects: reading frames, fusing, segmenting."""

@@ -1,0 +1,1 @@
+"""Meshes: reading, repairing, simplifying, convex decomposition."""

@@ -1,0 +1,109 @@
+"""Triangle meshes out of a signed distance on a grid: marching cubes, stray parts dropped, smoothed, decimated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from skimage.measure import marching_cubes
+
+from flowplan.utils.checks import FloatArray
+from flowplan.utils.open3d_loader import open3d
+
+
+def closed_surface(
+    f: NDArray[np.float32], voxel: float, lower: FloatArray, *, flat_bottom: bool
+) -> trimesh.Trimesh:
+    """The zero level of f (nx, ny, nz), negative inside, closed where it meets the box.
+
+    Args:
+        lower: (3,) centre of cell (0, 0, 0), metres.
+        flat_bottom: close the bottom exactly half a cell under the lowest layer's centres, on the support.
+
+    Returns:
+        A watertight mesh in the grid frame, without faces if f is nowhere negative.
+    """
+    if not (f < 0).any():
+        return trimesh.Trimesh()
+    padded = np.pad(f, 1, constant_values=float(max(f.max(), voxel)))
+    if flat_bottom:
+        padded[1:-1, 1:-1, 0] = np.where(f[:, :, 0] < 0, -f[:, :, 0], padded[0, 0, 0])
+    padded[padded == 0] = 1e-9  # a level through a cell's very centre makes triangles without area
+    vertices, faces, _, _ = marching_cubes(
+        padded, 0.0, spacing=(voxel,) * 3, gradient_direction="descent"
+    )
+    return trimesh.Trimesh(vertices + (np.asarray(lower) - voxel), faces, process=False)
+
+
+def without_strays(mesh: trimesh.Trimesh, share: float) -> trimesh.Trimesh:
+    """The parts that enclose at least `share` of the largest part's volume; hollows inside of them are filled."""
+    if len(mesh.faces) == 0:
+        return mesh
+    label = trimesh.graph.connected_component_labels(
+        mesh.face_adjacency, node_count=len(mesh.faces)
+    )
+    corners = mesh.vertices[mesh.faces]
+    part = np.einsum("fc,fc->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
+    volume = np.bincount(label, weights=part)
+    keep = volume >= share * volume.max()
+    return submesh(mesh, keep[label])
+
+
+def submesh(mesh: trimesh.Trimesh, keep: NDArray[np.bool_]) -> trimesh.Trimesh:
+    """The faces that are kept, and only the vertices they use."""
+    used, faces = np.unique(mesh.faces[keep], return_inverse=True)
+    return trimesh.Trimesh(mesh.vertices[used], faces.reshape(-1, 3), process=False)
+
+
+def smoothed(mesh: trimesh.Trimesh, iterations: int) -> trimesh.Trimesh:
+    """Taubin smoothing (SIGGRAPH 1995), which keeps the volume; none for 0 iterations."""
+    if iterations == 0 or len(mesh.faces) == 0:
+        return mesh
+    return from_open3d(to_open3d(mesh).filter_smooth_taubin(iterations))
+
+
+def decimated(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
+    """At most about `faces` faces, by quadric error (Garland and Heckbert 1997); unchanged if it has no more.
+
+    A watertight mesh stays so: where collapsing edges would break it, fewer are collapsed.
+    """
+    if len(mesh.faces) <= faces:
+        return mesh
+    source = to_open3d(mesh)
+    watertight = mesh.is_watertight
+    for target in (faces, 2 * faces, 4 * faces):
+        out = from_open3d(source.simplify_quadric_decimation(target))
+        if len(out.faces) and (not watertight or out.is_watertight):
+            return out
+    return mesh
+
+
+def to_open3d(mesh: trimesh.Trimesh) -> Any:
+    """The open3d.geometry.TriangleMesh of a mesh."""
+    o3d = open3d()
+    return o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(np.asarray(mesh.vertices)),
+        o3d.utility.Vector3iVector(np.asarray(mesh.faces, np.int32)),
+    )
+
+
+def from_open3d(mesh: Any) -> trimesh.Trimesh:
+    """The mesh of an open3d.geometry.TriangleMesh, without its degenerate and doubled triangles."""
+    mesh.remove_degenerate_triangles()
+    mesh.remove_duplicated_triangles()
+    mesh.remove_unreferenced_vertices()
+    return trimesh.Trimesh(np.array(mesh.vertices), np.array(mesh.triangles), process=False)
+
+
+def raycasting_scene(*meshes: trimesh.Trimesh) -> Any:
+    """The open3d.t.geometry.RaycastingScene of meshes in one frame, for rays and distances."""
+    o3d = open3d()
+    scene = o3d.t.geometry.RaycastingScene()
+    for mesh in meshes:  # geometry ids count up from 0
+        scene.add_triangles(
+            o3d.core.Tensor(np.asarray(mesh.vertices, np.float32)),
+            o3d.core.Tensor(np.asarray(mesh.faces, np.uint32)),
+        )
+    return scene

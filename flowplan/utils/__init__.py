@@ -1,0 +1,1 @@
+"""Helpers without a subject of their own: argument checks, TOML tables, statistics, loading Open3D."""

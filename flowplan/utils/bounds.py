@@ -1,0 +1,97 @@
+"""Bounds of numeric options, written once in the type and read by checks, command line and ROS parameters.
+
+    @dataclass(frozen=True)
+    class GripOptions:
+        dwell: Annotated[float, Interval(0, 10)] = 0.8
+
+        def __post_init__(self) -> None:
+            bounds.check(self)
+
+An option may be None if its annotation allows it. NaN is outside every interval.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from typing import Any, Literal, NamedTuple
+
+
+class Interval(NamedTuple):
+    """The least and the greatest value that a number may take, both included."""
+
+    lower: float
+    upper: float
+
+    def __contains__(self, value: Any) -> bool:
+        return self.lower <= value <= self.upper  # false for NaN
+
+    def __str__(self) -> str:
+        return f"{self.lower:g} to {self.upper:g}"
+
+
+def check(options: Any) -> None:
+    """Refuse values of a dataclass outside the intervals and the choices that its annotations give.
+
+    Raises:
+        ValueError: in one line that names class and field, what came and what was expected.
+    """
+    owner = type(options).__name__
+    kind: Any = type(options)
+    for name, interval in intervals(kind).items():
+        value = getattr(options, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not _inside(number, interval):
+                raise ValueError(f"{owner}.{name}: expected {interval}, got {value!r}")
+    for name, valid in choices(kind).items():
+        if getattr(options, name) not in valid:
+            expected = ", ".join(map(str, valid))
+            got = getattr(options, name)
+            raise ValueError(f"{owner}.{name}: expected one of {expected}, got {got!r}")
+
+
+@functools.cache
+def intervals(kind: Any) -> dict[str, Interval]:
+    """The interval of each field of a dataclass that has one."""
+    return _metadata(kind, Interval)
+
+
+@functools.cache
+def choices(kind: Any) -> dict[str, tuple[Any, ...]]:
+    """The values of each field of a dataclass whose type is a Literal, None among them if it may be None."""
+    hints = typing.get_type_hints(kind)
+    found = {field.name: _literals(hints[field.name]) for field in dataclasses.fields(kind)}
+    return {name: values for name, values in found.items() if values}
+
+
+def _inside(value: Any, interval: Interval) -> bool:
+    try:
+        return bool(value in interval)
+    except TypeError:  # not a number
+        return False
+
+
+def _metadata(kind: Any, wanted: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    found = {}
+    for field in dataclasses.fields(kind):
+        for annotation in _alternatives(hints[field.name]):
+            for note in getattr(annotation, "__metadata__", ()):
+                if isinstance(note, wanted):
+                    found[field.name] = note
+    return found
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, the elements of a tuple, or the hint alone."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType, tuple):
+        return typing.get_args(hint)
+    return (hint,)
+
+
+def _literals(hint: Any) -> tuple[Any, ...]:
+    members = _alternatives(hint) if typing.get_origin(hint) is not tuple else ()
+    values = [v for m in members if typing.get_origin(m) is Literal for v in typing.get_args(m)]
+    return tuple(values) + ((None,) if values and type(None) in members else ())

@@ -1,0 +1,1 @@
+"""Drawing a run: a page in the browser, live or self-contained."""

@@ -1,0 +1,1 @@
+"""Distilling a motion from a video model: CHORD's loop."""

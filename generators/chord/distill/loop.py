@@ -1,0 +1,295 @@
+"""Distilling a motion from a video model: CHORD's loop.
+
+An iteration looks at the scene, as it moves so far, from a few random cameras, asks the prior what it would change in
+those videos (`generators.chord.distill.score`), and takes a step of Adam that changes the motion so; meanwhile noise falls, and
+with it rates, guidance and what smoothness weighs (`generators.chord.distill.options`).
+
+All lengths are of the unit frame (`generators.chord.distill.stage`). The score's part of the loss is averaged over the latent's
+numbers, as the regularisers are over frames and points, so that weights do not depend on how large a prior's videos are.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowplan.motion import Progress, SceneMotion, silent
+from flowplan.scene import Scene
+from flowplan.utils.checks import FloatArray
+from generators.chord.distill import checkpoint
+from generators.chord.distill.options import ChordOptions
+from generators.chord.distill.schedule import anneal, linear, log_linear
+from generators.chord.distill.score import score
+from generators.chord.distill.stage import UNIT, Moved, Onlooker, Stage
+from generators.chord.motion.regularizers import arap, temporal
+from generators.chord.motion.rig import Rig
+from generators.chord.preview import write_preview
+from generators.chord.priors.protocol import VideoPrior
+from generators.chord.render.cameras import sample
+from generators.common.interrupt import held_signals
+
+PREVIEW = "preview.gif"
+
+
+@dataclass(frozen=True, eq=False)
+class Distilled:
+    """A motion, and how well the prior liked it.
+
+    Attributes:
+        motion: of the scene's objects.
+        residuals: (I,) RMS of what the prior would have changed, z - z_0, at every iteration, in units of its latent.
+    """
+
+    motion: SceneMotion
+    residuals: FloatArray
+
+
+def distill(
+    scene: Scene,
+    prompt: str,
+    prior: VideoPrior,
+    options: ChordOptions | None = None,
+    *,
+    seed: int = 0,
+    folder: Path | None = None,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> Distilled:
+    """Find a motion of a scene's objects that the prior takes for a video of what the sentence says.
+
+    Args:
+        folder: of checkpoints and previews, made where it is not there; none are kept where not given.
+        resume: go on from the folder's checkpoint if it has one.
+
+    Raises:
+        ValueError: for a scene without objects; a sentence that the prior refuses; a folder that holds a checkpoint
+            when `resume` was not asked for, or one of another run.
+        FloatingPointError: when a motion is no longer finite.
+        KeyboardInterrupt: after SIGINT or SIGTERM, once the iteration is over and a checkpoint written.
+    """
+    options = options or ChordOptions()
+    stage = Stage(scene, prior.paint, options.stage, seed=seed, progress=progress)
+    run = _Run(stage, prompt, prior, options, seed)
+    path = None if folder is None else _open(folder, resume)
+    settings = replace(options, checkpoint_every=1, preview_every=1, segments=1, samples=1)
+    name = checkpoint.fingerprint(
+        scene, settings, prompt, seed, prior.frames, prior.height, prior.width
+    )
+    if path is not None and path.exists():
+        run.residuals = checkpoint.restore(path, run.deformation, run.optimizer, name)
+    clock = _Clock(len(run.residuals), options.iterations)
+    with held_signals() as stop:
+        while len(run.residuals) < options.iterations:
+            run.iterate()
+            done = len(run.residuals)
+            progress(
+                done / options.iterations, f"iteration {done}: {run.state()}, {clock.left(done)}"
+            )
+            last = stop.asked or done == options.iterations
+            if path is not None and (last or done % options.checkpoint_every == 0):
+                checkpoint.save(path, run.deformation, run.optimizer, run.residuals, name)
+            if path is not None and (last or done % options.preview_every == 0):
+                write_preview(path.with_name(PREVIEW), stage, run.moved())
+            if stop.asked:
+                kept = f"; resume it from {path.parent}" if path else ""
+                raise KeyboardInterrupt(
+                    f"stopped after {done} of {options.iterations} iterations{kept}"
+                )
+    times = np.linspace(0.0, options.duration, prior.frames)
+    return Distilled(SceneMotion(times, run.vertices(scene)), np.array(run.residuals))
+
+
+def _open(folder: Path, resume: bool) -> Path:
+    """The path of the folder's checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / checkpoint.NAME
+    if path.exists() and not resume:
+        raise ValueError(f"{path} exists: resume that run, or give another folder")
+    return path
+
+
+class _Run:
+    """A distillation between two iterations.
+
+    Attributes:
+        deformation: the motion so far.
+        optimizer: Adam, of its parameters.
+        residuals: one an iteration done.
+    """
+
+    def __init__(
+        self, stage: Stage, prompt: str, prior: VideoPrior, options: ChordOptions, seed: int
+    ) -> None:
+        self._stage, self._prompt, self._prior, self._options, self._seed = (
+            stage,
+            prompt,
+            prior,
+            options,
+            seed,
+        )
+        meshes = [o.mesh_world for o in stage.scene.objects]
+        self._rig = Rig(meshes, prior.frames, options.control, options.deformation, seed=seed)
+        self.deformation = self._rig.deformation.to(stage.points[0].device)
+        self.optimizer = torch.optim.Adam(
+            [{"params": p, "name": name} for name, p in self.deformation.groups().items()],
+            betas=options.betas,
+            eps=1e-15,  # as in 3D Gaussian splatting: gradients may be tiny
+        )
+        self.residuals: list[float] = []
+        self._course = _Course.of(options, prior.guidance)
+        self._bound = self._rig.bind([p.double().cpu().numpy() for p in stage.points])
+        self._cloud = stage.tensor(np.concatenate(self._rig.clouds))
+        self._neighbours, self._contacts = (
+            torch.as_tensor(x, device=self._cloud.device)
+            for x in (self._rig.neighbours, self._rig.contacts)
+        )
+
+    def iterate(self) -> None:
+        """One step of the optimiser."""
+        options, step = self._options, len(self.residuals)
+        now = self._course.at(step)
+        chance = np.random.default_rng((self._seed, step))
+        noise = torch.Generator().manual_seed(int(chance.integers(2**62)))
+        cameras = sample(
+            UNIT,
+            options.views,
+            self._prior.width,
+            self._prior.height,
+            options.stage.cameras,
+            generator=chance,
+        )
+        if isinstance(self._prior, Onlooker):
+            self._prior.look(self._stage, cameras)
+        moved, surface = self._moved(now.tau)
+        shot = self._stage.render(moved, cameras, self._prior.sharpness)
+        condition = self._prior.condition(self._prompt, shot.first, seed=self._seed)
+        z = self._prior.encode(shot.video)
+        g = score(
+            self._prior,
+            z.detach(),
+            now.tau,
+            condition,
+            guidance=now.guidance,
+            generator=noise,
+            steps=options.denoising_steps,
+            shift=options.shift,
+        )
+        loss = (z * g).mean()
+        if now.temporal_weight:
+            loss = loss + now.temporal_weight * temporal(shot.flow)
+        if now.rigid_weight:
+            loss = loss + now.rigid_weight * self._arap(surface, chance)
+        self._step(loss, now)
+        self.residuals.append(now.tau * float(g.square().mean().sqrt()))
+        if len(self.residuals) == round(options.split_iteration * options.iterations):
+            late = round(options.split_frame * (self._prior.frames - 1))
+            self.deformation.restart_after(late, self.optimizer)
+
+    def _step(self, loss: Tensor, now: _Moment) -> None:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at iteration {len(self.residuals)}; lower motion_rate"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = getattr(now, f"{group['name']}_rate")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def _moved(self, tau: float) -> tuple[Moved, list[Tensor]]:
+        """Of every object, its Gaussians moved and turned, and its surface cloud (T, S_i, 3) moved."""
+        whole = self._rig(self._bound, fine=tau < self._options.fine_below)
+        counts = [len(c) for c in self._rig.clouds]
+        moved = [(p[:, n:], q[:, n:]) for (p, q), n in zip(whole, counts, strict=True)]
+        return moved, [p[:, :n] for (p, _), n in zip(whole, counts, strict=True)]
+
+    def _arap(self, clouds: Sequence[Tensor], chance: np.random.Generator) -> Tensor:
+        """ARAP of the objects' clouds (T, S_i, 3), at all moving frames or some drawn anew."""
+        whole = torch.cat(list(clouds), dim=1)
+        late, frames = np.arange(1, len(whole)), self._options.rigid_frames
+        if frames is not None and frames < len(late):
+            late = np.sort(chance.choice(late, frames, replace=False))
+        moved = whole[torch.as_tensor(late, device=whole.device)]
+        return arap(moved, self._cloud, self._neighbours, self._contacts)
+
+    def _tau(self) -> float:
+        return self._course.at(max(len(self.residuals) - 1, 0)).tau
+
+    @torch.no_grad()
+    def moved(self) -> Moved:
+        """The Gaussians as they move so far."""
+        return self._moved(self._tau())[0]
+
+    def state(self) -> str:
+        """A word on the last iteration."""
+        return f"noise {self._tau():.2f}, the prior would change {self.residuals[-1]:.4f}"
+
+    @torch.no_grad()
+    def vertices(self, scene: Scene) -> tuple[FloatArray, ...]:
+        """Vertices (T, V, 3) of the scene's objects in the world, metres, moved as the Gaussians are."""
+        found = self._rig(self._rig.bind_vertices(), fine=self._tau() < self._options.fine_below)
+        out = []
+        for obj, (positions, _) in zip(scene.objects, found, strict=True):
+            way = (positions - positions[0]).double().cpu().numpy()
+            out.append(obj.vertices_world + self._stage.framed.radius * way)
+        return tuple(out)
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """What the schedules say at one iteration."""
+
+    tau: float
+    guidance: float
+    motion_rate: float
+    scale_rate: float
+    rotation_rate: float
+    temporal_weight: float
+    rigid_weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """The schedules: of each field of `_Moment`, its values (I,)."""
+
+    values: dict[str, FloatArray]
+
+    @classmethod
+    def of(cls, options: ChordOptions, guidance: tuple[float, float]) -> _Course:
+        count = options.iterations
+        values = {
+            "tau": anneal(count, options.density, options.shift),
+            "guidance": linear(options.guidance or guidance, count),
+        }
+        values |= {
+            k: log_linear(getattr(options, k), count)
+            for k in ("motion_rate", "scale_rate", "rotation_rate")
+        }
+        values |= {
+            k: linear(getattr(options, k), count) for k in ("temporal_weight", "rigid_weight")
+        }
+        return cls(values)
+
+    def at(self, step: int) -> _Moment:
+        return _Moment(**{k: float(v[step]) for k, v in self.values.items()})
+
+
+class _Clock:
+    """Estimates the time left from the pace since this process began."""
+
+    def __init__(self, done: int, total: int) -> None:
+        self._begin, self._first, self._total = time.monotonic(), done, total
+
+    def left(self, done: int) -> str:
+        seconds = (
+            (time.monotonic() - self._begin) / max(done - self._first, 1) * (self._total - done)
+        )
+        hours, rest = divmod(math.ceil(seconds), 3600)
+        return f"{hours}:{rest // 60:02d}:{rest % 60:02d} left"

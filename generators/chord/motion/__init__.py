@@ -1,0 +1,1 @@
+"""Motion of objects by few control points, and what keeps it smooth and rigid."""

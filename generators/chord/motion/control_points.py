@@ -1,0 +1,228 @@
+"""What of an object is moved, and by what: control points in and on it, and a cloud near its surface (CHORD, 3.3, A.1).
+
+Both come from a grid of voxels. Its size is such that about 7500 voxel centres lie near the surface: these are the
+cloud on which deformation is kept as rigid as possible (eq. 13). Control points are spread over the voxels inside the
+object and near its surface by farthest-point sampling and settled by k-means, a few for the coarse level, more for the
+fine one.
+
+Scans have holes and parts that overlap, and cloth encloses nothing. So nothing here needs a watertight mesh: near the
+surface is a matter of unsigned distance, and inside is what most of six oblique rays say, each counting signed
+crossings: overlapping parts then add up, a hole is outvoted, and a sheet has no inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from flowplan.geometry import exp_so3
+from flowplan.scan.meshes.surface import raycasting_scene
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
+from flowplan.utils.open3d_loader import open3d
+from generators.common.sampling import farthest_points
+
+LEAST_SURFACE = 100
+"""Points of a surface cloud, at least."""
+NEIGHBOURS = 10
+"""Nearest neighbours of a surface point (eq. 13)."""
+_NEAR = 0.5 * np.sqrt(3.0)  # of a voxel: no voxel that the surface passes through is missed
+_INTERIOR_CELLS = (
+    30_000  # at most this many cells of the bounding box are asked whether they are inside
+)
+_LLOYD_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """How many points an object is moved by."""
+
+    coarse: int = 32
+    """Control points of the coarse level, which says where an object goes."""
+    fine: int = 128
+    """Control points of the fine level, which adds details."""
+    surface_points: int = 7500
+    """Voxel centres near the surface, about: the cloud on which deformation is kept as rigid as possible."""
+    pieces: int = 12
+    """Connected pieces of a mesh, at most, that have control points of their own, each its share of the above; 1 for
+    control points that know no pieces, as in the paper (`generators.chord.motion.connected_pieces`)."""
+
+    def __post_init__(self) -> None:
+        for field, least in (
+            ("coarse", 1),
+            ("fine", 1),
+            ("surface_points", LEAST_SURFACE),
+            ("pieces", 1),
+        ):
+            value = getattr(self, field)
+            if value < least:
+                raise ValueError(f"ControlOptions.{field}: expected at least {least}, got {value}")
+
+
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """An object's control points and the cloud near its surface, world frame, metres.
+
+    Attributes:
+        coarse: (Pc, 3) control points of the coarse level.
+        coarse_scale: (Pc,) how far each reaches to begin with: the mean distance to its three nearest fellows.
+        fine: (Pf, 3) control points of the fine level.
+        fine_scale: (Pf,) likewise.
+        surface: (S, 3) centres of the voxels near the surface.
+        neighbours: (S, 10) indices of each one's nearest others.
+        voxel: edge length of a voxel.
+    """
+
+    coarse: FloatArray
+    coarse_scale: FloatArray
+    fine: FloatArray
+    fine_scale: FloatArray
+    surface: FloatArray
+    neighbours: NDArray[np.int64]
+    voxel: float
+
+    def __post_init__(self) -> None:
+        for level in ("coarse", "fine"):
+            points = checks.array(f"Anatomy.{level}", getattr(self, level), ("P", 3))
+            scale = checks.array(
+                f"Anatomy.{level}_scale", getattr(self, f"{level}_scale"), (len(points),)
+            )
+            if scale.min() <= 0:
+                raise ValueError(
+                    f"Anatomy.{level}_scale: expected lengths above 0 m, got {scale.min():g}"
+                )
+            object.__setattr__(self, level, points)
+            object.__setattr__(self, f"{level}_scale", scale)
+        surface = checks.array("Anatomy.surface", self.surface, ("S", 3))
+        neighbours = checks.array(
+            "Anatomy.neighbours", self.neighbours, (len(surface), "n"), dtype=np.int64
+        )
+        if neighbours.min() < 0 or neighbours.max() >= len(surface):
+            raise ValueError(
+                f"Anatomy.neighbours: expected indices of the {len(surface)} surface points, "
+                f"got {neighbours.min()} to {neighbours.max()}"
+            )
+        object.__setattr__(self, "surface", surface)
+        object.__setattr__(self, "neighbours", neighbours)
+        object.__setattr__(self, "voxel", checks.positive("Anatomy.voxel", self.voxel))
+
+
+def anatomy(
+    mesh: trimesh.Trimesh, options: ControlOptions | None = None, *, seed: int = 0
+) -> Anatomy:
+    """Control points and surface cloud of an object.
+
+    Args:
+        mesh: in the world frame, metres; it may be open, overlap itself, or be a sheet.
+        options: how many points.
+        seed: of the samples that find the voxels near the surface.
+
+    Raises:
+        ValueError: for a mesh without area.
+    """
+    options = options or ControlOptions()
+    if len(mesh.faces) == 0 or not np.isfinite(mesh.vertices).all() or not mesh.area > 0:
+        raise ValueError(
+            f"mesh: expected finite triangles with an area, got {len(mesh.faces)} faces; repair it first"
+        )
+    surface, voxel = _near_surface(mesh, options.surface_points, seed)
+    inside, spacing = _inside(mesh, voxel)
+    body = np.concatenate([surface, inside])
+    # A cell of the inside may stand for several voxels; then it weighs as many.
+    weight = np.repeat([1.0, (spacing / voxel) ** 3], [len(surface), len(inside)])
+    coarse = control_points(body, weight, options.coarse)
+    fine = control_points(body, weight, options.fine)
+    return Anatomy(
+        coarse=coarse,
+        coarse_scale=_spacing(coarse, voxel),
+        fine=fine,
+        fine_scale=_spacing(fine, voxel),
+        surface=surface,
+        neighbours=cKDTree(surface).query(surface, k=NEIGHBOURS + 1)[1][:, 1:],
+        voxel=voxel,
+    )
+
+
+def control_points(body: FloatArray, weight: FloatArray, count: int) -> FloatArray:
+    """Weighted k-means centres (P, 3), P <= count, of points (B, 3), from farthest points as a start."""
+    centres = body[farthest_points(body, count)]
+    for _ in range(_LLOYD_ROUNDS):
+        label = cKDTree(centres).query(body)[1]
+        mass = np.bincount(label, weight, len(centres))
+        total = np.stack(
+            [np.bincount(label, weight * body[:, axis], len(centres)) for axis in range(3)], axis=1
+        )
+        centres = total[mass > 0] / mass[mass > 0, None]
+    return centres
+
+
+def _spacing(points: FloatArray, voxel: float) -> FloatArray:
+    """Mean distance (P,) of points (P, 3) to their three nearest fellows; a voxel where there are none."""
+    count = min(3, len(points) - 1)
+    if count == 0:
+        return np.full(len(points), voxel)
+    distance, _ = cKDTree(points).query(points, k=count + 1)
+    return np.maximum(distance[:, 1:].mean(axis=1), 1e-3 * voxel)
+
+
+def _near_surface(mesh: trimesh.Trimesh, count: int, seed: int) -> tuple[FloatArray, float]:
+    """About `count` voxel centres (S, 3) whose distance from a mesh is at most 0.87 voxels, and the voxel's size."""
+    samples = np.asarray(trimesh.sample.sample_surface(mesh, 10 * count, seed=seed)[0])
+    scene = raycasting_scene(mesh)
+    voxel = float(np.sqrt(2 * _NEAR * mesh.area / count))
+    best: tuple[float, FloatArray, float] | None = None
+    # The count goes as size^-2 on a surface and as size^-1 on a wire: the step below ends on one and closes in on both.
+    for _ in range(8):
+        centres = mesh.bounds[0] + (_cells_around((samples - mesh.bounds[0]) / voxel) + 0.5) * voxel
+        near = centres[_distance(scene, centres) <= _NEAR * voxel]
+        miss = abs(float(np.log(len(near) / count)))
+        if best is None or miss < best[0]:
+            best = miss, near, voxel
+        if miss < 0.02:
+            break
+        voxel *= float(np.sqrt(len(near) / count))
+    assert best is not None
+    return best[1], best[2]
+
+
+def _cells_around(points: FloatArray) -> NDArray[np.int64]:
+    """Unit cells (C, 3) that hold any of the points (P, 3), and all that touch those."""
+    cells = np.floor(points).astype(np.int64)
+    lower = cells.min(0) - 1
+    shape = tuple(cells.max(0) - lower + 2)
+    index = np.unique(np.ravel_multi_index(tuple((cells - lower).T), shape))
+    around = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
+    all_of_them = np.stack(np.unravel_index(index, shape), -1)[:, None] + around
+    index = np.unique(np.ravel_multi_index(tuple(all_of_them.reshape(-1, 3).T), shape))
+    return np.stack(np.unravel_index(index, shape), -1) + lower
+
+
+def _inside(mesh: trimesh.Trimesh, voxel: float) -> tuple[FloatArray, float]:
+    """Cell centres (I, 3) inside a mesh and not near its surface, and their spacing."""
+    spacing = max(voxel, float((np.prod(mesh.extents) / _INTERIOR_CELLS) ** (1 / 3)))
+    axes = [np.arange(low + 0.5 * spacing, high, spacing) for low, high in mesh.bounds.T]
+    centres = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    scene = raycasting_scene(mesh)
+    centres = centres[_distance(scene, centres) > _NEAR * voxel]
+    if len(centres) == 0:  # Open3D does not survive an empty list of rays
+        return centres, spacing
+    votes = np.zeros(len(centres), np.int64)
+    axes_of_rays = exp_so3(np.array([0.3, 0.5, 0.7]))  # along no box's edge
+    for direction in np.concatenate([axes_of_rays, -axes_of_rays]):
+        rays = np.concatenate([centres, np.broadcast_to(direction, centres.shape)], axis=1)
+        hits = scene.list_intersections(open3d().core.Tensor(rays.astype(np.float32)))
+        outward = mesh.face_normals[hits["primitive_ids"].numpy().astype(np.int64)] @ direction > 0
+        ray = hits["ray_ids"].numpy().astype(np.int64)
+        votes += np.bincount(ray, np.where(outward, 1, -1), len(centres)) >= 0.5
+    return centres[votes > len(axes_of_rays)], spacing
+
+
+def _distance(scene: Any, points: FloatArray) -> NDArray[np.float32]:
+    return np.asarray(
+        scene.compute_distance(open3d().core.Tensor(points.astype(np.float32))).numpy()
+    )

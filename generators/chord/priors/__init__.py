@@ -1,0 +1,1 @@
+"""Video models that CHORD can distill from."""

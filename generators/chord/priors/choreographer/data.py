@@ -1,0 +1,236 @@
+"""The scenes of one split, kept as tables, and videos of them rendered as they are asked for.
+
+Thousands of scenes fit in memory: points at rest, the motion of every body, and the embeddings of sentences. Cameras and
+one of the sentences that say what happens are drawn anew each time, and a scene is seen in a mirror half of the time,
+unless the sentence speaks of left or right or, as a valve is turned on, means one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import generators
+from flowplan.motion import Progress, silent
+from generators.chord.priors.choreographer.config import ChoreographerConfig
+from generators.chord.priors.choreographer.render import MovingPoints, random_cameras, render
+from generators.chord.priors.choreographer.scenes import scenes
+from generators.chord.priors.choreographer.scenes.articulated_scenes import ARTICULATED
+from generators.chord.priors.choreographer.scenes.prompted import PointScene, sampled
+from generators.chord.priors.choreographer.scenes.sentences import PHRASINGS, ways
+from generators.common import text_encoder
+
+_HANDED = re.compile(r"\b(left|right|clockwise|anticlockwise|counterclockwise)", re.IGNORECASE)
+_HANDED_KINDS = {name for name, kind in ARTICULATED.items() if kind.style == "valve"}
+_STORED = ("points", "body", "X", "said", "text")
+WAYS = 128
+"""Sentences at most that say what happens in a scene of the split "train"."""
+_MIRROR = (-1.0, 1.0, 1.0, 1.0)  # what a mirror makes of what is in the heading frame, and of alpha
+
+
+@dataclass(frozen=True, eq=False)
+class SceneTable:
+    """S scenes of one kind.
+
+    Attributes:
+        kind: of all of them.
+        sentences: N different ones.
+        tables: "points" (S, 1 or T, P, 3) float16 in radii of the framed ball from its centre, "body" (S, P) uint8,
+            "X" (S, T, bodies, 4, 4) float32 in the same unit, "said" (S, W) int32 the sentences of each scene, "text"
+            (N, E) float16 their embeddings, "free" (N,) whether they hold in a mirror too; the last is not stored.
+    """
+
+    kind: str
+    sentences: tuple[str, ...]
+    tables: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.tables["said"])
+
+    def to(self, device: torch.device | str) -> SceneTable:
+        """The same table on another device."""
+        return SceneTable(
+            self.kind, self.sentences, {k: v.to(device) for k, v in self.tables.items()}
+        )
+
+    def scenes(self, index: Tensor) -> MovingPoints:
+        """Some of the scenes, to be rendered."""
+        points, body, X = (self.tables[k][index] for k in ("points", "body", "X"))
+        return MovingPoints(points.float(), body, X)
+
+    def told(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """One sentence of each of some scenes, (B,) indices."""
+        said = self.tables["said"]
+        way = torch.randint(said.shape[1], index.shape, generator=generator, device=index.device)
+        return said[index, way].long()
+
+    def text(self, sentence: Tensor) -> Tensor:
+        """Embeddings (B, E) of sentences (B,)."""
+        return self.tables["text"][sentence].float()
+
+    @classmethod
+    def of(cls, found: Sequence[PointScene]) -> SceneTable:
+        """A table of scenes of one kind and as many points each."""
+        points, X = zip(*map(_normalised, found), strict=True)
+        bodies = max(x.shape[1] for x in X)
+        padded = [
+            np.concatenate([x, np.broadcast_to(np.eye(4), (len(x), bodies - x.shape[1], 4, 4))], 1)
+            for x in X
+        ]
+        most = max(len(s.texts) for s in found)
+        sentences, said = np.unique([np.resize(s.texts, most) for s in found], return_inverse=True)
+        tables = {
+            "points": torch.from_numpy(np.stack(points)),
+            "body": torch.from_numpy(np.stack([s.body for s in found])).to(torch.uint8),
+            "X": torch.from_numpy(np.stack(padded)).float(),
+            "said": torch.from_numpy(said.reshape(len(found), -1)).int(),
+            "text": text_encoder.embed(sentences.tolist()).half(),
+        }
+        return cls._complete(found[0].kind, tuple(sentences.tolist()), tables)
+
+    @classmethod
+    def _complete(
+        cls, kind: str, sentences: tuple[str, ...], tables: dict[str, Tensor]
+    ) -> SceneTable:
+        """With what follows from kind and sentences."""
+        free = [kind not in _HANDED_KINDS and not _HANDED.search(s) for s in sentences]
+        return cls(kind, sentences, {**tables, "free": torch.tensor(free)})
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors."""
+        part = path.with_suffix(".part")
+        save_file(
+            {k: self.tables[k].contiguous() for k in _STORED},
+            part,
+            {"kind": self.kind, "sentences": json.dumps(self.sentences)},
+        )
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> SceneTable:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: for a file that is not a table of scenes.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                tables = {k: file.get_tensor(k) for k in _STORED}
+            return cls._complete(header["kind"], tuple(json.loads(header["sentences"])), tables)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path}: not a table of scenes ({error}); delete it to build it again"
+            ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class Videos:
+    """Videos (B, T, H, W, 3) with their first frames (B, h, w, 4) and their sentences' embeddings (B, E)."""
+
+    video: Tensor
+    first: Tensor
+    text: Tensor
+
+
+def sample(
+    tables: Sequence[SceneTable],
+    chance: Tensor,
+    count: int,
+    config: ChoreographerConfig,
+    generator: torch.Generator,
+) -> Videos:
+    """`count` videos of random scenes from random cameras; `chance` (K,) is how often each table is drawn from.
+
+    The tables are on the generator's device.
+    """
+    device = generator.device
+    kinds = torch.multinomial(chance.to(device), count, replacement=True, generator=generator)
+    videos, firsts, texts = [], [], []
+    for table, share in zip(tables, kinds.bincount(minlength=len(tables)).tolist(), strict=True):
+        if share:
+            index = torch.randint(len(table), (share,), generator=generator, device=device)
+            seen = render(
+                table.scenes(index), random_cameras(share, config.size, generator), config.sharpness
+            )
+            told = table.told(index, generator)
+            mirror = (torch.rand(share, generator=generator, device=device) < 0.5) & table.tables[
+                "free"
+            ][told]
+            videos.append(
+                torch.where(mirror[:, None, None, None, None], mirrored(seen.video), seen.video)
+            )
+            firsts.append(
+                torch.where(mirror[:, None, None, None], mirrored(seen.first), seen.first)
+            )
+            texts.append(table.text(told))
+    return Videos(torch.cat(videos), torch.cat(firsts), torch.cat(texts))
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """What a mirror would show of videos or first frames (..., H, W, 3 or 4), left and right of the camera exchanged."""
+    return images.flip(-2) * torch.tensor(_MIRROR[: images.shape[-1]], device=images.device)
+
+
+def stored_scenes(
+    kind: str,
+    seeds: range,
+    *,
+    split: scenes.Split,
+    points: int,
+    folder: Path,
+    progress: Progress = silent,
+) -> SceneTable:
+    """The table of some scenes of a kind, kept in `folder` so that it is built once.
+
+    The file's name holds a digest of what is in it and of the code that makes it. Scenes of the split "train" can be said
+    in many ways, held-out ones in one that is never trained on.
+    """
+    digest = hashlib.sha256(repr((kind, seeds, split, points, WAYS)).encode())
+    here = Path(generators.__file__).parent
+    makers = [p for p in (here / "chord/choreographer").glob("*.py") if p.stem not in _NOT_SCENES]
+    for source in sorted(
+        [*makers, PHRASINGS, *(here / "objects").rglob("*.py"), here / "chord/cameras.py"]
+    ):
+        digest.update(source.read_bytes())
+    path = folder / f"scenes-{split.replace('_', '-')}-{kind}-{digest.hexdigest()[:12]}.safetensors"
+    if path.exists():
+        return SceneTable.load(path)
+    found = []
+    for seed in seeds:
+        prompted = scenes.draw(kind, seed, split=split, paraphrased=split == "held_out")
+        texts = ways(prompted.phrase, WAYS) if split == "train" else None
+        found.append(sampled(prompted, points, texts=texts, seed=seed))
+        progress((seed - seeds.start + 1) / len(seeds), f"preparing scenes: {kind}")
+    table = SceneTable.of(found)
+    table.save(path)
+    return table
+
+
+_NOT_SCENES = {
+    "config",
+    "model",
+    "train",
+    "prior",
+    "weights",
+    "render",
+    "data",
+}  # what does not make them
+
+
+def _normalised(scene: PointScene) -> tuple[np.ndarray, np.ndarray]:
+    """Points and motions in radii of the framed ball, from its centre."""
+    centre, radius = scene.framing.centre, scene.framing.radius
+    X = np.array(scene.X, float)
+    X[..., :3, 3] = (X[..., :3, 3] + X[..., :3, :3] @ centre - centre) / radius
+    return ((scene.points - centre) / radius).astype(np.float16), X

@@ -1,0 +1,1 @@
+"""Scenes and sentences that the choreographer is trained on."""

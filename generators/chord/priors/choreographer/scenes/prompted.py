@@ -1,0 +1,274 @@
+"""A scene, a sentence, and the motion that the sentence asks for: what the choreographer learns and is examined in.
+
+A scene is made of bodies. A rigid one is its vertices at rest and a pose for every frame; a cloth has vertices for every
+frame. Either way a material point of frame t is X_t p_t, and a whole animation of a rigid body costs sixteen matrices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+
+from flowplan.geometry import inverse, pose, transform
+from flowplan.motion import SceneMotion
+from flowplan.scene import Prompt, Scene, SceneObject
+from flowplan.utils.checks import FloatArray
+from generators.chord.priors.choreographer.scenes.sentences import Phrase
+from generators.chord.render.cameras import Framing, framing
+
+FRAMES = 16
+"""T, frames of a motion."""
+DURATION = 3.0
+"""Seconds from the first frame to the last."""
+Manner = Literal["turn", "slide", "carry", "fold"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """How far something is to move, in numbers; always a positive amount about or along `axis`.
+
+    Attributes:
+        object: name of the scene object.
+        joint: the joint's name in the object's family; "" where a whole object moves or a cloth folds.
+        manner: "turn" about a line, "slide" of a part or "carry" of a whole object along a direction, "fold" over a line.
+        axis_point: (3,) a point of the line at frame 0, world frame, metres; of a carried object its middle.
+        axis: (3,) unit direction of the line or of the travel, world frame; turns follow the right-hand rule.
+        amount: rad of a turn or a fold, metres of a slide or a carry.
+        vertices: (V,) which vertices of the object move just so.
+    """
+
+    object: str
+    joint: str
+    manner: Manner
+    axis_point: FloatArray
+    axis: FloatArray
+    amount: float
+    vertices: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """Matter that moves as one: a link, a thing, a cloth.
+
+    Attributes:
+        object: name of the scene's object or obstacle that it is part of.
+        vertices: (1, V, 3) where a rigid body's are at frame 0, or (T, V, 3) of one that bends; world frame, metres.
+        faces: (F, 3).
+        X: (T, 4, 4) motion since frame 0 in the world, X[0] the identity; identities of one that bends.
+    """
+
+    object: str
+    vertices: FloatArray
+    faces: NDArray[np.int64]
+    X: FloatArray
+
+    @property
+    def positions(self) -> FloatArray:
+        """Vertices (T, V, 3) in the world frame, metres."""
+        return transform(self.X, self.vertices)
+
+
+@dataclass(frozen=True, eq=False)
+class PromptedScene:
+    """What there is, what is said, and what then happens.
+
+    Attributes:
+        kind: one of `scenes.KINDS`.
+        phrase: what is meant.
+        text: the sentence that says it.
+        bodies: all matter, an object's or an obstacle's bodies one after another, what is asked to move first.
+        obstacles: names of those of its things that are the scene's obstacles, not its objects.
+        placed: by name, X_world_object of every object and obstacle.
+        asks: what must come about, all of it.
+        alternatives: other asks, any one of which would fulfil the sentence just as well (another corner of a cloth).
+        others: sentences for other motions of this scene, which would be wrong for this one.
+    """
+
+    kind: str
+    phrase: Phrase
+    text: str
+    bodies: tuple[Body, ...]
+    obstacles: frozenset[str]
+    placed: dict[str, FloatArray]
+    asks: tuple[Ask, ...]
+    alternatives: tuple[Ask, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def ask(self) -> Ask:
+        """The first of what must come about; where there are several, the others are alike (two doors of one cabinet)."""
+        return self.asks[0]
+
+    @property
+    def verb(self) -> str:
+        """What is done, "open" or "put on" or "fold"."""
+        return self.phrase.verb
+
+    @property
+    def prompt(self) -> Prompt:
+        """The sentence as an instruction."""
+        return Prompt(self.text)
+
+    @cached_property
+    def scene(self) -> Scene:
+        """The scene at frame 0."""
+        objects: list[SceneObject] = []
+        obstacles: list[SceneObject] = []
+        for name, bodies in self._things.items():
+            X = self.placed[name]
+            vertices = transform(inverse(X), np.concatenate([b.vertices[0] for b in bodies]))
+            offsets = np.cumsum([0, *(b.vertices.shape[1] for b in bodies)])
+            faces = np.concatenate([b.faces + o for b, o in zip(bodies, offsets[:-1], strict=True)])
+            thing = SceneObject(name, trimesh.Trimesh(vertices, faces, process=False), X)
+            (obstacles if name in self.obstacles else objects).append(thing)
+        return Scene(tuple(objects), 0.0, tuple(obstacles))
+
+    @cached_property
+    def motion(self) -> SceneMotion:
+        """What the sentence asks for: T frames by minimum jerk."""
+        things = {n: bodies for n, bodies in self._things.items() if n not in self.obstacles}
+        vertices = tuple(
+            np.concatenate([b.positions for b in bodies], axis=1) for bodies in things.values()
+        )
+        return SceneMotion(np.linspace(0.0, DURATION, FRAMES), vertices)
+
+    @cached_property
+    def moving(self) -> tuple[NDArray[np.bool_], ...]:
+        """Per object (V,): does this vertex belong to what is asked to move?"""
+        things = {n: bodies for n, bodies in self._things.items() if n not in self.obstacles}
+        return tuple(np.concatenate([_moves(b) for b in bodies]) for bodies in things.values())
+
+    @property
+    def _things(self) -> dict[str, list[Body]]:
+        things: dict[str, list[Body]] = {}
+        for body in self.bodies:
+            things.setdefault(body.object, []).append(body)
+        return things
+
+
+@dataclass(frozen=True, eq=False)
+class PointScene:
+    """The same as surface points, small enough to keep thousands of them: what the choreographer is trained on.
+
+    Attributes:
+        kind: of the scene.
+        texts: sentences that say what happens, each as well as any other.
+        points: (1, P, 3) float32 where P points are at frame 0, or (T, P, 3) where something bends; world frame, m.
+        body: (P,) int16 index of each point's body.
+        X: (T, B, 4, 4) float32 motion of each body since frame 0, world frame.
+        moving: (P,) does this point belong to what is asked to move?
+        framing: what cameras look at.
+    """
+
+    kind: str
+    texts: tuple[str, ...]
+    points: NDArray[np.float32]
+    body: NDArray[np.int16]
+    X: NDArray[np.float32]
+    moving: NDArray[np.bool_]
+    framing: Framing
+
+    @property
+    def rest(self) -> NDArray[np.float32]:
+        """(P, 3) where the points are at frame 0."""
+        return self.points[0]
+
+    def positions(self) -> NDArray[np.float32]:
+        """(T, P, 3) where they are in every frame."""
+        out = np.empty((len(self.X), *self.points.shape[1:]), np.float32)
+        for b in range(self.X.shape[1]):
+            of = self.body == b
+            out[:, of] = (
+                self.points[:, of] @ np.swapaxes(self.X[:, b, :3, :3], -1, -2)
+                + self.X[:, b, None, :3, 3]
+            )
+        return out
+
+
+def sampled(
+    prompted: PromptedScene,
+    points: int = 12000,
+    *,
+    texts: tuple[str, ...] | None = None,
+    seed: int = 0,
+) -> PointScene:
+    """Points spread evenly over the scene's surfaces at frame 0, obstacles included.
+
+    They are drawn by area in strata, so that no patch goes without. `texts` are the scene's own sentence if not given.
+    """
+    rng = np.random.default_rng(seed)
+    bodies = prompted.bodies
+    corners = [np.take(b.vertices, b.faces, axis=1) for b in bodies]  # (1 or T, F, 3 corners, 3)
+    area = np.concatenate([_areas(c[0]) for c in corners])
+    total = np.cumsum(area)
+    face = np.searchsorted(total, (np.arange(points) + rng.random(points)) * (total[-1] / points))
+    face = np.minimum(face, len(area) - 1)
+    first = np.cumsum([0, *(len(b.faces) for b in bodies)])
+    body = np.searchsorted(first, face, side="right") - 1
+    u, v = rng.random((2, points))
+    root = np.sqrt(u)  # uniform on a triangle: Turk, Graphics Gems 1990
+    weight = np.stack([1 - root, root * (1 - v), root * v], axis=-1)
+    out = np.empty((max(c.shape[0] for c in corners), points, 3), np.float32)
+    for b, c in enumerate(corners):
+        of = body == b
+        out[:, of] = np.einsum("pk,tpkc->tpc", weight[of], c[:, face[of] - first[b]])
+    moves = np.array([not np.allclose(_end(b), b.vertices[0]) for b in bodies])
+    X = np.stack([b.X for b in bodies], axis=1).astype(np.float32)
+    moving = moves[body]
+    return PointScene(
+        prompted.kind,
+        texts or (prompted.text,),
+        out,
+        body.astype(np.int16),
+        X,
+        moving,
+        framing(prompted.scene),
+    )
+
+
+def achieved(prompted: PromptedScene, motion: SceneMotion) -> float:
+    """What share of the asked amount a motion of this scene's objects brings about: 1 all of it, negative backwards.
+
+    Of several asks that must all come about it is the least; where others would do as well, the best counts.
+    """
+    together = min(_share(prompted, ask, motion) for ask in prompted.asks)
+    return max(together, *(_share(prompted, ask, motion) for ask in prompted.alternatives), -np.inf)
+
+
+def _share(prompted: PromptedScene, ask: Ask, motion: SceneMotion) -> float:
+    moved = motion.vertices[prompted.scene.index(ask.object)][:, ask.vertices]
+    if ask.manner in ("slide", "carry"):
+        return float((moved[-1] - moved[0]).mean(0) @ ask.axis / ask.amount)
+    r = moved - ask.axis_point
+    r = r - (r @ ask.axis)[..., None] * ask.axis
+    # The angle about the line that fits best, frame by frame, so that it can exceed half a turn.
+    sine = (np.cross(r[:1], r) @ ask.axis).sum(-1)
+    angle = np.unwrap(np.arctan2(sine, (r[:1] * r).sum((-1, -2))))
+    return float(angle[-1] / ask.amount)
+
+
+def still() -> FloatArray:
+    """Poses (T, 4, 4) of what does not move."""
+    return np.broadcast_to(pose(), (FRAMES, 4, 4))
+
+
+def _areas(corners: FloatArray) -> FloatArray:
+    a, b, c = (corners[:, k] for k in range(3))
+    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+
+def _end(body: Body) -> FloatArray:
+    return transform(body.X[-1], body.vertices[-1])
+
+
+def _moves(body: Body) -> NDArray[np.bool_]:
+    """(V,) all of a rigid body that moves; of one that bends, what moves by more than a millimetre."""
+    count = body.vertices.shape[1]
+    if len(body.vertices) == 1:
+        return np.full(count, not np.allclose(body.X[-1], np.eye(4), atol=1e-9))
+    return np.linalg.norm(_end(body) - body.vertices[0], axis=1) > 1e-3

@@ -1,0 +1,14 @@
+"""The choreographer's weights as safetensors files: `save`, `load` and `card` are those of `WeightsFile`."""
+
+from __future__ import annotations
+
+from generators.chord.priors.choreographer.config import ChoreographerConfig
+from generators.chord.priors.choreographer.model import VideoTransformer
+from generators.common.weights_file import WeightsFile
+
+FILE: WeightsFile[VideoTransformer] = WeightsFile(
+    "choreographer", "flowplan choreographer", 1, ChoreographerConfig, VideoTransformer
+)
+"""How they are kept."""
+
+save, load, card = FILE.save, FILE.load, FILE.card

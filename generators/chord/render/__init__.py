@@ -1,0 +1,1 @@
+"""Gaussians and the cameras that look at them."""

@@ -1,0 +1,180 @@
+"""What cameras see of meshes, by casting rays: the pictures that Gaussians are fitted to.
+
+The light is fixed to the world, not to the camera: a Gaussian has one colour from wherever it is seen, and so has a
+surface under such a light. Brightness falls linearly with the angle's cosine, 1 facing the light and 1 - contrast
+facing away, so nothing is lost in the dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from trimesh.visual.color import uv_to_interpolated_color
+
+from flowplan.io.npz import vertex_colors
+from flowplan.scan.meshes.surface import raycasting_scene
+from flowplan.scene import SceneObject
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
+from flowplan.utils.open3d_loader import open3d
+
+LIGHT = np.array([0.3, -0.4, 1.0]) / np.linalg.norm([0.3, -0.4, 1.0])
+"""Direction towards the light, world frame."""
+GREY = (0.6, 0.6, 0.6)
+"""Of a surface without a colour."""
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How meshes are drawn."""
+
+    samples: int = 2
+    """Rays along each side of a pixel."""
+    contrast: float = 0.5
+    """Brightness lost between facing the light and facing away; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(f"ViewOptions.samples: expected at least 1, got {self.samples}")
+        if not 0 <= self.contrast <= 1:
+            raise ValueError(
+                f"ViewOptions.contrast: expected a number in [0, 1], got {self.contrast}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class MeshViews:
+    """V pictures; everything is averaged over a pixel's rays, of which those that hit nothing count as 0.
+
+    Attributes:
+        rgb: (V, H, W, 3) in [0, 1], lit.
+        alpha: (V, H, W) share of the pixel that is covered.
+        points: (V, H, W, 3) where the rays hit, world frame, metres, times alpha.
+        depth: (V, H, W) along the camera's z, metres, times alpha.
+        mesh_id: (V, H, W) which mesh the pixel's first ray hits; -1 for none.
+    """
+
+    rgb: FloatArray
+    alpha: FloatArray
+    points: FloatArray
+    depth: FloatArray
+    mesh_id: NDArray[np.int64]
+
+
+def world_mesh(obj: SceneObject) -> trimesh.Trimesh:
+    """The object's mesh in the world frame with its colours."""
+    return trimesh.Trimesh(
+        obj.vertices_world, obj.mesh.faces, visual=obj.mesh.visual, process=False
+    )
+
+
+def mesh_views(
+    meshes: Sequence[trimesh.Trimesh],
+    viewmats: FloatArray,
+    Ks: FloatArray,
+    width: int,
+    height: int,
+    options: ViewOptions = ViewOptions(),
+) -> MeshViews:
+    """Pictures of meshes in one frame from V cameras.
+
+    Args:
+        meshes: world frame, metres; those without colours are grey.
+        viewmats: (V, 4, 4) X_camera_world, OpenCV's convention.
+        Ks: (V, 3, 3) intrinsics, pixels; the centre of the first pixel is at (0.5, 0.5).
+        width, height: pixels.
+    """
+    viewmats = checks.array("viewmats", viewmats, ("V", 4, 4))
+    Ks = checks.array("Ks", Ks, (len(viewmats), 3, 3))
+    scene = raycasting_scene(*meshes)
+    shape = (height, options.samples, width, options.samples)
+
+    def averaged(values: FloatArray) -> FloatArray:
+        return values.reshape(*shape, -1).mean(axis=(1, 3))
+
+    views = []
+    for X_camera_world, K in zip(
+        viewmats, Ks, strict=True
+    ):  # one by one: rays take a hundred bytes each
+        eye, directions = _rays(X_camera_world, K, width, height, options.samples)
+        hit, depth, mesh_id, face, barycentric = _cast(scene, eye, directions)
+        points = np.where(hit[:, None], eye + depth[:, None] * directions, 0.0)
+        rgb = np.zeros_like(points)
+        for i, mesh in enumerate(meshes):
+            on = np.flatnonzero(mesh_id == i)
+            colours = surface_colours(mesh, face[on], barycentric[on])
+            normals = np.asarray(mesh.face_normals, float)[face[on]]
+            away = np.sign(
+                (normals * directions[on]).sum(-1)
+            )  # winding is not trusted: the side that is seen is lit
+            rgb[on] = (GREY if colours is None else colours) * brightness(
+                -away[:, None] * normals, options
+            )[:, None]
+        first = mesh_id.reshape(shape)[:, 0, :, 0]
+        alpha = averaged(hit.astype(float))[..., 0]
+        views.append((averaged(rgb), alpha, averaged(points), averaged(depth)[..., 0], first))
+    return MeshViews(*map(np.stack, zip(*views, strict=True)))
+
+
+def brightness(normals: FloatArray, options: ViewOptions = ViewOptions()) -> FloatArray:
+    """Brightness (N,) in [0, 1] of a surface with normals (N, 3)."""
+    return 1 - options.contrast * (1 - normals @ LIGHT) / 2
+
+
+def surface_colours(
+    mesh: trimesh.Trimesh, face: NDArray[np.int64], barycentric: FloatArray
+) -> FloatArray | None:
+    """Colours (N, 3) in [0, 1] at points of a mesh: its texture's, its vertices' or its faces'; None if it has none.
+
+    Args:
+        face: (N,) which face each point lies on.
+        barycentric: (N, 3) where on it.
+    """
+    visual: Any = mesh.visual
+    if visual is None or not visual.defined:
+        return None
+    if visual.kind == "face":
+        return np.asarray(visual.face_colors, float)[face, :3] / 255
+    if visual.kind == "texture":
+        material: Any = visual.material
+        image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+        if image is None or visual.uv is None or len(visual.uv) != len(mesh.vertices):
+            return np.tile(np.asarray(material.main_color, float)[:3] / 255, (len(face), 1))
+        uv = (np.asarray(visual.uv)[mesh.faces[face]] * barycentric[..., None]).sum(1)
+        return np.asarray(uv_to_interpolated_color(uv, image), float)[:, :3] / 255
+    colours = vertex_colors(mesh)
+    if colours is None:
+        return None
+    return (colours[mesh.faces[face], :3] * barycentric[..., None]).sum(1) / 255
+
+
+def _rays(
+    viewmat: FloatArray, K: FloatArray, width: int, height: int, samples: int
+) -> tuple[FloatArray, FloatArray]:
+    """The eye (3,) and directions (H * samples * W * samples, 3) in the world; a direction is 1 deep for the camera."""
+    x, y = ((np.arange(n * samples) + 0.5) / samples for n in (width, height))
+    u, v = np.meshgrid((x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1])
+    R_camera_world = viewmat[:3, :3]
+    directions = np.stack([u, v, np.ones_like(u)], -1).reshape(-1, 3) @ R_camera_world
+    return -viewmat[:3, 3] @ R_camera_world, directions
+
+
+def _cast(
+    scene: Any, eye: FloatArray, directions: FloatArray
+) -> tuple[NDArray[np.bool_], FloatArray, NDArray[np.int64], NDArray[np.int64], FloatArray]:
+    """For each ray: does it hit, how far in its own lengths, which mesh (-1), which face, barycentric (N, 3)."""
+    rays = np.concatenate([np.broadcast_to(eye, directions.shape), directions], axis=1).astype(
+        np.float32
+    )
+    answer = scene.cast_rays(open3d().core.Tensor(rays))
+    length = answer["t_hit"].numpy().astype(float)
+    hit = np.isfinite(length)
+    u, v = answer["primitive_uvs"].numpy().astype(float).T
+    mesh_id = np.where(hit, answer["geometry_ids"].numpy().astype(np.int64), -1)
+    face = np.where(hit, answer["primitive_ids"].numpy().astype(np.int64), 0)
+    return hit, np.where(hit, length, 0.0), mesh_id, face, np.stack([1 - u - v, u, v], axis=-1)

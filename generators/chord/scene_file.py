@@ -1,0 +1,123 @@
+"""A scene file: objects and a sentence, the unit of a distillation that runs by itself.
+
+    prompt = "Put the cup on the plate."
+    seed = 0
+
+    [[objects]]
+    source = "cup.ply"
+    name = "cup"
+    position = [0.45, -0.15]
+    yaw = 90
+
+    [[obstacles]]
+    source = "plate.obj"
+    position = [0.5, 0.15]
+
+A source is whatever `flowplan.scan.load_scene` reads: a mesh, a point cloud, a URDF, a folder of depth frames; its path
+begins at the file's folder. `position` stands it on the table, `yaw` turns it about its middle, in degrees. In place of
+objects and obstacles, `scene = "scene.npz"` is a scene that has been saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from flowplan.geometry import rotation_about
+from flowplan.io import npz
+from flowplan.motion import Progress, SceneMotion, silent
+from flowplan.scan import load_scene
+from flowplan.scan.meshes.mesh_file import Unit
+from flowplan.scene import Prompt, Scene, SceneObject
+from flowplan.utils.toml_table import Table
+from generators.chord.distill.options import SMALL, ChordOptions
+from generators.chord.generate import of_prior
+from generators.chord.priors.protocol import VideoPrior
+
+SCENE, MOTION = "scene.npz", "motion-{}.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a scene file says.
+
+    Attributes:
+        scene: what may move, and what may not.
+        prompt: what it should do.
+        seed: of every random choice.
+    """
+
+    scene: Scene
+    prompt: Prompt
+    seed: int = 0
+
+
+def read_job(path: str | Path) -> Job:
+    """Read a scene file.
+
+    Raises:
+        ValueError: in one line, naming the file and the field.
+    """
+    path = Path(path)
+    table = Table.read(path, ["prompt"], ["seed", "scene", "objects", "obstacles"])
+    if ("scene" in table) == ("objects" in table):
+        raise table.error("objects", "expected either objects or a scene, got both or neither")
+    if "scene" in table:
+        scene = npz.load(path.parent / table.text("scene"), Scene)
+    else:
+        scene = Scene(
+            _things(table, "objects"),
+            obstacles=_things(table, "obstacles") if "obstacles" in table else (),
+        )
+    seed = int(table.numbers("seed", (), default=np.array(0.0)))
+    return Job(scene, Prompt(table.text("prompt")), seed)
+
+
+def _things(table: Table, key: str) -> tuple[SceneObject, ...]:
+    out: list[SceneObject] = []
+    for entry in table.tables(key, ["source"], ["name", "unit", "position", "yaw"]):
+        given: dict[str, Any] = {}
+        if "name" in entry:
+            given["name"] = entry.text("name")
+        if "unit" in entry:
+            given["unit"] = entry.one_of("unit", get_args(Unit))
+        if "position" in entry:
+            given["position"] = tuple(entry.numbers("position", (2,)))
+        things = load_scene(table.file.parent / entry.text("source"), **given).objects
+        yaw = float(np.radians(entry.numbers("yaw", (), default=np.array(0.0))))
+        out += _turned(things, yaw)
+    return tuple(out)
+
+
+def _turned(things: Sequence[SceneObject], yaw: float) -> list[SceneObject]:
+    """Objects turned together about the vertical through the middle of their bounding box."""
+    bounds = np.concatenate([t.vertices_world for t in things])
+    X = rotation_about((bounds.min(0) + bounds.max(0)) / 2, [0.0, 0.0, 1.0], yaw)
+    return [replace(t, X_world_object=X @ t.X_world_object) for t in things]
+
+
+def run_job(
+    job: Job,
+    prior: VideoPrior,
+    folder: Path,
+    options: ChordOptions = SMALL,
+    *,
+    resume: bool = False,
+    progress: Progress = silent,
+) -> list[SceneMotion]:
+    """Do what a scene file asks for, and keep the scene, its motions, best first, checkpoints and previews in a folder.
+
+    Raises:
+        ValueError, KeyboardInterrupt: see `generators.chord.distill.loop`; what was done can be resumed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    npz.save(folder / SCENE, job.scene)
+    generate = of_prior(prior, options, folder=folder, resume=resume)
+    motions = generate(job.scene, job.prompt, seed=job.seed, progress=progress)
+    for index, motion in enumerate(motions):
+        npz.save(folder / MOTION.format(index), motion)
+    return motions

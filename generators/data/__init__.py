@@ -1,0 +1,1 @@
+"""Data that generators learn from: procedural objects, recorded clips, pose pairs."""

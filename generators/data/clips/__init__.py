@@ -1,0 +1,1 @@
+"""Recorded and simulated animations as training data."""

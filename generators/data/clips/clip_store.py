@@ -1,0 +1,132 @@
+"""Pose pairs of recorded animations: two random frames of one clip (section 4.2).
+
+A clip is reduced to points fixed to its surface: where each is in every frame, and how the material there has turned
+since the first. The rotation between two frames is then R_b R_a^-1, exact wherever the material moves rigidly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from generators.data.clips.clip import Clip
+from generators.data.pose_pairs import PosePairs
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What is kept of every clip."""
+
+    points: int = 1024
+    """Surface points, area-uniform in the first frame."""
+    frames: int = 24
+    """Frames, evenly spaced; a shorter clip repeats some."""
+
+
+class ClipStore:
+    """C clips as (C, F, P) points and rotations, ready to draw pose pairs from.
+
+    Attributes:
+        names: of the C clips.
+        position: (C, F, P, 3) points, the clip's own unit and frame.
+        quat_wxyz: (C, F, P, 4) rotation of the material since frame 0.
+        box: (C, F, 2, 3) least and greatest corner of the mesh.
+    """
+
+    def __init__(
+        self, names: tuple[str, ...], position: Tensor, quat_wxyz: Tensor, box: Tensor
+    ) -> None:
+        self.names, self.position, self.quat_wxyz, self.box = names, position, quat_wxyz, box
+
+    @classmethod
+    def build(
+        cls, clips: Iterable[Clip], options: ClipOptions | None = None, *, seed: int = 0
+    ) -> ClipStore:
+        """Sample every clip's surface and find its rotations.
+
+        Raises:
+            ValueError: when there is no clip.
+        """
+        options = options or ClipOptions()
+        names, records = [], []
+        for index, clip in enumerate(clips):
+            names.append(clip.name)
+            records.append(_record(clip, options, np.random.default_rng((seed, index))))
+        if not records:
+            raise ValueError("clips: got none, expected at least one")
+        tables = [
+            torch.from_numpy(np.stack(part).astype(np.float32))
+            for part in zip(*records, strict=True)
+        ]
+        return cls(tuple(names), *tables)
+
+    def to(self, device: torch.device | str) -> ClipStore:
+        """The same store on another device."""
+        return ClipStore(
+            self.names, self.position.to(device), self.quat_wxyz.to(device), self.box.to(device)
+        )
+
+    def sample(self, batch: int, points: int, generator: torch.Generator) -> PosePairs:
+        """`batch` pairs of frames of clips drawn with equal chances, normalised by the box of the first frame."""
+        device = self.position.device
+
+        def integers(high: int, *shape: int) -> Tensor:
+            return torch.randint(high, shape, generator=generator, device=device)
+
+        C, F, P = self.position.shape[:3]
+        clip, a = integers(C, batch), integers(F, batch)
+        b = (a + 1 + integers(F - 1, batch)) % F  # another frame
+        start = torch.arange(points, device=device) + torch.rand(
+            batch, points, generator=generator, device=device
+        )
+        pick = (start * (P / points)).long().clamp(max=P - 1)
+        box = self.box[clip, a]
+        center, scale = box.mean(1)[:, None], 2 / (box[:, 1] - box[:, 0]).amax(1)[:, None, None]
+
+        def frame(table: Tensor, index: Tensor) -> Tensor:
+            return table[clip[:, None], index[:, None], pick]
+
+        p, m = ((frame(self.position, f) - center) * scale for f in (a, b))
+        quat = _multiply(frame(self.quat_wxyz, b), _conjugate(frame(self.quat_wxyz, a)))
+        return PosePairs(p, m, torch.where(quat[..., :1] < 0, -quat, quat))
+
+
+def _record(
+    clip: Clip, options: ClipOptions, rng: np.random.Generator
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Points (F, P, 3), rotations since frame 0 (F, P, 4) and boxes (F, 2, 3) of one clip."""
+    frames = np.linspace(0, len(clip) - 1, options.frames).round().astype(int)
+    vertices = clip.vertices[frames]
+    corners = vertices[0][clip.faces]
+    area = np.linalg.norm(
+        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
+    )
+    face = clip.faces[rng.choice(len(area), options.points, p=area / area.sum())]  # (P, 3)
+    u, v = rng.random((2, options.points))
+    root = np.sqrt(u)  # uniform on a triangle: Turk, Graphics Gems 1990
+    weight = np.stack([1 - root, root * (1 - v), root * v], -1)
+    position = np.einsum("pk,fpkc->fpc", weight, vertices[:, face])
+    turned = {f: clip.rotations(0, f) for f in np.unique(frames)}
+    corner = np.stack([turned[f] for f in frames])[:, face]  # (F, P, 3 corners, 4)
+    corner = np.where((corner * corner[:, :, :1]).sum(-1, keepdims=True) < 0, -corner, corner)
+    quat = np.einsum("pk,fpkc->fpc", weight, corner)
+    quat /= np.linalg.norm(quat, axis=-1, keepdims=True)
+    return position, quat, np.stack([vertices.min(1), vertices.max(1)], 1)
+
+
+def _conjugate(q: Tensor) -> Tensor:
+    return torch.cat([q[..., :1], -q[..., 1:]], -1)
+
+
+def _multiply(p: Tensor, q: Tensor) -> Tensor:
+    """Hamilton product of quaternions (..., 4), w first."""
+    pw, pv, qw, qv = p[..., :1], p[..., 1:], q[..., :1], q[..., 1:]
+    return torch.cat(
+        [pw * qw - (pv * qv).sum(-1, keepdim=True), pw * qv + qw * pv + torch.linalg.cross(pv, qv)],
+        -1,
+    )

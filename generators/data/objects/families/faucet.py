@@ -1,0 +1,462 @@
+"""Faucets: levers, crosses and knobs on columns, bars, walls and pipes; some spouts swivel, some levers also lift.
+
+A handle is drawn about the z axis with its foot at the origin and its lever towards -y, then turned onto its valve.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import trimesh
+
+from flowplan.geometry import exp_so3
+from flowplan.utils.checks import FloatArray
+from generators.data.objects.articulated import ArticulatedObject
+from generators.data.objects.assembly import Assembly
+from generators.data.objects.primitives import (
+    arc,
+    box,
+    circle,
+    cylinder,
+    lathe,
+    moved,
+    pointed,
+    rectangle,
+    rounded_path,
+    slab,
+    sphere,
+    sweep,
+    tube,
+)
+
+Piece = trimesh.Trimesh
+UP = np.array([0.0, 0.0, 1.0])
+
+
+def faucet(rng: np.random.Generator) -> ArticulatedObject:
+    """A faucet: one mixer with a lever on top or on a side, two valves on a bar, a wall pipe, or a garden tap."""
+    forms = [_mixer, _mixer, _side_mixer, _pair, _wall, _tap]
+    return forms[rng.integers(len(forms))](rng)
+
+
+# Handles
+
+
+def turning_range(rng: np.random.Generator, whole_turn: bool) -> tuple[float, float]:
+    """Limits (rad) of a handle: a lever turns both ways or one way by up to about 100 degrees, a knob up to a turn."""
+    a = (
+        rng.choice([np.pi / 2, np.pi])
+        if whole_turn and rng.random() < 0.7
+        else rng.uniform(0.6, 1.8)
+    )
+    return ((-a, a), (-a, a), (0.0, a), (-a, 0.0))[rng.integers(4)]
+
+
+def _hub(rng: np.random.Generator, radius: float, height: float) -> Piece:
+    """What a handle turns on: a cylinder, a dome, a cone or a block, from z = 0 up."""
+    form = rng.integers(4)
+    if form == 0:
+        return box((2 * radius, 2 * radius, height), (0, 0, height / 2), rng)
+    sections = int(rng.choice([6, 10, 16, 24]))
+    top = radius * (1.0, rng.uniform(0.4, 0.9), rng.uniform(0.8, 1.3))[form - 1]
+    crown = height * rng.uniform(0.0, 0.4)
+    return lathe(
+        [
+            (0, 0),
+            (radius, 0),
+            (top, height),
+            (0.6 * top, height + 0.8 * crown),
+            (0, height + crown),
+        ],
+        sections,
+    )
+
+
+def lever(rng: np.random.Generator, radius: float, length: float) -> list[Piece]:
+    """A hub of `radius` (m) and a bar of `length` (m) towards -y, level or rising, round or flat, straight or bent."""
+    height = radius * rng.uniform(0.8, 2.2)
+    thick = min(radius * rng.uniform(0.25, 0.6), 0.012)
+    start = rng.uniform(0.4, 0.95) * height
+    s = np.linspace(0, 1, int(rng.integers(2, 8)))
+    rise = rng.uniform(-0.05, 0.5) * (1 if rng.random() < 0.7 else 0)
+    bow = rng.uniform(-0.25, 0.35) if rng.random() < 0.5 else 0.0
+    path = np.column_stack([0 * s, -length * s, start + length * (rise * s + bow * s * (s - 1))])
+    taper = np.linspace(1.0, rng.uniform(0.5, 1.3), len(s))
+    if rng.random() < 0.45:
+        bar = tube(path, thick * taper, int(rng.choice([6, 8, 12])))
+    else:
+        width, flat = thick * rng.uniform(1.0, 3.0), thick * rng.uniform(0.5, 1.2)
+        bar = sweep(
+            path, rectangle(2 * width, 2 * flat, rng.choice([0.0, 0.7]) * flat, 2), scale=taper
+        )
+    pieces = [_hub(rng, radius, height), bar]
+    ending = rng.integers(4)
+    if ending == 0:
+        pieces.append(sphere(thick * rng.uniform(1.2, 1.9), path[-1], 10))
+    elif ending == 1:  # a grip around the end
+        pieces.append(
+            tube(
+                path[-1] + np.outer([0.35, 0.0], path[0] - path[-1]),
+                thick * rng.uniform(1.15, 1.6),
+                10,
+            )
+        )
+    return pieces
+
+
+def cross(rng: np.random.Generator, radius: float) -> list[Piece]:
+    """A hub and 2 to 5 spokes of `radius` (m), level, with or without balls at their ends."""
+    hub, height = radius * rng.uniform(0.25, 0.4), radius * rng.uniform(0.5, 1.0)
+    count, thick = int(rng.integers(2, 6)), radius * rng.uniform(0.09, 0.16)
+    level, ball = height * rng.uniform(0.5, 0.9), rng.random() < 0.5
+    pieces = [_hub(rng, hub, height)]
+    for a in np.arange(count) * 2 * np.pi / count:
+        end = np.array([radius * np.cos(a), radius * np.sin(a), level])
+        pieces.append(
+            tube(np.stack([(0, 0, level), end]), [thick, thick * rng.uniform(0.7, 1.0)], 8)
+        )
+        if ball:
+            pieces.append(sphere(1.5 * thick, end, 8))
+    return pieces
+
+
+def knob(rng: np.random.Generator, radius: float) -> list[Piece]:
+    """A turned or fluted knob of `radius` (m), perhaps with a pointer or a grip bar across."""
+    height, sections = radius * rng.uniform(0.6, 1.6), int(rng.choice([3, 4, 5, 6, 8, 12, 24]))
+    waist, top = rng.uniform(0.5, 1.0), rng.uniform(0.7, 1.0)
+    body = lathe(
+        [
+            (0, 0),
+            (waist * radius, 0),
+            (radius, 0.4 * height),
+            (top * radius, 0.9 * height),
+            (0, height),
+        ],
+        sections,
+    )
+    pieces = [body]
+    if sections >= 6 and rng.random() < 0.4:  # flutes around it
+        count = int(rng.integers(5, 10))
+        for x, y in circle(0.93 * radius, count):
+            pieces.append(
+                cylinder(0.17 * radius, 0.5 * height, center=(x, y, 0.55 * height), sections=8)
+            )
+    elif rng.random() < 0.5:
+        pieces.append(
+            box((0.3 * radius, rng.uniform(1.6, 2.4) * radius, 0.5 * height), (0, 0, height), rng)
+        )
+    return pieces
+
+
+def wheel(rng: np.random.Generator, radius: float) -> list[Piece]:
+    """A hand wheel: a rim of `radius` (m), 2 to 6 spokes and a hub, level."""
+    height, thick = radius * rng.uniform(0.25, 0.6), radius * rng.uniform(0.07, 0.14)
+    hub, count, level = (
+        radius * rng.uniform(0.18, 0.3),
+        int(rng.integers(2, 7)),
+        height * rng.uniform(0.5, 1.2),
+    )
+    rim = arc((0, 0, level), radius, 0, 2 * np.pi, ("x", "y"), int(rng.choice([12, 18, 28])))[:-1]
+    pieces = [
+        tube(rim, thick, 8, closed=True),
+        cylinder(hub, height, center=(0, 0, height / 2), sections=12),
+    ]
+    drop = rng.uniform(0.0, 0.5) * height
+    for a in np.arange(count) * 2 * np.pi / count:
+        end = (radius * np.cos(a), radius * np.sin(a), level)
+        pieces.append(tube([(0, 0, level - drop), end], thick * rng.uniform(0.6, 0.9), 6))
+    return pieces
+
+
+def _handle(rng: np.random.Generator, size: float) -> tuple[list[Piece], bool]:
+    """Any handle for a valve of radius `size` (m), and whether it may turn all round."""
+    form = rng.integers(5)
+    if form <= 1:
+        return lever(rng, size * rng.uniform(0.8, 1.1), size * rng.uniform(2.5, 6.0)), False
+    if form == 2:
+        return cross(rng, size * rng.uniform(1.5, 2.5)), True
+    if form == 3:
+        return wheel(rng, size * rng.uniform(1.4, 2.4)), True
+    return knob(rng, size * rng.uniform(1.0, 1.6)), True
+
+
+def _place(pieces: list[Piece], at: FloatArray, axis: str = "z", yaw: float = 0.0) -> list[Piece]:
+    """Pieces of a handle, turned by `yaw` about their own axis, that axis laid along `axis`, their foot at `at`."""
+    return [pointed(moved(p, rotation=exp_so3([0, 0, yaw])), axis, at) for p in pieces]
+
+
+# Spouts and bodies
+
+
+def _spout(
+    rng: np.random.Generator, reach: float, radius: float, z: float, *, tall: bool
+) -> list[Piece]:
+    """A spout that starts on the z axis at height z and ends `reach` (m) towards -y, its mouth downwards."""
+    sections = int(rng.choice([6, 8, 12, 16]))
+    mouth = np.array([0.0, -reach, z])
+    form = rng.integers(3) if tall else 3 + rng.integers(2)
+    if form == 0:  # a gooseneck: up, over a half circle, and down a little
+        r, up = reach / 2, reach * rng.uniform(0.5, 1.8)
+        over = arc(
+            (0, -r, z + up), r, np.pi, -rng.uniform(0.0, 0.3), ("-y", "z"), int(rng.integers(6, 14))
+        )
+        path = np.concatenate(
+            [[(0, 0, z)], over, [over[-1] - (0, 0, reach * rng.uniform(0.02, 0.5))]]
+        )
+    elif form == 1:  # up, then level or falling
+        up, fall = reach * rng.uniform(0.3, 1.5), reach * rng.uniform(-0.1, 0.4)
+        corner = (0, 0, z + up)
+        end = mouth + (up - fall) * UP
+        path = rounded_path([(0, 0, z), corner, end, end - 0.15 * reach * UP], 0.3 * reach)
+    elif form == 2:  # a slanting neck
+        up = reach * rng.uniform(0.4, 1.0)
+        bend = (0, -0.05 * reach, z + 0.3 * up)
+        path = rounded_path([(0, 0, z), bend, mouth + up * UP, mouth + 0.75 * up * UP], 0.2 * reach)
+    elif form == 3:  # a level or slanting bar
+        slope = rng.uniform(-0.2, 0.5) * reach
+        path = rounded_path(
+            [(0, 0, z), mouth + slope * UP, mouth + (slope - 1.2 * radius) * UP], radius
+        )
+    else:  # a low bow
+        s = np.linspace(0, 1, 8)
+        bow = rng.uniform(0.1, 0.6) * reach
+        path = np.column_stack([0 * s, -reach * s, z + 4 * bow * s * (1 - s) * (1 - 0.3 * s)])
+        path = np.concatenate([path, [path[-1] - (0, 0.05 * reach, 0.2 * reach)]])
+    if rng.random() < 0.7:
+        pieces = [
+            tube(path, np.linspace(radius, radius * rng.uniform(0.6, 1.0), len(path)), sections)
+        ]
+    else:
+        pieces = [
+            sweep(
+                path, rectangle(2 * radius * rng.uniform(0.9, 1.8), 1.6 * radius, 0.3 * radius, 2)
+            )
+        ]
+    if rng.random() < 0.5:  # an aerator
+        pieces.append(
+            tube(
+                [path[-1] + (0, 0, 0.3 * radius), path[-1] - (0, 0, 0.8 * radius)],
+                1.05 * radius,
+                12,
+            )
+        )
+    return pieces
+
+
+def _column(rng: np.random.Generator, radius: float, height: float) -> list[Piece]:
+    """A body that stands on the counter: round, stepped, tapered or square, with or without a flange."""
+    form = rng.integers(4)
+    if form == 0:
+        pieces = [box((2 * radius, 2 * radius, height), (0, 0, height / 2), rng)]
+    else:
+        waist = 1.0 if form == 1 else rng.uniform(0.65, 0.95)
+        middle = rng.uniform(0.2, 0.8) * height
+        profile = [(0, 0), (radius, 0), (waist * radius if form == 3 else radius, middle)]
+        profile += [
+            (waist * radius, middle * 1.02 + 0.02 * height),
+            (waist * radius, height),
+            (0, height),
+        ]
+        pieces = [lathe(profile, int(rng.choice([8, 12, 20, 28])))]
+    if rng.random() < 0.6:
+        wide, flat = radius * rng.uniform(1.2, 2.0), rng.uniform(0.004, 0.015)
+        if rng.random() < 0.3:
+            pieces.append(
+                slab((rng.uniform(2.0, 7.0) * wide, 2 * wide, flat), (0, 0, flat / 2), 0.9 * wide)
+            )
+        else:
+            pieces.append(lathe([(0, 0), (wide, 0), (0.9 * wide, flat), (0, flat)], 24))
+    return pieces
+
+
+# Whole faucets
+
+
+def _mixer(rng: np.random.Generator) -> ArticulatedObject:
+    """A column with a lever on its top that turns about the vertical, and sometimes lifts; a spout from its side."""
+    a = Assembly("faucet", rng)
+    radius, height = rng.uniform(0.012, 0.035), rng.uniform(0.05, 0.25)
+    column = _column(rng, radius, height)
+    a.add("base", *column)
+    widest = float(
+        np.linalg.norm(column[0].vertices[:, :2], axis=1).max()
+    )  # a square one at its edges
+    size = radius * rng.uniform(0.35, 0.8)
+    z = min(max(height * rng.uniform(0.35, 0.9), size), height - 1.1 * size)
+    if rng.random() < 0.9:
+        link = _swivel(a, rng, z, 1.08 * widest, 2.2 * size) if rng.random() < 0.3 else "base"
+        a.add(link, *_spout(rng, rng.uniform(0.06, 0.22), size, z, tall=False))
+    yaw = (
+        rng.choice([0.0, np.pi, np.pi / 2, -np.pi / 2])
+        if rng.random() < 0.6
+        else rng.uniform(-np.pi, np.pi)
+    )
+    top = np.array([0, 0, height + 0.001])
+    if rng.random() < 0.15:
+        pieces, whole_turn = _handle(rng, radius)
+        a.hinge("base", "handle", top, "z", *turning_range(rng, whole_turn))
+        a.add("handle", *_place(pieces, top, "z", yaw))
+        return a.build()
+    hub, *bar = _place(
+        lever(rng, radius * rng.uniform(0.7, 1.1), rng.uniform(0.05, 0.2)), top, "z", yaw
+    )
+    turning = "cartridge" if rng.random() < 0.25 else "handle"
+    a.add(turning, hub)
+    a.add("handle", *bar)
+    a.hinge("base", turning, top, "z", *turning_range(rng, False))
+    if turning == "cartridge":  # the hub turns, the bar lifts on it
+        pivot = top + 0.5 * np.ptp(hub.vertices[:, 2]) * UP
+        sideways = exp_so3([0, 0, yaw]) @ (-1.0, 0, 0)
+        a.hinge("cartridge", "handle", pivot, sideways, 0.0, rng.uniform(0.3, 0.6), "lift_joint")
+    return a.build()
+
+
+def _swivel(a: Assembly, rng: np.random.Generator, z: float, radius: float, height: float) -> str:
+    """Give the spout a joint about the z axis, with a collar there; returns its link."""
+    a.add("spout", cylinder(radius, height, center=(0, 0, z), sections=20))
+    turn = rng.uniform(0.5, np.pi / 2) if rng.random() < 0.8 else np.pi
+    return a.hinge("base", "spout", (0, 0, z), "z", -turn, turn).removesuffix("_joint")
+
+
+def _side_mixer(rng: np.random.Generator) -> ArticulatedObject:
+    """A column under a tall spout, its lever on a side, turning about the level; the spout often swivels."""
+    a = Assembly("faucet", rng)
+    radius, height = rng.uniform(0.014, 0.03), rng.uniform(0.06, 0.16)
+    a.add("base", *_column(rng, radius, height))
+    size = radius * rng.uniform(0.4, 0.9)
+    link = _swivel(a, rng, height, 1.05 * radius, 0.02) if rng.random() < 0.6 else "base"
+    a.add(link, *_spout(rng, rng.uniform(0.1, 0.24), size, height, tall=True))
+    side = rng.choice([-1.0, 1.0])
+    z = height * rng.uniform(0.4, 0.7)
+    valve = radius * rng.uniform(0.5, 0.9)
+    stub = radius + rng.uniform(0.005, 0.03)
+    a.add("base", cylinder(valve, stub, "x", (side * stub / 2, 0, z), 16))
+    at = np.array([side * (stub + 0.001), 0, z])
+    axis = "x" if side > 0 else "-x"
+    # Laid along x the lever points along -z; half a turn brings it up, a quarter to the front or the back.
+    yaw = np.pi + rng.choice([0.0, 0.0, np.pi / 2, -np.pi / 2]) + rng.uniform(-0.3, 0.3)
+    a.add("handle", *_place(lever(rng, 0.9 * valve, rng.uniform(0.04, 0.13)), at, axis, yaw))
+    a.hinge("base", "handle", at, axis, -rng.uniform(0.0, 1.2), rng.uniform(0.3, 1.2))
+    return a.build()
+
+
+def _valves(
+    a: Assembly,
+    rng: np.random.Generator,
+    places: list[FloatArray],
+    axis: str,
+    valve: float,
+    stem: float,
+) -> None:
+    """Like handles on a stem at each of the places, mirrored in yaw and in what they may turn."""
+    state = rng.bit_generator.state
+    yaw = rng.choice([0.0, np.pi / 2, np.pi, rng.uniform(-np.pi, np.pi)])
+    for i, place in enumerate(places):
+        rng.bit_generator.state = state  # the same draws give the same handle
+        pieces, whole_turn = _handle(rng, valve)
+        lower, upper = turning_range(rng, whole_turn)
+        out = pointed(
+            cylinder(0.8 * valve, stem, center=(0, 0, stem / 2), sections=16), axis, place
+        )
+        at = place + (out.bounds.mean(0) - place) * 2 * 1.01
+        sign = 1 if i == 0 else -1
+        a.add("base", out)
+        a.add(f"handle_{i}", *_place(pieces, at, axis, sign * yaw))
+        a.hinge("base", f"handle_{i}", at, axis, *((lower, upper) if i == 0 else (-upper, -lower)))
+
+
+def _pair(rng: np.random.Generator) -> ArticulatedObject:
+    """Two valves beside a spout that may swivel, on a plate, on a bar or each on the counter."""
+    a = Assembly("faucet", rng)
+    apart, valve = rng.uniform(0.09, 0.3), rng.uniform(0.013, 0.024)
+    radius, height = rng.uniform(0.011, 0.022), rng.uniform(0.03, 0.12)
+    ground = 0.0
+    form = rng.integers(3)
+    if form == 0:
+        ground = rng.uniform(0.006, 0.03)
+        plate = (apart + 2.6 * valve, rng.uniform(2.4, 3.6) * valve, ground)
+        a.add("base", slab(plate, (0, 0, ground / 2), rng.choice([0.0, 1.2]) * valve))
+    elif form == 1:
+        level = height * rng.uniform(0.3, 0.7)
+        a.add("base", cylinder(rng.uniform(0.6, 0.8) * valve, apart, "x", (0, 0, level), 14))
+    a.add("base", *(moved(p, (0, 0, ground)) for p in _column(rng, radius, height)))
+    size = radius * rng.uniform(0.5, 0.9)
+    link = _swivel(a, rng, ground + height, 1.05 * radius, 0.015) if rng.random() < 0.5 else "base"
+    a.add(link, *_spout(rng, rng.uniform(0.08, 0.22), size, ground + height, tall=True))
+    stem = height * rng.uniform(0.4, 1.0)
+    _valves(a, rng, [np.array([s * apart / 2, 0, ground]) for s in (-1, 1)], "z", valve, stem)
+    return a.build()
+
+
+def _wall(rng: np.random.Generator) -> ArticulatedObject:
+    """A bath or kitchen tap on a wall: a level bar on two roses, a valve at each end or one lever, a spout below."""
+    a = Assembly("faucet", rng)
+    length, radius, out = rng.uniform(0.12, 0.3), rng.uniform(0.014, 0.028), rng.uniform(0.03, 0.08)
+    a.add("base", cylinder(radius, length, "x", (0, -out, 0), int(rng.choice([8, 16, 24]))))
+    for s in (-1, 1):
+        a.add("base", cylinder(0.6 * radius, out, "y", (s * 0.35 * length, -out / 2, 0), 12))
+        a.add(
+            "base",
+            cylinder(rng.uniform(1.2, 1.8) * radius, 0.01, "y", (s * 0.35 * length, -0.005, 0), 20),
+        )
+    if rng.random() < 0.4:
+        a.add("base", slab((1.1 * length, 0.008, 4 * radius), (0, 0.004, 0), 0.01, "y"))
+    a.add(
+        "base",
+        *(
+            moved(p, (0, -out, 0))
+            for p in _spout(rng, rng.uniform(0.06, 0.2), 0.6 * radius, 0.0, tall=False)
+        ),
+    )
+    form = rng.integers(3)
+    if form == 0:  # one lever on top, as on a column
+        at = np.array([0, -out, radius])
+        a.add(
+            "handle",
+            *_place(
+                lever(rng, 0.8 * radius, rng.uniform(0.06, 0.18)), at, "z", rng.choice([0.0, np.pi])
+            ),
+        )
+        a.hinge("base", "handle", at, "z", *turning_range(rng, False))
+    elif form == 1:  # valves at the ends
+        pieces, whole_turn = _handle(rng, radius)
+        for side, axis in (("right", "x"), ("left", "-x")):
+            at = np.array([(1 if side == "right" else -1) * (length / 2 + 0.001), -out, 0])
+            a.add(f"handle_{side}", *_place(pieces, at, axis))
+            a.hinge("base", f"handle_{side}", at, axis, *turning_range(rng, whole_turn))
+    else:  # valves that face the user
+        places = [np.array([s * 0.38 * length, -out, 0]) for s in (-1, 1)]
+        _valves(a, rng, places, "-y", 0.9 * radius, radius * rng.uniform(1.2, 2.0))
+    return a.build()
+
+
+def _tap(rng: np.random.Generator) -> ArticulatedObject:
+    """A garden or barrel tap: a level pipe that bends down, a stem above it with a wheel, a bar, a cross or a lever."""
+    a = Assembly("faucet", rng)
+    radius, reach = rng.uniform(0.01, 0.018), rng.uniform(0.06, 0.12)
+    drop = reach * rng.uniform(0.3, 0.7)
+    bend = rounded_path([(0, 0, 0), (0, -reach, 0), (0, -reach, -drop)], 0.5 * reach, 6)
+    sections = int(rng.choice([8, 12, 18]))
+    a.add(
+        "base", tube(bend, np.linspace(radius, radius * rng.uniform(0.8, 1.1), len(bend)), sections)
+    )
+    a.add(
+        "base",
+        cylinder(
+            rng.uniform(1.4, 2.4) * radius, 0.01, "y", (0, 0.005, 0), int(rng.choice([6, 24]))
+        ),
+    )
+    if rng.random() < 0.5:
+        a.add("base", cylinder(1.25 * radius, 0.4 * drop, "z", (0, -reach, -drop), sections))
+    x = reach * rng.uniform(0.3, 0.55)
+    stem = radius * rng.uniform(1.5, 3.5)
+    a.add(
+        "base",
+        sphere(1.4 * radius, (0, -x, 0), 12),
+        cylinder(0.7 * radius, stem, "z", (0, -x, stem / 2 + 0.5 * radius), 6),
+    )
+    at = np.array([0, -x, stem + 0.5 * radius])
+    pieces, whole_turn = _handle(rng, radius)
+    yaw = rng.choice([0.0, np.pi / 2, np.pi, -np.pi / 2])
+    a.add("handle", *_place(pieces, at, "z", yaw))
+    a.hinge("base", "handle", at, "z", *turning_range(rng, whole_turn))
+    return a.build()

@@ -1,0 +1,21 @@
+"""Seats, and what one fills and empties, by name; both kinds have a file of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from generators.data.objects.articulated import ArticulatedObject
+from generators.data.objects.families.seats import folding_chair, swivel_chair, toilet
+from generators.data.objects.families.vessels import bucket, kettle, suitcase, trash_can
+
+FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {
+    "folding_chair": folding_chair,
+    "swivel_chair": swivel_chair,
+    "toilet": toilet,
+    "bucket": bucket,
+    "trash_can": trash_can,
+    "kettle": kettle,
+    "suitcase": suitcase,
+}

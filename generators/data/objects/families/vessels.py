@@ -1,0 +1,487 @@
+"""What one fills and empties: buckets, trash cans, kettles and suitcases. Hollow, their front at -y."""
+
+from __future__ import annotations
+
+import numpy as np
+import trimesh
+
+from flowplan.utils.checks import FloatArray
+from generators.data.objects.articulated import ArticulatedObject
+from generators.data.objects.assembly import Assembly
+from generators.data.objects.parts import chance, handle, pick
+from generators.data.objects.primitives import (
+    arc,
+    box,
+    circle,
+    cup,
+    cylinder,
+    extrude,
+    lathe,
+    moved,
+    rectangle,
+    ring,
+    rounded_path,
+    slab,
+    tube,
+    turned,
+)
+
+Piece = trimesh.Trimesh
+
+
+def _bail(
+    rng: np.random.Generator, radius: float, wire: float, start: float, rise: float
+) -> list[Piece]:
+    """A wire handle that stands over the line from (-radius, 0, start) to (radius, 0, start)."""
+    form = rng.integers(3)
+    if form == 0:
+        path = arc((0, 0, 0), 1.0, np.pi, 0, segments=int(pick(rng, (8, 14, 20)))) * [
+            radius,
+            1,
+            rise,
+        ]
+    elif form == 1:
+        top = radius * rng.uniform(0.75, 0.95)
+        path = rounded_path(
+            [(-radius, 0, 0), (-top, 0, rise), (top, 0, rise), (radius, 0, 0)], 0.3 * radius
+        )
+    else:
+        shoulder = [(-radius, 0, 0), (-radius, 0, 0.6 * rise)]
+        path = rounded_path(
+            [*shoulder, (0, 0, rise), *np.array(shoulder)[::-1] * (-1, 1, 1)], 0.4 * radius, 6
+        )
+    path = path * [1, 1, rise / path[:, 2].max()] + np.array([0, 0, start])
+    pieces = [tube(path, wire, 8)]
+    middle = np.array([0, 0, path[:, 2].max()])
+    grip = pick(rng, ("wood", "sleeve", "none"), (2, 1, 2))
+    if grip == "wood":
+        length, thick = rng.uniform(0.25, 0.6) * radius, wire * rng.uniform(2.0, 3.5)
+        s = np.linspace(-1, 1, 5)
+        pieces.append(tube(middle + s[:, None] * [length, 0, 0], thick * (1 - 0.35 * s**4), 12))
+    elif grip == "sleeve":
+        near = np.abs(path[:, 0]) < 0.55 * radius
+        sleeve = (
+            tube(path[near], 1.8 * wire, 8)
+            if near.sum() > 1
+            else cylinder(1.8 * wire, radius, "x", middle, 8)
+        )
+        pieces.append(sleeve)
+    return pieces
+
+
+def bucket(rng: np.random.Generator) -> ArticulatedObject:
+    """A pail, round or oval, with a bail on two ears; the bail stands up at 0, or lies on the rim."""
+    a = Assembly("bucket", rng, "body")
+    top, height = rng.uniform(0.1, 0.18), rng.uniform(0.16, 0.34)
+    low, wall = top * rng.uniform(0.65, 0.98), rng.uniform(0.0015, 0.006)
+    sections = int(pick(rng, (12, 18, 28)))
+    profile = [(low, 0.0), (top, height)]
+    if chance(rng, 0.5):  # beads around it
+        for t in np.sort(rng.uniform(0.15, 0.9, int(rng.integers(1, 4)))):
+            r = low + t * (top - low)
+            profile[-1:-1] = [
+                (r, t * height),
+                (r + 0.006, t * height + 0.004),
+                (r + 0.004, t * height + 0.01),
+            ]
+        heights = np.array(profile)[:, 1]
+        profile = [
+            p
+            for p, rising in zip(profile, np.diff(heights, prepend=-1.0) > 0, strict=True)
+            if rising
+        ]
+    body = [cup(profile, wall, sections)]
+    lip = wall * rng.uniform(1.0, 2.5) + 0.002
+    body.append(
+        tube(
+            np.column_stack([circle(top, sections), np.full(sections, height)]), lip, 6, closed=True
+        )
+    )
+    if chance(rng, 0.3):  # a foot ring
+        body.append(
+            tube(
+                np.column_stack([circle(low, sections), np.full(sections, 0.003)]),
+                0.004,
+                6,
+                closed=True,
+            )
+        )
+    depth = rng.uniform(0.75, 1.0) if chance(rng, 0.25) else 1.0
+    a.add("body", *(moved(p, rotation=np.diag([1.0, depth, 1.0])) for p in body))
+    wire, out = rng.uniform(0.0025, 0.006), top + rng.uniform(0.003, 0.01)
+    pivot = np.array([0, 0, height - rng.uniform(0.01, 0.04)])
+    for s in (-1, 1):
+        ear = pivot + np.array([s * (out - 0.004), 0, 0])
+        if chance(rng, 0.5):
+            a.add("body", cylinder(rng.uniform(0.008, 0.016), 0.014, "x", ear, 12))
+        else:
+            a.add("body", box((0.014, rng.uniform(0.02, 0.04), rng.uniform(0.02, 0.04)), ear, rng))
+    # It clears the rim it swings over, front and back.
+    pieces = _bail(rng, out, wire, pivot[2], top * rng.uniform(1.15, 1.5) + 0.01 + 4 * wire)
+    lies = np.pi / 2 + rng.uniform(-0.05, 0.2)
+    if chance(rng, 0.5):
+        a.hinge("body", "handle", pivot, "x", -lies, lies)
+    else:  # at rest it lies towards the front
+        lies = min(lies, np.pi / 2)
+        pieces = [turned(p, "x", lies, pivot) for p in pieces]
+        a.hinge("body", "handle", pivot, "-x", 0.0, 2 * lies)
+    a.add("handle", *pieces)
+    return a.build()
+
+
+# Trash cans
+
+
+def trash_can(rng: np.random.Generator) -> ArticulatedObject:
+    """A round or a square bin: a lid hinged behind (often lifted by a pedal), a flap that swings, or two wings."""
+    a = Assembly("trash_can", rng, "body")
+    half, round_body = rng.uniform(0.09, 0.26), chance(rng, 0.5)
+    deep = half if round_body else half * rng.uniform(0.7, 1.3)
+    height, taper = half * rng.uniform(1.8, 4.0), rng.uniform(0.75, 1.0)
+    foot = rng.uniform(0.015, 0.045)
+    outline = (
+        circle(1.0, int(pick(rng, (14, 20, 28))))
+        if round_body
+        else rectangle(2, 2, rng.uniform(0.05, 0.5))
+    )
+    rim = outline * [half, deep]
+    a.add(
+        "body",
+        *(
+            moved(p, (0, 0, foot))
+            for p in _tray(rim, height - foot, rng.uniform(0.004, 0.009), taper)
+        ),
+    )
+    a.add(
+        "body", extrude(rim * taper * rng.uniform(0.93, 1.04), foot * 1.1, "z", (0, 0, 0.55 * foot))
+    )
+    if chance(rng, 0.4):  # a band below the rim
+        a.add("body", ring(rim * 1.03, rim * 0.97, 0.03 * height, "z", (0, 0, 0.97 * height)))
+    kind = pick(rng, ("pedal", "lid", "wheels", "flap", "wings"), (5, 2, 2, 2, 1))
+    if kind == "flap":
+        _flap_top(a, rng, rim, height)
+    elif kind == "wings":
+        stop, level = rng.uniform(1.2, 1.6), height + 0.007
+        for s, link in ((-1, "left"), (1, "right")):
+            wing = np.column_stack([s * np.maximum(s * rim[:, 0], 0.001), rim[:, 1]])
+            a.add(link, extrude(wing, 0.012, "z", (0, 0, level)))
+            a.hinge("body", link, (s * half, 0, level), (0, s, 0), 0.0, stop)
+    else:
+        stop = rng.uniform(1.1, 1.8) if kind != "wheels" else rng.uniform(1.8, 2.7)
+        joint = _hinged_lid(a, rng, rim, height, stop)
+        if kind == "pedal":
+            _pedal(a, rng, deep * taper, foot, joint, stop)
+        elif kind == "wheels":
+            wheel = 0.22 * half + foot
+            for s in (-1, 1):
+                a.add(
+                    "body",
+                    cylinder(wheel, 0.14 * half, "x", (s * 0.8 * half, 0.98 * deep, wheel), 20),
+                )
+            a.add("body", cylinder(0.2 * wheel, 1.6 * half, "x", (0, 0.98 * deep, wheel), 8))
+            a.add(
+                "body", handle(rng, "bracket", 1.2 * half, (0, 0.98 * deep, 0.9 * height), "y", "x")
+            )
+    return a.build()
+
+
+def _tray(rim: FloatArray, height: float, wall: float, taper: float = 1.0) -> list[Piece]:
+    """Walls under the rim's outline (m, 2) and a floor, from z = 0 up to the rim; below it is `taper` times as wide."""
+    walls = ring(rim, rim * (1 - wall / np.abs(rim).max(0)), height, "z", (0, 0, height / 2))
+    vertices = np.array(walls.vertices)
+    vertices[:, :2] *= 1 - (1 - taper) * (1 - vertices[:, 2:] / height)
+    floor = extrude(
+        rim * taper * (1 - 0.5 * wall / np.abs(rim).max(0)), wall, "z", (0, 0, wall / 2)
+    )
+    return [trimesh.Trimesh(vertices, walls.faces, process=False), floor]
+
+
+def _flap_top(a: Assembly, rng: np.random.Generator, rim: FloatArray, height: float) -> None:
+    """A hood on the rim, and in its opening a flap that swings both ways about its middle."""
+    tall, hole = rng.uniform(0.02, 0.5) * rim[:, 0].max(), rng.uniform(0.7, 0.9)
+    hood = ring(rim * 1.02, rim * hole, tall, "z", (0, 0, height + tall / 2))
+    a.add("body", hood)
+    level, swing = height + tall * rng.uniform(0.6, 1.0), rng.uniform(0.7, 1.4)
+    a.add("flap", extrude(rim * (hole - 0.02), rng.uniform(0.004, 0.012), "z", (0, 0, level)))
+    a.hinge("body", "flap", (0, 0, level), "x", -swing, swing)
+
+
+def _hinged_lid(
+    a: Assembly, rng: np.random.Generator, rim: FloatArray, height: float, stop: float
+) -> str:
+    """A flat, stepped or domed lid with or without a handle, hinged behind; returns its joint."""
+    thick, deep = rng.uniform(0.01, 0.04), rim[:, 1].max()
+    over = rng.uniform(1.0, 1.06)
+    level = height + 0.002
+    a.add("lid", extrude(rim * over, thick, "z", (0, 0, level + thick / 2)))
+    crown = level + thick
+    form = rng.integers(3)
+    if form == 1:
+        step = thick * rng.uniform(0.5, 1.5)
+        a.add("lid", extrude(rim * rng.uniform(0.6, 0.92), step, "z", (0, 0, crown + step / 2)))
+        crown += step
+    elif form == 2:  # shrinking outlines make a dome
+        for t in (0.93, 0.78, 0.55):
+            step = 0.1 * deep * rng.uniform(0.5, 0.8)
+            a.add("lid", extrude(rim * t, step, "z", (0, 0, crown + step / 2)))
+            crown += step
+    if chance(rng, 0.4):
+        a.add(
+            "lid",
+            handle(
+                rng,
+                pick(rng, ("knob", "bow", "bracket")),
+                0.5 * rim[:, 0].max(),
+                (0, 0, crown),
+                "z",
+                "x",
+            ),
+        )
+    pivot = np.array([0, deep * over, level])
+    a.add(
+        "body",
+        box(
+            (rng.uniform(0.3, 1.0) * rim[:, 0].max(), 0.02, 0.03),
+            pivot - np.array([0, 0.005, 0.018]),
+        ),
+    )
+    return a.hinge("body", "lid", pivot, "-x", 0.0, stop)
+
+
+def _pedal(
+    a: Assembly, rng: np.random.Generator, deep: float, foot: float, joint: str, stop: float
+) -> None:
+    """A pedal at the front that goes down as the lid goes up."""
+    width, long, thick = (
+        rng.uniform(0.05, 0.12),
+        rng.uniform(0.03, 0.07) + 0.1 * deep,
+        rng.uniform(0.004, 0.01),
+    )
+    level = 0.5 * foot + 0.004
+    pivot = np.array([0, -deep * 0.9, level])
+    reach = 0.1 * deep + long
+    a.add("pedal", box((width, long, thick), pivot - np.array([0, reach - long / 2, 0]), rng))
+    a.add("pedal", box((0.5 * width, reach, 0.7 * thick), pivot - np.array([0, reach / 2, 0])))
+    press = min(0.3, 0.8 * (level - thick / 2) / reach)
+    a.follow(a.hinge("body", "pedal", pivot, "x", 0.0, press), joint, press / stop)
+
+
+# Kettles
+
+
+def kettle(rng: np.random.Generator) -> ArticulatedObject:
+    """A kettle: under a bail with a lid that lifts off, or with a handle behind and a hinged lid, on a base or not."""
+    a = Assembly("kettle", rng, "body")
+    radius, mouth = rng.uniform(0.06, 0.1), rng.uniform(0.45, 0.75)
+    with_bail = chance(rng, 0.5)
+    height = radius * (rng.uniform(1.0, 1.6) if with_bail else rng.uniform(1.8, 2.8))
+    mouth = radius * (mouth if with_bail else rng.uniform(0.7, 0.95))
+    belly = radius * rng.uniform(1.0, 1.12)
+    s = np.linspace(0, 1, int(pick(rng, (4, 6, 9))))
+    curve = np.array([radius * rng.uniform(0.75, 1.0), belly, belly, mouth])
+    weights = np.stack([(1 - s) ** 3, 3 * s * (1 - s) ** 2, 3 * s**2 * (1 - s), s**3], axis=1)
+    profile = np.column_stack([weights @ curve, height * s])
+    sections = int(pick(rng, (10, 16, 24)))
+    a.add("body", cup(profile, 0.003, sections))
+    if not with_bail and chance(rng, 0.6):
+        a.add("body", cylinder(1.05 * curve[0], 0.02, "z", (0, 0, -0.0101), 24))
+    _spout(a, rng, profile)
+    top = height + rng.uniform(0.004, 0.012)
+    dome = mouth * rng.uniform(0.0, 0.3)
+    a.add(
+        "lid",
+        lathe(
+            [
+                (0, height),
+                (1.03 * mouth, height),
+                (1.03 * mouth, top),
+                (0.6 * mouth, top + 0.7 * dome),
+                (0, top + dome),
+            ],
+            sections,
+        ),
+    )
+    a.add(
+        "lid",
+        handle(
+            rng, pick(rng, ("knob", "knob", "bow")), 0.6 * mouth, (0, 0, top + 0.9 * dome), "z", "x"
+        ),
+    )
+    if with_bail:
+        a.slide("body", "lid", "z", 0.0, rng.uniform(0.04, 0.12))
+        level = height * rng.uniform(0.75, 0.95)
+        out = float(np.interp(level, profile[:, 1], profile[:, 0])) + 0.004
+        for x in (-out, out):
+            a.add("body", cylinder(0.009, 0.016, "x", (x, 0, level), 12))
+        rise = max(top + dome - level + 0.05, np.hypot(mouth, height - level) + 0.03) * rng.uniform(
+            1.0, 1.3
+        )
+        a.add("handle", *_bail(rng, out, rng.uniform(0.003, 0.006), level, rise))
+        lies = rng.uniform(0.9, 1.4)
+        a.hinge(
+            "body",
+            "handle",
+            (0, 0, level),
+            "x",
+            *pick(rng, ((-lies, lies), (0.0, lies), (-lies, 0.0))),
+        )
+        return a.build()
+    grip = handle(
+        rng,
+        "bracket",
+        0.8 * height,
+        (0, 0.9 * mouth, 0.5 * height),
+        "y",
+        "z",
+        reach=rng.uniform(0.05, 0.07),
+    )
+    a.add("body", grip)
+    a.hinge("body", "lid", (0, mouth, height + 0.002), "-x", 0.0, rng.uniform(1.2, 1.9))
+    return a.build()
+
+
+def _spout(a: Assembly, rng: np.random.Generator, profile: FloatArray) -> None:
+    """A spout at the front: a bent tube from the belly, or a beak at the rim."""
+    height = profile[-1, 1]
+    low = height * rng.uniform(0.35, 0.65)
+    r = float(np.interp(low, profile[:, 1], profile[:, 0]))
+    if chance(rng, 0.6):
+        thick, out = rng.uniform(0.01, 0.018), rng.uniform(0.04, 0.09)
+        end = np.array([0, -r - out, height * rng.uniform(0.9, 1.1)])
+        path = rounded_path(
+            [
+                (0, -r + 0.015, low),
+                (0, -r - 0.4 * out, low + 0.1 * height),
+                end,
+                end - np.array([0, 0.01, 0]),
+            ],
+            0.03,
+        )
+        a.add(
+            "body",
+            tube(path, np.linspace(thick * rng.uniform(1.0, 1.7), 0.6 * thick, len(path)), 10),
+        )
+    else:
+        mouth, long = profile[-1, 0], rng.uniform(0.02, 0.04)
+        beak = [(-0.4 * mouth, -0.85 * mouth), (0, -mouth - long), (0.4 * mouth, -0.85 * mouth)]
+        tall = height * rng.uniform(0.1, 0.3)
+        a.add("body", extrude(beak, tall, "z", (0, 0, height - tall / 2)))
+
+
+# Suitcases
+
+
+def suitcase(rng: np.random.Generator) -> ArticulatedObject:
+    """A case that lies and opens at the top (a briefcase, a trunk), or a trolley that stands, its handle drawn out."""
+    a = Assembly("suitcase", rng, "body")
+    return _trolley(a, rng) if chance(rng, 0.4) else _lying_case(a, rng)
+
+
+def _lying_case(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
+    """Two trays hinged behind; a handle in front that tips, and latches on some."""
+    width, deep = rng.uniform(0.32, 0.75), rng.uniform(0.24, 0.5)
+    low = rng.uniform(0.04, 0.16)
+    high = rng.uniform(0.03, min(0.1, low))  # so that it can lie beside the body
+    rim, wall = rectangle(width, deep, rng.uniform(0.01, 0.06)), rng.uniform(0.004, 0.01)
+    a.add("body", *_tray(rim, low, wall, rng.uniform(0.94, 1.0)))
+    level = low + 0.001
+    lid = [
+        turned(moved(p, (0, 0, -high)), "y", np.pi)
+        for p in _tray(rim, high, wall, rng.uniform(0.94, 1.0))
+    ]
+    a.add("lid", *(moved(p, (0, 0, level)) for p in lid))
+    back, front = np.array([0, deep / 2 + 0.003, level]), np.array([0, -deep / 2, low])
+    for x in np.linspace(-0.35, 0.35, int(rng.integers(2, 4))) * width:
+        a.add("body", cylinder(0.006, 0.05, "x", back + np.array([x, 0.002, 0]), 10))
+    a.hinge("body", "lid", back, "-x", 0.0, rng.uniform(1.5, 2.2) if chance(rng, 0.6) else np.pi)
+    if chance(rng, 0.8):
+        at, reach = front - np.array([0, 0.006, 0.02]), rng.uniform(0.035, 0.055)
+        a.add(
+            "handle",
+            handle(
+                rng,
+                pick(rng, ("bow", "bracket")),
+                rng.uniform(0.1, 0.16),
+                at,
+                "-y",
+                "x",
+                reach=reach,
+            ),
+        )
+        a.add(
+            "body",
+            *(box((0.02, 0.014, 0.016), at + np.array([s * 0.07, 0.003, 0])) for s in (-1, 1)),
+        )
+        a.hinge(
+            "body",
+            "handle",
+            at,
+            "x",
+            -rng.uniform(0.2, 1.2),
+            np.arcsin(min(1.0, 0.9 * at[2] / reach)),
+        )
+    if chance(rng, 0.5):
+        for s, link in ((-1, "left_latch"), (1, "right_latch")):
+            at = front + np.array([s * 0.33 * width, -0.004, -0.012])
+            a.add(link, slab((0.035, 0.004, 0.035), at + np.array([0, 0, 0.014]), 0.004, "y"))
+            a.hinge("body", link, at, "x", 0.0, rng.uniform(1.0, 1.8))
+    return a.build()
+
+
+def _trolley(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
+    """A standing case on wheels: a bow behind that draws out, a carrying handle that folds, on some a front that opens."""
+    width, deep, height = rng.uniform(0.3, 0.5), rng.uniform(0.18, 0.32), rng.uniform(0.45, 0.75)
+    wheel = rng.uniform(0.018, 0.035)
+    base, corner = 1.8 * wheel, rng.uniform(0.02, 0.4 * deep)
+    opens = chance(rng, 0.5)
+    wall = 0.008
+    rim, split = rectangle(height, width, corner), deep * rng.uniform(0.4, 0.6) if opens else deep
+    # A tray pointed along -y opens to the front: what was x is up, what was y is across.
+    stand = np.array([[0, -1.0, 0], [0, 0, -1.0], [1.0, 0, 0]])
+    middle = np.array([0, deep / 2, base + height / 2])
+    a.add("body", *(moved(p, middle, stand) for p in _tray(rim, split, wall)))
+    if opens:
+        front = [turned(p, "x", np.pi) for p in _tray(rim, deep - split, wall)]
+        a.add("front", *(moved(p, middle - np.array([0, deep + 0.001, 0]), stand) for p in front))
+        s = pick(rng, (-1.0, 1.0))
+        edge = (s * width / 2, deep / 2 - split, base + height / 2)
+        a.hinge("body", "front", edge, (0, 0, s), 0.0, rng.uniform(1.6, 2.8))
+    else:
+        a.add("body", moved(extrude(rim * 0.995, wall, "z", (0, 0, deep)), middle, stand))
+    glides = chance(rng, 0.3)  # in front, instead of wheels
+    for x in (-0.4 * width, 0.4 * width):
+        a.add("body", *_caster((x, 0.35 * deep), wheel, base))
+        ahead = cylinder(0.01, base + wheel, "z", (x, -0.35 * deep, (base + wheel) / 2), 10)
+        a.add(
+            "front" if opens else "body",
+            *([ahead] if glides else _caster((x, -0.35 * deep), wheel, base)),
+        )
+    half, top = width * rng.uniform(0.15, 0.32), base + height
+    bow = np.array(
+        [
+            (-half, base + 0.3 * height),
+            (-half, top + 0.02),
+            (half, top + 0.02),
+            (half, base + 0.3 * height),
+        ]
+    )
+    path = rounded_path(list(np.insert(bow, 1, 0.35 * deep, axis=1)), 0.015)
+    grip = cylinder(rng.uniform(0.01, 0.014), 1.8 * half, "x", (0, 0.35 * deep, top + 0.022), 10)
+    a.add("bow", tube(path, rng.uniform(0.005, 0.009), 8), grip)
+    a.slide("body", "bow", "z", 0.0, rng.uniform(0.25, 0.6) * height)
+    if chance(rng, 0.7):
+        at = np.array([0, -0.05 * deep, top])
+        grip = handle(
+            rng, "bracket", rng.uniform(0.1, 0.16), at, "z", "x", reach=rng.uniform(0.03, 0.05)
+        )
+        a.add("carry", turned(grip, "x", np.pi / 2 - 0.1, at + np.array([0, 0, 0.008])))
+        a.hinge("body", "carry", at + np.array([0, 0, 0.008]), "-x", 0.0, np.pi / 2 - 0.1)
+    return a.build()
+
+
+def _caster(at: tuple[float, float], wheel: float, base: float) -> list[Piece]:
+    """A wheel of radius `wheel` (m) on the floor at (x, y), and its post up into what stands `base` (m) above."""
+    return [
+        cylinder(wheel, 0.02, "x", (*at, wheel), 16),
+        box((0.03, 0.03, base), (*at, base / 2 + 0.5 * wheel)),
+    ]

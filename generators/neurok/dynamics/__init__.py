@@ -1,0 +1,1 @@
+"""Lagrangian dynamics in the latent space."""

@@ -1,0 +1,119 @@
+"""Where an action begins: the latent state whose particles are where, and move as, a few of them are told to.
+
+Equation 42 of NeuROK, min |x_0 - F(z_0)|^2 + |x'_0 - J z'_0|^2 over the particles of a region, one term after the
+other: the first by Levenberg-Marquardt, the second, linear in z'_0, at its solution. That is the joint minimum wherever
+the positions can be met.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
+from generators.neurok.dynamics.system import System, particle_masses
+from generators.neurok.latent_space.derivatives import (
+    Positions,
+    decoded,
+    derivatives,
+    forward_attention,
+)
+
+
+def initial_velocity(
+    positions: Positions,
+    z: Tensor,
+    points: NDArray[np.int64],
+    velocities: FloatArray,
+    *,
+    weights: Tensor | None = None,
+    cutoff: float = 1e-8,
+) -> Tensor:
+    """The latent velocity (k,) that best gives some particles their velocities.
+
+    Least squares over those particles; what they leave open is settled by the least kinetic energy of the object, as
+    it would be by a blow on those particles. Neither depends on how z is parameterised.
+
+    Args:
+        positions: the decoder.
+        z: (k,) coordinates.
+        points: (H,) indices of particles.
+        velocities: (H, 3) of those.
+        weights: (n,) relative masses of all particles; None is equal ones.
+        cutoff: as in `DynamicsOptions`.
+    """
+    x = decoded(positions, z)
+    index, goal = _on_particles("velocities", points, velocities, x)
+    with forward_attention():
+        local = System(
+            derivatives(positions, z), particle_masses(weights, x, 1.0), cutoff=cutoff
+        ).at(z.double())
+    if local is None or not float(local.values.max()) > 0:
+        raise ValueError(
+            "positions: expected particles that move with z, got no finite derivative; check the decoder"
+        )
+    J = local.J.reshape(-1, 3, len(z))[index].reshape(-1, len(z))
+    # With z' = S y, S = M^(-1/2), the kinetic energy is |y|^2 / 2, which a pseudo-inverse makes least.
+    S = local.vectors / local.values.sqrt()
+    return (S @ torch.linalg.pinv(J @ S, rtol=cutoff**0.5) @ goal).to(z.dtype)
+
+
+def initial_coordinates(
+    positions: Positions,
+    z: Tensor,
+    points: NDArray[np.int64],
+    targets: FloatArray,
+    *,
+    iterations: int = 50,
+) -> Tensor:
+    """The coordinates (k,) that best put some particles where they should be, from a guess.
+
+    Args:
+        positions: the decoder.
+        z: (k,) the guess; what those particles leave open stays near it.
+        points: (H,) indices of particles.
+        targets: (H, 3) where they should be.
+        iterations: trial steps at most.
+    """
+    index, goal = _on_particles("targets", points, targets, decoded(positions, z))
+    derivative = derivatives(positions, z)
+    best = trial = z.double()
+    cost, damping = np.inf, 1e-3
+    H, gradient = torch.eye(len(z)).to(best), torch.zeros_like(best)
+    for _ in range(iterations):
+        with forward_attention():
+            x, J = derivative.linearise(trial)
+        residual = x[index].reshape(-1) - goal
+        reached = float(residual @ residual)
+        if reached < cost:
+            settled = cost - reached < 1e-12 * reached or reached < 1e-28
+            best, cost, damping = trial, reached, damping / 5
+            A = J.reshape(-1, 3, len(z))[index].reshape(-1, len(z))
+            H, gradient = A.T @ A, A.T @ residual
+            if settled:
+                break
+        else:
+            damping *= 4
+        if damping > 1e12:
+            break
+        weight = damping * H.diagonal().mean().clamp_min(1e-30)
+        trial = best - torch.linalg.solve(H + weight * torch.eye(len(z)).to(H), gradient)
+    return best.to(z.dtype)
+
+
+def _on_particles(
+    name: str, points: NDArray[np.int64], values: FloatArray, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Indices (H,) and what those particles should do, flat (3H,)."""
+    points = checks.array("points", points, ("H",), dtype=np.int64)
+    values = checks.array(name, values, (len(points), 3), hint="give one row per entry of points")
+    if points.min() < 0 or points.max() >= len(x):
+        raise ValueError(
+            f"points: expected indices below {len(x)}, got {points.min()} to {points.max()}"
+        )
+    return torch.as_tensor(np.array(points), device=x.device), torch.as_tensor(np.array(values)).to(
+        x
+    ).reshape(-1)

@@ -1,0 +1,1 @@
+"""Inverse kinematics and dragging in the latent space."""

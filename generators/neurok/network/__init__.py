@@ -1,0 +1,1 @@
+"""The NeuROK network, its sizes and its weights."""
