@@ -24,7 +24,7 @@ from diffusers.pipelines.wan import pipeline_wan_i2v
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
-import generators.chord.wan
+import generators.chord.priors.wan
 from experiments.chord.bench_wan import bench_choreographer, benchmark
 from flowplan.cli import main
 from flowplan.geometry import pose
