@@ -510,7 +510,7 @@ def test_benchmark_by_command_needs_a_gpu(monkeypatch, capsys):
         pytest.skip("this machine has one")
     monkeypatch.setattr(sys, "argv", ["flowplan", "bench", "wan"])
     with pytest.raises(SystemExit) as end:
-        main.main()
+        main()
     assert end.value.code == 2
     assert "Wan needs an NVIDIA GPU" in " ".join(capsys.readouterr().err.split())
 

@@ -40,7 +40,7 @@ def embed(sentences):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(data.text, "embed", embed)
+    monkeypatch.setattr(data.text_encoder, "embed", embed)
 
 
 def scene(*texts: str, bodies: int = 2, seed: int = 0) -> PointScene:

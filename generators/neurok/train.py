@@ -216,7 +216,11 @@ def stored_objects(
     digest = hashlib.sha256(repr((tuple(families), seeds, options)).encode())
     here = Path(generators.__file__).parent
     for source in sorted(
-        [*(here / "objects").rglob("*.py"), here / "neurok/store.py", here / "neurok/visibility.py"]
+        [
+            *(here / "data/objects").rglob("*.py"),
+            here / "data/object_store.py",
+            here / "data/visibility.py",
+        ]
     ):
         digest.update(source.read_bytes())
     path = folder / f"objects-{digest.hexdigest()[:12]}.safetensors"

@@ -198,9 +198,15 @@ def stored_scenes(
     """
     digest = hashlib.sha256(repr((kind, seeds, split, points, WAYS)).encode())
     here = Path(generators.__file__).parent
-    makers = [p for p in (here / "chord/choreographer").glob("*.py") if p.stem not in _NOT_SCENES]
+    makers = (here / "chord/priors/choreographer/scenes").glob("*.py")
     for source in sorted(
-        [*makers, PHRASINGS, *(here / "objects").rglob("*.py"), here / "chord/cameras.py"]
+        [
+            *makers,
+            PHRASINGS,
+            *(here / "data/objects").rglob("*.py"),
+            here / "chord/render/cameras.py",
+            here / "chord/priors/choreographer/render.py",
+        ]
     ):
         digest.update(source.read_bytes())
     path = folder / f"scenes-{split.replace('_', '-')}-{kind}-{digest.hexdigest()[:12]}.safetensors"
