@@ -62,7 +62,7 @@ def test_field_of_view_spans_the_image():
     [
         ({"depth": np.zeros(5)}, "DepthFrame.depth: expected shape"),
         ({"depth": np.full((48, 64), np.nan)}, "set pixels without a return to 0"),
-        ({"depth": -np.ones((48, 64))}, "metres >= 0"),
+        ({"depth": -np.ones((48, 64))}, "meters >= 0"),
         ({"intrinsics": K.T}, "not transposed"),
         ({"X_world_camera": 2 * np.eye(4)}, "DepthFrame.X_world_camera: expected rigid"),
         ({"mask": np.zeros((4, 4))}, r"DepthFrame.mask: expected shape \(48, 64\)"),
@@ -223,7 +223,7 @@ def test_eight_bit_depth_and_other_sizes_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"is 10 x 10, its depth image 64 x 48.*color=False"):
         read_frames(tmp_path)
     Image.fromarray(np.zeros((48, 64), np.uint8)).save(tmp_path / "depth/000000.png")
-    with pytest.raises(ValueError, match="16-bit grey PNG"):
+    with pytest.raises(ValueError, match="16-bit gray PNG"):
         read_frames(tmp_path)
 
 

@@ -1,6 +1,7 @@
-"""From what a camera saw, or a mesh file, to a `Scene`."""
+"""Scenes from depth frames, meshes, point clouds and URDFs."""
 
-from flowplan.scan.depth.frames import DepthFrame, intrinsics_from_fov, read_frames, write_frames
+from flowplan.scan.depth.frame_folder import read_frames, write_frames
+from flowplan.scan.depth.frames import DepthFrame, intrinsics_from_fov
 from flowplan.scan.depth.fuse import ScanOptions, scan_frames
 from flowplan.scan.depth.noise import NoiseOptions, noisy_depth
 from flowplan.scan.depth.render import render_frame

@@ -9,7 +9,7 @@ import numpy as np
 
 from flowplan.geometry import pose
 from flowplan.motion import Progress, silent
-from flowplan.scan.depth.frames import read_frames
+from flowplan.scan.depth.frame_folder import read_frames
 from flowplan.scan.depth.fuse import ScanOptions, scan_frames
 from flowplan.scan.meshes.mesh_file import SUFFIXES as MESH_SUFFIXES
 from flowplan.scan.meshes.mesh_file import Unit, load_mesh

@@ -1,1 +1,1 @@
-"""Depth images to objects: reading frames, fusing, segmenting."""
+"""Depth images to objects: reading frames, fusion, segmentation."""

@@ -1,4 +1,4 @@
-"""Folders of depth frames as other programs write them.
+"""Folders of depth frames in the layouts of other programs.
 
 | layout | poses | camera |
 |---|---|---|
@@ -7,9 +7,9 @@
 | BundleFusion, 7-Scenes | `frame-000000.pose.txt`: camera-to-world | `info.txt`, `camera-intrinsics.txt` |
 | nerfstudio, instant-ngp | `transforms.json`: camera-to-world, OpenGL (y up, looking along -z) | in the same file |
 
-Everything becomes OpenCV's camera frame. instant-ngp and nerfstudio put the corner of the first pixel at (0, 0), we its
-centre, so their principal point moves by half a pixel. Their world frame is left as it is: it need not have z up, and
-then the support is not found.
+Camera frames are converted to OpenCV's. instant-ngp and nerfstudio place the corner of the first
+pixel at (0, 0), this project its center, so their principal point moves by half a pixel. Their
+world frame is kept: it need not have z up, and then the support is not found.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.scan.depth.frames import FrameFiles, objects_in, read_json, require
+from flowplan.scan.depth.frame_files import FrameFiles, objects_in, read_json, require
 from flowplan.utils import checks
 
 DEPTH_FOLDERS = ("depth", "depths", "depth_raw")
 COLOR_FOLDERS = ("color", "rgb", "image", "images", "colour")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 INTRINSIC_FILES = ("intrinsic.json", "camera_intrinsic.json", "intrinsics.json")
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def find(folder: Path) -> list[FrameFiles]:
-    """The frames of a folder in the first of these layouts that it has, in order.
+    """The frames of a folder, in order, by the first of these layouts that it matches.
 
     Raises:
-        ValueError: when it has none of them, or a part of one is missing.
+        ValueError: if it matches none of them, or a part is missing.
     """
     if (folder / "transforms.json").exists():
         return _nerfstudio(folder)
@@ -46,27 +47,25 @@ def find(folder: Path) -> list[FrameFiles]:
     if list(folder.glob("*.log")):
         return _trajectory_log(folder)
     raise ValueError(
-        f"{folder}: no known layout; expected frames.json, transforms.json, camera_trajectory.json, a trajectory *.log "
-        "or frame-*.pose.txt"
+        f"{folder}: no known layout; expected frames.json, transforms.json, "
+        "camera_trajectory.json, a trajectory *.log or frame-*.pose.txt"
     )
 
 
 def _nerfstudio(folder: Path) -> list[FrameFiles]:
     path = folder / "transforms.json"
     document = read_json(path)
-    # Metres to a unit: instant-ngp's word, then nerfstudio's.
+    # Meters per depth unit: instant-ngp's key, then nerfstudio's.
     key = "integer_depth_scale" if "integer_depth_scale" in document else "depth_unit_scale_factor"
-    metres = require(path, {"depth_unit_scale_factor": 1e-3, **document}, key, (int, float))
-    depth_scale = 1 / checks.positive(f"{path}: {key}", metres)
+    meters = require(path, {"depth_unit_scale_factor": 1e-3, **document}, key, (int, float))
+    depth_scale = 1 / checks.positive(f"{path}: {key}", meters)
     entries = []
     for where, item in objects_in(path, document, "frames"):
-        depth = require(
-            where, item, "depth_path" if "depth_path" in item else "depth_file_path", str
-        )
+        depth_key = "depth_path" if "depth_path" in item else "depth_file_path"
+        depth = require(where, item, depth_key, str)
         color = require(where, item, "file_path", str) if "file_path" in item else ""
-        X_opengl = checks.array(
-            f"{where}.transform_matrix", require(where, item, "transform_matrix", list), (4, 4)
-        )
+        rows = require(where, item, "transform_matrix", list)
+        X_opengl = checks.array(f"{where}.transform_matrix", rows, (4, 4))
         entries.append(
             FrameFiles(
                 depth=_with_suffix(folder / depth),
@@ -81,30 +80,20 @@ def _nerfstudio(folder: Path) -> list[FrameFiles]:
 
 
 def _nerfstudio_intrinsics(where: str, camera: dict[str, Any]) -> NDArray[np.float64]:
-    names = (
-        "k1",
-        "k2",
-        "k3",
-        "k4",
-        "p1",
-        "p2",
-        "w",
-        "h",
-        "fl_x",
-        "fl_y",
-        "cx",
-        "cy",
-        "camera_angle_x",
-    )
+    """Camera matrix (3, 3) from focal lengths, or from the image width and its angle of view."""
+    distortion = ("k1", "k2", "k3", "k4", "p1", "p2")
+    names = (*distortion, "w", "h", "fl_x", "fl_y", "cx", "cy", "camera_angle_x")
     value = {n: float(checks.array(f"{where}.{n}", camera[n], ())) for n in names if n in camera}
-    bent = [n for n in names[:6] if abs(value.get(n, 0.0)) > 1e-6]
-    if bent:
+    distorted = [n for n in distortion if abs(value.get(n, 0.0)) > 1e-6]
+    if distorted:
         warnings.warn(
-            f"{where}: lens distortion ({', '.join(bent)}) is ignored; undistort the images first",
+            f"{where}: lens distortion ({', '.join(distorted)}) is ignored; "
+            "undistort the images first",
             stacklevel=2,
         )
     if "fl_x" not in value and {"w", "camera_angle_x"} <= value.keys():
         value["fl_x"] = 0.5 * value["w"] / np.tan(0.5 * value["camera_angle_x"])
+    # The principal point defaults to the center of the image.
     for center, size in (("cx", "w"), ("cy", "h")):
         if center not in value and size in value:
             value[center] = 0.5 * value[size]
@@ -123,7 +112,9 @@ def _pose_files(folder: Path) -> list[FrameFiles]:
     for path in sorted(folder.glob("*.pose.txt")):
         stem = path.name.removesuffix(".pose.txt")
         X = _matrix(path)
-        if X.shape == (4, 4) and (not np.isfinite(X).all() or not X[:3, :3].any()):
+        # Lost tracking is written as infinities or zeros.
+        lost = not np.isfinite(X).all() or not X[:3, :3].any()
+        if X.shape == (4, 4) and lost:
             warnings.warn(f"{path}: tracking was lost; this frame is left out", stacklevel=2)
             continue
         colors = [folder / f"{stem}.color.{s}" for s in ("png", "jpg", "jpeg")]
@@ -141,20 +132,16 @@ def _pose_files(folder: Path) -> list[FrameFiles]:
 
 
 def _intrinsics_beside(folder: Path) -> tuple[NDArray[np.float64] | None, float]:
-    """Camera matrix and depth units to a metre, from whichever file says so."""
+    """Camera matrix (None if no file gives it) and depth units per meter."""
     info = folder / "info.txt"
-    if (
-        info.exists()
-    ):  # BundleFusion: "m_calibrationDepthIntrinsic = 582.87 0 320 0 ..." (4 x 4 by rows)
-        lines = dict(
-            re.findall(r"^\s*(\w+)\s*=\s*(.*)$", info.read_text(errors="replace"), re.MULTILINE)
-        )
+    if info.exists():
+        # BundleFusion: "m_calibrationDepthIntrinsic = 582.87 0 320 0 ..." (4 x 4 by rows).
+        text = info.read_text(errors="replace")
+        lines = dict(re.findall(r"^\s*(\w+)\s*=\s*(.*)$", text, re.MULTILINE))
         if "m_calibrationDepthIntrinsic" in lines:
             try:
-                K = np.array(lines["m_calibrationDepthIntrinsic"].split(), float).reshape(4, 4)[
-                    :3, :3
-                ]
-                return K, float(lines.get("m_depthShift", 1000.0))
+                K = np.array(lines["m_calibrationDepthIntrinsic"].split(), float).reshape(4, 4)
+                return K[:3, :3], float(lines.get("m_depthShift", 1000.0))
             except ValueError:
                 raise ValueError(
                     f"{info}: m_calibrationDepthIntrinsic: expected 16 numbers"
@@ -172,13 +159,10 @@ def _trajectory_json(folder: Path) -> list[FrameFiles]:
     path = folder / "camera_trajectory.json"
     extrinsics, intrinsics = [], []
     for where, item in objects_in(path, read_json(path), "parameters"):
-        extrinsics.append(
-            checks.array(f"{where}.extrinsic", require(where, item, "extrinsic", list), (16,))
-            .reshape(4, 4)
-            .T
-        )
+        numbers = require(where, item, "extrinsic", list)
+        extrinsics.append(checks.array(f"{where}.extrinsic", numbers, (16,)).reshape(4, 4).T)
         intrinsics.append(_by_columns(where, require(where, item, "intrinsic", dict)))
-    # Open3D keeps world-to-camera; a singular one is reported as not rigid when its frame is read.
+    # Open3D stores world-to-camera; a singular matrix is refused as not rigid by load_frame.
     poses = [np.linalg.pinv(X) for X in extrinsics]
     return _numbered(folder, path, poses, intrinsics)
 
@@ -188,12 +172,12 @@ def _trajectory_log(folder: Path) -> list[FrameFiles]:
     rows = [line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     if len(rows) % 5:
         raise ValueError(
-            f"{path}: expected five lines a frame (ids, then 4 x 4), got {len(rows)} lines"
+            f"{path}: expected five lines per frame (ids, then 4 x 4), got {len(rows)} lines"
         )
     try:
         poses = [np.array(rows[i + 1 : i + 5], float) for i in range(0, len(rows), 5)]
     except ValueError:
-        raise ValueError(f"{path}: expected four numbers a row after each line of ids") from None
+        raise ValueError(f"{path}: expected four numbers per row after each line of ids") from None
     K, _ = _intrinsics_beside(folder)
     return _numbered(folder, path, poses, [K] * len(poses))
 
@@ -201,17 +185,18 @@ def _trajectory_log(folder: Path) -> list[FrameFiles]:
 def _numbered(
     folder: Path, source: Path, poses: list[Any], intrinsics: list[Any]
 ) -> list[FrameFiles]:
-    """Frames whose images lie in folders, in the order of their names, one to a pose."""
+    """Frames whose images lie in folders, in the order of their names, one per pose."""
     depths = _images(folder, DEPTH_FOLDERS)
     if len(depths) != len(poses):
         raise ValueError(
-            f"{source}: has {len(poses)} poses for {len(depths)} depth images in {'/, '.join(DEPTH_FOLDERS)}/; "
-            "expected one image a pose"
+            f"{source}: has {len(poses)} poses for {len(depths)} depth images in "
+            f"{'/, '.join(DEPTH_FOLDERS)}/; expected one image per pose"
         )
     colors = _images(folder, COLOR_FOLDERS)
     if colors and len(colors) != len(depths):
         warnings.warn(
-            f"{folder}: {len(colors)} colour images for {len(depths)} depth images; colour is left out",
+            f"{folder}: {len(colors)} color images for {len(depths)} depth images; "
+            "color is left out",
             stacklevel=2,
         )
         colors = []
@@ -228,30 +213,31 @@ def _numbered(
 
 
 def _images(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """The images in the first of these subfolders that has any, by name."""
     for name in names:
-        found = sorted(
-            p for p in (folder / name).glob("*") if p.suffix.lower() in (".png", ".jpg", ".jpeg")
-        )
+        files = (folder / name).glob("*")
+        found = sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
         if found:
             return found
     return []
 
 
 def _by_columns(where: object, camera: dict[str, Any]) -> NDArray[np.float64]:
+    """Open3D's camera matrix (3, 3), stored by columns."""
     K = require(where, camera, "intrinsic_matrix", list)
     return checks.array(f"{where}: intrinsic_matrix", K, (9,)).reshape(3, 3).T
 
 
 def _matrix(path: Path) -> NDArray[np.float64]:
+    """The matrix in a text file, one row per line."""
     try:
-        rows = [
-            line.split() for line in path.read_text(errors="replace").splitlines() if line.strip()
-        ]
+        lines = path.read_text(errors="replace").splitlines()
+        rows = [line.split() for line in lines if line.strip()]
         return np.array(rows, float).reshape(len(rows), -1)
     except (OSError, ValueError):
-        raise ValueError(f"{path}: expected a matrix of numbers, one row a line") from None
+        raise ValueError(f"{path}: expected a matrix of numbers, one row per line") from None
 
 
 def _with_suffix(path: Path) -> Path:
-    """instant-ngp leaves the suffix of images away."""
+    """The path, with instant-ngp's omitted .png added."""
     return path if path.suffix or not path.name else path.with_suffix(".png")

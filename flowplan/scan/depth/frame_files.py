@@ -1,0 +1,189 @@
+"""The files of a depth frame: their record, the checks of the JSON around them, and their images.
+
+The readers of folders (`flowplan.scan.depth.frame_folder` for the project's own layout,
+`flowplan.scan.depth.layouts` for those of other programs) list a `FrameFiles` for each frame;
+`load_frame` then reads the images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from flowplan.scan.depth.frames import DepthFrame
+from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
+
+# Pillow's names of pixel formats.
+DEPTH_MODES = ("I;16", "I;16B", "I;16L")
+MASK_MODES = ("L", "P", "1", "I;16", "I;16B", "I;16L", "I")
+
+
+@dataclass(frozen=True, eq=False)
+class FrameFiles:
+    """The parts of one frame, before its images are read.
+
+    Attributes:
+        depth: image file.
+        X_world_camera: (4, 4) OpenCV convention, rigid to the precision of the file's digits.
+        pose_source: place of the pose, for error messages.
+        intrinsics: (3, 3), or None if the folder does not give them.
+        depth_scale: depth units per meter.
+        color, mask, confidence: image files, or None.
+        invalid: raw depth value that, like 0, marks a pixel without a return.
+    """
+
+    depth: Path
+    X_world_camera: Any
+    pose_source: str
+    intrinsics: Any = None
+    depth_scale: float = 1000.0
+    color: Path | None = None
+    mask: Path | None = None
+    confidence: Path | None = None
+    invalid: int = 65_535
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: one line that names the file.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({str(error).splitlines()[0]})") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: expected a JSON object, got a {type(document).__name__}")
+    return document
+
+
+def require(where: object, document: dict[str, Any], key: str, kind: Any) -> Any:
+    """The value of `document[key]`, which must be present and an instance of `kind`.
+
+    Raises:
+        ValueError: one line that names the place `where` and the key.
+    """
+    if key not in document:
+        raise ValueError(f"{where}: {key}: missing")
+    if not isinstance(document[key], kind):
+        raise ValueError(f"{where}: {key}: got a {type(document[key]).__name__}")
+    return document[key]
+
+
+def objects_in(
+    where: object, document: dict[str, Any], key: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of the list `document[key]`, each with its place for error messages."""
+    for i, item in enumerate(require(where, document, key, list)):
+        place = f"{where}: {key}[{i}]"
+        if not isinstance(item, dict):
+            raise ValueError(f"{place}: expected an object, got a {type(item).__name__}")
+        yield place, item
+
+
+def load_frame(
+    files: FrameFiles, depth_scale: float | None, intrinsics: ArrayLike | None, color: bool
+) -> DepthFrame:
+    """Read the images of one frame.
+
+    Args:
+        files: the frame's parts.
+        depth_scale: depth units per meter, instead of the folder's if given.
+        intrinsics: (3, 3), instead of the folder's if given.
+        color: read the color image if there is one.
+
+    Raises:
+        ValueError: one line that names the file.
+    """
+    raw = _image(files.depth, "depth", DEPTH_MODES, "save it as a 16-bit gray PNG")
+    scale = _scale(files, depth_scale)
+    K = files.intrinsics if intrinsics is None else intrinsics
+    if K is None:
+        raise ValueError(
+            f"{files.depth.parent}: no intrinsics beside the depth images; pass intrinsics="
+        )
+    images: dict[str, Any] = {}
+    if color and files.color is not None:
+        images["color"] = _image(files.color, "color", None, "", convert="RGB")
+    if files.mask is not None:
+        ids = _image(files.mask, "mask", MASK_MODES, "save object ids as a gray PNG")
+        images["mask"] = ids.astype(np.int32)
+    if files.confidence is not None:
+        gray = _image(files.confidence, "confidence", ("L",), "save it as an 8-bit gray PNG")
+        images["confidence"] = gray.astype(np.float32) / 255
+    for kind, pixels in images.items():
+        if pixels.shape[:2] != raw.shape:
+            raise ValueError(
+                f"{getattr(files, kind)}: is {pixels.shape[1]} x {pixels.shape[0]}, its depth "
+                f"image {raw.shape[1]} x {raw.shape[0]}; register the two"
+                + (", or pass color=False" if kind == "color" else "")
+            )
+    meters = np.where(raw == files.invalid, 0, raw).astype(np.float32) / np.float32(scale)
+    K = checks.array(f"{files.depth}: intrinsics", K, (3, 3))
+    X_world_camera = nearly_rigid(files.pose_source, files.X_world_camera)
+    return DepthFrame(meters, K, X_world_camera, **images)
+
+
+def _scale(files: FrameFiles, depth_scale: float | None) -> float:
+    """Depth units per meter: the caller's, else the folder's."""
+    scale = depth_scale
+    if scale is None:
+        scale = checks.positive("depth_scale", files.depth_scale)
+    if not 1 <= scale <= 1e6:
+        raise ValueError(
+            f"depth_scale: expected units per meter between 1 and 1e6, got {scale:g}; "
+            "pass depth_scale="
+        )
+    return scale
+
+
+def nearly_rigid(source: str, X: ArrayLike) -> FloatArray:
+    """A pose (4, 4) read from text, its rotation replaced by the nearest orthonormal one.
+
+    A file's digits are rounded, so that the rotation is orthonormal only up to 1e-3.
+
+    Raises:
+        ValueError: naming `source`, if the matrix is further from rigid than that.
+    """
+    X = checks.array(source, X, (4, 4)).copy()
+    # The nearest orthonormal matrix in the Frobenius norm is U V^T.
+    U, _, Vt = np.linalg.svd(X[:3, :3])
+    error = np.abs(U @ Vt - X[:3, :3]).max()
+    mirrored = np.linalg.det(U @ Vt) < 0
+    last_row = np.abs(X[3] - [0, 0, 0, 1]).max()
+    if error > 1e-3 or mirrored or last_row > 1e-6:
+        raise ValueError(
+            f"{source}: not a rigid transform (rotation off by {error:.2g}); "
+            "expected R^T R = I, det R = 1, last row 0 0 0 1, without scale"
+        )
+    if error > 1e-9:
+        X[:3, :3] = U @ Vt
+    return X
+
+
+def _image(
+    path: Path, kind: str, modes: Iterable[str] | None, remedy: str, convert: str | None = None
+) -> NDArray[Any]:
+    """The pixels of an image file, refused unless its mode is one of `modes` (None: any)."""
+    if not path.is_file():
+        raise ValueError(f"{path}: the {kind} image is missing")
+    try:
+        with Image.open(path) as image:
+            if modes is not None and image.mode not in modes:
+                raise ValueError(
+                    f"{path}: expected {kind} of mode {'/'.join(modes)}, got {image.mode}; {remedy}"
+                )
+            return np.array(image.convert(convert) if convert else image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path}: not readable as an image ({str(error).splitlines()[0]})"
+        ) from None
