@@ -49,7 +49,7 @@ def _summary(plan: Plan) -> list[str]:
         if (q.phase == phase).any()
     ]
     return [
-        f"PLAN. {kind}" + (f", fingers {width:.0f} mm apart" if kind == "grasp" else ""),
+        f"PLAN. {kind}" + (f", fingers {width:.0f} mm apart" if kind != "push" else ""),
         f"  time       {q.times[-1]:.1f} s: " + ", ".join(seconds),
         f"  slip       {1e3 * plan.attachment.slip.max():.1f} mm RMS at most: how untrue a rigid hold is",
         f"  tracking   {1e3 * q.position_error[during].max():.1f} mm, {np.rad2deg(q.rotation_error[during].max()):.1f} deg"

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowplan.geometry import inverse, transform
-from flowplan.grasp.records import Kind
+from flowplan.grasp.records import ContactKind
 from flowplan.rollout import Rollout
 from flowplan.trajectory import Phase, Trajectory
 from flowplan.utils import checks
@@ -144,7 +144,7 @@ def execute(
     *,
     targets: Collection[str],
     track: Track,
-    kind: Kind = "grasp",
+    kind: ContactKind = "grasp",
     on_step: OnStep | None = None,
     options: ExecuteOptions = ExecuteOptions(),
 ) -> Execution:
@@ -156,7 +156,7 @@ def execute(
         trajectory: for the robot's joints, in its order.
         targets: names of the bodies that the fingers are meant to touch.
         track: what to log of the object.
-        kind: "grasp" holds the target between the fingers, "push" only touches it.
+        kind: "grasp" and "pinch" hold the target between the fingers, "push" only touches it.
         on_step: called after every step, such as a `sim_envs.camera.Recorder`.
         options: see ExecuteOptions.
 
@@ -214,7 +214,12 @@ class _Watch:
     """Looks at the contacts of every step and notes events."""
 
     def __init__(
-        self, world: World, arm: Arm, targets: frozenset[str], kind: Kind, options: ExecuteOptions
+        self,
+        world: World,
+        arm: Arm,
+        targets: frozenset[str],
+        kind: ContactKind,
+        options: ExecuteOptions,
     ) -> None:
         self.world, self.arm, self.targets, self.kind, self.options = (
             world,

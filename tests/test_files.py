@@ -20,7 +20,7 @@ from PIL import Image
 from flowplan.attachment import Attachment, Moments
 from flowplan.attachment.screw import Screw
 from flowplan.geometry import exp_se3
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.io import npz
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.planner import STAGES, Attempt, NoPlan, Plan
@@ -90,8 +90,8 @@ def flows(draw):
 @st.composite
 def grasps(draw):
     G = draw(st.integers(0, 5))
-    kind = tuple(draw(st.sampled_from(["grasp", "push"])) for _ in range(G))
-    return Grasps(
+    kind = tuple(draw(st.sampled_from(["grasp", "push", "pinch"])) for _ in range(G))
+    return ContactCandidates(
         poses(G, 3), draw(arrays(G, low=0)), -np.sort(-draw(arrays(G))), kind, np.arange(G)
     )
 
@@ -171,7 +171,7 @@ RECORDS = {
     Scene: scenes(),
     SceneMotion: motions(),
     ObjectFlow: flows(),
-    Grasps: grasps(),
+    ContactCandidates: grasps(),
     Attachment: attachments(),
     Trajectory: trajectories(),
     Rollout: rollouts(),
@@ -326,6 +326,53 @@ def test_nothing_in_thousands_either(kind, data):
     record = data.draw(RECORDS[kind])
     damaged_bytes_give_one_line_or_the_same_record(record, data)
     another_value_is_refused_or_taken_as_it_is(record, data)
+
+
+VERSION_1 = Path(__file__).parent / "data" / "records_v1"
+"""One file of each record, written when all of them had version 1."""
+
+
+@EACH
+def test_files_of_version_1_are_read(kind):
+    path = VERSION_1 / f"{npz.RENAMED.get(kind.__name__, kind.__name__)}.npz"
+    record = npz.load(path, kind)
+    again = read(stored(record), kind)
+    assert same(again, record)
+    old, new = members(path.read_bytes()), members(stored(record))
+    for key in old.keys() - {"_schema", "_version"}:
+        assert old[key].dtype == new[key].dtype
+        np.testing.assert_array_equal(old[key], new[key])
+
+
+def test_contacts_of_version_1_keep_their_kinds():
+    assert npz.load(VERSION_1 / "Grasps.npz", ContactCandidates).kind == ("grasp", "push", "grasp")
+    plan = npz.load(VERSION_1 / "Plan.npz", Plan)
+    assert plan.contact.kind == ("grasp",)
+    assert plan.candidates.kind == ("grasp", "push", "grasp")
+    assert [attempt.kind for attempt in plan.attempts] == ["push", "grasp"]
+
+
+def test_a_former_name_is_read_at_version_1_only():
+    values = members((VERSION_1 / "Grasps.npz").read_bytes()) | {"_version": np.array(2)}
+    assert "ContactCandidates: expected a file of flowplan.ContactCandidates" in read(
+        packed(values), ContactCandidates
+    )
+
+
+def test_fields_added_later_get_their_default_in_earlier_files_only(monkeypatch):
+    values = members(stored(Scene((SceneObject("box", trimesh.creation.box()),))))
+    earlier = {k: v for k, v in values.items() if k != "objects/0/X_world_object"}
+    assert "Scene.objects.0.X_world_object: is missing" in read(packed(earlier), Scene)
+    latest = npz.VERSIONS["Scene"] + 1
+    monkeypatch.setitem(npz.VERSIONS, "Scene", latest)
+    monkeypatch.setitem(npz.ADDED, "SceneObject", {"X_world_object": latest})
+    scene = read(packed(earlier), Scene)
+    np.testing.assert_array_equal(scene.objects[0].X_world_object, np.eye(4))
+    later = earlier | {"_version": np.array(latest)}
+    assert "Scene.objects.0.X_world_object: is missing" in read(packed(later), Scene)
+    assert "the file has version 0, expected 1 to" in read(
+        packed(values | {"_version": np.array(0)}), Scene
+    )
 
 
 def flow():

@@ -8,7 +8,7 @@ from grasp_fixtures import BoxGripper, cup, scanned
 from flowplan.geometry import exp_so3, inverse, pose, transform
 from flowplan.grasp.contact import close_pads
 from flowplan.grasp.gripper_clearance import Boxes, clear_of_points, gripper_boxes, lowest_point
-from flowplan.grasp.proposal import best_first, merge, no_grasps, spread
+from flowplan.grasp.proposal import best_first, merge, no_candidates, spread
 from flowplan.grasp.propose import (
     GraspOptions,
     antipodal_pairs,
@@ -314,7 +314,7 @@ def test_merge_keeps_the_best_first():
     X = pose(translation=np.zeros((2, 3)))
     a = best_first(X, np.zeros(2), np.array([0.1, 0.9]), "grasp", 0)
     b = best_first(X, np.zeros(2), np.array([0.5, 0.2]), "push", 0)
-    both = merge([a, no_grasps(), b])
+    both = merge([a, no_candidates(), b])
     assert both.kind == ("grasp", "push", "push", "grasp")
     assert len(merge([])) == 0
 

@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from flowplan.geometry import exp_se3, transform
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.motion import ObjectFlow, SceneMotion, sample_flow
 from flowplan.rollout import Rollout
 from flowplan.scene import Action, Observation, Prompt, Scene, SceneObject
@@ -65,11 +65,11 @@ def test_instructions_need_something_to_follow():
 
 def test_grasps_are_sorted_and_rigid():
     X = exp_se3(np.random.default_rng(0).normal(size=(3, 6)))
-    good = Grasps(X, np.full(3, 0.04), [3.0, 2.0, 1.0], ("grasp",) * 3)
+    good = ContactCandidates(X, np.full(3, 0.04), [3.0, 2.0, 1.0], ("grasp",) * 3)
     assert len(good.select([0, 2])) == 2
-    assert len(Grasps(np.zeros((0, 4, 4)), [], [], ())) == 0
-    refuses("descending", Grasps, X, np.zeros(3), [1.0, 2.0, 3.0], ("grasp",) * 3)
-    refuses("Grasps.kind", Grasps, X, np.zeros(3), np.zeros(3), ("hug",) * 3)
+    assert len(ContactCandidates(np.zeros((0, 4, 4)), [], [], ())) == 0
+    refuses("descending", ContactCandidates, X, np.zeros(3), [1.0, 2.0, 3.0], ("grasp",) * 3)
+    refuses("ContactCandidates.kind", ContactCandidates, X, np.zeros(3), np.zeros(3), ("hug",) * 3)
 
 
 def test_trajectory_and_rollout_check_their_shapes():

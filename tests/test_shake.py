@@ -21,7 +21,7 @@ from experiments.grasping.shake import (
     shake_trial,
 )
 from flowplan.geometry import inverse, pose
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.robot import Robot, load_robot
 from flowplan.scene import Scene, SceneObject
 from sim_envs.world import World
@@ -162,13 +162,13 @@ def test_random_grasps_are_free_and_above_the_table() -> None:
 
 
 def test_benchmark_counts_what_it_saw() -> None:
-    def sure(obj: SceneObject, scene: Scene, gripper: object, seed: int) -> Grasps:
+    def sure(obj: SceneObject, scene: Scene, gripper: object, seed: int) -> ContactCandidates:
         low, high = obj.mesh_world.bounds
         X = pose(obj.X_world_object[:3, :3] @ DOWN, [*(low + high)[:2] / 2, high[2] - 0.01])
-        return Grasps(X[None], [0.08], [1.0], ("grasp",))
+        return ContactCandidates(X[None], [0.08], [1.0], ("grasp",))
 
-    def none(obj: SceneObject, scene: Scene, gripper: object, seed: int) -> Grasps:
-        return Grasps(np.zeros((0, 4, 4)), [], [], ())
+    def none(obj: SceneObject, scene: Scene, gripper: object, seed: int) -> ContactCandidates:
+        return ContactCandidates(np.zeros((0, 4, 4)), [], [], ())
 
     seen: list[float] = []
     records = bench_shake(

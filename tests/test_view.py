@@ -24,7 +24,7 @@ from PIL import Image
 from websockets.sync.client import connect
 
 from flowplan.geometry import exp_so3, pose, quat_wxyz_from_matrix, rotation_about, transform
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.io import npz
 from flowplan.laws import Hinge, Rigid
 from flowplan.motion import sample_flow
@@ -63,7 +63,9 @@ def a_run(**changed):
     )[0]
     G, S = 6, 31
     X = pose(exp_so3([np.pi, 0, 0]), np.linspace([0.45, -0.2, 0.1], [0.55, -0.2, 0.1], G))
-    grasps = Grasps(X, np.full(G, 0.06), np.linspace(1, 0, G), ("grasp",) * 3 + ("push",) * 3)
+    grasps = ContactCandidates(
+        X, np.full(G, 0.06), np.linspace(1, 0, G), ("grasp",) * 3 + ("push",) * 3
+    )
     q = PANDA.home + np.linspace(0, 0.3, S)[:, None]
     phase = np.repeat([0, 1, 2, 3, 4], [10, 2, 11, 2, 6])
     zeros = np.zeros(S)

@@ -33,7 +33,7 @@ import pybullet_data
 import trimesh
 
 from flowplan.geometry import angle_between, exp_so3, inverse, pose
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
 from flowplan.grasp.proposal import best_first
 from flowplan.grasp.propose import GraspOptions, antipodal_pairs, object_cloud, propose_grasps
@@ -66,7 +66,7 @@ OBJECTS: dict[str, tuple[Path, float]] = {
 }
 """Mesh of convex pieces, and metres to its unit, by name."""
 
-GraspArm = Callable[[SceneObject, Scene, Gripper, int], Grasps]
+GraspArm = Callable[[SceneObject, Scene, Gripper, int], ContactCandidates]
 """A way to choose grasps: (object, scene, gripper, seed) -> grasps, of which the first is tried."""
 
 
@@ -433,12 +433,14 @@ class _Trial:
         }
 
 
-def ranked(obj: SceneObject, scene: Scene, gripper: Gripper, seed: int) -> Grasps:
+def ranked(obj: SceneObject, scene: Scene, gripper: Gripper, seed: int) -> ContactCandidates:
     """The arm under test: the library's proposals, best first."""
     return propose_grasps(obj, scene, gripper, seed=seed)
 
 
-def random_antipodal(obj: SceneObject, scene: Scene, gripper: Gripper, seed: int) -> Grasps:
+def random_antipodal(
+    obj: SceneObject, scene: Scene, gripper: Gripper, seed: int
+) -> ContactCandidates:
     """The arm beside it: any antipodal pair that fits, from any side on which the open hand runs into nothing."""
     rng = np.random.default_rng(seed)
     options = GraspOptions()
@@ -507,7 +509,7 @@ def _first_verdict(
     hand: Robot,
     thing: ShakeObject,
     obj: SceneObject,
-    grasps: Grasps,
+    grasps: ContactCandidates,
     seed: int,
     options: ShakeOptions,
 ) -> str:

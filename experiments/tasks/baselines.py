@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from flowplan.geometry import fit_rigid
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.grasp.propose import GraspOptions, propose_grasps
 from flowplan.grasp.rank import rank_with_flow
 from flowplan.motion import SceneMotion, sample_flow
@@ -23,12 +23,14 @@ from flowplan.scene import Scene
 from flowplan.trajectory import Trajectory
 
 
-def random_grasps(scene: Scene, motion: SceneMotion, robot: Robot, *, seed: int) -> Grasps:
+def random_grasps(
+    scene: Scene, motion: SceneMotion, robot: Robot, *, seed: int
+) -> ContactCandidates:
     """Collision-free antipodal grasps anywhere on the object that moves, in random order."""
     obj = scene.objects[moved_object(scene, motion)]
     grasps = propose_grasps(obj, scene, robot.gripper, GraspOptions(), seed=seed)
     order = np.random.default_rng(seed).permutation(len(grasps))
-    return Grasps(
+    return ContactCandidates(
         grasps.X_world_tool[order],
         grasps.width[order],
         np.zeros(len(grasps)),

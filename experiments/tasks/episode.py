@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from experiments.tasks import baselines
-from flowplan.grasp import Kind
+from flowplan.grasp import ContactKind
 from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
 from flowplan.planner import NoPlan, Plan, PlanOptions, plan
@@ -177,7 +177,7 @@ def scan(frames: list[DepthFrame], setup: TaskSetup) -> Scene:
 
 def _trajectory(
     spec: EpisodeSpec, scene: Scene, motion: SceneMotion, robot: Robot, stages: Stages
-) -> tuple[Trajectory | None, Kind, str]:
+) -> tuple[Trajectory | None, ContactKind, str]:
     """The trajectory to execute, whether it grasps or pushes, and why there is none."""
     if spec.method == "kabsch_ik":
         trajectory, reason = baselines.kabsch_ik(scene, motion, robot, seed=spec.seed)

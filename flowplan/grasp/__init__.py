@@ -4,14 +4,14 @@ from flowplan.grasp.pinch import PinchOptions, propose_pinches
 from flowplan.grasp.proposal import Proposal, merge
 from flowplan.grasp.propose import GraspOptions, propose_grasps
 from flowplan.grasp.push import PushOptions, propose_pushes
-from flowplan.grasp.rank import GraspReport, RankOptions, rank_with_flow
-from flowplan.grasp.records import Grasps, Kind
+from flowplan.grasp.rank import ContactReport, RankOptions, rank_with_flow
+from flowplan.grasp.records import ContactCandidates, ContactKind
 
 __all__ = [
+    "ContactCandidates",
+    "ContactKind",
+    "ContactReport",
     "GraspOptions",
-    "GraspReport",
-    "Grasps",
-    "Kind",
     "PinchOptions",
     "Proposal",
     "PushOptions",

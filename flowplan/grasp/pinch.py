@@ -17,8 +17,8 @@ from scipy.spatial import cKDTree
 
 from flowplan.geometry import exp_so3, pose
 from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
-from flowplan.grasp.proposal import Proposal, best_first, no_grasps, spread
-from flowplan.grasp.records import Grasps
+from flowplan.grasp.proposal import Proposal, best_first, no_candidates, spread
+from flowplan.grasp.records import ContactCandidates
 from flowplan.grasp.surface import neighbours, track_surface
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene
@@ -75,7 +75,7 @@ def propose_pinches(
     options: PinchOptions | None = None,
     *,
     seed: int = 0,
-) -> Grasps:
+) -> ContactCandidates:
     """Pinches of the moving edge of sheet `target`, best first; empty where there is none.
 
     Args:
@@ -114,7 +114,7 @@ def pinch_proposal(
     point, outward, sidedness = _edge(obj.vertices_world, tracks.points[0], options)
     funnel.append(("at an edge", len(point)))
     if not len(point):
-        return Proposal(no_grasps(), tuple(funnel))
+        return Proposal(no_candidates(), tuple(funnel))
     far = np.linalg.norm(tracks.points - tracks.points[0], axis=-1).max(0)
     way = far[cKDTree(tracks.points[0]).query(point)[1]] / far.max()
     X, source, lean = _tool_poses(point, outward, support, gripper, options)
@@ -128,7 +128,7 @@ def pinch_proposal(
     score = way[source] ** 2 * (0.5 + 0.5 * sidedness[source]) * (1 - 0.5 * lean)
     chosen = spread(X, score, options.count, distance=0.015, angle=0.3)
     width = np.full(len(chosen), min(options.opening, gripper.max_width))
-    grasps = best_first(X[chosen], width, score[chosen], "grasp", target)
+    grasps = best_first(X[chosen], width, score[chosen], "pinch", target)
     funnel.append(("different from each other", len(grasps)))
     return Proposal(grasps, tuple(funnel))
 

@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowplan.geometry import angle_between
-from flowplan.grasp.records import Grasps, Kind
+from flowplan.grasp.records import ContactCandidates, ContactKind
 from flowplan.utils.checks import FloatArray
 
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """Grasps, and how many candidates were left after each stage.
+    """ContactCandidates, and how many candidates were left after each stage.
 
     Attributes:
         grasps: best first; empty where nothing was found.
         funnel: (stage, candidates left after it), in order.
     """
 
-    grasps: Grasps
+    grasps: ContactCandidates
     funnel: tuple[tuple[str, int], ...]
 
     @property
@@ -35,32 +35,32 @@ class Proposal:
         return f"no candidate left after '{stage}' ({counts})"
 
 
-def no_grasps() -> Grasps:
+def no_candidates() -> ContactCandidates:
     """Grasps of length 0."""
-    return Grasps(np.zeros((0, 4, 4)), np.zeros(0), np.zeros(0), ())
+    return ContactCandidates(np.zeros((0, 4, 4)), np.zeros(0), np.zeros(0), ())
 
 
 def best_first(
-    X: FloatArray, width: FloatArray, score: FloatArray, kind: Kind, object_id: int
-) -> Grasps:
-    """Candidates of one kind on one object as Grasps, sorted by descending score."""
+    X: FloatArray, width: FloatArray, score: FloatArray, kind: ContactKind, object_id: int
+) -> ContactCandidates:
+    """Candidates of one kind on one object as ContactCandidates, sorted by descending score."""
     if not len(X):
-        return no_grasps()
+        return no_candidates()
     order = np.argsort(-score, kind="stable")
-    return Grasps(
+    return ContactCandidates(
         X[order], width[order], score[order], (kind,) * len(X), np.full(len(X), object_id)
     )
 
 
-def merge(found: Sequence[Grasps]) -> Grasps:
+def merge(found: Sequence[ContactCandidates]) -> ContactCandidates:
     """Several records as one, best first by the scores they came with."""
     found = [g for g in found if len(g)]
     if not found:
-        return no_grasps()
+        return no_candidates()
     score = np.concatenate([g.score for g in found])
     order = np.argsort(-score, kind="stable")
     kinds = [kind for g in found for kind in g.kind]
-    return Grasps(
+    return ContactCandidates(
         np.concatenate([g.X_world_tool for g in found])[order],
         np.concatenate([g.width for g in found])[order],
         score[order],

@@ -28,9 +28,9 @@ from scipy.spatial import cKDTree
 from flowplan.geometry import exp_so3, inverse, pose, transform
 from flowplan.grasp.contact import PadContacts, close_pads, depth_in_hand, pad_middle
 from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
-from flowplan.grasp.proposal import Proposal, best_first, no_grasps, spread
+from flowplan.grasp.proposal import Proposal, best_first, no_candidates, spread
 from flowplan.grasp.quality import force_margin
-from flowplan.grasp.records import Grasps
+from flowplan.grasp.records import ContactCandidates
 from flowplan.grasp.surface import EMPTY, Surface, neighbours, sample_surface
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils import checks
@@ -150,7 +150,7 @@ def propose_grasps(
     *,
     seed: int = 0,
     faces: NDArray[np.bool_] | None = None,
-) -> Grasps:
+) -> ContactCandidates:
     """Antipodal grasps on `obj`, best first; empty where there is none (`grasp_proposal` says why).
 
     Args:
@@ -198,7 +198,7 @@ def grasp_proposal(
     candidates = candidates.select(keep)
     funnel.append(("collision-free", len(candidates)))
     if not len(candidates):
-        return Proposal(no_grasps(), tuple(funnel))
+        return Proposal(no_candidates(), tuple(funnel))
     X, width, score = _judge(candidates, centre, cloud, gripper, options, rng)
     chosen = spread(
         X, score, options.count, distance=options.separation, angle=20 * options.separation

@@ -19,8 +19,8 @@ from scipy.spatial import cKDTree
 
 from flowplan.geometry import fit_rigid, pose
 from flowplan.grasp.gripper_clearance import Boxes, clear_of_points, gripper_boxes, lowest_point
-from flowplan.grasp.proposal import Proposal, best_first, no_grasps, spread
-from flowplan.grasp.records import Grasps
+from flowplan.grasp.proposal import Proposal, best_first, no_candidates, spread
+from flowplan.grasp.records import ContactCandidates
 from flowplan.grasp.surface import Tracks, neighbours, still_points, track_surface
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene
@@ -100,7 +100,7 @@ def propose_pushes(
     options: PushOptions | None = None,
     *,
     seed: int = 0,
-) -> Grasps:
+) -> ContactCandidates:
     """Pushes that can drive object `target` along `motion`, best first; empty where there is none.
 
     Args:
@@ -160,7 +160,7 @@ def push_proposal(
     X, contact, score = X[free], contact[free], score[free]
     funnel.append(("free along the motion", len(X)))
     if not len(X):
-        return Proposal(no_grasps(), tuple(funnel))
+        return Proposal(no_candidates(), tuple(funnel))
     # Half of them the best anywhere, half a few of every contact.
     few = _few_of_each(X, score, contact, each)
     few = few[np.argsort(-score[few], kind="stable")[: options.count]]

@@ -27,8 +27,8 @@ from scipy.spatial import cKDTree
 from flowplan.collision.distance_field import DistanceField, distance_field
 from flowplan.collision.phase_geometry import is_sheet, surroundings
 from flowplan.geometry import angle_between, exp_so3, fit_rigid, log_so3, pose, transform
-from flowplan.grasp.proposal import no_grasps
-from flowplan.grasp.records import Grasps, Kind
+from flowplan.grasp.proposal import no_candidates
+from flowplan.grasp.records import ContactCandidates, ContactKind
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.scene import Scene
 from flowplan.utils import checks
@@ -90,7 +90,7 @@ class RankOptions:
 
 
 @dataclass(frozen=True)
-class GraspReport:
+class ContactReport:
     """What was found of one candidate.
 
     Attributes:
@@ -105,7 +105,7 @@ class GraspReport:
         reasons: why it is refused; empty where it is not.
     """
 
-    kind: Kind
+    kind: ContactKind
     slip: float
     reachable: float
     first_unreachable: float
@@ -147,7 +147,7 @@ class _Followed:
 
 
 def rank_with_flow(
-    grasps: Grasps,
+    grasps: ContactCandidates,
     flow: ObjectFlow,
     scene: Scene,
     motion: SceneMotion,
@@ -156,7 +156,7 @@ def rank_with_flow(
     *,
     field: DistanceField | None = None,
     seed: int = 0,
-) -> tuple[Grasps, tuple[GraspReport, ...]]:
+) -> tuple[ContactCandidates, tuple[ContactReport, ...]]:
     """The contacts that can be carried along the whole flow, re-scored, and a report of every candidate.
 
     Args:
@@ -174,7 +174,7 @@ def rank_with_flow(
     """
     options = options or RankOptions()
     if not len(grasps):
-        return no_grasps(), ()
+        return no_candidates(), ()
     if len(np.unique(grasps.object_id)) > 1:
         raise ValueError(
             f"grasps.object_id: expected one object, got {np.unique(grasps.object_id).tolist()}; split them"
@@ -200,7 +200,7 @@ def rank_with_flow(
         score = grasps.score[g] * np.exp(-slip[g] / _SLIP_SCALE) * np.prod(0.5 + 0.5 * comfort)
         lost = np.flatnonzero(~followed.ok[g])
         reports.append(
-            GraspReport(
+            ContactReport(
                 grasps.kind[g],
                 float(slip[g]),
                 float(followed.ok[g].mean()),
@@ -216,7 +216,7 @@ def rank_with_flow(
 
 
 def patch_motion(
-    grasps: Grasps,
+    grasps: ContactCandidates,
     flow: ObjectFlow,
     frames: NDArray[np.int64],
     radius: float,
@@ -453,11 +453,15 @@ def _reasons(
     return tuple(out)
 
 
-def _ranked(grasps: Grasps, X: FloatArray, reports: list[GraspReport]) -> Grasps:
+def _ranked(
+    grasps: ContactCandidates, X: FloatArray, reports: list[ContactReport]
+) -> ContactCandidates:
     score = np.array([r.score for r in reports])
     good = [i for i, r in enumerate(reports) if not r.reasons]
     order = np.array(sorted(good, key=lambda i: -score[i]), np.int64)
     if not len(order):
-        return no_grasps()
+        return no_candidates()
     kind = tuple(grasps.kind[i] for i in order)
-    return Grasps(X[order], grasps.width[order], score[order], kind, grasps.object_id[order])
+    return ContactCandidates(
+        X[order], grasps.width[order], score[order], kind, grasps.object_id[order]
+    )

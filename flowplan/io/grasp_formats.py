@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from flowplan.geometry import inverse, matrix_from_quat_wxyz, pose, quat_wxyz_from_matrix
 from flowplan.grasp.proposal import best_first
-from flowplan.grasp.records import Grasps
+from flowplan.grasp.records import ContactCandidates
 from flowplan.io.npz import atomic
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
@@ -46,7 +46,7 @@ PANDA_BASE_TO_PADS = 0.1034
 class GraspAdapter(Protocol):
     """One way of writing grasps down."""
 
-    def read(self, path: str | Path) -> Grasps:
+    def read(self, path: str | Path) -> ContactCandidates:
         """Grasps of a file, in the world and tool frames used here, best first.
 
         Raises:
@@ -54,8 +54,8 @@ class GraspAdapter(Protocol):
         """
         ...
 
-    def write(self, path: str | Path, grasps: Grasps) -> None:
-        """Write the grasps of kind "grasp"; a push has no place in these formats.
+    def write(self, path: str | Path, grasps: ContactCandidates) -> None:
+        """Write grasps and pinches; these formats have no place for pushes.
 
         Raises:
             ValueError: when `grasps` holds a push, or the path's suffix is not the format's.
@@ -76,11 +76,11 @@ class GraspNetAdapter:
     depth: float = 0.02
     """Metres from the file's grasp origin to the fingertips that is written; reading takes each row's own."""
 
-    def read(self, path: str | Path) -> Grasps:
+    def read(self, path: str | Path) -> ContactCandidates:
         """Grasps of a GraspNetAPI array file."""
         return self.decode(_numpy_file(path), str(path))
 
-    def decode(self, rows: NDArray[Any], name: str = "rows") -> Grasps:
+    def decode(self, rows: NDArray[Any], name: str = "rows") -> ContactCandidates:
         """Grasps of a GraspNetAPI array (G, 17), such as GraspGroup.grasp_group_array."""
         if np.shape(rows) == (0, 17):
             return _grasps(np.zeros((0, 4, 4)), np.zeros(0), np.zeros(0))
@@ -98,7 +98,7 @@ class GraspNetAdapter:
             table[:, 0],
         )
 
-    def encode(self, grasps: Grasps) -> FloatArray:
+    def encode(self, grasps: ContactCandidates) -> FloatArray:
         """The array (G, 17) that GraspNetAPI's GraspGroup is made of."""
         _only_grasps(grasps)
         X_tool_other = _frame(X_APPROACH_Y_CLOSE, np.array(self.depth - self.finger_depth))
@@ -109,7 +109,7 @@ class GraspNetAdapter:
             [head, X[:, :3, :3].reshape(-1, 9), X[:, :3, 3], grasps.object_id[:, None]], axis=1
         )
 
-    def write(self, path: str | Path, grasps: Grasps) -> None:
+    def write(self, path: str | Path, grasps: ContactCandidates) -> None:
         """Write a .npy that `GraspGroup().from_npy` reads."""
         _suffix(path, ".npy")
         rows = self.encode(grasps)
@@ -128,7 +128,7 @@ class ContactGraspNetAdapter:
     max_width: float = 0.08
     """Metres of opening, where the file has no gripper_openings."""
 
-    def read(self, path: str | Path) -> Grasps:
+    def read(self, path: str | Path) -> ContactCandidates:
         """Grasps of an .npz of plain arrays.
 
         The network's own script saves one entry per segment in pickled dictionaries; save those of one segment as
@@ -152,7 +152,7 @@ class ContactGraspNetAdapter:
         frame = inverse(_frame(Z_APPROACH_X_CLOSE, np.array(self.base_to_pads)))
         return _grasps(self.X_world_reference @ X @ frame, width, score)
 
-    def write(self, path: str | Path, grasps: Grasps) -> None:
+    def write(self, path: str | Path, grasps: ContactCandidates) -> None:
         """Write an .npz of plain arrays."""
         _suffix(path, ".npz")
         _only_grasps(grasps)
@@ -175,7 +175,7 @@ class IsaacGraspAdapter:
     )
     """(4, 4) the frame that the file calls the gripper's, in the tool frame; GraspGen's of the Panda hand."""
 
-    def read(self, path: str | Path) -> Grasps:
+    def read(self, path: str | Path) -> ContactCandidates:
         """Grasps of an isaac_grasp file; the opening is that of the pre-grasp where it is given."""
         document = _document(path)
         if document.get("format") != "isaac_grasp":
@@ -196,7 +196,7 @@ class IsaacGraspAdapter:
         width, score = np.array([row[1:] for row in rows]).T
         return _grasps(self.X_world_reference @ X @ inverse(self.X_tool_gripper), width, score)
 
-    def write(self, path: str | Path, grasps: Grasps) -> None:
+    def write(self, path: str | Path, grasps: ContactCandidates) -> None:
         """Write all grasps; the object is taken to be closed on where the fingers meet (position 0)."""
         _only_grasps(grasps)
         X = inverse(self.X_world_reference) @ grasps.X_world_tool @ self.X_tool_gripper
@@ -264,7 +264,7 @@ def _frame(axes: FloatArray, behind: FloatArray) -> FloatArray:
     return pose(axes, -np.asarray(behind, float)[..., None] * np.array([0.0, 0.0, 1.0]))
 
 
-def _grasps(X: FloatArray, width: FloatArray, score: FloatArray) -> Grasps:
+def _grasps(X: FloatArray, width: FloatArray, score: FloatArray) -> ContactCandidates:
     return best_first(X, width, score, "grasp", 0)
 
 
@@ -287,8 +287,8 @@ def _widths(name: str, width: FloatArray) -> FloatArray:
     return width
 
 
-def _only_grasps(grasps: Grasps) -> None:
-    pushes = sum(kind != "grasp" for kind in grasps.kind)
+def _only_grasps(grasps: ContactCandidates) -> None:
+    pushes = sum(kind == "push" for kind in grasps.kind)
     if pushes:
         raise ValueError(
             f"grasps: {pushes} of {len(grasps)} are pushes, which this format has no place for; drop them"

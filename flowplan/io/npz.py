@@ -39,14 +39,22 @@ VERSIONS = {
     "Scene": 1,
     "SceneMotion": 1,
     "ObjectFlow": 1,
-    "Grasps": 1,
+    "ContactCandidates": 1,
     "Attachment": 1,
     "Trajectory": 1,
     "Plan": 1,
     "NoPlan": 1,
     "Rollout": 1,
 }
-"""What can be written, and the version of its fields. Raise it when a field changes its name, shape, unit or frame."""
+"""Records that can be written, and the version of their fields. Raise it when a field is added (see ADDED) or changes
+its name, shape, unit or frame. Files of every earlier version are read."""
+
+RENAMED = {"ContactCandidates": "Grasps"}
+"""Former names of records: files of this schema are read as version 1 of the record."""
+
+ADDED: dict[str, dict[str, int]] = {}
+"""Fields added to a record since version 1, as {record: {field: version of the file}}. Files of an earlier version do
+not have them and get their default. The version is that of the file's record, such as Scene for a field of SceneObject."""
 
 SHAPES: dict[str, dict[str, tuple[int | str, ...]]] = {
     "Attachment": {
@@ -139,8 +147,8 @@ def load(path: str | Path, kind: type[Record]) -> Record:
         raise ValueError(f"kind: got {name}, expected one of {', '.join(VERSIONS)}")
     try:
         arrays = _read(path)
-        _check_schema(arrays, name)
-        record = _restore("", kind, arrays)
+        version = _check_schema(arrays, name)
+        record = _restore("", kind, arrays, version)
         if arrays:
             raise _Fault(
                 min(arrays), f"is not a field of {name}; the file was written by something else"
@@ -217,7 +225,7 @@ def _flatten(key: str, value: Any, hint: Any, arrays: Arrays) -> None:
         _put(key, value, _dtype(hint), arrays)
 
 
-def _restore(key: str, hint: Any, arrays: Arrays) -> Any:
+def _restore(key: str, hint: Any, arrays: Arrays, version: int) -> Any:
     """The value annotated `hint` that `_flatten` put under `key`; what it used is taken out of `arrays`."""
     optional, hint = _without_none(hint)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
@@ -226,7 +234,12 @@ def _restore(key: str, hint: Any, arrays: Arrays) -> Any:
         return None
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         _check_shapes(key, SHAPES.get(hint.__name__, {}), arrays)
-        values = {field: _restore(_join(key, field), of, arrays) for field, of in _fields(hint)}
+        since = ADDED.get(hint.__name__, {})
+        values = {
+            field: _restore(_join(key, field), of, arrays, version)
+            for field, of in _fields(hint)
+            if version >= since.get(field, 1)
+        }
         return hint(**values)
     if hint is trimesh.Trimesh:
         return _restore_mesh(key, arrays)
@@ -234,10 +247,10 @@ def _restore(key: str, hint: Any, arrays: Arrays) -> Any:
         return tuple(_take(key, _SCALARS[inner[0]], arrays, ndim=1).tolist())
     if origin is tuple:
         count = int(_take(_join(key, "count"), _SCALARS[int], arrays, ndim=0))
-        return tuple(_restore(_join(key, str(i)), inner[0], arrays) for i in range(count))
+        return tuple(_restore(_join(key, str(i)), inner[0], arrays, version) for i in range(count))
     if origin is dict:
-        keys = _restore(_join(key, "keys"), _tuple_of(str), arrays)
-        values = _restore(_join(key, "values"), _tuple_of(inner[1]), arrays)
+        keys = _restore(_join(key, "keys"), _tuple_of(str), arrays, version)
+        values = _restore(_join(key, "values"), _tuple_of(inner[1]), arrays, version)
         if len(keys) != len(values) or len(set(keys)) < len(keys):
             raise _Fault(
                 key, f"has {len(keys)} keys, {len(set(keys))} distinct, for {len(values)} values"
@@ -353,20 +366,23 @@ def _refuse_nan(key: str, array: NDArray[Any]) -> None:
         )
 
 
-def _check_schema(arrays: Arrays, name: str) -> None:
+def _check_schema(arrays: Arrays, name: str) -> int:
+    """The file's version, if the file holds a record of this name that can be read."""
     if "_schema" not in arrays or "_version" not in arrays:
         raise _Fault("", "the file has no _schema and _version; it was not written by flowplan")
     schema = str(_take("_schema", _SCALARS[str], arrays, ndim=0))
     version = int(_take("_version", _SCALARS[int], arrays, ndim=0))
-    if schema != f"flowplan.{name}":
+    renamed = name in RENAMED and schema == f"flowplan.{RENAMED[name]}" and version == 1
+    if schema != f"flowplan.{name}" and not renamed:
         raise _Fault("", f"expected a file of flowplan.{name}, this one holds {schema[:80]!r}")
     if version > VERSIONS[name]:
         raise _Fault(
             "",
             f"the file has version {version}, this flowplan reads up to {VERSIONS[name]}; upgrade flowplan",
         )
-    if version != VERSIONS[name]:
-        raise _Fault("", f"the file has version {version}, expected {VERSIONS[name]}")
+    if version < 1:
+        raise _Fault("", f"the file has version {version}, expected 1 to {VERSIONS[name]}")
+    return version
 
 
 def _read(path: Path) -> Arrays:

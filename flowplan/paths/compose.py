@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.paths.time_parameterization import TimedPath, TimingOptions, retime
 from flowplan.robot import Robot
 from flowplan.trajectory import Phase, Trajectory
@@ -27,7 +27,7 @@ class _Piece:
 
 def compose(
     robot: Robot,
-    contact: Grasps,
+    contact: ContactCandidates,
     into: FloatArray,
     along: TimedPath,
     out: FloatArray,
@@ -53,7 +53,7 @@ def compose(
         Trajectory whose clearance is not measured yet (zero).
     """
     wide, closed = float(contact.width[0]), 0.0
-    wait = dwell if contact.kind[0] == "grasp" else 2 * clock.dt
+    wait = 2 * clock.dt if contact.kind[0] == "push" else dwell
     pieces = (
         _Piece(Phase.APPROACH, retime(into, robot, clock), (wide, wide)),
         _Piece(Phase.GRIP, _still(along.q[0], wait, clock.dt), (wide, closed)),

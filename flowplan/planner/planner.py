@@ -28,12 +28,12 @@ from flowplan.collision.phase_geometry import (
     surroundings,
 )
 from flowplan.geometry import inverse
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.grasp.pinch import propose_pinches
 from flowplan.grasp.proposal import merge
 from flowplan.grasp.propose import propose_grasps
 from flowplan.grasp.push import propose_pushes
-from flowplan.grasp.rank import GraspReport, rank_with_flow
+from flowplan.grasp.rank import ContactReport, rank_with_flow
 from flowplan.motion import ObjectFlow, Progress, SceneMotion, sample_flow, silent
 from flowplan.optimizers import TrackOptions, TrackProblem, TrackSolution
 from flowplan.optimizers.levenberg_marquardt import optimize
@@ -161,8 +161,8 @@ class Plan:
         attempts: every contact tried, the successful one last.
     """
 
-    contact: Grasps
-    candidates: Grasps
+    contact: ContactCandidates
+    candidates: ContactCandidates
     attachment: Attachment
     trajectory: Trajectory
     certificate: Certificate
@@ -193,7 +193,7 @@ def plan(
     motion: SceneMotion,
     robot: Robot,
     *,
-    contacts: Grasps | None = None,
+    contacts: ContactCandidates | None = None,
     flow: ObjectFlow | None = None,
     start: FloatArray | None = None,
     options: PlanOptions = PlanOptions(),
@@ -269,7 +269,7 @@ def moved_object(scene: Scene, motion: SceneMotion) -> int:
 
 def propose_contacts(
     scene: Scene, motion: SceneMotion, robot: Robot, target: int, options: PlanOptions, *, seed: int
-) -> Grasps:
+) -> ContactCandidates:
     """Grasps on the moving part of object `target`, pushes along its flow, and pinches where it is a sheet."""
     obj = scene.objects[target]
     if is_sheet(motion.vertices[target][0], scene.support_height):
@@ -308,7 +308,7 @@ class _Ended(Exception):
         self.stage, self.reason, self.measured = stage, reason, measured
 
 
-def _attempt(problem: _Problem, contact: Grasps, rank: int) -> Plan | Attempt:
+def _attempt(problem: _Problem, contact: ContactCandidates, rank: int) -> Plan | Attempt:
     measured: dict[str, Any] = {}  # fields of Attempt
     try:
         attachment = _attach(problem, contact, measured)
@@ -323,7 +323,9 @@ def _attempt(problem: _Problem, contact: Grasps, rank: int) -> Plan | Attempt:
     return Plan(contact, contact, attachment, trajectory, certificate, (done,))
 
 
-def _attach(problem: _Problem, contact: Grasps, measured: dict[str, float]) -> Attachment:
+def _attach(
+    problem: _Problem, contact: ContactCandidates, measured: dict[str, float]
+) -> Attachment:
     options = problem.options
     X = contact.X_world_tool[0]
     try:
@@ -353,7 +355,10 @@ def _nearest(problem: _Problem, X_world_tool: FloatArray) -> NDArray[np.bool_]:
 
 
 def _track(
-    problem: _Problem, attachment: Attachment, contact: Grasps, measured: dict[str, float]
+    problem: _Problem,
+    attachment: Attachment,
+    contact: ContactCandidates,
+    measured: dict[str, float],
 ) -> TrackSolution:
     options = problem.options
     held = np.zeros((0, 4))
@@ -383,7 +388,7 @@ def _track(
 
 
 def _reach(
-    problem: _Problem, contact: Grasps, solution: TrackSolution
+    problem: _Problem, contact: ContactCandidates, solution: TrackSolution
 ) -> tuple[FloatArray, FloatArray]:
     options, robot = problem.options, problem.robot
     before, during, after = problem.fields
@@ -405,7 +410,7 @@ def _reach(
 
 def _assemble(
     problem: _Problem,
-    contact: Grasps,
+    contact: ContactCandidates,
     attachment: Attachment,
     solution: TrackSolution,
     into: FloatArray,
@@ -445,7 +450,10 @@ def _clearance(problem: _Problem, trajectory: Trajectory) -> FloatArray:
 
 
 def _certify(
-    problem: _Problem, contact: Grasps, trajectory: Trajectory, measured: dict[str, float]
+    problem: _Problem,
+    contact: ContactCandidates,
+    trajectory: Trajectory,
+    measured: dict[str, float],
 ) -> Certificate:
     certificate = validate(
         problem.robot, trajectory, _phase_worlds(problem, contact), problem.options.validation
@@ -457,7 +465,7 @@ def _certify(
     return certificate
 
 
-def _phase_worlds(problem: _Problem, contact: Grasps) -> dict[int, PhaseWorld]:
+def _phase_worlds(problem: _Problem, contact: ContactCandidates) -> dict[int, PhaseWorld]:
     """What the validator checks in each phase, and which contacts are the purpose of it."""
     robot, around = problem.robot, problem.around
     name = problem.scene.objects[problem.target].name
@@ -528,7 +536,7 @@ def _field(named: Named, around: Surroundings, robot: Robot) -> DistanceField:
     )
 
 
-def _rejected(rank: int, report: GraspReport) -> Attempt:
+def _rejected(rank: int, report: ContactReport) -> Attempt:
     return Attempt(
         rank,
         report.kind,

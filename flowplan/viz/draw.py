@@ -24,7 +24,7 @@ from flowplan.geometry import (
     quat_wxyz_from_matrix,
     transform,
 )
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.io.gltf import OBSTACLE, PALETTE, fits_scene
 from flowplan.io.npz import vertex_colors
 from flowplan.motion import ObjectFlow, SceneMotion
@@ -92,8 +92,8 @@ class Run:
     scene: Scene
     motion: SceneMotion | None = None
     flow: ObjectFlow | None = None
-    grasps: Grasps | None = None
-    chosen: Grasps | None = None
+    grasps: ContactCandidates | None = None
+    chosen: ContactCandidates | None = None
     robot: Robot | None = None
     trajectory: Trajectory | None = None
     rollout: Rollout | None = None
@@ -286,7 +286,7 @@ def _tracks(
 
 
 def _contacts(
-    scene: viser.SceneApi, run: Run, grasps: Grasps, name: str, colors: NDArray[np.uint8]
+    scene: viser.SceneApi, run: Run, grasps: ContactCandidates, name: str, colors: NDArray[np.uint8]
 ) -> Show:
     """Grippers as forks of four lines, colours (G, 3); gone once the robot has made its contact."""
     glyphs = np.stack(

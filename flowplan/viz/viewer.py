@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import viser
 
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.io.npz import atomic, load
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.robot import Robot, load_robot
@@ -80,7 +80,7 @@ def read_run(folder: str | Path, robot: Robot | None = None) -> Run:
         load(folder / "scene.npz", Scene),
         stage("motion", SceneMotion),
         stage("flow", ObjectFlow),
-        stage("grasps", Grasps),
+        stage("grasps", ContactCandidates),
         plan.contact if plan else None,
         robot,
         plan.trajectory if plan and robot else None,

@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2, PointFie
 from std_msgs.msg import Header
 
 from flowplan.geometry import exp_so3, pose
-from flowplan.grasp import Grasps
+from flowplan.grasp import ContactCandidates
 from flowplan.laws import Hinge, Rigid
 from flowplan.motion import ObjectFlow, sample_flow
 from flowplan.planner import Attempt
@@ -238,7 +238,7 @@ def plan_msg() -> messages.CertifiedPlan:
         rotation_error=rng.random(S),
         clearance=rng.random(S),
     )
-    grasp = Grasps(pose()[None], np.array([0.04]), np.array([1.0]), ("push",))
+    grasp = ContactCandidates(pose()[None], np.array([0.04]), np.array([1.0]), ("push",))
     msg = messages.CertifiedPlan(
         header=Header(frame_id="world"),
         robot="panda",

@@ -26,7 +26,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from trimesh.visual import ColorVisuals
 
 from flowplan.geometry import matrix_from_quat_xyzw, pose, quat_xyzw_from_matrix
-from flowplan.grasp import Grasps, Kind
+from flowplan.grasp import ContactCandidates, ContactKind
 from flowplan.io.instruction import parse_instruction, parse_json
 from flowplan.laws import Law
 from flowplan.motion import ObjectFlow, SceneMotion
@@ -41,7 +41,7 @@ if (
 ):  # the planner's own packages are heavy, and nobody who only passes messages on needs them
     from flowplan.planner import Attempt, Plan
 
-_KINDS: tuple[Kind, ...] = ("grasp", "push")
+_KINDS: tuple[ContactKind, ...] = ("grasp", "push", "pinch")
 
 
 def frame_of(header: Header, frame: str, field: str) -> None:
@@ -288,7 +288,7 @@ def _instruction(msg: messages.Instruction, scene: Scene) -> Instruction:
 # -- Contacts and plans ----------------------------------------------------------------------------------------------
 
 
-def grasps_to_msg(grasps: Grasps, header: Header) -> messages.Grasps:
+def grasps_to_msg(grasps: ContactCandidates, header: Header) -> messages.Grasps:
     """Contacts in the frame of `header`, best first."""
     return messages.Grasps(
         header=header,
@@ -299,13 +299,15 @@ def grasps_to_msg(grasps: Grasps, header: Header) -> messages.Grasps:
     )
 
 
-def grasps_from_msg(msg: messages.Grasps, field: str = "grasp") -> Grasps:
+def grasps_from_msg(msg: messages.Grasps, field: str = "grasp") -> ContactCandidates:
     """Contacts in the frame of the message's header; which object they touch is not in the message."""
     poses = [pose_from_msg(p, f"{field}.tool_poses[{i}]") for i, p in enumerate(msg.tool_poses)]
     if any(kind >= len(_KINDS) for kind in msg.kinds):
-        raise ValueError(f"{field}.kinds: expected GRASP (0) or PUSH (1), got {max(msg.kinds)}")
+        raise ValueError(
+            f"{field}.kinds: expected GRASP (0), PUSH (1) or PINCH (2), got {max(msg.kinds)}"
+        )
     kinds = tuple(_KINDS[kind] for kind in msg.kinds)
-    return Grasps(np.array(poses), np.asarray(msg.widths), np.asarray(msg.scores), kinds)
+    return ContactCandidates(np.array(poses), np.asarray(msg.widths), np.asarray(msg.scores), kinds)
 
 
 def attempt_to_msg(attempt: Attempt) -> messages.Attempt:

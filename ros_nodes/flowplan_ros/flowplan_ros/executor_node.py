@@ -216,7 +216,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
             raise ValueError(
                 f"plan.grasp: expected the one contact that was chosen, got {len(plan.grasp.kinds)}"
             )
-        holds = plan.grasp.kinds[0] == Grasps.GRASP
+        holds = plan.grasp.kinds[0] != Grasps.PUSH
         stamp = conversions.seconds(plan.header.stamp)
         return Order(
             trajectory, holds, stamp, plan.header.frame_id, goal.dry_run, goal.velocity_scaling
