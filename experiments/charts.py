@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from flowplan.io.npz import atomic
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.files import atomic_write
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 300, 56, 14, 44, 40
 INK, GRID = (40, 40, 40), (225, 225, 225)
@@ -57,7 +57,7 @@ def draw_charts(path: Path, charts: Sequence[Chart]) -> None:
     draw = ImageDraw.Draw(image)
     for index, chart in enumerate(charts):
         _panel(draw, WIDTH * index, chart)
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         image.save(file, "PNG")
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from flowplan.motion import Progress, silent
+from flowplan.utils.records import record
 from flowplan.utils.stats import bootstrap
 
 
@@ -119,8 +120,9 @@ def mean_records(
                 ("", "_low95", "_high95"), (values.mean(), *bootstrap(values)), strict=True
             ):
                 key = f"{prefix}/{split}/{method}/{name}{suffix}"
-                entry = {"key": key, "value": round(float(value), 5), "unit": measure.unit}
-                out.append(entry | {"direction": measure.direction, "n": len(group)})
+                out.append(
+                    record(key, value, measure.unit, measure.direction, len(group), decimals=5)
+                )
     return out
 
 

@@ -18,6 +18,7 @@ import trimesh
 from flowplan.geometry import pose
 from flowplan.motion import Progress, silent
 from flowplan.scene import Scene, SceneObject
+from flowplan.utils.records import record
 from generators.chord.distill.loop import distill
 from generators.chord.distill.options import SMALL, ChordOptions
 from generators.chord.priors.choreographer.config import ChoreographerConfig
@@ -75,7 +76,10 @@ def bench_choreographer(
         distill(scene, "a box moves", prior, options, progress=note)
     seconds = (ends[-1] - ends[1]) / iterations
     key = "chord/choreographer"
-    return [_record(f"{key}/iteration_s", seconds, "s", iterations), *peak.records(key, iterations)]
+    return [
+        record(f"{key}/iteration_s", seconds, "s", "down", iterations, decimals=4),
+        *peak.records(key, iterations),
+    ]
 
 
 def benchmark(
@@ -128,12 +132,13 @@ def _run(
             _iterate(prior, video, seconds)
     seconds["iteration"] = sum(seconds.values())
     records = [
-        _record(f"{key}/{stage}_s", s / iterations, "s", iterations) for stage, s in seconds.items()
+        record(f"{key}/{stage}_s", s / iterations, "s", "down", iterations, decimals=4)
+        for stage, s in seconds.items()
     ]
     planned = plan(config, options, forget).iterating
     return [
         *records,
-        _record(f"{key}/planned_gib", planned, "GiB", 1),
+        record(f"{key}/planned_gib", planned, "GiB", "down", 1, decimals=4),
         *peak.records(key, iterations),
     ]
 
@@ -155,7 +160,11 @@ class _Peak:
             self._gib = torch.cuda.max_memory_allocated(self._device) / GIB
 
     def records(self, key: str, n: int) -> list[dict[str, Any]]:
-        return [] if self._gib is None else [_record(f"{key}/peak_gib", self._gib, "GiB", n)]
+        return (
+            []
+            if self._gib is None
+            else [record(f"{key}/peak_gib", self._gib, "GiB", "down", n, decimals=4)]
+        )
 
 
 def _iterate(prior: WanPrior, video: torch.Tensor, seconds: dict[str, float]) -> None:
@@ -181,7 +190,3 @@ def _iterate(prior: WanPrior, video: torch.Tensor, seconds: dict[str, float]) ->
     start = lap("velocity", start)
     torch.autograd.grad((z * (v - eps + z).detach()).sum(), video)
     lap("gradient", start)
-
-
-def _record(key: str, value: float, unit: str, n: int) -> dict[str, Any]:
-    return {"key": key, "value": round(value, 4), "unit": unit, "direction": "down", "n": n}

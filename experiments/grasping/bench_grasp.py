@@ -22,6 +22,7 @@ from flowplan.motion import Progress, silent
 from flowplan.robot import load_robot
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.records import record
 
 Record = dict[str, Any]
 Result = TypeVar("Result")
@@ -69,14 +70,10 @@ def bench_grasp(
         checked.append(len(X) / seconds)
     n = len(objects) * repeats
     return [
-        _record("grasp/pairs_per_s", min(pairs), "1/s", "up", n),
-        _record("grasp/checked_per_s", min(checked), "1/s", "up", n),
-        _record("grasp/top100_s", max(top), "s", "down", n),
+        record("grasp/pairs_per_s", min(pairs), "1/s", "up", n),
+        record("grasp/checked_per_s", min(checked), "1/s", "up", n),
+        record("grasp/top100_s", max(top), "s", "down", n),
     ]
-
-
-def _record(key: str, value: float, unit: str, direction: str, n: int) -> Record:
-    return {"key": key, "value": float(value), "unit": unit, "direction": direction, "n": n}
 
 
 def _timed(run: Callable[[], Result], repeats: int) -> tuple[Result, float]:

@@ -44,6 +44,7 @@ from flowplan.robot.urdf import Joint, read_urdf
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.records import record
 from flowplan.utils.stats import wilson
 from sim_envs.arm import Arm
 from sim_envs.assets import SCANNED, urdf_path
@@ -502,7 +503,7 @@ def bench_shake(
             for arm, choose in arms.items():
                 grasps = choose(obj, Scene((obj,)), hand.gripper, key)
                 verdicts[arm].append(_first_verdict(hand, things[i], obj, grasps, key, options))
-    return [record for arm, seen in verdicts.items() for record in _records(arm, seen)]
+    return [entry for arm, seen in verdicts.items() for entry in _records(arm, seen)]
 
 
 def _first_verdict(
@@ -533,7 +534,7 @@ def _records(arm: str, verdicts: Sequence[str]) -> list[dict[str, Any]]:
     ]
     values += [(f"{key}/{verdict}", counts[verdict] / total, "down") for verdict in VERDICTS[1:]]
     return [
-        {"key": key, "value": round(value, 4), "unit": "share", "direction": direction, "n": total}
+        record(key, value, "share", direction, total, decimals=4)
         for key, value, direction in values
     ]
 

@@ -22,6 +22,7 @@ from experiments.neurok.evaluate import (
 from flowplan.geometry import exp_so3
 from flowplan.motion import Progress, silent
 from flowplan.scene import Action, Scene, SceneObject
+from flowplan.utils.records import record
 from generators.common.sampling import surface_points
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.families import HELD_OUT_SEED, make
@@ -99,13 +100,15 @@ def speed_records(
             progress((i + seed / (repeats + 1)) / len(runs), f"timing {name}")
             run(seed)
     return [
-        {
-            "key": f"neurok/speed/{name}_s",
-            "value": round(float(np.median(seconds[1:])), 3),  # the first is the warm-up
-            "unit": "s",
-            "direction": "down",
-            "n": repeats,
-        }
+        # The first repeat warms up.
+        record(
+            f"neurok/speed/{name}_s",
+            float(np.median(seconds[1:])),
+            "s",
+            "down",
+            repeats,
+            decimals=3,
+        )
         for name, seconds in spent.items()
     ]
 

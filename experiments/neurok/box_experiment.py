@@ -37,6 +37,7 @@ from flowplan.motion import Progress, silent
 from flowplan.scan.meshes.surface import raycasting_scene
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.records import record
 from generators.common.sampling import farthest_points, surface_points
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.families import HELD_OUT_SEED, make
@@ -223,13 +224,9 @@ def dynamics_speed_records(
     run = scene.run(np.array([0.0, duration]), scene.space.rest)
     seconds = (time.perf_counter() - start) / duration
     steps = math.ceil(duration / options.dynamics.step - 1e-9)
-    record = {
-        "key": "neurok/speed/dynamics_s",
-        "value": round(seconds, 3),
-        "unit": "s per s",
-        "direction": "down",
-    }
-    return [record | {"n": steps}] if run.failure is None else []
+    if run.failure is not None:
+        return []
+    return [record("neurok/speed/dynamics_s", seconds, "s per s", "down", steps, decimals=3)]
 
 
 def _encoder(model: Neurok | str | Encode, options: BoxOptions) -> Encode:
@@ -560,10 +557,4 @@ def _push_charts(
 
 def _record(key: str, value: float, unit: str, direction: str, n: int = 1) -> dict[str, Any]:
     rounded = float(f"{value:.4g}")
-    return {
-        "key": f"neurok/box/{key}",
-        "value": rounded,
-        "unit": unit,
-        "direction": direction,
-        "n": n,
-    }
+    return record(f"neurok/box/{key}", rounded, unit, direction, n)

@@ -31,6 +31,7 @@ from flowplan.paths.time_parameterization import TimingOptions, follow
 from flowplan.robot import Robot, load_robot
 from flowplan.trajectory import Phase, Trajectory
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.records import record
 from flowplan.validation.validator import PhaseWorld, validate
 
 MotionKind = Literal["rigid", "hinge", "slide"]
@@ -289,7 +290,9 @@ def bench_plan(
         progress(0.5 + 0.5 * i / problems, f"random problem {i + 1} of {problems}")
         certified += solve(arm, problem, options, seed=seed).certified
     records.append(
-        _record("plan/random/certified_share", certified / problems, "share", "up", problems)
+        record(
+            "plan/random/certified_share", certified / problems, "share", "up", problems, decimals=4
+        )
     )
     return records
 
@@ -326,8 +329,4 @@ def _time(
 
 
 def _milliseconds(key: str, seconds: Sequence[float]) -> dict[str, Any]:
-    return _record(key, 1e3 * float(np.median(seconds)), "ms", "down", len(seconds))
-
-
-def _record(key: str, value: float, unit: str, direction: str, n: int) -> dict[str, Any]:
-    return {"key": key, "value": round(value, 4), "unit": unit, "direction": direction, "n": n}
+    return record(key, 1e3 * float(np.median(seconds)), "ms", "down", len(seconds), decimals=4)

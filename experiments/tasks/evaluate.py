@@ -20,6 +20,7 @@ from experiments.tasks.episode import Episode, EpisodeSpec, GeneratorFactory, ru
 from flowplan.motion import Progress, silent
 from flowplan.rollout import OUTCOMES
 from flowplan.utils import checks
+from flowplan.utils.records import record
 from flowplan.utils.stats import wilson
 from sim_envs.tasks import TASKS
 
@@ -121,17 +122,18 @@ def success_records(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
         n = len(group)
         wins = sum(e.outcome == "success" for e in group)
         low, high = wilson(wins, n)
-        records.append(_record(f"{key}/success", wins / n, "share", "up", n))
-        records.append(_record(f"{key}/success_low95", low, "share", "up", n))
-        records.append(_record(f"{key}/success_high95", high, "share", "up", n))
+        records.append(record(f"{key}/success", wins / n, "share", "up", n, decimals=4))
+        records.append(record(f"{key}/success_low95", low, "share", "up", n, decimals=4))
+        records.append(record(f"{key}/success_high95", high, "share", "up", n, decimals=4))
         for outcome in OUTCOMES[1:]:
             records.append(
-                _record(
+                record(
                     f"{key}/{outcome}",
                     sum(e.outcome == outcome for e in group) / n,
                     "share",
                     "down",
                     n,
+                    decimals=4,
                 )
             )
     return records
@@ -161,16 +163,6 @@ def _cell(group: list[Episode]) -> str:
     failures = {o: sum(e.outcome == o for e in group) for o in OUTCOMES[1:]}
     why = ", ".join(f"{count} {o}" for o, count in failures.items() if count)
     return f"{wins}/{len(group)} [{low:.2f}, {high:.2f}]" + (f" ({why})" if why else "")
-
-
-def _record(key: str, value: float, unit: str, direction: str, n: int) -> dict[str, Any]:
-    return {
-        "key": key,
-        "value": round(float(value), 4),
-        "unit": unit,
-        "direction": direction,
-        "n": n,
-    }
 
 
 def _read_log(log: Path | None) -> list[Episode]:

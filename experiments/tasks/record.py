@@ -18,6 +18,7 @@ from flowplan.motion import Progress, sample_flow, silent
 from flowplan.planner import Plan
 from flowplan.report import feasibility
 from flowplan.scan import write_frames
+from flowplan.utils.files import atomic_write
 from flowplan.viz.viewer import read_run, write_page
 from sim_envs.camera import Recorder, write_video
 
@@ -50,7 +51,7 @@ def run_and_record(
     if recorder is not None and recorder.frames:
         progress(0.9, "filming")
         write_video(recorder.frames, folder / "video.mp4")
-    with npz.atomic(folder / "metrics.json") as f:
+    with atomic_write(folder / "metrics.json") as f:
         f.write((json.dumps(_metrics(episode, stages), indent=1) + "\n").encode())
     progress(1.0, episode.outcome)
     return episode, report

@@ -602,6 +602,7 @@ def ros(
     except ImportError as error:
         raise _no_ros("ros", error) from None
     from flowplan.scene import Prompt
+    from flowplan.utils.records import record
 
     if sum((bool(text), document is not None, task)) != 1:
         raise ValueError("flowplan ros send: expected one of TEXT, --document and --task")
@@ -629,10 +630,7 @@ def ros(
             return 1
     if json is not None:
         _records(
-            [
-                {"key": f"ros/{k}", "value": v, "unit": "s", "direction": "down", "n": 1}
-                for k, v in done.seconds.items()
-            ],
+            [record(f"ros/{k}", v, "s", "down") for k, v in done.seconds.items()],
             json,
         )
     _say(done.execution.error_msg)
@@ -726,10 +724,10 @@ def _records(records: list[dict[str, Any]], path: Path | None) -> None:
     if path is None:
         _say(text)
         return
-    from flowplan.io.npz import atomic
+    from flowplan.utils.files import atomic_write
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(path) as f:
+    with atomic_write(path) as f:
         f.write((text + "\n").encode())
     _say(f"wrote {path}")
 

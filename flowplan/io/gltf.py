@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.io.npz import atomic, vertex_colors
+from flowplan.io.npz import vertex_colors
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.files import atomic_write
 
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (76, 120, 168), (242, 142, 43), (89, 161, 79), (225, 87, 89), (118, 183, 178), (175, 122, 161), (237, 201, 72),
@@ -63,7 +64,7 @@ def export_gltf(
         gltf.add(obj, vertices[frames], motion.times[frames], PALETTE[index % len(PALETTE)])
     for obj in scene.obstacles:
         gltf.add(obj, obj.vertices_world[None], motion.times[:1], OBSTACLE)
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         file.write(gltf.to_bytes())
     return path
 

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from flowplan.geometry import inverse, matrix_from_quat_wxyz, pose, quat_wxyz_from_matrix
 from flowplan.grasp.proposal import best_first
 from flowplan.grasp.records import ContactCandidates
-from flowplan.io.npz import atomic
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from flowplan.robot.gripper import Gripper
@@ -113,7 +113,7 @@ class GraspNetAdapter:
         """Write a .npy that `GraspGroup().from_npy` reads."""
         _suffix(path, ".npy")
         rows = self.encode(grasps)
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             np.save(file, rows, allow_pickle=False)
 
 
@@ -158,7 +158,7 @@ class ContactGraspNetAdapter:
         _only_grasps(grasps)
         X_tool_other = _frame(Z_APPROACH_X_CLOSE, np.array(self.base_to_pads))
         X = inverse(self.X_world_reference) @ grasps.X_world_tool @ X_tool_other
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             np.savez(file, pred_grasps_cam=X, scores=grasps.score, gripper_openings=grasps.width)
 
 
@@ -213,7 +213,7 @@ class IsaacGraspAdapter:
         }
         document = {"format": "isaac_grasp", "format_version": 1.0, "grasps": entries}
         text = _dumper(path)(document)
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write(text.encode())
 
     def _entry(self, where: str, value: Any) -> tuple[FloatArray, float, float]:

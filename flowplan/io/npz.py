@@ -18,19 +18,18 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
-import secrets
 import types
 import typing
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+
+from flowplan.utils.files import atomic_write
 
 Record = TypeVar("Record")
 Arrays = dict[str, NDArray[Any]]
@@ -123,7 +122,7 @@ def save(path: str | Path, record: Any) -> Path:
     except _Fault as fault:
         raise ValueError(f"{path}: {name}{fault}") from None
     with (
-        atomic(path) as file,
+        atomic_write(path) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
     ):
         for key, array in arrays.items():
@@ -158,25 +157,6 @@ def load(path: str | Path, kind: type[Record]) -> Record:
     except ValueError as error:  # the record's own checks, which name the field
         raise ValueError(f"{path}: {error}") from None
     return typing.cast(Record, record)
-
-
-@contextmanager
-def atomic(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file that appears at `path` when the block ends well, and not at all when it does not."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: its folder does not exist; create it first")
-    temporary = path.with_name(
-        f".{path.name}.{secrets.token_hex(4)}.tmp"
-    )  # the same folder: replacing is atomic there
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def vertex_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8] | None:

@@ -20,11 +20,12 @@ import numpy as np
 import viser
 
 from flowplan.grasp import ContactCandidates
-from flowplan.io.npz import atomic, load
+from flowplan.io.npz import load
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.robot import Robot, load_robot
 from flowplan.rollout import Rollout
 from flowplan.scene import Scene
+from flowplan.utils.files import atomic_write
 from flowplan.viz.draw import (
     CHOSEN_COLOR,
     MEASURED_COLOR,
@@ -48,7 +49,7 @@ def write_page(path: str | Path, run: Run, options: ViewOptions | None = None) -
     for rate in (options.rate, options.rate / 2, options.rate / 4):
         page = _record(run, options, rate).encode()
         if len(page) <= options.max_bytes:
-            with atomic(path) as file:
+            with atomic_write(path) as file:
                 file.write(page)
             return path
     raise ValueError(

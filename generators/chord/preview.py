@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flowplan.io.npz import atomic
+from flowplan.utils.files import atomic_write
 from generators.chord.distill.stage import UNIT, Moved, Stage
 from generators.chord.render.cameras import around
 
@@ -24,7 +24,7 @@ def write_preview(path: Path, stage: Stage, moved: Moved) -> None:
         Image.fromarray(np.concatenate(list(sides), axis=1)) for sides in films.swapaxes(0, 1)
     ]
     duration = [_FRAME_MS] * (len(frames) - 1) + [_PAUSE_MS]
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         frames[0].save(
             file, "GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0
         )

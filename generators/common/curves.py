@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from flowplan.io.npz import atomic
+from flowplan.utils.files import atomic_write
 
 WIDTH, HEIGHT, COLUMNS, MARGIN = 360, 200, 3, 34
 INK, LINE, GRID = (40, 40, 40), (30, 100, 255), (225, 225, 225)
@@ -30,7 +30,7 @@ def draw_curves(path: Path, metrics: Sequence[Mapping[str, float]]) -> None:
         ]
         if points:
             _panel(draw, WIDTH * (index % COLUMNS), HEIGHT * (index // COLUMNS), name, points)
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         image.save(file, "PNG")
 
 

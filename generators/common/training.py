@@ -29,9 +29,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from flowplan.io.npz import atomic
 from flowplan.motion import Progress, silent
 from flowplan.utils import checks
+from flowplan.utils.files import atomic_write
 from generators.common.curves import draw_curves
 from generators.common.interrupt import held_signals
 
@@ -334,7 +334,7 @@ class _Log:
         if write:
             lines = read_metrics(folder) if step else []
             text = "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
-            with atomic(self._path) as file:
+            with atomic_write(self._path) as file:
                 file.write(text.encode())
 
     def __enter__(self) -> _Log:
@@ -379,7 +379,7 @@ def _save(
     tensors |= {f"average/{k}": v for k, v in averages.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{k}": v for k, v in state.items()}
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         file.write(
             save(
                 {k: v.contiguous() for k, v in tensors.items()},

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from flowplan.io.npz import atomic
+from flowplan.utils.files import atomic_write
 
 FOLDER = Path(__file__).parents[1] / "weights"
 """Where the weights that ship lie."""
@@ -67,7 +67,7 @@ class WeightsFile(Generic[Network]):
         tensors = {
             name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()
         }
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write(to_bytes(tensors, metadata))
         return path
 

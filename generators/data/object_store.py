@@ -26,9 +26,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from flowplan.io.npz import atomic
 from flowplan.motion import Progress, silent
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.files import atomic_write
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.pose_pairs import PosePairs, quat_from_matrix
 from generators.data.visibility import random_views, seen
@@ -118,7 +118,7 @@ class ArticulatedStore:
 
     def save(self, path: str | Path) -> Path:
         """Write the tables as safetensors."""
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write(save(self._t, {"names": json.dumps(self.names)}))
         return Path(path)
 

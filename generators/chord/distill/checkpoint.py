@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from flowplan.io.npz import atomic
 from flowplan.scene import Scene
+from flowplan.utils.files import atomic_write
 from generators.chord.motion.deformation import Deformation
 
 NAME = "checkpoint.safetensors"
@@ -45,7 +45,7 @@ def save(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
     tensors["residuals"] = torch.tensor(residuals, dtype=torch.float64)
-    with atomic(path) as file:
+    with atomic_write(path) as file:
         file.write(serialise({k: v.contiguous() for k, v in tensors.items()}, {"run": run}))
 
 

@@ -29,6 +29,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
 from flowplan.motion import Progress, silent
+from flowplan.utils.records import record
 from flowplan.utils.stats import wilson
 from flowplan_sim_hw.bring_up import BringUp, isolate, node_context
 from flowplan_sim_hw.cloud_rate import cloud_rate
@@ -352,11 +353,11 @@ def records(runs: Sequence[Run], lost: int, cloud_seconds: Sequence[float]) -> l
     counts = {outcome: sum(run.outcome == outcome for run in runs) for outcome in OUTCOMES}
     low, high = wilson(counts["success"], n)
     shares = {"success": counts["success"] / n, "success_low95": low, "success_high95": high}
-    out = [_record(f"ros/{key}", value, "share", "up", n) for key, value in shares.items()]
+    out = [record(f"ros/{key}", value, "share", "up", n) for key, value in shares.items()]
     out += [
-        _record(f"ros/{outcome}", counts[outcome], "runs", "down", n) for outcome in OUTCOMES[1:]
+        record(f"ros/{outcome}", counts[outcome], "runs", "down", n) for outcome in OUTCOMES[1:]
     ]
-    out.append(_record("ros/left_processes", sum(run.left for run in runs), "processes", "down", n))
+    out.append(record("ros/left_processes", sum(run.left for run in runs), "processes", "down", n))
     for stage in ("flow", "plan", "execute"):
         out += _times(
             f"ros/first_feedback/{stage}", [r.feedback[stage] for r in runs if stage in r.feedback]
@@ -369,18 +370,18 @@ def records(runs: Sequence[Run], lost: int, cloud_seconds: Sequence[float]) -> l
     overheads = [sum(run.asked.values()) / sum(run.computed.values()) - 1 for run in whole]
     if overheads:
         out.append(
-            _record("ros/overhead", statistics.median(overheads), "share", "down", len(overheads))
+            record("ros/overhead", statistics.median(overheads), "share", "down", len(overheads))
         )
     out.append(
-        _record(
+        record(
             "ros/load_average", statistics.median(run.load for run in runs), "processes", "down", n
         )
     )
     if paces := [run.pace for run in runs if run.pace]:
         out.append(
-            _record("ros/real_time_factor", statistics.median(paces), "share", "up", len(paces))
+            record("ros/real_time_factor", statistics.median(paces), "share", "up", len(paces))
         )
-    out.append(_record("ros/cloud/lost", lost, "clouds", "down", lost + len(cloud_seconds)))
+    out.append(record("ros/cloud/lost", lost, "clouds", "down", lost + len(cloud_seconds)))
     return out + _times("ros/cloud/latency", cloud_seconds)
 
 
@@ -389,10 +390,6 @@ def _times(key: str, values: Sequence[float]) -> list[dict[str, Any]]:
         return []
     n = len(values)
     return [
-        _record(f"{key}/median", statistics.median(values), "s", "down", n),
-        _record(f"{key}/max", max(values), "s", "down", n),
+        record(f"{key}/median", statistics.median(values), "s", "down", n),
+        record(f"{key}/max", max(values), "s", "down", n),
     ]
-
-
-def _record(key: str, value: float, unit: str, direction: str, n: int) -> dict[str, Any]:
-    return {"key": key, "value": value, "unit": unit, "direction": direction, "n": n}
