@@ -7,6 +7,7 @@ import trimesh
 from scipy.optimize import least_squares
 
 from experiments.planning.bench_plan import KINDS, bench_plan, random_problem, solve
+from flowplan import optimizers
 from flowplan.attachment import AttachmentOptions, attach
 from flowplan.collision.distance_field import distance_field
 from flowplan.geometry import angle_between, exp_so3, inverse, pose, rotation_about, transform
@@ -348,7 +349,15 @@ def test_benchmark_records():
         "plan/T41/N10000/track_ms",
         "plan/T41/N10000/field_ms",
     } <= set(keys)
-    assert all(set(r) == {"key", "value", "unit", "direction", "n"} for r in records)
+    assert all(set(r) == {"key", "value", "unit", "direction", "n", "optimizer"} for r in records)
+    assert {r["optimizer"] for r in records} == {"lm"}
+
+
+def test_an_optimizer_is_named_or_given():
+    assert optimizers.get("lm") is optimize
+    assert optimizers.get(optimize) is optimize
+    with pytest.raises(ValueError, match="optimizer: got 'adam', expected one of lm"):
+        optimizers.get("adam")
 
 
 def test_the_same_seed_gives_the_same_answer(robot):

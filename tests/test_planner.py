@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from flowplan import optimizers
 from flowplan.geometry import exp_so3, inverse, pose, transform
 from flowplan.laws import Rigid
 from flowplan.motion import SceneMotion
@@ -85,6 +86,24 @@ def test_a_plan_may_start_elsewhere_and_still_ends_at_home(panda):
 def test_one_seed_gives_one_plan(panda, brick_plan):
     scene, motion, result = brick_plan
     np.testing.assert_array_equal(plan(scene, motion, panda).trajectory.q, result.trajectory.q)
+
+
+def test_any_function_of_the_protocol_may_optimize(panda, brick_plan):
+    """It is handed the obstacles' meshes beside their distance field, and its solution is the plan's."""
+    scene, motion, result = brick_plan
+    seen = []
+
+    def optimize(problem, options, *, seed=0):
+        seen.append(problem)
+        return optimizers.get("lm")(problem, options, seed=seed)
+
+    again = plan(scene, motion, panda, optimizer=optimize)
+    np.testing.assert_array_equal(again.trajectory.q, result.trajectory.q)
+    support = seen[-1].obstacles[-1]
+    assert support.bounds[1, 2] == scene.support_height
+    assert abs(seen[-1].field.distance(np.array([[0.5, 0.3, 0.04]]))[0] - 0.04) < 0.01
+    with pytest.raises(ValueError, match="optimizer: got 'adam', expected one of lm"):
+        plan(scene, motion, panda, optimizer="adam")
 
 
 def test_moving_robot_and_world_together_moves_the_answer(panda):

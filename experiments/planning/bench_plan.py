@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import trimesh
 
+from flowplan import optimizers
 from flowplan.attachment import attach
 from flowplan.collision.distance_field import DistanceField, distance_field, sphere_cover
 from flowplan.collision.phase_geometry import SUPPORT
@@ -26,7 +27,6 @@ from flowplan.geometry import exp_se3, exp_so3, inverse, log_so3, pose, transfor
 from flowplan.motion import ObjectFlow, Progress, silent
 from flowplan.optimizers import Optimizer, TrackOptions, TrackProblem
 from flowplan.optimizers.clearance import carried_spheres, self_clearance
-from flowplan.optimizers.levenberg_marquardt import optimize
 from flowplan.paths.time_parameterization import TimingOptions, follow
 from flowplan.robot import Robot, load_robot
 from flowplan.trajectory import Phase, Trajectory
@@ -126,7 +126,7 @@ def solve(
     robot: Robot,
     problem: RandomProblem,
     options: TrackOptions,
-    optimizer: Optimizer = optimize,
+    optimizer: str | Optimizer = optimizers.DEFAULT,
     *,
     seed: int = 0,
 ) -> Outcome:
@@ -135,8 +135,10 @@ def solve(
     attachment = attach(problem.flow, problem.X_world_tool)
     marks.append(time.perf_counter())
     held = sphere_cover(problem.held, _HELD_SPHERES)
-    task = TrackProblem(robot, attachment.times, attachment, problem.field, held)
-    solution = optimizer(task, options, seed=seed)
+    task = TrackProblem(
+        robot, attachment.times, attachment, problem.field, held, obstacles=problem.obstacles
+    )
+    solution = optimizers.get(optimizer)(task, options, seed=seed)
     marks.append(time.perf_counter())
     timed = follow(attachment.times, solution.q, robot, TimingOptions())
     marks.append(time.perf_counter())
@@ -267,6 +269,7 @@ def bench_plan(
     problems: int = 200,
     timed: int = 15,
     sizes: Sequence[tuple[int, int]] = SIZES,
+    optimizer: str = optimizers.DEFAULT,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
     """Time per certified plan, and the share of random problems that are solved, as records.
@@ -277,6 +280,7 @@ def bench_plan(
         problems: random ones for the share.
         timed: problems for each median time.
         sizes: (times, points) of the flows that are timed.
+        optimizer: name of the trajectory optimizer.
         progress: called with the fraction done and a word.
     """
     arm = load_robot(robot)
@@ -284,17 +288,17 @@ def bench_plan(
     records: list[dict[str, Any]] = []
     for i, (frames, points) in enumerate(sizes):
         progress(0.5 * i / len(sizes), f"{frames} times, {points} points")
-        records += _time(arm, frames, points, timed, seed, options)
+        records += _time(arm, frames, points, timed, seed, options, optimizer)
     certified = 0
     for i, problem in enumerate(_problems(arm, problems, seed)):
         progress(0.5 + 0.5 * i / problems, f"random problem {i + 1} of {problems}")
-        certified += solve(arm, problem, options, seed=seed).certified
+        certified += solve(arm, problem, options, optimizer, seed=seed).certified
     records.append(
         record(
             "plan/random/certified_share", certified / problems, "share", "up", problems, decimals=4
         )
     )
-    return records
+    return [r | {"optimizer": optimizer} for r in records]
 
 
 def _problems(
@@ -308,14 +312,20 @@ def _problems(
 
 
 def _time(
-    robot: Robot, frames: int, points: int, count: int, seed: int, options: TrackOptions
+    robot: Robot,
+    frames: int,
+    points: int,
+    count: int,
+    seed: int,
+    options: TrackOptions,
+    optimizer: str,
 ) -> list[dict[str, Any]]:
     outcomes: list[Outcome] = []
     fields: list[float] = []
     for problem in _problems(robot, count, seed, frames, points):
         fields.append(problem.field_seconds)
-        solve(robot, problem, options)  # warm: caches filled, obstacle hulls made
-        outcomes.append(solve(robot, problem, options))
+        solve(robot, problem, options, optimizer)  # warm: caches filled, obstacle hulls made
+        outcomes.append(solve(robot, problem, options, optimizer))
     key = f"plan/T{frames}/N{points}"
     totals = [sum(o.seconds.values()) for o in outcomes]
     records = [_milliseconds(f"{key}/median_ms", totals)]

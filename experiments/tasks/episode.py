@@ -1,4 +1,4 @@
-"""One episode: a task, a robot, a method and a seed; from what the depth camera sees to the physical end state."""
+"""One simulated episode: scan a task's scene, generate a motion, plan, execute, and measure the physical end state."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from experiments.tasks import baselines
+from flowplan import optimizers
 from flowplan.grasp import ContactKind
 from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
@@ -29,21 +30,23 @@ from sim_envs.tasks import TASKS
 from sim_envs.world import World, WorldOptions
 
 GeneratorFactory = Callable[[tuple[Law, ...]], Generator]
-METHODS = ("pinocchio", "random_grasp", "kabsch_ik")
-"""The optimizer under test, and the baselines that may stand in its place."""
+Method = Literal["planner", "random_grasp", "kabsch_ik"]
+METHODS: tuple[Method, ...] = get_args(Method)
+"""The planner and its baselines (experiments.tasks.baselines)."""
 
 
 @dataclass(frozen=True)
 class EpisodeSpec:
-    """What is run.
+    """Everything that determines an episode.
 
     Attributes:
         task: name of a task.
         robot: name of a robot configuration.
         generator: name of the generator.
         method: one of METHODS.
-        seed: of the world's randomisation and of every random choice after it.
-        instruction: what the generator is told, the task's "action" (handles and targets) or its "prompt" (a sentence).
+        seed: Random seed of the world's randomization and of everything after it.
+        instruction: input of the generator: the task's "action" (handles and targets) or its "prompt" (a sentence).
+        optimizer: name of the trajectory optimizer; unused by the method "kabsch_ik".
     """
 
     task: str
@@ -52,30 +55,32 @@ class EpisodeSpec:
     method: str
     seed: int
     instruction: Literal["action", "prompt"] = "action"
+    optimizer: str = optimizers.DEFAULT
 
     def __post_init__(self) -> None:
         checks.choice("task", self.task, list(TASKS))
         checks.choice("instruction", self.instruction, ("action", "prompt"))
         checks.choice("method", self.method, METHODS)
+        checks.choice("optimizer", self.optimizer, optimizers.NAMES)
 
     def label(self) -> str:
-        """For progress lines."""
+        """Short description for progress lines."""
         return f"{self.task} {self.robot} {self.method} seed {self.seed}"
 
     def key(self) -> str:
-        """Prefix of its records."""
+        """Prefix of the keys of its records."""
         return f"eval/{self.task}/{self.generator}/{self.robot}/{self.method}"
 
 
 @dataclass(frozen=True)
 class Episode:
-    """What came of it.
+    """Result of one episode.
 
     Attributes:
-        spec: what was run.
+        spec: the episode's specification.
         outcome: one of flowplan.rollout.OUTCOMES.
-        reason: why, where it is not a success.
-        measures: of the physical end state, SI units.
+        reason: cause of a failure; empty for a success.
+        measures: quantities of the physical end state, SI units.
         seconds: wall time of each stage.
     """
 
@@ -88,7 +93,7 @@ class Episode:
 
 @dataclass
 class Stages:
-    """What each stage made, kept for whoever writes it down; None where an earlier stage ended the episode."""
+    """Output of each stage, for recording; None for stages that the episode did not reach."""
 
     frames: list[DepthFrame] = field(default_factory=list)
     scene: Scene | None = None
@@ -100,7 +105,7 @@ class Stages:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Wall time of a block."""
+        """Context that stores the wall time of its block under `stage`."""
         start = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - start
@@ -117,9 +122,9 @@ def run_episode(
     """Scan, generate, plan, execute and measure one task.
 
     Args:
-        spec: what to run.
+        spec: specification of the episode.
         generator: makes a generator from the task's laws of motion.
-        stages: filled with what each stage makes.
+        stages: filled with the output of each stage.
         recorder: films the execution.
         progress: called before each stage.
     """
@@ -137,8 +142,9 @@ def run_episode(
             stages.scene = scene = scan(stages.frames, setup)
         progress(0.3, "generating")
         with stages.timed("generate"):
-            told = task.prompt if spec.instruction == "prompt" else setup.instruction
-            stages.motion = motion = generator(setup.laws)(scene, told, seed=spec.seed)[0]
+            instruction = task.prompt if spec.instruction == "prompt" else setup.instruction
+            motions = generator(setup.laws)(scene, instruction, seed=spec.seed)
+            stages.motion = motion = motions[0]
         progress(0.35, "planning")
         with stages.timed("plan"):
             trajectory, kind, reason = _trajectory(spec, scene, motion, robot, stages)
@@ -159,36 +165,39 @@ def run_episode(
         measures = {name: float(value) for name, value in setup.measure(world).items()}
         success = setup.success(measures)
         stages.rollout = execution.rollout(success, measures)
-        why = (
-            ""
-            if success
-            else "; ".join(f"{e.kind} at {e.time:.2f} s: {e.detail}" for e in execution.events)
-        )
-        return Episode(spec, stages.rollout.outcome, why, measures, stages.seconds)
+        events = [f"{e.kind} at {e.time:.2f} s: {e.detail}" for e in execution.events]
+        reason = "" if success else "; ".join(events)
+        return Episode(spec, stages.rollout.outcome, reason, measures, stages.seconds)
 
 
 def scan(frames: list[DepthFrame], setup: TaskSetup) -> Scene:
-    """The scanned scene: what may be moved as objects, the rest as obstacles."""
+    """Scene reconstructed from depth frames: movable things as objects, all others as obstacles."""
     found = scan_frames(frames, ScanOptions(names=tuple(setup.scan_ids), support_height=0.0))
     movable = tuple(o for o in found.objects if o.name in setup.objects)
-    still = tuple(o for o in found.objects if o.name not in setup.objects)
-    return Scene(movable, found.support_height, still)
+    static = tuple(o for o in found.objects if o.name not in setup.objects)
+    return Scene(movable, found.support_height, static)
 
 
 def _trajectory(
     spec: EpisodeSpec, scene: Scene, motion: SceneMotion, robot: Robot, stages: Stages
 ) -> tuple[Trajectory | None, ContactKind, str]:
-    """The trajectory to execute, whether it grasps or pushes, and why there is none."""
+    """The trajectory to execute, the kind of its contact, and the reason if there is none."""
     if spec.method == "kabsch_ik":
         trajectory, reason = baselines.kabsch_ik(scene, motion, robot, seed=spec.seed)
         return trajectory, "grasp", reason
+    contacts, options = None, PlanOptions()
     if spec.method == "random_grasp":
         contacts = baselines.random_grasps(scene, motion, robot, seed=spec.seed)
-        result = plan(
-            scene, motion, robot, contacts=contacts, options=PlanOptions(rank=False), seed=spec.seed
-        )
-    else:
-        result = plan(scene, motion, robot, seed=spec.seed)
+        options = PlanOptions(rank=False)
+    result = plan(
+        scene,
+        motion,
+        robot,
+        contacts=contacts,
+        options=options,
+        optimizer=spec.optimizer,
+        seed=spec.seed,
+    )
     stages.plan = result
     if isinstance(result, NoPlan):
         return None, "grasp", result.reason

@@ -1,7 +1,7 @@
-"""Many episodes, counted: success by task, robot and method with Wilson intervals, and failures by kind.
+"""Success rates over many episodes, by task, robot and method, with Wilson intervals and failures by kind.
 
-Episodes are appended to a log as they end, one JSON object a line, so an evaluation that was interrupted goes on where
-it stopped. Every method of a table runs in the same processes, on the same seeds.
+Finished episodes are appended to a log, one JSON object per line, so an interrupted evaluation resumes. All methods of
+a table run in the same processes, on the same seeds.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from experiments.tasks.episode import Episode, EpisodeSpec, GeneratorFactory, run_episode
+from experiments.tasks.episode import METHODS, Episode, EpisodeSpec, GeneratorFactory, run_episode
+from flowplan import optimizers
 from flowplan.motion import Progress, silent
 from flowplan.rollout import OUTCOMES
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.records import record
 from flowplan.utils.stats import wilson
 from sim_envs.tasks import TASKS
@@ -27,31 +29,32 @@ from sim_envs.tasks import TASKS
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What is evaluated, and with how much of the machine."""
+    """Episodes to run, and the number of processes."""
 
     tasks: tuple[str, ...] = tuple(TASKS)
-    """Tasks, by name."""
+    """Names of tasks."""
     robots: tuple[str, ...] = ("panda", "ur5e")
-    """Robot configurations, by name."""
-    methods: tuple[str, ...] = ("pinocchio", "random_grasp", "kabsch_ik")
-    """The optimizer under test, and the baselines that stand beside it."""
-    seeds: int = 20
-    """Episodes of each combination."""
+    """Names of robot configurations."""
+    methods: tuple[str, ...] = METHODS
+    """The planner and its baselines."""
+    seeds: Annotated[int, Interval(1, 100_000)] = 20
+    """Episodes of each combination of task, robot and method."""
     first_seed: int = 0
-    """Seed of the first of them."""
-    workers: int = 2
-    """Processes."""
+    """Seed of the first episode."""
+    workers: Annotated[int, Interval(1, 1024)] = 2
+    """Number of processes."""
     instruction: Literal["action", "prompt"] = "action"
-    """What the generator is told: handles and targets, or a sentence."""
+    """Input of the generator: handles and targets, or a sentence."""
+    optimizer: str = optimizers.DEFAULT
+    """Name of the trajectory optimizer."""
 
     def __post_init__(self) -> None:
+        bounds.check(self)
         for task in self.tasks:
             checks.choice("tasks", task, list(TASKS))
-        for name in ("seeds", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"EvaluationOptions.{name}: expected at least 1, got {getattr(self, name)}"
-                )
+        for method in self.methods:
+            checks.choice("methods", method, METHODS)
+        checks.choice("optimizer", self.optimizer, optimizers.NAMES)
 
 
 def evaluate(
@@ -62,18 +65,19 @@ def evaluate(
     log: Path | None = None,
     progress: Progress = silent,
 ) -> list[Episode]:
-    """Run every combination of task, robot, method and seed, or what of it the log does not hold yet.
+    """Run each combination of task, robot, method and seed that the log does not hold yet.
 
     Args:
-        generator: makes a generator from a task's laws of motion; a function at a module's top level, since it goes to
-            other processes.
-        generator_name: what it is called in the log and the records.
+        generator: makes a generator from a task's laws of motion. A picklable function, since other processes call it.
+        generator_name: name of the generator in the log and the records.
         options: see EvaluationOptions.
         log: JSON-lines file of finished episodes, read first and appended to.
-        progress: called after each episode with an estimate of the time left.
+        progress: called after each episode with an estimate of the remaining time.
     """
     specs = [
-        EpisodeSpec(task, robot, generator_name, method, seed, options.instruction)
+        EpisodeSpec(
+            task, robot, generator_name, method, seed, options.instruction, options.optimizer
+        )
         for seed in range(options.first_seed, options.first_seed + options.seeds)
         for task in options.tasks
         for robot in options.robots
@@ -91,56 +95,63 @@ def evaluate(
 
 def _run(
     generator: GeneratorFactory, specs: Sequence[EpisodeSpec], workers: int, progress: Progress
-) -> Iterable[Episode]:
+) -> Iterator[Episode]:
+    """Episodes in the order in which they finish."""
     if not specs:
         return
     start = time.monotonic()
-    # Fresh interpreters: PyBullet's plugins and Open3D's threads do not survive a fork.
-    fresh, threads = multiprocessing.get_context("spawn"), max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(workers, fresh, initializer=_share_cores, initargs=(threads,)) as pool:
+    # Spawned interpreters: PyBullet's plugins and Open3D's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    with ProcessPoolExecutor(
+        workers, context, initializer=_limit_threads, initargs=(threads,)
+    ) as pool:
         futures = [pool.submit(run_episode, spec, generator) for spec in specs]
         for count, future in enumerate(as_completed(futures), 1):
             episode = future.result()
-            left = (time.monotonic() - start) / count * (len(specs) - count)
-            word = f"{count}/{len(specs)} {episode.spec.label()} {episode.outcome}, {left / 60:.0f} min left"
-            progress(count / len(specs), word)
+            remaining = (time.monotonic() - start) / count * (len(specs) - count) / 60
+            message = f"{count}/{len(specs)} {episode.spec.label()} {episode.outcome}"
+            progress(count / len(specs), f"{message}, {remaining:.0f} min left")
             yield episode
 
 
-def _share_cores(threads: int) -> None:
-    """Before a network is loaded: threads of several processes that wait for each other stand still together."""
+def _limit_threads(threads: int) -> None:
+    """Share the cores among processes, before a network is loaded: oversubscribed threads stall each other."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def success_records(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
-    """JSON records: per task, robot and method the success share, its Wilson interval, and each kind of failure."""
-    groups: dict[str, list[Episode]] = {}
+    """JSON records per task, robot and method: success share, its Wilson interval, and the share of each failure.
+
+    Records of methods that optimize trajectories carry the optimizer's name.
+    """
+    groups: dict[tuple[str, str], list[Episode]] = {}
     for episode in episodes:
-        groups.setdefault(episode.spec.key(), []).append(episode)
+        spec = episode.spec
+        optimizer = "" if spec.method == "kabsch_ik" else spec.optimizer
+        groups.setdefault((spec.key(), optimizer), []).append(episode)
     records = []
-    for key, group in sorted(groups.items()):
+    for (key, optimizer), group in sorted(groups.items()):
         n = len(group)
-        wins = sum(e.outcome == "success" for e in group)
-        low, high = wilson(wins, n)
-        records.append(record(f"{key}/success", wins / n, "share", "up", n, decimals=4))
-        records.append(record(f"{key}/success_low95", low, "share", "up", n, decimals=4))
-        records.append(record(f"{key}/success_high95", high, "share", "up", n, decimals=4))
+        counts = {outcome: sum(e.outcome == outcome for e in group) for outcome in OUTCOMES}
+        low, high = wilson(counts["success"], n)
+        fields = {"optimizer": optimizer} if optimizer else {}
+        for name, share in (
+            ("success", counts["success"] / n),
+            ("success_low95", low),
+            ("success_high95", high),
+        ):
+            records.append(record(f"{key}/{name}", share, "share", "up", n, decimals=4, **fields))
         for outcome in OUTCOMES[1:]:
+            share = counts[outcome] / n
             records.append(
-                record(
-                    f"{key}/{outcome}",
-                    sum(e.outcome == outcome for e in group) / n,
-                    "share",
-                    "down",
-                    n,
-                    decimals=4,
-                )
+                record(f"{key}/{outcome}", share, "share", "down", n, decimals=4, **fields)
             )
     return records
 
 
 def success_table(episodes: Iterable[Episode]) -> str:
-    """The same as a Markdown table, one row per task and robot, one column per method."""
+    """Markdown table of success rates: one row per task and robot, one column per method."""
     groups: dict[tuple[str, str], dict[str, list[Episode]]] = {}
     methods: list[str] = []
     for e in episodes:
@@ -160,9 +171,9 @@ def _cell(group: list[Episode]) -> str:
         return "-"
     wins = sum(e.outcome == "success" for e in group)
     low, high = wilson(wins, len(group))
-    failures = {o: sum(e.outcome == o for e in group) for o in OUTCOMES[1:]}
-    why = ", ".join(f"{count} {o}" for o, count in failures.items() if count)
-    return f"{wins}/{len(group)} [{low:.2f}, {high:.2f}]" + (f" ({why})" if why else "")
+    counts = {outcome: sum(e.outcome == outcome for e in group) for outcome in OUTCOMES[1:]}
+    failures = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    return f"{wins}/{len(group)} [{low:.2f}, {high:.2f}]" + (f" ({failures})" if failures else "")
 
 
 def _read_log(log: Path | None) -> list[Episode]:
@@ -175,6 +186,6 @@ def _read_log(log: Path | None) -> list[Episode]:
             episodes.append(Episode(**(fields | {"spec": EpisodeSpec(**fields["spec"])})))
         except (ValueError, TypeError, KeyError):
             raise ValueError(
-                f"{log}: line {number} is not an episode; delete the line to run it again"
+                f"{log}: line {number} is not an episode of this version; delete the line to run it again"
             ) from None
     return episodes

@@ -205,7 +205,8 @@ def run(
     task: tyro.conf.Positional[str],
     generator: Literal["kinematic", "neurok", "chord"] = "kinematic",
     robot: str = "panda",
-    optimizer: Literal["pinocchio", "random_grasp", "kabsch_ik"] = "pinocchio",
+    method: Literal["planner", "random_grasp", "kabsch_ik"] = "planner",
+    optimizer: str = "lm",
     out: Path | None = None,
     seed: int = 0,
     video: bool = True,
@@ -216,7 +217,8 @@ def run(
         task: close_laptop, pick_place, lower_lamp, fold_cloth, open_drawer or turn_faucet.
         generator: which generator makes the motion.
         robot: name of a robot configuration.
-        optimizer: the optimizer, or a baseline in its place.
+        method: the planner, or a baseline in its place.
+        optimizer: name of the trajectory optimizer.
         out: folder for every stage's file, metrics, video and page; runs/TASK-ROBOT-SEED where not given.
         seed: of the world and every random choice.
         video: film the execution.
@@ -225,7 +227,7 @@ def run(
     from experiments.tasks.record import run_and_record
     from generators.registry import factory, takes
 
-    spec = EpisodeSpec(task, robot, generator, optimizer, seed, takes(generator))
+    spec = EpisodeSpec(task, robot, generator, method, seed, takes(generator), optimizer)
     folder = out or Path("runs") / f"{task}-{robot}-{seed}"
     with _bar(spec.label()) as progress:
         episode, report = run_and_record(
@@ -244,7 +246,7 @@ def evaluate(
     generator: Literal["kinematic", "neurok", "chord"] = "kinematic",
     tasks: str = "all",
     robots: str = "panda,ur5e",
-    methods: str = "pinocchio,random_grasp,kabsch_ik",
+    methods: str = "planner,random_grasp,kabsch_ik",
     seeds: int = 20,
     first_seed: int = 0,
     workers: int = 2,
@@ -264,7 +266,7 @@ def evaluate(
         generator: which generator makes the motions.
         tasks: names separated by commas, or "all".
         robots: names separated by commas.
-        methods: optimizers and baselines, separated by commas.
+        methods: the planner and its baselines, separated by commas.
         seeds: episodes of each combination.
         first_seed: the first seed.
         workers: processes.

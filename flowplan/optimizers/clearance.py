@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowplan.geometry import cross, transform
-from flowplan.optimizers import TrackOptions, TrackProblem
+from flowplan.optimizers.protocol import TrackOptions, TrackProblem
 from flowplan.robot import Robot
 from flowplan.utils.checks import FloatArray
 

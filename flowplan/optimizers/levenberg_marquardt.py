@@ -1,8 +1,7 @@
 """The CPU optimizer: Levenberg-Marquardt over whole joint trajectories, several seeds side by side in numpy.
 
-Named for the library that its kinematics agree with (a test compares the two to 1e-9): pinocchio's compiled functions
-take one configuration a call from Python, and a batch in numpy is faster for the hundreds of configurations of a few
-seeds.
+Kinematics are batched numpy: compiled libraries such as pinocchio take one configuration per call from Python, which is
+slower for the hundreds of configurations of a few seeds. A test compares the two to 1e-9.
 
     (H + lambda diag H) dq = -g,   H block-banded (flowplan.optimizers.block_banded), one factorisation per seed and step
 
@@ -20,8 +19,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.optimizers import TrackOptions, TrackProblem, TrackSolution
 from flowplan.optimizers.objective import Objective, Quadratic, Stage
+from flowplan.optimizers.protocol import TrackOptions, TrackProblem, TrackSolution
 from flowplan.optimizers.seeds import find_seeds
 from flowplan.utils.checks import FloatArray
 

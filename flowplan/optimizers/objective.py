@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from flowplan.attachment.moments import alignment_residual, symmetric_root
 from flowplan.geometry import cross
-from flowplan.optimizers import TrackOptions, TrackProblem
 from flowplan.optimizers.block_banded import Layout
 from flowplan.optimizers.clearance import Arm, Body, Rows
 from flowplan.optimizers.finite_differences import Rates
+from flowplan.optimizers.protocol import TrackOptions, TrackProblem
 from flowplan.utils.checks import FloatArray
 
 _GRASP_LEVER = 0.05

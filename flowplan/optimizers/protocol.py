@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import trimesh
 
 from flowplan.attachment import Attachment
 from flowplan.collision.distance_field import DistanceField
@@ -31,6 +32,8 @@ class TrackProblem:
         held_spheres: (H, 4) x, y, z, radius in the tool frame: the held object; possibly empty.
         q_start: (J,) configuration of the first time, or None to choose one that puts the tool at the grasp.
         width: metres the gripper stays open, or None for wide open.
+        obstacles: meshes that `field` measures, world frame, meters, the support plane as a slab. Optimizers may use
+            either; possibly empty if the caller has the field alone.
     """
 
     robot: Robot
@@ -40,6 +43,7 @@ class TrackProblem:
     held_spheres: FloatArray = dataclasses.field(default_factory=lambda: np.zeros((0, 4)))
     q_start: FloatArray | None = None
     width: float | None = None
+    obstacles: tuple[trimesh.Trimesh, ...] = ()
 
     def __post_init__(self) -> None:
         times = checks.times("TrackProblem.times", self.times)

@@ -35,8 +35,7 @@ from flowplan.grasp.propose import propose_grasps
 from flowplan.grasp.push import propose_pushes
 from flowplan.grasp.rank import ContactReport, rank_with_flow
 from flowplan.motion import ObjectFlow, Progress, SceneMotion, sample_flow, silent
-from flowplan.optimizers import TrackOptions, TrackProblem, TrackSolution
-from flowplan.optimizers.levenberg_marquardt import optimize
+from flowplan.optimizers import Optimizer, TrackOptions, TrackProblem, TrackSolution, registry
 from flowplan.paths.approach import ApproachOptions, approach, retreat
 from flowplan.paths.compose import compose
 from flowplan.paths.time_parameterization import TimingOptions, follow, retime
@@ -197,6 +196,7 @@ def plan(
     flow: ObjectFlow | None = None,
     start: FloatArray | None = None,
     options: PlanOptions = PlanOptions(),
+    optimizer: str | Optimizer = registry.DEFAULT,
     seed: int = 0,
     progress: Progress = silent,
 ) -> Plan | NoPlan:
@@ -210,7 +210,8 @@ def plan(
         flow: tracks to follow in place of points sampled on `motion` (noisy, partial, with confidence).
         start: (J,) where the arm is now; `robot.home` where not given.
         options: see PlanOptions.
-        seed: of every random choice; one seed gives one plan.
+        optimizer: name of a trajectory optimizer (flowplan.optimizers.NAMES), or a function of its type.
+        seed: Random seed; one seed gives one plan.
         progress: called with the fraction done and a word.
 
     Returns:
@@ -225,11 +226,22 @@ def plan(
         else flow
     )
     start = robot.home if start is None else checks.array("start", start, robot.home.shape)
+    optimize = registry.get(optimizer)
     target = moved_object(scene, motion)
     around = surroundings(scene, motion, target)
     progress(0.0, "measuring distances")
     problem = _Problem(
-        scene, motion, flow, robot, start, target, around, _fields(around, robot), options, seed
+        scene,
+        motion,
+        flow,
+        robot,
+        start,
+        target,
+        around,
+        _fields(around, robot),
+        options,
+        optimize,
+        seed,
     )
     if contacts is None:
         progress(0.1, "proposing contacts")
@@ -297,6 +309,7 @@ class _Problem:
     around: Surroundings
     fields: tuple[DistanceField, DistanceField, DistanceField]  # before, during, after
     options: PlanOptions
+    optimizer: Optimizer
     seed: int
 
 
@@ -366,8 +379,16 @@ def _track(
         held = sphere_cover(
             in_frame(problem.around.moving, inverse(contact.X_world_tool[0])), _HELD_SPHERES
         )
-    task = TrackProblem(problem.robot, attachment.times, attachment, problem.fields[1], held, None)
-    solution = optimize(task, options.track, seed=problem.seed)
+    around = problem.around
+    task = TrackProblem(
+        problem.robot,
+        attachment.times,
+        attachment,
+        problem.fields[1],
+        held,
+        obstacles=tuple(mesh for _, mesh in (*around.during, *around.support())),
+    )
+    solution = problem.optimizer(task, options.track, seed=problem.seed)
     worst = int(np.argmax(solution.position_error))
     measured["position_error"] = float(solution.position_error[worst])
     measured["clearance"] = float(solution.clearance.min())
