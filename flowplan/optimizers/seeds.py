@@ -12,7 +12,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from flowplan.geometry import angle_between, skew
 from flowplan.optimizers.clearance import self_clearance
@@ -35,6 +34,8 @@ _ALIKE = 0.25
 @lru_cache(maxsize=16)
 def _table(robot: Robot) -> tuple[FloatArray, FloatArray]:
     """Random configurations (N, J) within limits that keep the links apart, and their tool poses (N, 4, 4)."""
+    from scipy.stats import qmc  # imported here: scipy.stats takes long to load
+
     lower, upper = robot.lower, robot.upper
     middle, half = (lower + upper) / 2, np.minimum((upper - lower) / 2, np.pi)
     unit = qmc.Sobol(len(lower), seed=0).random(_TABLE)
