@@ -15,7 +15,7 @@ from flowplan.utils.files import atomic_write
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 300, 56, 14, 44, 40
 INK, GRID = (40, 40, 40), (225, 225, 225)
-COLOURS = (
+COLORS = (
     (30, 100, 255),
     (220, 90, 20),
     (60, 150, 60),
@@ -41,9 +41,9 @@ class Chart:
     lines: Mapping[str, tuple[FloatArray, FloatArray]]
 
     def __post_init__(self) -> None:
-        if not 0 < len(self.lines) <= len(COLOURS):
+        if not 0 < len(self.lines) <= len(COLORS):
             raise ValueError(
-                f"Chart.lines: expected 1 to {len(COLOURS)} lines, got {len(self.lines)}"
+                f"Chart.lines: expected 1 to {len(COLORS)} lines, got {len(self.lines)}"
             )
         for name, (x, y) in self.lines.items():
             checks.array(
@@ -82,7 +82,7 @@ def _panel(draw: ImageDraw.ImageDraw, left: int, chart: Chart) -> None:
     draw.text((corner[0] + size[0] / 2, HEIGHT - 4), chart.axis, fill=INK, font=_FONT, anchor="ms")
     draw.text((left + LEFT, 4), chart.title, fill=INK, font=_FONT)
     at = float(left + LEFT)
-    for colour, (name, (x, y)) in zip(COLOURS, chart.lines.items(), strict=False):
-        draw.line([place(*point) for point in zip(x, y, strict=True)], fill=colour, width=2)
-        draw.text((at, 22), name, fill=colour, font=_FONT)
+    for color, (name, (x, y)) in zip(COLORS, chart.lines.items(), strict=False):
+        draw.line([place(*point) for point in zip(x, y, strict=True)], fill=color, width=2)
+        draw.text((at, 22), name, fill=color, font=_FONT)
         at += draw.textlength(name, font=_FONT) + 14

@@ -17,16 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.spatial import cKDTree
 
 from flowplan.geometry import exp_so3, fit_rigid, log_so3, pose, rotation_about, transform
 from flowplan.laws import Bend, Fold, Hinge, Law, Rigid, Slide
 from flowplan.motion import Generator, Progress, SceneMotion, silent
 from flowplan.scene import Action, Instruction, Scene
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -36,12 +37,11 @@ UP = np.array([0.0, 0.0, 1.0])
 class KinematicOptions:
     """How a law becomes frames."""
 
-    frames: int = 41
+    frames: Annotated[int, Interval(2, 100_000)] = 41
     """Frames of the animation, evenly spaced over the action's duration."""
 
     def __post_init__(self) -> None:
-        if self.frames < 2:
-            raise ValueError(f"KinematicOptions.frames: expected at least 2, got {self.frames}")
+        bounds.check(self)
 
 
 def kinematic(laws: Sequence[Law], options: KinematicOptions = KinematicOptions()) -> Generator:
@@ -77,6 +77,11 @@ def kinematic(laws: Sequence[Law], options: KinematicOptions = KinematicOptions(
     return generate
 
 
+Options = KinematicOptions
+INSTRUCTION: Literal["action", "prompt"] = "action"
+make = kinematic
+
+
 def minimum_jerk(x: FloatArray) -> FloatArray:
     """Progress in [0, 1] at fractions x of the time; 0 before and 1 after."""
     x = np.clip(x, 0.0, 1.0)
@@ -98,7 +103,7 @@ def _accept(instruction: Instruction, names: Sequence[str]) -> Action:
 
 
 def _animate(law: Law, vertices: FloatArray, action: Action, fraction: FloatArray) -> FloatArray:
-    """Vertices (T, V, 3) at `fraction` (T,) of the time, from vertices (V, 3) at rest; world frame, metres."""
+    """Vertices (T, V, 3) at `fraction` (T,) of the time, from vertices (V, 3) at rest; world frame, meters."""
     assert (
         action.targets is not None
     )  # an Action has something to follow, and _accept refused all but targets
@@ -121,14 +126,14 @@ def _rigid(
 ) -> FloatArray:
     """Up, over and down: three minimum-jerk moves whose overlap blends them; straight across where nothing lifts."""
     X_start_end = _least_rotation(handles, targets)
-    centre = vertices.mean(0)
+    center = vertices.mean(0)
     over = minimum_jerk((x - 0.2) / 0.6) if law.lift else minimum_jerk(x)
     rise = law.lift * (minimum_jerk(x / 0.4) - minimum_jerk((x - 0.6) / 0.4))
     R = exp_so3(over[:, None] * log_so3(X_start_end[:3, :3]))
-    travel = transform(X_start_end, centre[None])[0] - centre
+    travel = transform(X_start_end, center[None])[0] - center
     # About the object's middle, so that it turns in place rather than swinging around the world's origin.
     return transform(
-        pose(R, centre + over[:, None] * travel + rise[:, None] * UP), vertices - centre
+        pose(R, center + over[:, None] * travel + rise[:, None] * UP), vertices - center
     )
 
 
@@ -171,6 +176,8 @@ def _slide(
 
 def _belongs(law: Hinge | Slide, points: FloatArray) -> NDArray[np.bool_]:
     """(P,): which points are on the moving link? At least one must be."""
+    from scipy.spatial import cKDTree
+
     on = cKDTree(law.part).query(points)[0] < cKDTree(law.rest).query(points)[0]
     if not on.any():
         raise ValueError(
@@ -228,7 +235,7 @@ def _curl(
 ) -> FloatArray:
     """Points (P, 3) curled by each of `angle` (A,) rad over `length` (A,) m from the line through origin: (A, P, 3).
 
-    `u` points away from the line, `n` is the direction that it curls towards; distances along the line stay.
+    `u` points away from the line, `n` is the direction that it curls toward; distances along the line stay.
     """
     d, h = (points - origin) @ u, (points - origin) @ n
     angle, length = angle[:, None], length[:, None]
@@ -245,6 +252,8 @@ def _curl(
 
 def _best(cost: Callable[[FloatArray], FloatArray], lower: float, upper: float) -> float:
     """The angle of least cost: a half-degree grid finds the valley, Brent's search its floor."""
+    from scipy.optimize import minimize_scalar
+
     grid = np.linspace(lower, upper, 1 + int(np.ceil((upper - lower) / np.radians(0.5))))
     best = int(np.argmin(cost(grid)))
     bracket = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]

@@ -1,4 +1,4 @@
-"""A prior that knows the answer: the optimiser's test, free of any video model's taste.
+"""A prior that knows the answer: the optimizer's test, free of any video model's taste.
 
 At every noise level it sees through the noise to z*, the video of the true motion from the same cameras, and answers
 with the velocity of the straight line from there, v = (z_tau - z*) / tau. Then v - eps + z = (z - z*) / tau: the
@@ -21,7 +21,7 @@ from generators.chord.distill.stage import Stage, to_unit
 from generators.chord.priors.protocol import Paint
 from generators.chord.render.cameras import Cameras
 
-_UNIT: dict[Paint, float] = {"colour": 0.5, "scene_flow": 0.12}
+_UNIT: dict[Paint, float] = {"color": 0.5, "scene_flow": 0.12}
 
 
 class Oracle:
@@ -43,7 +43,7 @@ class Oracle:
         self._moved: list[tuple[Tensor, Tensor]] = []
         self._answer: Tensor | None = None
 
-    def look(self, stage: Stage, cameras: Cameras) -> None:
+    def observe(self, stage: Stage, cameras: Cameras) -> None:
         """Be told what will be rendered, and from where, before every iteration."""
         if stage is not self._stage:
             self._stage = stage

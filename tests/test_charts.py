@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.charts import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, draw_charts
+from experiments.charts import BOTTOM, COLORS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, draw_charts
 
 X = np.linspace(0, 2, 5)
 
@@ -16,8 +16,8 @@ def test_lines_go_from_corner_to_corner(tmp_path):
         pixels = np.asarray(picture.convert("RGB"))
     assert pixels.shape == (HEIGHT, 2 * WIDTH, 3)
     right, start = 2 * WIDTH - RIGHT - 1, WIDTH + LEFT + 1
-    for colour, end in zip(COLOURS, (TOP, HEIGHT - BOTTOM), strict=False):
-        drawn = (pixels == colour).all(2)
+    for color, end in zip(COLORS, (TOP, HEIGHT - BOTTOM), strict=False):
+        drawn = (pixels == color).all(2)
         assert drawn[end - 3 : end + 4, right - 1 : right + 2].any()
         assert drawn[(TOP + HEIGHT - BOTTOM) // 2 - 3 :, start - 1 : start + 2][
             :7

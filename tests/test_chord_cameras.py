@@ -7,14 +7,15 @@ import trimesh
 
 from flowplan.geometry import pose, rotation_about, transform
 from flowplan.scene import Scene, SceneObject
-from generators.chord.render.cameras import CameraOptions, Framing, around, framing, sample
+from generators.chord.options import CameraOptions
+from generators.chord.render.cameras import Framing, around, framing, sample
 from generators.chord.render.paint import rest_position, scene_flow
 
 FRAMED = Framing(np.array([0.4, -0.1, 0.2]), 0.3)
 
 
-def box(name, extents, centre):
-    return SceneObject(name, trimesh.creation.box(extents=extents), pose(translation=centre))
+def box(name, extents, center):
+    return SceneObject(name, trimesh.creation.box(extents=extents), pose(translation=center))
 
 
 def cameras(count=5, seed=0):
@@ -28,12 +29,12 @@ def project(cameras, points):
     return image[..., :2] / image[..., 2:], local[..., 2]
 
 
-def test_cameras_look_at_the_centre_upright():
+def test_cameras_look_at_the_center_upright():
     many = cameras()
-    pixels, depth = project(many, FRAMED.centre[None])
+    pixels, depth = project(many, FRAMED.center[None])
     assert pixels[:, 0] == pytest.approx(np.tile([32.0, 24.0], (5, 1)))
     assert depth == pytest.approx(1.5 * 0.3 / np.sin(np.radians(20)))
-    above, _ = project(many, FRAMED.centre[None] + [0, 0, 0.01])
+    above, _ = project(many, FRAMED.center[None] + [0, 0, 0.01])
     assert above[:, 0, 0] == pytest.approx(32.0)
     assert np.all(above[:, 0, 1] < 24)
     R = many.viewmats[:, :3, :3]
@@ -43,7 +44,7 @@ def test_cameras_look_at_the_centre_upright():
 
 def test_the_ball_with_its_margin_just_fills_the_smaller_side():
     direction = np.random.default_rng(1).normal(size=(20000, 3))
-    ball = FRAMED.centre + 1.5 * 0.3 * direction / np.linalg.norm(direction, axis=1, keepdims=True)
+    ball = FRAMED.center + 1.5 * 0.3 * direction / np.linalg.norm(direction, axis=1, keepdims=True)
     pixels, _ = project(cameras(), ball)
     away = np.abs(pixels - [32, 24]).max(axis=1)
     assert np.all(away <= 24 + 1e-9)
@@ -85,11 +86,11 @@ def test_framing_takes_in_obstacles_only_as_far_as_objects_may_get():
     )
     far = box("wall", [0.1, 0.1, 0.1], [2.0, 0, 0.05])
     alone = framing(Scene((cup,)))
-    assert alone.centre == pytest.approx([0, 0, 0.05])
+    assert alone.center == pytest.approx([0, 0, 0.05])
     assert alone.radius == pytest.approx(0.05 * np.sqrt(3))
     assert framing(Scene((cup,), obstacles=(far,))).radius == alone.radius
     both = framing(Scene((cup,), obstacles=(near,)))
-    assert both.centre == pytest.approx([0.175, 0, 0.05])
+    assert both.center == pytest.approx([0.175, 0, 0.05])
     table = box("table", [4.0, 4.0, 0.02], [0, 0, -0.01])
     clipped = framing(Scene((cup,), obstacles=(table,)))
     assert clipped.radius == pytest.approx(np.linalg.norm([1.1, 1.1, 0.12]) / 2)
@@ -110,13 +111,13 @@ def test_camera_options_are_checked(field, value):
 
 
 def test_paint_knows_neither_place_nor_size_nor_side():
-    points = FRAMED.centre + np.random.default_rng(0).uniform(-0.2, 0.2, (50, 3))
+    points = FRAMED.center + np.random.default_rng(0).uniform(-0.2, 0.2, (50, 3))
     elevation = np.array([0.5])
     paint = rest_position(points, around(FRAMED, np.array([0.3]), elevation, 8, 8), FRAMED)
-    X = rotation_about(FRAMED.centre, [0, 0, 1], 1.1)
+    X = rotation_about(FRAMED.center, [0, 0, 1], 1.1)
     turned = around(FRAMED, np.array([1.4]), elevation, 8, 8)
     assert rest_position(transform(X, points), turned, FRAMED) == pytest.approx(paint)
-    large = Framing(2 * FRAMED.centre, 2 * FRAMED.radius)
+    large = Framing(2 * FRAMED.center, 2 * FRAMED.radius)
     assert rest_position(
         2 * points, around(large, np.array([0.3]), elevation, 8, 8), large
     ) == pytest.approx(paint)
@@ -125,7 +126,7 @@ def test_paint_knows_neither_place_nor_size_nor_side():
 
 def test_paint_is_right_forward_and_up_in_units_of_the_view():
     north = around(FRAMED, np.array([-np.pi / 2]), np.array([0.5]), 8, 8)
-    paint = rest_position(FRAMED.centre + np.eye(3) * 0.45, north, FRAMED)
+    paint = rest_position(FRAMED.center + np.eye(3) * 0.45, north, FRAMED)
     assert paint[0] == pytest.approx(np.eye(3))
 
 
@@ -148,7 +149,7 @@ def test_finer_cameras_see_the_same():
     coarse = sample(FRAMED, 3, 20, 12, generator=np.random.default_rng(0))
     fine = coarse.finer(2)
     assert (fine.width, fine.height) == (40, 24)
-    point = FRAMED.centre + 0.1
+    point = FRAMED.center + 0.1
 
     def pixel(cameras):
         seen = cameras.viewmats[:, :3, :3] @ point + cameras.viewmats[:, :3, 3]

@@ -232,13 +232,13 @@ def test_projection_is_gsplats():
     )
     for t in range(2):
         covars, _ = reference._quat_scale_to_covar_preci(quats[t], scales, compute_preci=False)
-        _, centres, depths, conics, _ = reference._fully_fused_projection(
+        _, centers, depths, conics, _ = reference._fully_fused_projection(
             means[t], covars, viewmats, Ks, WIDTH, HEIGHT
         )
         visible = depths > 0.01
         assert 0 < (~visible).sum() < 10
         assert torch.equal(torch.isfinite(seen.depths[:, t]), visible)
-        for own, theirs in ((seen.depths, depths), (seen.means, centres), (seen.conics, conics)):
+        for own, theirs in ((seen.depths, depths), (seen.means, centers), (seen.conics, conics)):
             assert own[:, t][visible].numpy() == pytest.approx(
                 theirs[visible].numpy(), rel=1e-6, abs=1e-9
             )

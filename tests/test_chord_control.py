@@ -6,15 +6,16 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from flowplan.scan.meshes.surface import raycasting_scene
-from generators.chord.motion.control_points import ControlOptions, anatomy, control_points
+from generators.chord.motion.control_points import anatomy, control_points
 from generators.chord.motion.fenwick import node_matrix, query_matrix
+from generators.chord.options import ControlOptions
 
 FEW = ControlOptions(coarse=8, fine=32, surface_points=1500)
 
 
-def box(extents=(0.3, 0.2, 0.1), centre=(0.4, 0.0, 0.1)):
+def box(extents=(0.3, 0.2, 0.1), center=(0.4, 0.0, 0.1)):
     mesh = trimesh.creation.box(extents=extents)
-    mesh.apply_translation(centre)
+    mesh.apply_translation(center)
     return mesh
 
 
@@ -33,11 +34,11 @@ def sheet():
     )
 
 
-POST = {"extents": (0.1, 0.1, 0.3), "centre": (0.45, 0.0, 0.2)}
+POST = {"extents": (0.1, 0.1, 0.3), "center": (0.45, 0.0, 0.2)}
 
 
-def within(points, extents=(0.3, 0.2, 0.1), centre=(0.4, 0.0, 0.1)):
-    return (np.abs(points - centre) < np.array(extents) / 2).all(axis=1)
+def within(points, extents=(0.3, 0.2, 0.1), center=(0.4, 0.0, 0.1)):
+    return (np.abs(points - center) < np.array(extents) / 2).all(axis=1)
 
 
 def overlapping():
@@ -81,10 +82,10 @@ def test_the_surface_cloud_is_as_large_as_asked_and_near_the_surface(mesh):
     assert nearest.max() <= 0.87 * found.voxel  # a point's own voxel is among them
 
 
-def test_neighbours_are_the_ten_nearest_others():
+def test_neighbors_are_the_ten_nearest_others():
     found = anatomy(box(), FEW)
-    gap = np.linalg.norm(found.surface[:, None] - found.surface[found.neighbours], axis=-1)
-    assert found.neighbours.shape == (len(found.surface), 10)
+    gap = np.linalg.norm(found.surface[:, None] - found.surface[found.neighbors], axis=-1)
+    assert found.neighbors.shape == (len(found.surface), 10)
     assert gap.min() > 0.5 * found.voxel
     every = np.sort(np.linalg.norm(found.surface[::100, None] - found.surface, axis=-1), axis=1)[
         :, 1:11
@@ -113,7 +114,7 @@ def test_parts_that_overlap_have_one_inside():
     assert (within(found.fine) & within(found.fine, **POST)).any()
 
 
-def test_scale_is_the_mean_distance_to_three_neighbours():
+def test_scale_is_the_mean_distance_to_three_neighbors():
     found = anatomy(box(), FEW)
     for points, scale in ((found.coarse, found.coarse_scale), (found.fine, found.fine_scale)):
         gap = np.sort(np.linalg.norm(points[:, None] - points, axis=-1), axis=1)[:, 1:4]
@@ -127,7 +128,7 @@ def test_weights_pull_control_points():
 
 def test_the_same_seed_gives_the_same_bits():
     one, other = anatomy(box(), FEW, seed=3), anatomy(box(), FEW, seed=3)
-    for name in ("coarse", "fine", "surface", "neighbours", "coarse_scale", "fine_scale"):
+    for name in ("coarse", "fine", "surface", "neighbors", "coarse_scale", "fine_scale"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
 
 

@@ -6,16 +6,12 @@ import torch
 import trimesh
 
 from flowplan.geometry import exp_so3, matrix_from_quat_wxyz, quat_wxyz_from_matrix
-from generators.chord.motion.control_points import ControlOptions, anatomy
-from generators.chord.motion.deformation import (
-    Deformation,
-    DeformationOptions,
-    turn_less_identity,
-    turned,
-)
+from generators.chord.motion.control_points import anatomy
+from generators.chord.motion.deformation import Deformation, turn_less_identity, turned
+from generators.chord.options import ControlOptions, DeformationOptions
 
 FRAMES = 6
-CENTRES = ((0.4, 0.0, 0.1), (0.4, 0.3, 0.05))
+CENTERS = ((0.4, 0.0, 0.1), (0.4, 0.3, 0.05))
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +19,7 @@ def anatomies():
     few = ControlOptions(coarse=6, fine=12, surface_points=300)
     return [
         anatomy(trimesh.creation.box(extents=(0.2, 0.1, 0.1)).apply_translation(c), few)
-        for c in CENTRES
+        for c in CENTERS
     ]
 
 
@@ -31,12 +27,12 @@ def points(count=40, seed=0):
     rng = np.random.default_rng(seed)
     return [
         torch.tensor(c + rng.uniform(-0.5, 0.5, (count, 3)) * [0.2, 0.1, 0.1]).float()
-        for c in CENTRES
+        for c in CENTERS
     ]
 
 
 def scrambled(anatomies, options=None, seed=0, size=0.1, frames=FRAMES):
-    """A deformation in the midst of its optimisation."""
+    """A deformation in the midst of its optimization."""
     deformation = Deformation(anatomies, frames, options)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -89,8 +85,8 @@ def test_points_move_as_rigidly_as_all_control_points_do(anatomies):
     for parameter in (fine.translation, fine.rotation):
         torch.nn.init.zeros_(parameter)
     for (positions, quats), rest in zip(moved(deformation), points(), strict=True):
-        local = (rest - deformation.centre) / deformation.radius
-        expected = (local @ R.mT + t[:, None]) * deformation.radius + deformation.centre
+        local = (rest - deformation.center) / deformation.radius
+        expected = (local @ R.mT + t[:, None]) * deformation.radius + deformation.center
         assert positions.detach().numpy() == pytest.approx(expected.numpy(), abs=1e-6)
         assert quats.detach().numpy() == pytest.approx(
             quat[:, None].expand(-1, 40, 4).numpy(), abs=1e-6
@@ -102,7 +98,7 @@ def test_a_point_is_the_weighted_mean_of_what_its_control_points_say(anatomies):
     deformation = scrambled(anatomies, DeformationOptions(levels="coarse"))
     level = deformation.levels[0]
     positions, quats = (values.detach().double().numpy() for values in moved(deformation)[1])
-    rest = (points()[1][7] - deformation.centre).double().numpy() / deformation.radius
+    rest = (points()[1][7] - deformation.center).double().numpy() / deformation.radius
     p, T, r = (
         x.detach().double().numpy() for x in (level.points, level.translation, level.rotation)
     )
@@ -124,7 +120,7 @@ def test_a_point_is_the_weighted_mean_of_what_its_control_points_say(anatomies):
         said = (
             np.einsum("kab,kb->ka", matrix_from_quat_wxyz(quat), rest - p[near]) + p[near] + shift
         )
-        where = weight @ said * deformation.radius + deformation.centre.double().numpy()
+        where = weight @ said * deformation.radius + deformation.center.double().numpy()
         assert positions[t, 7] == pytest.approx(where, abs=1e-6)
         blended = weight @ quat
         assert quats[t, 7] == pytest.approx(blended / np.linalg.norm(blended), abs=1e-6)
@@ -274,6 +270,6 @@ def test_bad_input_is_named(anatomies):
     with pytest.raises(ValueError, match="DeformationOptions.temporal"):
         DeformationOptions(temporal="linear")
     with pytest.raises(
-        ValueError, match="DeformationOptions.neighbours: expected at least 1, got 0"
+        ValueError, match="DeformationOptions.neighbors: expected at least 1, got 0"
     ):
-        DeformationOptions(neighbours=0)
+        DeformationOptions(neighbors=0)

@@ -15,12 +15,16 @@ from chord_oracle import Oracle
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene
 from generators.chord.distill.loop import PREVIEW, distill
-from generators.chord.distill.options import SMALL, ChordOptions
 from generators.chord.distill.score import _levels, score
-from generators.chord.distill.stage import UNIT, Stage, StageOptions
-from generators.chord.motion.control_points import ControlOptions
+from generators.chord.distill.stage import UNIT, Stage
+from generators.chord.options import (
+    SMALL,
+    ChordOptions,
+    ControlOptions,
+    GaussianOptions,
+    StageOptions,
+)
 from generators.chord.render.cameras import sample
-from generators.chord.render.gaussians import GaussianOptions
 
 BRIEF = ChordOptions(
     iterations=6,
@@ -64,7 +68,7 @@ def test_the_score_vanishes_where_the_prior_sees_what_is_there_and_points_away_f
     z = stage.render(rest, cameras).video
     for motion, is_there in ((still, True), (true, False)):
         prior = Oracle(motion, height=24, width=24)
-        prior.look(stage, cameras)
+        prior.observe(stage, cameras)
         answer = prior.condition("", z[:, 0])
         g = score(prior, z, 0.6, answer, guidance=1.0, generator=torch.Generator().manual_seed(0))
         assert torch.allclose(g, (z - answer) / 0.6, atol=1e-5)

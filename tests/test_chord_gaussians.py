@@ -1,4 +1,4 @@
-"""Gaussians of a scene's meshes: where they start, what colours they get, and that fitting makes pictures better."""
+"""Gaussians of a scene's meshes: where they start, what colors they get, and that fitting makes pictures better."""
 
 from dataclasses import replace
 
@@ -10,18 +10,19 @@ from PIL import Image
 
 from flowplan.geometry import matrix_from_quat_wxyz, pose
 from flowplan.scene import Scene, SceneObject
-from generators.chord.render.cameras import CameraOptions, Framing, around, framing
-from generators.chord.render.gaussians import GaussianOptions, Gaussians, gaussians
-from generators.chord.render.mesh_views import GREY, ViewOptions, mesh_views, world_mesh
+from generators.chord.options import CameraOptions, GaussianOptions, ViewOptions
+from generators.chord.render.cameras import Framing, around, framing
+from generators.chord.render.gaussians import Gaussians, gaussians
+from generators.chord.render.mesh_views import GRAY, mesh_views, world_mesh
 from generators.chord.render.splat import rasterize
 
 UNLIT = ViewOptions(contrast=0.0)
-SAMPLED = GaussianOptions(count=200, obstacle_count=80, iterations=0, look=UNLIT)
+SAMPLED = GaussianOptions(count=200, obstacle_count=80, iterations=0, shading=UNLIT)
 FITTED = GaussianOptions(count=250, obstacle_count=80, iterations=80, views=12, pixels=40)
 SIZE = 40
 
 
-def coloured(mesh):
+def colored(mesh):
     """Stripes of red and blue along z, green along x."""
     mesh = mesh.subdivide_to_size(0.01)
     x, _, z = ((mesh.vertices - mesh.bounds[0]) / mesh.extents).T
@@ -31,7 +32,7 @@ def coloured(mesh):
 
 
 def textured():
-    """A box with squares of four colours on its sides."""
+    """A box with squares of four colors on its sides."""
     mesh = trimesh.creation.box(extents=(0.1, 0.08, 0.06))
     mesh.unmerge_vertices()
     uv = np.zeros((len(mesh.vertices), 2))
@@ -67,26 +68,24 @@ def tensor(values):
 
 
 def errors(found: Gaussians, shown: Scene):
-    """Mean squares of what pictures from a distillation's cameras get wrong: colour before white, coverage, place."""
+    """Mean squares of what pictures from a distillation's cameras get wrong: color before white, coverage, place."""
     framed = framing(shown)
     cameras = around(framed, np.linspace(0.2, 6.0, 7), np.linspace(0.35, 0.85, 7), SIZE, SIZE)
     views = mesh_views(
         [world_mesh(o) for o in shown.objects], cameras.viewmats, cameras.Ks, SIZE, SIZE
     )
-    features = np.concatenate([found.colours, found.means - framed.centre], axis=1)
+    features = np.concatenate([found.colors, found.means - framed.center], axis=1)
     images, alphas = rasterize(
         tensor(found.means)[None], tensor(found.quat_wxyz)[None], tensor(found.scales), tensor(found.opacities),
         tensor(features), tensor(cameras.viewmats), tensor(cameras.Ks), SIZE, SIZE,
     )  # fmt: skip
     image, alpha = images[:, 0].numpy(), alphas[:, 0].numpy()
-    colour = image[..., :3] - alpha[..., None] - (views.rgb - views.alpha[..., None])
-    place = image[..., 3:] - (views.points - views.alpha[..., None] * framed.centre)
-    return np.array([np.mean(off**2) for off in (colour, alpha - views.alpha, place)])
+    color = image[..., :3] - alpha[..., None] - (views.rgb - views.alpha[..., None])
+    place = image[..., 3:] - (views.points - views.alpha[..., None] * framed.center)
+    return np.array([np.mean(off**2) for off in (color, alpha - views.alpha, place)])
 
 
-@pytest.mark.parametrize(
-    "mesh", [coloured(plain()), textured()], ids=["vertex_coloured", "textured"]
-)
+@pytest.mark.parametrize("mesh", [colored(plain()), textured()], ids=["vertex_colored", "textured"])
 def test_fitting_makes_views_better_that_were_not_fitted(mesh):
     shown = scene(mesh)
     before = errors(gaussians(shown, replace(FITTED, iterations=0)), shown)
@@ -94,7 +93,7 @@ def test_fitting_makes_views_better_that_were_not_fitted(mesh):
     assert (10 * np.log10(before / after) > 5).all()
 
 
-def test_a_mesh_without_colours_is_fitted_to_its_shape():
+def test_a_mesh_without_colors_is_fitted_to_its_shape():
     """What a prior that sees rest positions needs: coverage, and Gaussians that stay where the surface is."""
     shown = scene(plain())
     found = gaussians(shown, FITTED)
@@ -104,7 +103,7 @@ def test_a_mesh_without_colours_is_fitted_to_its_shape():
     beyond = np.stack([np.hypot(local[:, 0], local[:, 1]) - 0.04, np.abs(local[:, 2]) - 0.05]).max(
         0
     )
-    assert np.abs(beyond).max() < 0.012  # the distance between neighbours
+    assert np.abs(beyond).max() < 0.012  # the distance between neighbors
 
 
 def test_discs_lie_on_the_surface_evenly_and_face_its_way():
@@ -134,40 +133,40 @@ def test_normals_that_point_straight_down_are_turned_to_as_well():
 def test_a_textured_mesh_gives_its_texture():
     found = gaussians(scene(textured()), SAMPLED)
     palette = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
-    distance = np.linalg.norm(found.colours[:, None] - palette, axis=-1)
+    distance = np.linalg.norm(found.colors[:, None] - palette, axis=-1)
     assert np.quantile(distance.min(1), 0.9) < 0.05
     assert set(distance.argmin(1)) == {0, 1, 2, 3}
     top = found.means[:, 2] > 0.1 + 0.0299
     left = found.means[:, 0] < 0.4 - 0.005
     far = found.means[:, 1] > 0.005
-    assert np.median(found.colours[top & left & far], axis=0) == pytest.approx([1, 0, 0], abs=0.05)
+    assert np.median(found.colors[top & left & far], axis=0) == pytest.approx([1, 0, 0], abs=0.05)
 
 
-def test_colours_are_lit_as_the_pictures_are():
+def test_colors_are_lit_as_the_pictures_are():
     lit = gaussians(scene(plain()), GaussianOptions(count=200, iterations=0))
     top, bottom = lit.means[:, 2] > 0.1499, lit.means[:, 2] < 0.0501
-    assert lit.colours[top].mean() > lit.colours[bottom].mean() + 0.1
+    assert lit.colors[top].mean() > lit.colors[bottom].mean() + 0.1
 
 
-def test_a_mesh_without_colours_is_grey_or_as_told_or_refused():
+def test_a_mesh_without_colors_is_grey_or_as_told_or_refused():
     shown = scene(plain())
-    assert gaussians(shown, SAMPLED).colours == pytest.approx(np.tile(GREY, (200, 1)))
+    assert gaussians(shown, SAMPLED).colors == pytest.approx(np.tile(GRAY, (200, 1)))
     told = GaussianOptions(
-        count=200, iterations=0, look=UNLIT, colour=(0.9, 0.5, 0.1), require_colour=True
+        count=200, iterations=0, shading=UNLIT, color=(0.9, 0.5, 0.1), require_color=True
     )
-    assert gaussians(shown, told).colours == pytest.approx(np.tile([0.9, 0.5, 0.1], (200, 1)))
+    assert gaussians(shown, told).colors == pytest.approx(np.tile([0.9, 0.5, 0.1], (200, 1)))
     with pytest.raises(
-        ValueError, match=r"SceneObject\[object_0\].mesh: has no colours; give it vertex colours"
+        ValueError, match=r"SceneObject\[object_0\].mesh: has no colors; give it vertex colors"
     ):
-        gaussians(shown, replace(SAMPLED, require_colour=True))
+        gaussians(shown, replace(SAMPLED, require_color=True))
 
 
-def test_a_fit_keeps_the_colour_that_was_told():
+def test_a_fit_keeps_the_color_that_was_told():
     told = GaussianOptions(
-        count=100, iterations=30, views=8, pixels=24, colour=(0.9, 0.5, 0.1), look=UNLIT
+        count=100, iterations=30, views=8, pixels=24, color=(0.9, 0.5, 0.1), shading=UNLIT
     )
-    colours = gaussians(scene(plain()), told).colours
-    assert np.median(colours, axis=0) == pytest.approx([0.9, 0.5, 0.1], abs=0.05)
+    colors = gaussians(scene(plain()), told).colors
+    assert np.median(colors, axis=0) == pytest.approx([0.9, 0.5, 0.1], abs=0.05)
 
 
 def test_objects_come_first_and_share_by_area():
@@ -177,8 +176,8 @@ def test_objects_come_first_and_share_by_area():
     found = gaussians(shown, GaussianOptions(count=500, obstacle_count=250, iterations=0))
     assert np.array_equal(found.object_id, np.sort(found.object_id))
     assert np.bincount(found.object_id).tolist() == [400, 100, 50, 200]
-    centres = [found.means[found.object_id == i].mean(0) for i in range(4)]
-    assert np.array(centres) == pytest.approx(
+    centers = [found.means[found.object_id == i].mean(0) for i in range(4)]
+    assert np.array(centers) == pytest.approx(
         np.array([[0.4, 0.25 * i, 0.1] for i in range(4)]), abs=0.02
     )
 
@@ -186,7 +185,7 @@ def test_objects_come_first_and_share_by_area():
 def test_a_long_table_is_fitted_in_pictures_no_larger_than_the_scenes():
     """An obstacle a hundred times as large as what moves neither fills the memory nor loses its place."""
     table = trimesh.creation.box(extents=(8.0, 8.0, 0.02))
-    shown = scene(coloured(plain()), obstacles=[table])
+    shown = scene(colored(plain()), obstacles=[table])
     found = gaussians(
         shown, GaussianOptions(count=60, obstacle_count=60, iterations=3, views=2, pixels=16)
     )
@@ -197,20 +196,20 @@ def test_a_long_table_is_fitted_in_pictures_no_larger_than_the_scenes():
 
 def test_the_same_seed_gives_the_same_bits():
     options = GaussianOptions(count=80, iterations=5, views=4, pixels=16)
-    one, other, third = (gaussians(scene(coloured(plain())), options, seed=s) for s in (1, 1, 2))
-    for name in ("means", "quat_wxyz", "scales", "opacities", "colours"):
+    one, other, third = (gaussians(scene(colored(plain())), options, seed=s) for s in (1, 1, 2))
+    for name in ("means", "quat_wxyz", "scales", "opacities", "colors"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
     assert not np.array_equal(one.means, third.means)
 
 
 def test_what_will_be_seen_decides_how_fine_the_pictures_are():
     """Seen from afar, a Gaussian is smaller than a pixel, which it still covers: it is fitted to be smaller or clearer."""
-    shown = scene(coloured(plain()))
+    shown = scene(colored(plain()))
     options = GaussianOptions(count=80, iterations=40, views=8, pixels=24)
     near = gaussians(shown, options)
     assert np.array_equal(near.means, gaussians(shown, options, framed=framing(shown)).means)
     afar = gaussians(
-        shown, options, framed=Framing(framing(shown).centre, 4 * framing(shown).radius)
+        shown, options, framed=Framing(framing(shown).center, 4 * framing(shown).radius)
     )
     away = gaussians(shown, options, cameras=CameraOptions(margin=6.0))
     assert np.array_equal(afar.means, away.means)
@@ -237,10 +236,10 @@ def test_numbers_that_make_no_sense_are_named(name):
         GaussianOptions(**{name: -1})
 
 
-def test_colours_out_of_range_are_named():
+def test_colors_out_of_range_are_named():
     with pytest.raises(
-        ValueError, match=r"GaussianOptions.colour: expected three numbers in \[0, 1\]"
+        ValueError, match=r"GaussianOptions.color: expected three numbers in \[0, 1\]"
     ):
-        GaussianOptions(colour=(0.0, 2.0, 0.0))
+        GaussianOptions(color=(0.0, 2.0, 0.0))
     with pytest.raises(ValueError, match="Scene.objects: expected at least one object"):
         gaussians(Scene((), None, ()), SAMPLED)

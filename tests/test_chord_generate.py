@@ -16,15 +16,21 @@ from flowplan.cli import app
 from flowplan.io import npz
 from flowplan.motion import SceneMotion
 from flowplan.scene import Action, Prompt, Scene, SceneObject
-from generators.chord.distill.options import PAPER, SMALL, ChordOptions
-from generators.chord.distill.stage import StageOptions
-from generators.chord.generate import chord, load_prior, of_prior, usual_options
-from generators.chord.motion.control_points import ControlOptions
+from generators.chord.generate import from_options, from_prior, load_prior
+from generators.chord.options import (
+    PAPER,
+    SMALL,
+    ChordOptions,
+    ControlOptions,
+    GaussianOptions,
+    Options,
+    StageOptions,
+    default_options,
+)
 from generators.chord.priors.choreographer.config import ChoreographerConfig
 from generators.chord.priors.choreographer.model import VideoTransformer
 from generators.chord.priors.choreographer.prior import Choreographer
 from generators.chord.priors.choreographer.scenes.scenes import draw, wrong_text
-from generators.chord.render.gaussians import GaussianOptions
 from generators.chord.scene_file import MOTION, SCENE, read_job, run_job
 from generators.registry import factory, takes
 
@@ -56,7 +62,7 @@ def scene() -> Scene:
 
 def test_a_prompt_becomes_motions_of_all_meshes(prior: Choreographer, scene: Scene) -> None:
     said: list[tuple[float, str]] = []
-    motions = of_prior(prior, replace(BRIEF, samples=2, duration=3.0))(
+    motions = from_prior(prior, replace(BRIEF, samples=2, duration=3.0))(
         scene,
         Prompt("put the cup on the coaster"),
         progress=lambda share, word: said.append((share, word)),
@@ -77,8 +83,8 @@ def test_a_prompt_becomes_motions_of_all_meshes(prior: Choreographer, scene: Sce
 def test_a_chain_goes_on_from_where_its_last_segment_ended(
     prior: Choreographer, scene: Scene
 ) -> None:
-    one = of_prior(prior, BRIEF)(scene, Prompt("go"), seed=5)[0]
-    two = of_prior(prior, replace(BRIEF, segments=2))(scene, Prompt("go"), seed=5)[0]
+    one = from_prior(prior, BRIEF)(scene, Prompt("go"), seed=5)[0]
+    two = from_prior(prior, replace(BRIEF, segments=2))(scene, Prompt("go"), seed=5)[0]
     assert np.allclose(two.times, np.linspace(0, 4, 7))
     for short, long in zip(one.vertices, two.vertices, strict=True):
         assert np.array_equal(long[:4], short)
@@ -88,7 +94,7 @@ def test_a_chain_goes_on_from_where_its_last_segment_ended(
 def test_what_is_not_a_prompt_and_a_scene_without_objects_are_refused(
     prior: Choreographer, scene: Scene
 ) -> None:
-    generate = of_prior(prior, BRIEF)
+    generate = from_prior(prior, BRIEF)
     with pytest.raises(ValueError, match=r"instruction: got a Action; chord takes a Prompt"):
         generate(scene, Action("cup", np.zeros((1, 3)), targets=np.ones((1, 3))))
     with pytest.raises(ValueError, match=r"Scene\.objects: expected at least one object to move"):
@@ -110,7 +116,7 @@ def test_a_wrong_sentence_of_the_evaluation_may_speak_of_what_is_not_there(
 
 def test_priors_go_by_name(tmp_path: Path) -> None:
     assert takes("chord") == "prompt"
-    assert (usual_options("choreographer"), usual_options("wan:somewhere")) == (SMALL, PAPER)
+    assert (default_options("choreographer"), default_options("wan:somewhere")) == (SMALL, PAPER)
     with pytest.raises(
         ValueError, match="expected choreographer, choreographer:WEIGHTS or wan:MODEL"
     ):
@@ -125,7 +131,7 @@ def test_the_weights_that_ship_are_there_and_make_a_generator() -> None:
     assert callable(factory("chord")(()))
     model = load_prior("choreographer").model  # type: ignore[attr-defined]
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(11.25e6, rel=0.02)
-    assert callable(chord(options=BRIEF))
+    assert callable(from_options(Options(distillation=BRIEF)))
 
 
 def _write_job(folder: Path, text: str) -> Path:

@@ -1,4 +1,4 @@
-"""Pictures of meshes: which side is seen, how much of a pixel is covered, what colour a surface has."""
+"""Pictures of meshes: which side is seen, how much of a pixel is covered, what color a surface has."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ from PIL import Image
 
 from flowplan.geometry import inverse, look_at, pose
 from flowplan.scene import SceneObject
+from generators.chord.options import ViewOptions
 from generators.chord.render.mesh_views import (
-    GREY,
+    GRAY,
     LIGHT,
-    ViewOptions,
     brightness,
     mesh_views,
-    surface_colours,
+    surface_colors,
     world_mesh,
 )
 
@@ -26,8 +26,8 @@ PALETTE = np.array(
 )
 
 
-def coloured_cube(size=0.2):
-    """Every side has its colour of the palette."""
+def colored_cube(size=0.2):
+    """Every side has its color of the palette."""
     cube = trimesh.creation.box(extents=[size] * 3)
     side = (cube.face_normals @ SIDES.T).argmax(1)
     cube.visual = trimesh.visual.ColorVisuals(cube, face_colors=PALETTE[side])
@@ -51,7 +51,7 @@ def pictures(meshes, *eyes, options=UNLIT):
 
 
 def test_a_cube_shows_the_side_that_faces_the_camera():
-    views = pictures([coloured_cube()], *SIDES)
+    views = pictures([colored_cube()], *SIDES)
     assert views.rgb.shape == (6, SIZE, SIZE, 3)
     middle = views.rgb[:, SIZE // 2, SIZE // 2]
     assert middle == pytest.approx(PALETTE / 255)
@@ -86,11 +86,11 @@ def test_coverage_of_a_sphere_is_its_outlines_area():
     assert ((views.alpha > 0) & (views.alpha < 1)).any()
     full = views.alpha == 1
     assert np.linalg.norm(views.points[full], axis=-1) == pytest.approx(0.15, rel=0.02)
-    assert views.rgb == pytest.approx(views.alpha[..., None] * GREY, abs=1e-9)
+    assert views.rgb == pytest.approx(views.alpha[..., None] * GRAY, abs=1e-9)
 
 
 def test_what_is_nearer_hides_what_is_behind():
-    front, back = coloured_cube(0.1), coloured_cube(0.3)
+    front, back = colored_cube(0.1), colored_cube(0.3)
     front.apply_translation([0.4, 0, 0])
     views = pictures([back, front], [1.0, 0, 0], [-1.0, 0, 0])
     assert views.mesh_id[:, SIZE // 2, SIZE // 2].tolist() == [1, 0]
@@ -106,7 +106,7 @@ def test_light_comes_from_the_world_not_from_the_camera():
 
 
 def test_winding_does_not_matter():
-    cube, inside_out = coloured_cube(), coloured_cube()
+    cube, inside_out = colored_cube(), colored_cube()
     inside_out.faces = inside_out.faces[:, ::-1]
     one, other = (
         pictures([mesh], [0.7, 0.5, 0.6], options=ViewOptions()) for mesh in (cube, inside_out)
@@ -126,38 +126,38 @@ def test_a_texture_lies_as_its_coordinates_say():
     near = np.array(
         [[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]]
     )  # each corner of the first face
-    colours = surface_colours(square, np.zeros(3, int), near)
+    colors = surface_colors(square, np.zeros(3, int), near)
     # v = 0 is the image's last row
-    assert colours == pytest.approx(np.array([[0, 0, 1.0], [1, 1, 1], [0, 1, 0]]), abs=0.02)
+    assert colors == pytest.approx(np.array([[0, 0, 1.0], [1, 1, 1], [0, 1, 0]]), abs=0.02)
     views = pictures([square], [0.0, -0.5, 1.0])
     on = views.rgb[0, SIZE // 2 - 3, SIZE // 2 - 3]  # up and left of the middle: u small, v large
     assert on == pytest.approx([1.0, 0, 0], abs=0.02)
 
 
-def test_a_texture_without_an_image_is_its_materials_colour():
+def test_a_texture_without_an_image_is_its_materials_color():
     square = quad()
     material = trimesh.visual.material.PBRMaterial(baseColorFactor=[51, 102, 204, 255])
     square.visual = trimesh.visual.TextureVisuals(uv=np.zeros((4, 2)), material=material)
-    assert surface_colours(square, np.zeros(1, int), np.full((1, 3), 1 / 3)) == pytest.approx(
+    assert surface_colors(square, np.zeros(1, int), np.full((1, 3), 1 / 3)) == pytest.approx(
         np.array([[0.2, 0.4, 0.8]]), abs=1e-3
     )
 
 
-def test_vertex_colours_are_blended():
+def test_vertex_colors_are_blended():
     square = quad()
     square.visual = trimesh.visual.ColorVisuals(
         square, vertex_colors=np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]])
     )
     barycentric = np.array([[0.5, 0.25, 0.25]])
-    assert surface_colours(square, np.zeros(1, int), barycentric) == pytest.approx(barycentric)
+    assert surface_colors(square, np.zeros(1, int), barycentric) == pytest.approx(barycentric)
 
 
-def test_a_mesh_without_colours_has_none():
-    assert surface_colours(quad(), np.zeros(1, int), np.full((1, 3), 1 / 3)) is None
+def test_a_mesh_without_colors_has_none():
+    assert surface_colors(quad(), np.zeros(1, int), np.full((1, 3), 1 / 3)) is None
 
 
-def test_the_world_mesh_keeps_its_colours():
-    obj = SceneObject("cube", coloured_cube(), pose(translation=[0.0, 0.0, 0.3]))
+def test_the_world_mesh_keeps_its_colors():
+    obj = SceneObject("cube", colored_cube(), pose(translation=[0.0, 0.0, 0.3]))
     mesh = world_mesh(obj)
     assert mesh.bounds.mean(0) == pytest.approx([0, 0, 0.3])
     assert np.array_equal(mesh.visual.face_colors, obj.mesh.visual.face_colors)

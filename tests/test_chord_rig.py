@@ -8,16 +8,15 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from generators.chord.motion.connected_pieces import bodies
-from generators.chord.motion.control_points import ControlOptions
-from generators.chord.motion.deformation import DeformationOptions
 from generators.chord.motion.rig import Rig
+from generators.chord.options import ControlOptions, DeformationOptions
 
 CONTROL = ControlOptions(coarse=12, fine=24, surface_points=400)
 
 
-def _box(size: float, *centre: float) -> trimesh.Trimesh:
+def _box(size: float, *center: float) -> trimesh.Trimesh:
     mesh = trimesh.creation.box(extents=[size] * 3).subdivide()
-    mesh.apply_translation(centre)
+    mesh.apply_translation(center)
     return mesh
 
 
@@ -62,7 +61,7 @@ def test_pieces_touch_where_nothing_is_between_them(gap: float, touches: bool) -
     assert found.touching.tolist() == [[True, touches], [touches, True]]
 
 
-def test_a_piece_moves_without_its_neighbour_and_a_whole_does_not() -> None:
+def test_a_piece_moves_without_its_neighbor_and_a_whole_does_not() -> None:
     scene, _, (drawer,) = moving_boxes.slide()
     mesh = scene.objects[0].mesh_world
     for pieces, independent in ((12, True), (1, False)):
@@ -72,7 +71,7 @@ def test_a_piece_moves_without_its_neighbour_and_a_whole_does_not() -> None:
         bound = rig.bind_vertices()
         with torch.no_grad():  # what lies in the drawer is pulled out
             for level in rig.deformation._levels():
-                at = level.points * rig.deformation.radius + rig.deformation.centre
+                at = level.points * rig.deformation.radius + rig.deformation.center
                 inside = (at - torch.tensor([0.48, 0.0, 0.07])).abs() < torch.tensor(
                     [0.141, 0.106, 0.051]
                 )
@@ -101,8 +100,8 @@ def test_order_and_objects_survive_the_sorting_by_piece() -> None:
     )
     with torch.no_grad():  # all control points turn about the origin
         level = rig.deformation._levels()[0]
-        centre = level.points + rig.deformation.centre / rig.deformation.radius
-        level.translation[0] = centre @ (R - torch.eye(3)).T
+        center = level.points + rig.deformation.center / rig.deformation.radius
+        level.translation[0] = center @ (R - torch.eye(3)).T
         level.rotation[0] = quat / quat[0] - torch.tensor([1.0, 0, 0, 0])
     for (positions, quats), p in zip(
         rig(rig.bind_vertices(), fine=False), [m.vertices for m in meshes], strict=True
@@ -111,12 +110,12 @@ def test_order_and_objects_survive_the_sorting_by_piece() -> None:
         assert torch.allclose(quats[1], quat, atol=1e-5)
 
 
-def test_neighbours_are_of_a_piece_and_contacts_of_two_that_touch() -> None:
+def test_neighbors_are_of_a_piece_and_contacts_of_two_that_touch() -> None:
     for gap, touch in ((0.1, False), (0.0, True)):
         rig = _rig(trimesh.util.concatenate([_box(0.2, 0, 0, 0), _box(0.2, 0.2 + gap, 0.01, 0)]))
         left = rig._labels[0] == 0
-        assert (left[rig.neighbours] == left[:, None]).all()
-        assert (rig.neighbours != np.arange(len(left))[:, None]).all()
+        assert (left[rig.neighbors] == left[:, None]).all()
+        assert (rig.neighbors != np.arange(len(left))[:, None]).all()
         one, other = rig.contacts.T
         assert (left[one] != left[other]).all()
         assert (len(one) > 0) == touch
@@ -131,5 +130,5 @@ def test_contacts_of_several_objects_are_their_own() -> None:
     first = len(rig.clouds[0])
     assert len(rig.contacts) > 0
     assert rig.contacts.min() >= first
-    assert (rig.neighbours[:first] < first).all()
-    assert (rig.neighbours[first:] >= first).all()
+    assert (rig.neighbors[:first] < first).all()
+    assert (rig.neighbors[first:] >= first).all()

@@ -126,7 +126,7 @@ def test_points_follow_the_meshes(kind):
     assert positions.shape == (FRAMES, 3000, 3)
     assert positions.dtype == np.float32
     framed = framing(p.scene)
-    np.testing.assert_allclose(points.framing.centre, framed.centre)
+    np.testing.assert_allclose(points.framing.center, framed.center)
     for b, body in enumerate(p.bodies):
         of = points.body == b
         # As a share of all points what its area is of all area.

@@ -1,18 +1,17 @@
-"""What a prior is shown: scene flow, the same as in training; colours; and nothing that the first frame does not show."""
+"""What a prior is shown: scene flow, the same as in training; colors; and nothing that the first frame does not show."""
 
 import moving_boxes
 import numpy as np
 import torch
 from chord_oracle import carry
 
-from generators.chord.distill.stage import UNIT, Moved, Stage, StageOptions, to_unit
-from generators.chord.priors.choreographer.config import CAMERAS
+from generators.chord.distill.stage import UNIT, Moved, Stage, to_unit
+from generators.chord.options import CAMERAS, GaussianOptions, StageOptions
 from generators.chord.priors.choreographer.data import SceneTable
 from generators.chord.priors.choreographer.render import render
 from generators.chord.priors.choreographer.scenes.prompted import sampled
 from generators.chord.priors.choreographer.scenes.scenes import draw
 from generators.chord.render.cameras import sample
-from generators.chord.render.gaussians import GaussianOptions
 
 DISCS = StageOptions(cameras=CAMERAS, gaussians=GaussianOptions(count=2000, iterations=0))
 
@@ -81,8 +80,8 @@ def test_motion_gets_its_gradient_where_it_was_seen() -> None:
     assert torch.allclose(gradient[0], -gradient[2])
 
 
-def test_coloured_films_show_colours_before_the_background() -> None:
-    stage = Stage(moving_boxes.slide()[0], "colour", DISCS)
+def test_colored_films_show_colors_before_the_background() -> None:
+    stage = Stage(moving_boxes.slide()[0], "color", DISCS)
     cameras = sample(UNIT, 1, 24, 24, CAMERAS, generator=np.random.default_rng(0))
     shot = stage.render(_at_rest(stage), cameras)
     assert shot.video.shape == (1, 3, 24, 24, 3)

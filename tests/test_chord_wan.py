@@ -30,10 +30,14 @@ from flowplan.cli import main
 from flowplan.geometry import pose
 from flowplan.scene import Prompt, Scene, SceneObject
 from generators.chord.distill.loop import distill
-from generators.chord.distill.options import PAPER
-from generators.chord.distill.stage import StageOptions
-from generators.chord.generate import load_prior, of_prior, usual_options
-from generators.chord.motion.control_points import ControlOptions
+from generators.chord.generate import from_prior, load_prior
+from generators.chord.options import (
+    PAPER,
+    ControlOptions,
+    GaussianOptions,
+    StageOptions,
+    default_options,
+)
 from generators.chord.priors.choreographer.config import ChoreographerConfig
 from generators.chord.priors.wan import linear, memory
 from generators.chord.priors.wan.config import A14B, LEVELS, TI2V_5B
@@ -43,7 +47,6 @@ from generators.chord.priors.wan.memory import LiveStorage, free_memory, plan, s
 from generators.chord.priors.wan.options import WanOptions
 from generators.chord.priors.wan.parts import BlankParts, FolderParts
 from generators.chord.priors.wan.prior import WanPrior
-from generators.chord.render.gaussians import GaussianOptions
 
 OPTIONS = WanOptions(
     frames=9,
@@ -62,7 +65,7 @@ SMALL = replace(
     views=2,
     density="shift",  # of three noise levels one is the first expert's
     split_iteration=0.0,
-    stage=StageOptions(gaussians=GaussianOptions(count=100, iterations=0, colour=(0.8, 0.3, 0.1))),
+    stage=StageOptions(gaussians=GaussianOptions(count=100, iterations=0, color=(0.8, 0.3, 0.1))),
     control=ControlOptions(coarse=8, fine=16, surface_points=200),
 )
 FROM_WAN_ALONE = replace(SMALL, temporal_weight=(0.0, 0.0), rigid_weight=(0.0, 0.0))
@@ -305,10 +308,10 @@ def test_motion_is_distilled_from_wan(kind, gradient, folders, monkeypatch):
 def test_wan_by_name_moves_a_scene(folders, monkeypatch):
     monkeypatch.setattr("generators.chord.priors.wan.load.WanOptions", lambda: OPTIONS)
     name = f"wan:{folders['ti2v_5b']}"
-    assert usual_options(name) == PAPER
+    assert default_options(name) == PAPER
     prior = load_prior(name)
     assert prior.config.token_levels
-    (motion,) = of_prior(prior, SMALL)(lid(), Prompt("a lid closes"))
+    (motion,) = from_prior(prior, SMALL)(lid(), Prompt("a lid closes"))
     assert furthest(motion)[0] == 0 < furthest(motion)[1:].min()
     with pytest.raises(ValueError, match="weights: no folder /nowhere/wan"):
         load_prior("wan:/nowhere/wan")

@@ -84,7 +84,7 @@ def test_scenes_of_one_and_of_three_bodies_share_a_table():
         table.tables["X"][1, :, 1:], torch.eye(4).expand(FRAMES, 2, 4, 4)
     )  # bodies that are not there
     for moved, one in zip(positions(table.scenes(torch.tensor([0, 1]))), found, strict=True):
-        want = (one.positions() - one.framing.centre) / one.framing.radius
+        want = (one.positions() - one.framing.center) / one.framing.radius
         assert np.abs(moved.numpy() - want).max() < 2e-3  # float16
         assert np.abs(want[-1] - want[0]).max() > 0.1
     told = table.told(torch.tensor([1, 0]), torch.Generator())

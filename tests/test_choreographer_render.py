@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from generators.chord.priors.choreographer.config import CAMERAS  # noqa: E402
+from generators.chord.options import CAMERAS  # noqa: E402
 from generators.chord.priors.choreographer.render import (  # noqa: E402
     MAX_POINTS,
     MovingPoints,
@@ -52,9 +52,9 @@ def test_a_point_lands_where_the_camera_projects_it():
     pixel = np.einsum("vij,vj->vi", cameras.Ks, seen)
     pixel = 2 * pixel[:, :2] / pixel[:, 2:]
     alpha = first[..., 3]
-    centres = torch.arange(2 * SIZE) + 0.5
-    x = (alpha.sum(1) * centres).sum(1) / alpha.sum((1, 2))
-    y = (alpha.sum(2) * centres).sum(1) / alpha.sum((1, 2))
+    centers = torch.arange(2 * SIZE) + 0.5
+    x = (alpha.sum(1) * centers).sum(1) / alpha.sum((1, 2))
+    y = (alpha.sum(2) * centers).sum(1) / alpha.sum((1, 2))
     assert np.abs(torch.stack([x, y], 1).numpy() - pixel).max() < 0.3
     paint = rest_position(points[0].double().numpy(), cameras, UNIT, CAMERAS.margin)
     found = first[..., :3].sum((1, 2)) / alpha.sum((1, 2))[:, None]

@@ -159,13 +159,13 @@ def test_a_rigid_motion_ends_at_the_pose_and_rises_by_its_lift():
     np.testing.assert_allclose(v[-1], transform(X, LAPTOP.vertices), atol=1e-7)
     fit = fit_rigid(np.broadcast_to(v[0], v.shape), v)
     np.testing.assert_allclose(transform(fit, v[0]), v, atol=1e-12)
-    centre = v.mean(1)
-    np.testing.assert_allclose(centre[20], (centre[0] + centre[-1]) / 2 + [0, 0, 0.15], atol=1e-9)
+    center = v.mean(1)
+    np.testing.assert_allclose(center[20], (center[0] + center[-1]) / 2 + [0, 0, 0.15], atol=1e-9)
     # It leaves upwards and arrives downwards: nothing is dragged along the table.
-    assert np.linalg.norm(centre[8, :2] - centre[0, :2]) < 1e-12
-    assert centre[8, 2] - centre[0, 2] > 0.05
-    assert np.linalg.norm(centre[-9, :2] - centre[-1, :2]) < 1e-12
-    assert np.abs(np.diff(centre, 2, axis=0)).max() < 0.01  # no corner between the segments
+    assert np.linalg.norm(center[8, :2] - center[0, :2]) < 1e-12
+    assert center[8, 2] - center[0, 2] > 0.05
+    assert np.linalg.norm(center[-9, :2] - center[-1, :2]) < 1e-12
+    assert np.abs(np.diff(center, 2, axis=0)).max() < 0.01  # no corner between the segments
 
 
 def test_a_rigid_motion_without_lift_goes_straight():

@@ -474,6 +474,7 @@ def test_an_instruction_that_it_cannot_take_is_refused():
 
 
 def test_it_goes_by_the_name_of_neurok():
-    assert registry.factory("neurok").__name__ == "neurok"
+    assert registry.options_type("neurok") is NeurokOptions
+    assert registry.takes("neurok") == "action"
     with pytest.raises(ValueError, match="nowhere"):
-        registry.factory("neurok")((), NeurokOptions(weights="nowhere"))
+        registry.factory("neurok", NeurokOptions(weights="nowhere"))(())

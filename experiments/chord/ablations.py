@@ -10,8 +10,8 @@ import numpy as np
 from experiments.chord.evaluate import Method
 from flowplan.motion import SceneMotion
 from flowplan.scene import Prompt, Scene
-from generators.chord.distill.options import SMALL, ChordOptions
-from generators.chord.generate import of_prior
+from generators.chord.generate import from_prior
+from generators.chord.options import SMALL, ChordOptions
 from generators.chord.priors.choreographer.scenes.prompted import PromptedScene
 from generators.chord.priors.choreographer.scenes.scenes import wrong_text
 from generators.chord.priors.protocol import VideoPrior
@@ -22,7 +22,7 @@ ABLATIONS = (
     *("uniform", "no_fenwick", "no_fine", "no_coarse", "no_temporal", "no_arap"),
     *("one_piece", "three_looks"),
 )
-"""CHORD without its noise levels' density, its tree over time, one of its two levels, or one of its regularisers (4.3);
+"""CHORD without its noise levels' density, its tree over time, one of its two levels, or one of its regularizers (4.3);
 without what is ours, control points of connected pieces; and with noise that is taken away in three steps."""
 
 
@@ -47,14 +47,14 @@ def methods(
     """Methods by name, some of METHODS and ABLATIONS."""
 
     def distilled(options: ChordOptions) -> Method:
-        generator = of_prior(prior, options)
+        generator = from_prior(prior, options)
 
         def solve(prompted: PromptedScene, *, seed: int) -> SceneMotion:
             return generator(prompted.scene, Prompt(prompted.text), seed=seed)[0]
 
         return solve
 
-    told = of_prior(prior, options)
+    told = from_prior(prior, options)
 
     def misled(prompted: PromptedScene, *, seed: int) -> SceneMotion:
         return told(_nameless(prompted.scene), Prompt(wrong_text(prompted, seed)), seed=seed)[0]

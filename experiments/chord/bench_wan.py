@@ -2,7 +2,7 @@
 
 Neither speed nor memory depends on what the weights are, so none are needed. With Wan an iteration is what a distillation
 asks of the prior: condition on the first frames, encode, velocity with guidance, gradient back to pixels; rendering is
-not in it. With the choreographer, which costs little beside it, rendering and the optimiser's step are.
+not in it. With the choreographer, which costs little beside it, rendering and the optimizer's step are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flowplan.motion import Progress, silent
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils.records import record
 from generators.chord.distill.loop import distill
-from generators.chord.distill.options import SMALL, ChordOptions
+from generators.chord.options import SMALL, ChordOptions
 from generators.chord.priors.choreographer.config import ChoreographerConfig
 from generators.chord.priors.choreographer.model import VideoTransformer
 from generators.chord.priors.choreographer.prior import Choreographer

@@ -101,9 +101,10 @@ def generate(
     from flowplan.io import npz
 
     if generator == "chord":
-        from generators.chord.generate import load_prior, of_prior, usual_options
+        from generators.chord.generate import from_prior, load_prior
+        from generators.chord.options import default_options
 
-        options = replace(usual_options(prior), segments=segments, samples=samples)
+        options = replace(default_options(prior), segments=segments, samples=samples)
         given: dict[str, Any] = {"iterations": iterations, "duration": duration}
         options = replace(
             options, **{name: value for name, value in given.items() if value is not None}
@@ -115,7 +116,7 @@ def generate(
                 )
             return _run_job(scene, prior, options, folder, resume)
         world, instruction = _prompted(scene, motion, prompt)
-        make = of_prior(load_prior(prior), options, folder=folder, resume=resume)
+        make = from_prior(load_prior(prior), options, folder=folder, resume=resume)
     else:
         from flowplan.io.instruction import read_instruction
         from flowplan.scene import Scene

@@ -14,38 +14,30 @@ from pathlib import Path
 import numpy as np
 
 from flowplan.geometry import pose
-from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
 from flowplan.scene import Instruction, Prompt, Scene, SceneObject
 from flowplan.utils.checks import FloatArray
 from generators.chord.distill.loop import Distilled, distill
-from generators.chord.distill.options import PAPER, SMALL, ChordOptions
 from generators.chord.distill.subject import require_subjects
+from generators.chord.options import SMALL, ChordOptions, Options
 from generators.chord.priors.protocol import VideoPrior
 
 _LAST = 0.1  # share of the iterations whose residuals judge a sample
 
 
-def chord(
-    laws: Sequence[Law] = (), prior: str = "choreographer", options: ChordOptions | None = None
-) -> Generator:
-    """A generator that takes a `Prompt` and moves all of a scene's objects as it says.
-
-    Args:
-        laws: of no use to it: what the prior has seen stands in for them.
-        prior: see `load_prior`.
-        options: SMALL for the choreographer and PAPER for Wan, where not given.
+def from_options(options: Options = Options()) -> Generator:
+    """A generator that takes a `Prompt` and moves all objects of a scene.
 
     Raises:
-        ValueError: for a prior that is not there; from the generator, for an instruction that it cannot follow or that
-            speaks of things that the scene has not.
+        ValueError: for a prior that does not exist; from the generator, for an instruction that it
+            cannot follow or that mentions things missing from the scene.
     """
-    return of_prior(load_prior(prior), options or usual_options(prior))
-
-
-def usual_options(prior: str) -> ChordOptions:
-    """What the prior of this name is distilled with."""
-    return PAPER if prior.split(":")[0] == "wan" else SMALL
+    return from_prior(
+        load_prior(options.prior),
+        options.resolved(),
+        folder=options.folder,
+        resume=options.resume,
+    )
 
 
 @cache
@@ -70,7 +62,7 @@ def load_prior(name: str) -> VideoPrior:
     )
 
 
-def of_prior(
+def from_prior(
     prior: VideoPrior,
     options: ChordOptions = SMALL,
     *,
@@ -150,7 +142,7 @@ def _chain(
 
 
 def _posed(scene: Scene, vertices: Sequence[FloatArray]) -> Scene:
-    """The scene with its objects' vertices (V, 3) where they are said to be, world frame, metres."""
+    """The scene with its objects' vertices (V, 3) where they are said to be, world frame, meters."""
     objects = []
     for obj, moved in zip(scene.objects, vertices, strict=True):
         mesh = obj.mesh.copy()

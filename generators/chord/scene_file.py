@@ -34,8 +34,8 @@ from flowplan.scan import load_scene
 from flowplan.scan.meshes.mesh_file import Unit
 from flowplan.scene import Prompt, Scene, SceneObject
 from flowplan.utils.toml_table import Table
-from generators.chord.distill.options import SMALL, ChordOptions
-from generators.chord.generate import of_prior
+from generators.chord.generate import from_prior
+from generators.chord.options import SMALL, ChordOptions
 from generators.chord.priors.protocol import VideoPrior
 
 SCENE, MOTION = "scene.npz", "motion-{}.npz"
@@ -116,7 +116,7 @@ def run_job(
     """
     folder.mkdir(parents=True, exist_ok=True)
     npz.save(folder / SCENE, job.scene)
-    generate = of_prior(prior, options, folder=folder, resume=resume)
+    generate = from_prior(prior, options, folder=folder, resume=resume)
     motions = generate(job.scene, job.prompt, seed=job.seed, progress=progress)
     for index, motion in enumerate(motions):
         npz.save(folder / MOTION.format(index), motion)

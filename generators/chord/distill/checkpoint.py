@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from flowplan.scene import Scene
@@ -46,7 +46,7 @@ def save(
         tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
     tensors["residuals"] = torch.tensor(residuals, dtype=torch.float64)
     with atomic_write(path) as file:
-        file.write(serialise({k: v.contiguous() for k, v in tensors.items()}, {"run": run}))
+        file.write(serialize({k: v.contiguous() for k, v in tensors.items()}, {"run": run}))
 
 
 def restore(

@@ -5,7 +5,7 @@ those videos (`generators.chord.distill.score`), and takes a step of Adam that c
 with it rates, guidance and what smoothness weighs (`generators.chord.distill.options`).
 
 All lengths are of the unit frame (`generators.chord.distill.stage`). The score's part of the loss is averaged over the latent's
-numbers, as the regularisers are over frames and points, so that weights do not depend on how large a prior's videos are.
+numbers, as the regularizers are over frames and points, so that weights do not depend on how large a prior's videos are.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from flowplan.motion import Progress, SceneMotion, silent
 from flowplan.scene import Scene
 from flowplan.utils.checks import FloatArray
 from generators.chord.distill import checkpoint
-from generators.chord.distill.options import ChordOptions
 from generators.chord.distill.schedule import anneal, linear, log_linear
 from generators.chord.distill.score import score
-from generators.chord.distill.stage import UNIT, Moved, Onlooker, Stage
+from generators.chord.distill.stage import UNIT, Moved, RenderObserver, Stage
 from generators.chord.motion.regularizers import arap, temporal
 from generators.chord.motion.rig import Rig
+from generators.chord.options import ChordOptions
 from generators.chord.preview import write_preview
 from generators.chord.priors.protocol import VideoPrior
 from generators.chord.render.cameras import sample
@@ -146,13 +146,13 @@ class _Run:
         self._course = _Course.of(options, prior.guidance)
         self._bound = self._rig.bind([p.double().cpu().numpy() for p in stage.points])
         self._cloud = stage.tensor(np.concatenate(self._rig.clouds))
-        self._neighbours, self._contacts = (
+        self._neighbors, self._contacts = (
             torch.as_tensor(x, device=self._cloud.device)
-            for x in (self._rig.neighbours, self._rig.contacts)
+            for x in (self._rig.neighbors, self._rig.contacts)
         )
 
     def iterate(self) -> None:
-        """One step of the optimiser."""
+        """One step of the optimizer."""
         options, step = self._options, len(self.residuals)
         now = self._course.at(step)
         chance = np.random.default_rng((self._seed, step))
@@ -165,8 +165,8 @@ class _Run:
             options.stage.cameras,
             generator=chance,
         )
-        if isinstance(self._prior, Onlooker):
-            self._prior.look(self._stage, cameras)
+        if isinstance(self._prior, RenderObserver):
+            self._prior.observe(self._stage, cameras)
         moved, surface = self._moved(now.tau)
         shot = self._stage.render(moved, cameras, self._prior.sharpness)
         condition = self._prior.condition(self._prompt, shot.first, seed=self._seed)
@@ -217,7 +217,7 @@ class _Run:
         if frames is not None and frames < len(late):
             late = np.sort(chance.choice(late, frames, replace=False))
         moved = whole[torch.as_tensor(late, device=whole.device)]
-        return arap(moved, self._cloud, self._neighbours, self._contacts)
+        return arap(moved, self._cloud, self._neighbors, self._contacts)
 
     def _tau(self) -> float:
         return self._course.at(max(len(self.residuals) - 1, 0)).tau
@@ -233,7 +233,7 @@ class _Run:
 
     @torch.no_grad()
     def vertices(self, scene: Scene) -> tuple[FloatArray, ...]:
-        """Vertices (T, V, 3) of the scene's objects in the world, metres, moved as the Gaussians are."""
+        """Vertices (T, V, 3) of the scene's objects in the world, meters, moved as the Gaussians are."""
         found = self._rig(self._rig.bind_vertices(), fine=self._tau() < self._options.fine_below)
         out = []
         for obj, (positions, _) in zip(scene.objects, found, strict=True):

@@ -10,19 +10,18 @@ density s / (s - (s - 1) tau)^2 ("shift"), and weighs the loss by exp(-2 (tau - 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from scipy.integrate import cumulative_simpson
 
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
-
-Density = Literal["uniform", "bell", "shift", "shift_bell"]
+from generators.chord.options import Density
 
 
 def density(tau: FloatArray, kind: Density, shift: float = 5.0) -> FloatArray:
-    """w(tau) at noise levels in [0, 1], not normalised."""
+    """w(tau) at noise levels in [0, 1], not normalized."""
     checks.choice("density", kind, get_args(Density))
     bell = np.exp(-2 * (tau - 0.5) ** 2) - np.exp(-0.5)
     shifted = shift / (shift - (shift - 1) * tau) ** 2

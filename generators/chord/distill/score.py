@@ -42,7 +42,7 @@ def score(
     Args:
         generator: on the CPU, makes the noise, so that it is the same on every device.
         steps: from noise to the clean video; 1 in the paper.
-        shift: of the levels between the steps towards noise, where there are several.
+        shift: of the levels between the steps toward noise, where there are several.
     """
     eps = torch.randn(z.shape, generator=generator).to(z)
     clean = (1 - tau) * z + tau * eps
@@ -52,6 +52,6 @@ def score(
 
 
 def _levels(tau: float, steps: int, shift: float) -> list[float]:
-    """steps + 1 noise levels from tau to 0: even ones u, moved towards noise as shift u / (1 + (shift - 1) u)."""
+    """steps + 1 noise levels from tau to 0: even ones u, moved toward noise as shift u / (1 + (shift - 1) u)."""
     u = tau / (shift - (shift - 1) * tau) * np.linspace(1.0, 0.0, steps + 1)
     return (shift * u / (1 + (shift - 1) * u)).tolist()

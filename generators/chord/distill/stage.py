@@ -1,13 +1,13 @@
-"""The scene as an optimiser handles it: in units of its own size, as Gaussians, rendered for a prior.
+"""The scene as an optimizer handles it: in units of its own size, as Gaussians, rendered for a prior.
 
-Everything between a scene and its motion happens in the unit frame, whose origin is the centre that the cameras look at
+Everything between a scene and its motion happens in the unit frame, whose origin is the center that the cameras look at
 and whose unit is the framed radius. So the paper's learning rates and weights mean the same for a mug as for a table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -21,33 +21,19 @@ from flowplan.motion import Progress, silent
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils.checks import FloatArray
 from generators.chord.motion.deformation import turned
+from generators.chord.options import StageOptions
 from generators.chord.priors.protocol import Paint
-from generators.chord.render.cameras import CameraOptions, Cameras, Framing, framing
-from generators.chord.render.gaussians import GaussianOptions, gaussians
+from generators.chord.render.cameras import Cameras, Framing, framing
+from generators.chord.render.gaussians import gaussians
 from generators.chord.render.paint import rest_position, scene_flow
 from generators.chord.render.splat import rasterize
-
-
-@dataclass(frozen=True)
-class StageOptions:
-    """How a scene is made ready to be rendered."""
-
-    cameras: CameraOptions = field(default_factory=CameraOptions)
-    """See CameraOptions; a prior that learned from renderings expects those that it has seen."""
-    gaussians: GaussianOptions = field(default_factory=GaussianOptions)
-    """See GaussianOptions."""
-    background: float = 1.0
-    """Brightness behind coloured Gaussians."""
-    device: str = "cpu"
-    """Where Gaussians are moved and rendered: cpu, cuda."""
-
 
 UNIT = Framing(np.zeros(3), 1.0)
 """What cameras of the unit frame look at."""
 
 
 def unit_scene(scene: Scene, framed: Framing) -> Scene:
-    """The scene in the unit frame, names and colours kept."""
+    """The scene in the unit frame, names and colors kept."""
 
     def unit(obj: SceneObject) -> SceneObject:
         mesh = obj.mesh.copy()
@@ -58,14 +44,14 @@ def unit_scene(scene: Scene, framed: Framing) -> Scene:
     support = scene.support_height
     return Scene(
         tuple(map(unit, scene.objects)),
-        None if support is None else float((support - framed.centre[2]) / framed.radius),
+        None if support is None else float((support - framed.center[2]) / framed.radius),
         tuple(map(unit, scene.obstacles)),
     )
 
 
 def to_unit(points: FloatArray, framed: Framing) -> FloatArray:
     """World points (..., 3) in the unit frame."""
-    return (points - framed.centre) / framed.radius
+    return (points - framed.center) / framed.radius
 
 
 Moved = Sequence[tuple[Tensor, Tensor]]
@@ -119,15 +105,15 @@ class Stage:
         self._paint, self._options = paint, options
         g, objects = self.gaussians, len(scene.objects)
         self._means, self._quats = self.tensor(g.means), self.tensor(g.quat_wxyz)
-        self._scales, self._opacities, self._colours = map(
-            self.tensor, (g.scales, g.opacities, g.colours)
+        self._scales, self._opacities, self._colors = map(
+            self.tensor, (g.scales, g.opacities, g.colors)
         )
         count = np.bincount(g.object_id, minlength=objects)
         self._movable = int(count[:objects].sum())
         self.points = self._means[: self._movable].split(count[:objects].tolist())
 
     def tensor(self, values: FloatArray) -> Tensor:
-        """`values` as the optimiser computes with them."""
+        """`values` as the optimizer computes with them."""
         return torch.tensor(values, dtype=torch.float32, device=self._options.device)
 
     def render(self, moved: Moved, cameras: Cameras, sharpness: int = 1) -> Shot:
@@ -187,9 +173,9 @@ class Stage:
         return means, quats
 
     def _painted(self, cameras: Cameras) -> Tensor:
-        """What Gaussians look like, (V or 1, 1, G, 3): their colours, or where they rest."""
-        if self._paint == "colour":
-            return self._colours[None, None]
+        """What Gaussians look like, (V or 1, 1, G, 3): their colors, or where they rest."""
+        if self._paint == "color":
+            return self._colors[None, None]
         return self.tensor(
             rest_position(self.gaussians.means, cameras, UNIT, self._options.cameras.margin)
         )[:, None]
@@ -211,9 +197,9 @@ class Stage:
 
 
 @runtime_checkable
-class Onlooker(Protocol):
+class RenderObserver(Protocol):
     """A prior that wants to know what it will be shown, and from where: a test's."""
 
-    def look(self, stage: Stage, cameras: Cameras) -> None:
+    def observe(self, stage: Stage, cameras: Cameras) -> None:
         """Called before a video is rendered from these cameras."""
         ...

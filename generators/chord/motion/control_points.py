@@ -1,6 +1,6 @@
 """What of an object is moved, and by what: control points in and on it, and a cloud near its surface (CHORD, 3.3, A.1).
 
-Both come from a grid of voxels. Its size is such that about 7500 voxel centres lie near the surface: these are the
+Both come from a grid of voxels. Its size is such that about 7500 voxel centers lie near the surface: these are the
 cloud on which deformation is kept as rigid as possible (eq. 13). Control points are spread over the voxels inside the
 object and near its surface by farthest-point sampling and settled by k-means, a few for the coarse level, more for the
 fine one.
@@ -25,12 +25,11 @@ from flowplan.scan.meshes.surface import raycasting_scene
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.open3d_loader import open3d
+from generators.chord.options import ControlOptions
 from generators.common.sampling import farthest_points
 
-LEAST_SURFACE = 100
-"""Points of a surface cloud, at least."""
-NEIGHBOURS = 10
-"""Nearest neighbours of a surface point (eq. 13)."""
+NEIGHBORS = 10
+"""Nearest neighbors of a surface point (eq. 13)."""
 _NEAR = 0.5 * np.sqrt(3.0)  # of a voxel: no voxel that the surface passes through is missed
 _INTERIOR_CELLS = (
     30_000  # at most this many cells of the bounding box are asked whether they are inside
@@ -38,43 +37,17 @@ _INTERIOR_CELLS = (
 _LLOYD_ROUNDS = 10
 
 
-@dataclass(frozen=True)
-class ControlOptions:
-    """How many points an object is moved by."""
-
-    coarse: int = 32
-    """Control points of the coarse level, which says where an object goes."""
-    fine: int = 128
-    """Control points of the fine level, which adds details."""
-    surface_points: int = 7500
-    """Voxel centres near the surface, about: the cloud on which deformation is kept as rigid as possible."""
-    pieces: int = 12
-    """Connected pieces of a mesh, at most, that have control points of their own, each its share of the above; 1 for
-    control points that know no pieces, as in the paper (`generators.chord.motion.connected_pieces`)."""
-
-    def __post_init__(self) -> None:
-        for field, least in (
-            ("coarse", 1),
-            ("fine", 1),
-            ("surface_points", LEAST_SURFACE),
-            ("pieces", 1),
-        ):
-            value = getattr(self, field)
-            if value < least:
-                raise ValueError(f"ControlOptions.{field}: expected at least {least}, got {value}")
-
-
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """An object's control points and the cloud near its surface, world frame, metres.
+    """An object's control points and the cloud near its surface, world frame, meters.
 
     Attributes:
         coarse: (Pc, 3) control points of the coarse level.
         coarse_scale: (Pc,) how far each reaches to begin with: the mean distance to its three nearest fellows.
         fine: (Pf, 3) control points of the fine level.
         fine_scale: (Pf,) likewise.
-        surface: (S, 3) centres of the voxels near the surface.
-        neighbours: (S, 10) indices of each one's nearest others.
+        surface: (S, 3) centers of the voxels near the surface.
+        neighbors: (S, 10) indices of each one's nearest others.
         voxel: edge length of a voxel.
     """
 
@@ -83,7 +56,7 @@ class Anatomy:
     fine: FloatArray
     fine_scale: FloatArray
     surface: FloatArray
-    neighbours: NDArray[np.int64]
+    neighbors: NDArray[np.int64]
     voxel: float
 
     def __post_init__(self) -> None:
@@ -99,16 +72,16 @@ class Anatomy:
             object.__setattr__(self, level, points)
             object.__setattr__(self, f"{level}_scale", scale)
         surface = checks.array("Anatomy.surface", self.surface, ("S", 3))
-        neighbours = checks.array(
-            "Anatomy.neighbours", self.neighbours, (len(surface), "n"), dtype=np.int64
+        neighbors = checks.array(
+            "Anatomy.neighbors", self.neighbors, (len(surface), "n"), dtype=np.int64
         )
-        if neighbours.min() < 0 or neighbours.max() >= len(surface):
+        if neighbors.min() < 0 or neighbors.max() >= len(surface):
             raise ValueError(
-                f"Anatomy.neighbours: expected indices of the {len(surface)} surface points, "
-                f"got {neighbours.min()} to {neighbours.max()}"
+                f"Anatomy.neighbors: expected indices of the {len(surface)} surface points, "
+                f"got {neighbors.min()} to {neighbors.max()}"
             )
         object.__setattr__(self, "surface", surface)
-        object.__setattr__(self, "neighbours", neighbours)
+        object.__setattr__(self, "neighbors", neighbors)
         object.__setattr__(self, "voxel", checks.positive("Anatomy.voxel", self.voxel))
 
 
@@ -118,7 +91,7 @@ def anatomy(
     """Control points and surface cloud of an object.
 
     Args:
-        mesh: in the world frame, metres; it may be open, overlap itself, or be a sheet.
+        mesh: in the world frame, meters; it may be open, overlap itself, or be a sheet.
         options: how many points.
         seed: of the samples that find the voxels near the surface.
 
@@ -143,22 +116,22 @@ def anatomy(
         fine=fine,
         fine_scale=_spacing(fine, voxel),
         surface=surface,
-        neighbours=cKDTree(surface).query(surface, k=NEIGHBOURS + 1)[1][:, 1:],
+        neighbors=cKDTree(surface).query(surface, k=NEIGHBORS + 1)[1][:, 1:],
         voxel=voxel,
     )
 
 
 def control_points(body: FloatArray, weight: FloatArray, count: int) -> FloatArray:
-    """Weighted k-means centres (P, 3), P <= count, of points (B, 3), from farthest points as a start."""
-    centres = body[farthest_points(body, count)]
+    """Weighted k-means centers (P, 3), P <= count, of points (B, 3), from farthest points as a start."""
+    centers = body[farthest_points(body, count)]
     for _ in range(_LLOYD_ROUNDS):
-        label = cKDTree(centres).query(body)[1]
-        mass = np.bincount(label, weight, len(centres))
+        label = cKDTree(centers).query(body)[1]
+        mass = np.bincount(label, weight, len(centers))
         total = np.stack(
-            [np.bincount(label, weight * body[:, axis], len(centres)) for axis in range(3)], axis=1
+            [np.bincount(label, weight * body[:, axis], len(centers)) for axis in range(3)], axis=1
         )
-        centres = total[mass > 0] / mass[mass > 0, None]
-    return centres
+        centers = total[mass > 0] / mass[mass > 0, None]
+    return centers
 
 
 def _spacing(points: FloatArray, voxel: float) -> FloatArray:
@@ -171,15 +144,15 @@ def _spacing(points: FloatArray, voxel: float) -> FloatArray:
 
 
 def _near_surface(mesh: trimesh.Trimesh, count: int, seed: int) -> tuple[FloatArray, float]:
-    """About `count` voxel centres (S, 3) whose distance from a mesh is at most 0.87 voxels, and the voxel's size."""
+    """About `count` voxel centers (S, 3) whose distance from a mesh is at most 0.87 voxels, and the voxel's size."""
     samples = np.asarray(trimesh.sample.sample_surface(mesh, 10 * count, seed=seed)[0])
     scene = raycasting_scene(mesh)
     voxel = float(np.sqrt(2 * _NEAR * mesh.area / count))
     best: tuple[float, FloatArray, float] | None = None
     # The count goes as size^-2 on a surface and as size^-1 on a wire: the step below ends on one and closes in on both.
     for _ in range(8):
-        centres = mesh.bounds[0] + (_cells_around((samples - mesh.bounds[0]) / voxel) + 0.5) * voxel
-        near = centres[_distance(scene, centres) <= _NEAR * voxel]
+        centers = mesh.bounds[0] + (_cells_around((samples - mesh.bounds[0]) / voxel) + 0.5) * voxel
+        near = centers[_distance(scene, centers) <= _NEAR * voxel]
         miss = abs(float(np.log(len(near) / count)))
         if best is None or miss < best[0]:
             best = miss, near, voxel
@@ -203,23 +176,23 @@ def _cells_around(points: FloatArray) -> NDArray[np.int64]:
 
 
 def _inside(mesh: trimesh.Trimesh, voxel: float) -> tuple[FloatArray, float]:
-    """Cell centres (I, 3) inside a mesh and not near its surface, and their spacing."""
+    """Cell centers (I, 3) inside a mesh and not near its surface, and their spacing."""
     spacing = max(voxel, float((np.prod(mesh.extents) / _INTERIOR_CELLS) ** (1 / 3)))
     axes = [np.arange(low + 0.5 * spacing, high, spacing) for low, high in mesh.bounds.T]
-    centres = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    centers = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     scene = raycasting_scene(mesh)
-    centres = centres[_distance(scene, centres) > _NEAR * voxel]
-    if len(centres) == 0:  # Open3D does not survive an empty list of rays
-        return centres, spacing
-    votes = np.zeros(len(centres), np.int64)
+    centers = centers[_distance(scene, centers) > _NEAR * voxel]
+    if len(centers) == 0:  # Open3D does not survive an empty list of rays
+        return centers, spacing
+    votes = np.zeros(len(centers), np.int64)
     axes_of_rays = exp_so3(np.array([0.3, 0.5, 0.7]))  # along no box's edge
     for direction in np.concatenate([axes_of_rays, -axes_of_rays]):
-        rays = np.concatenate([centres, np.broadcast_to(direction, centres.shape)], axis=1)
+        rays = np.concatenate([centers, np.broadcast_to(direction, centers.shape)], axis=1)
         hits = scene.list_intersections(open3d().core.Tensor(rays.astype(np.float32)))
         outward = mesh.face_normals[hits["primitive_ids"].numpy().astype(np.int64)] @ direction > 0
         ray = hits["ray_ids"].numpy().astype(np.int64)
-        votes += np.bincount(ray, np.where(outward, 1, -1), len(centres)) >= 0.5
-    return centres[votes > len(axes_of_rays)], spacing
+        votes += np.bincount(ray, np.where(outward, 1, -1), len(centers)) >= 0.5
+    return centers[votes > len(axes_of_rays)], spacing
 
 
 def _distance(scene: Any, points: FloatArray) -> NDArray[np.float32]:

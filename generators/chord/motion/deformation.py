@@ -6,7 +6,7 @@ A control point at p turns by R^t about itself and moves by T^t. A point mu foll
 
 with beta_k proportional to exp(-d_k^2 / 2), d_k the distance by the control point's own covariance (eq. 7), which is
 learned, while p is not. T_k^t and r_k^t are sums of Fenwick nodes; to the sum of quaternions the identity is added
-before it is normalised (eq. 11), since all nodes are zero to begin with. The fine level adds what it moves a rest point
+before it is normalized (eq. 11), since all nodes are zero to begin with. The fine level adds what it moves a rest point
 by, mu^t - mu and r^t - 1, to what the coarse level made of it (eq. 8, 9).
 
 Everything is computed as displacement, sum_k beta_k ((R_k^t - 1)(mu - p_k) + T_k^t): frame 0 is the rest shape to the
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,34 +27,14 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from generators.chord.motion.control_points import Anatomy
 from generators.chord.motion.fenwick import node_matrix, query_matrix
-
-
-@dataclass(frozen=True)
-class DeformationOptions:
-    """How motion is represented."""
-
-    neighbours: int = 4
-    """Control points that a point follows (K)."""
-    temporal: Literal["fenwick", "independent"] = "fenwick"
-    """Frames as sums of a Fenwick tree's nodes, or each by itself."""
-    levels: Literal["both", "coarse", "fine"] = "both"
-    """Control points: coarse ones and fine residuals, or one of the two alone."""
-
-    def __post_init__(self) -> None:
-        if self.neighbours < 1:
-            raise ValueError(
-                f"DeformationOptions.neighbours: expected at least 1, got {self.neighbours}"
-            )
-        checks.choice("DeformationOptions.temporal", self.temporal, ("fenwick", "independent"))
-        checks.choice("DeformationOptions.levels", self.levels, ("both", "coarse", "fine"))
+from generators.chord.options import DeformationOptions
 
 
 class _Reach(NamedTuple):
-    """Points (N, 4) homogeneous, of the scene's centre and radius, and the control points (N, K) that they follow."""
+    """Points (N, 4) homogeneous, of the scene's center and radius, and the control points (N, K) that they follow."""
 
     points: Tensor
     nearest: Tensor
@@ -65,7 +45,7 @@ class Binding:
     """Which control points some points follow, and how.
 
     Attributes:
-        points: (N, 3) of all objects in turn, at rest, world frame, metres.
+        points: (N, 3) of all objects in turn, at rest, world frame, meters.
         sizes: points of each object.
         levels: what each level knows of them.
     """
@@ -76,11 +56,11 @@ class Binding:
 
 
 class Deformation(nn.Module):
-    """The motion of a scene's objects, to be optimised; at rest to begin with.
+    """The motion of a scene's objects, to be optimized; at rest to begin with.
 
     Attributes:
         frames: T.
-        radius: half the diagonal of the box around all objects, metres: the unit of translations.
+        radius: half the diagonal of the box around all objects, meters: the unit of translations.
     """
 
     def __init__(
@@ -98,8 +78,8 @@ class Deformation(nn.Module):
         self.frames = frames
         self.objects = len(anatomies)
         self.radius = 0.5 * float(np.linalg.norm(upper - lower))
-        self.centre: Tensor
-        self.register_buffer("centre", torch.as_tensor(0.5 * (lower + upper), dtype=torch.float32))
+        self.center: Tensor
+        self.register_buffer("center", torch.as_tensor(0.5 * (lower + upper), dtype=torch.float32))
         parts = {
             "coarse": [(a.coarse, a.coarse_scale) for a in anatomies],
             "fine": [(a.fine, a.fine_scale) for a in anatomies],
@@ -114,21 +94,21 @@ class Deformation(nn.Module):
         """Tie points to the control points near them, once, at rest.
 
         Args:
-            points: (N_i, 3) of every object, world frame, metres.
+            points: (N_i, 3) of every object, world frame, meters.
         """
         if len(points) != self.objects:
             raise ValueError(
                 f"points: expected those of {self.objects} objects, got {len(points)}; give some for each"
             )
-        points = [p.detach().to(self.centre) for p in points]
+        points = [p.detach().to(self.center) for p in points]
         whole = torch.cat(points)
-        normalised = functional.pad((whole - self.centre) / self.radius, (0, 1), value=1.0)
+        normalized = functional.pad((whole - self.center) / self.radius, (0, 1), value=1.0)
         nearest = [
-            level.nearest([(p - self.centre) / self.radius for p in points])
+            level.nearest([(p - self.center) / self.radius for p in points])
             for level in self._levels()
         ]
         return Binding(
-            whole, tuple(map(len, points)), tuple(_Reach(normalised, k) for k in nearest)
+            whole, tuple(map(len, points)), tuple(_Reach(normalized, k) for k in nearest)
         )
 
     def forward(self, binding: Binding, *, fine: bool) -> list[tuple[Tensor, Tensor]]:
@@ -140,7 +120,7 @@ class Deformation(nn.Module):
                 only, it makes no difference.
 
         Returns:
-            Of every object, positions (T, N_i, 3) in the world, metres, and unit quaternions (T, N_i, 4) of the turn
+            Of every object, positions (T, N_i, 3) in the world, meters, and unit quaternions (T, N_i, 4) of the turn
             since frame 0: `turned` makes orientations of them.
         """
         active = list(zip(self._levels(), binding.levels, strict=True))[: None if fine else 1]
@@ -193,14 +173,14 @@ class _Level(nn.Module):
         self,
         parts: Sequence[tuple[FloatArray, FloatArray]],
         frames: int,
-        centre: FloatArray,
+        center: FloatArray,
         radius: float,
         options: DeformationOptions,
     ) -> None:
         super().__init__()
         self.sizes = [len(points) for points, _ in parts]
-        self.neighbours = min(options.neighbours, *self.sizes)
-        points = (np.concatenate([points for points, _ in parts]) - centre) / radius
+        self.neighbors = min(options.neighbors, *self.sizes)
+        points = (np.concatenate([points for points, _ in parts]) - center) / radius
         scale = np.concatenate([scale for _, scale in parts]) / radius
         fenwick = options.temporal == "fenwick"
         query = query_matrix(frames) if fenwick else np.eye(frames)[:, 1:]
@@ -221,7 +201,7 @@ class _Level(nn.Module):
         out, start = [], 0
         for own, controls in zip(points, self.points.split(self.sizes), strict=True):
             index = cKDTree(controls.cpu().numpy()).query(
-                own.cpu().numpy(), k=range(1, self.neighbours + 1)
+                own.cpu().numpy(), k=range(1, self.neighbors + 1)
             )[1]
             out.append(torch.as_tensor(index) + start)
             start += len(controls)
@@ -241,7 +221,7 @@ class _Level(nn.Module):
         return moves.transpose(0, 1), _blend(r - _identity(r), reach.nearest, beta).transpose(0, 1)
 
     def weights(self, reach: _Reach) -> Tensor:
-        """Blend weights (N, K): exp(-d^2 / 2) in the control points' own metrics, normalised (eq. 7)."""
+        """Blend weights (N, K): exp(-d^2 / 2) in the control points' own metrics, normalized (eq. 7)."""
         offset = reach.points[:, None, :3] - self.points[reach.nearest]
         axes = turn_less_identity(functional.normalize(self.quat_wxyz, dim=-1)) + torch.eye(3).to(
             offset

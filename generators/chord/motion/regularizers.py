@@ -22,8 +22,8 @@ def temporal(flow: Tensor, *, radius: float = 1.0) -> Tensor:
     """Rendered motion between frames (eq. 12): the mean over pixels of its squared length.
 
     Args:
-        flow: (V, T-1, H, W, 3) rendered mu^t - mu^{t-1}, metres; nothing where nothing moves.
-        radius: of the scene, metres.
+        flow: (V, T-1, H, W, 3) rendered mu^t - mu^{t-1}, meters; nothing where nothing moves.
+        radius: of the scene, meters.
 
     Returns:
         A scalar, in squared radii.
@@ -34,15 +34,15 @@ def temporal(flow: Tensor, *, radius: float = 1.0) -> Tensor:
 def arap(
     moved: Tensor,
     rest: Tensor,
-    neighbours: Tensor,
+    neighbors: Tensor,
     contacts: Tensor | None = None,
     *,
     radius: float = 1.0,
 ) -> Tensor:
     """As rigid as possible (eq. 13; Sorkine & Alexa 2007): what the best local rotations leave of edges' changes.
 
-    For every surface point X and frame t, the rotation R that best takes the edges to its rest neighbours to where
-    they are now is found in closed form, and |R (X - Y) - (X^t - Y^t)|^2 is summed over neighbours Y. R gets no
+    For every surface point X and frame t, the rotation R that best takes the edges to its rest neighbors to where
+    they are now is found in closed form, and |R (X - Y) - (X^t - Y^t)|^2 is summed over neighbors Y. R gets no
     gradient, and needs none: at the best rotation the loss does not change with it to first order.
 
     Edges of a denser cloud are shorter, and so are their changes: it is the sum over points, not the mean, that
@@ -53,20 +53,20 @@ def arap(
     more than 2 GIVE e: it pulls as if it were GIVE.
 
     Args:
-        moved: (T, S, 3) the cloud over time, metres.
-        rest: (S, 3) at rest, metres.
-        neighbours: (S, n) indices of each point's nearest others.
+        moved: (T, S, 3) the cloud over time, meters.
+        rest: (S, 3) at rest, meters.
+        neighbors: (S, n) indices of each point's nearest others.
         contacts: (E, 2) indices of points, and of others that they touch; none where not given.
-        radius: of the scene, metres.
+        radius: of the scene, meters.
 
     Returns:
         A scalar, in squared radii; zero when the cloud moves rigidly.
     """
-    points, count = neighbours.shape
+    points, count = neighbors.shape
     own = moved.transpose(0, 1).reshape(points, -1) / radius
-    others = own.index_select(0, neighbours.flatten()).unflatten(0, (points, count))
+    others = own.index_select(0, neighbors.flatten()).unflatten(0, (points, count))
     now = (own[:, None] - others).unflatten(-1, (-1, 3))  # (S, n, T, 3)
-    edges = (rest[:, None] - rest[neighbours]) / radius
+    edges = (rest[:, None] - rest[neighbors]) / radius
     with torch.no_grad():
         R = best_rotations(torch.einsum("snta,snb->stab", now, edges))
         turned = torch.einsum("stab,snb->snta", R, edges)

@@ -15,14 +15,9 @@ from torch import Tensor
 
 from flowplan.utils.checks import FloatArray
 from generators.chord.motion.connected_pieces import Labels, bodies
-from generators.chord.motion.control_points import (
-    LEAST_SURFACE,
-    NEIGHBOURS,
-    Anatomy,
-    ControlOptions,
-    anatomy,
-)
-from generators.chord.motion.deformation import Binding, Deformation, DeformationOptions
+from generators.chord.motion.control_points import NEIGHBORS, Anatomy, anatomy
+from generators.chord.motion.deformation import Binding, Deformation
+from generators.chord.options import LEAST_SURFACE, ControlOptions, DeformationOptions
 
 _FEWEST = 4  # control points of a piece: as many as a point follows
 
@@ -40,12 +35,12 @@ class Bound(NamedTuple):
 
 
 class Rig:
-    """The motion of a scene's objects, to be optimised.
+    """The motion of a scene's objects, to be optimized.
 
     Attributes:
         deformation: its parameters; see Deformation. It knows the objects' connected pieces, not the objects.
         clouds: (S_i, 3) near the surface of each object, in the meshes' frame.
-        neighbours: (S, 10) of all clouds in turn, of the same piece.
+        neighbors: (S, 10) of all clouds in turn, of the same piece.
         contacts: (E, 2) points of all clouds in turn, and such that are near them and of a piece that touches theirs.
     """
 
@@ -62,7 +57,7 @@ class Rig:
         self.clouds: list[FloatArray] = []
         self._labels: list[Labels] = []
         anatomies: list[Anatomy] = []
-        neighbours: list[Labels] = []
+        neighbors: list[Labels] = []
         contacts: list[Labels] = []
         for whole in self._bodies:
             own = [
@@ -73,12 +68,12 @@ class Rig:
             start = sum(len(c) for c in self.clouds)
             label = np.repeat(np.arange(len(own)), [len(a.surface) for a in own])
             first = start + np.cumsum([0, *(len(a.surface) for a in own[:-1])])
-            neighbours += [a.neighbours + f for a, f in zip(own, first, strict=True)]
+            neighbors += [a.neighbors + f for a, f in zip(own, first, strict=True)]
             contacts.append(_contacts(cloud, label, whole.touching) + start)
             self._labels.append(label)
             self.clouds.append(cloud)
             anatomies += own
-        self.neighbours = np.concatenate(neighbours)
+        self.neighbors = np.concatenate(neighbors)
         self.contacts = np.concatenate(contacts)
         self.deformation = Deformation(anatomies, frames, options)
 
@@ -107,7 +102,7 @@ class Rig:
         ]
 
     def _bind(self, points: Sequence[FloatArray], labels: Sequence[Labels]) -> Bound:
-        device = self.deformation.centre.device
+        device = self.deformation.center.device
         pieces, back, start = [], [], 0
         for p, own, b in zip(points, labels, self._bodies, strict=True):
             order = np.argsort(own, kind="stable")
@@ -126,7 +121,7 @@ def _contacts(cloud: FloatArray, label: Labels, touching: NDArray[np.bool_]) -> 
     pairs = [np.empty((0, 2), np.int64)]
     for piece, touched in enumerate(touching):
         own, reached = np.flatnonzero(label == piece), np.flatnonzero(touched[label])
-        around = reached[cKDTree(cloud[reached]).query(cloud[own], k=NEIGHBOURS + 1)[1][:, 1:]]
+        around = reached[cKDTree(cloud[reached]).query(cloud[own], k=NEIGHBORS + 1)[1][:, 1:]]
         point, which = np.nonzero(label[around] != piece)
         pairs.append(np.stack([own[point], around[point, which]], axis=1))
     return np.concatenate(pairs)

@@ -10,8 +10,8 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-Paint = Literal["colour", "scene_flow"]
-"""What a prior sees. "colour": RGB in [0, 1]. "scene_flow": how far the matter that the first frame shows at a pixel has
+Paint = Literal["color", "scene_flow"]
+"""What a prior sees. "color": RGB in [0, 1]. "scene_flow": how far the matter that the first frame shows at a pixel has
 gone, in the camera's heading frame (`generators.chord.render.paint`); its first frame is a picture of rest positions and alpha."""
 
 
@@ -21,7 +21,7 @@ class VideoPrior(Protocol):
     Attributes:
         frames: T of its videos.
         height, width: pixels of its videos.
-        sharpness: pixels of its first frames along a pixel of its videos; 1 where videos are of colours.
+        sharpness: pixels of its first frames along a pixel of its videos; 1 where videos are of colors.
         paint: what its videos show.
         guidance: scale of classifier-free guidance at the first and the last iteration.
     """

@@ -15,35 +15,9 @@ import numpy as np
 from flowplan.scene import Scene
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+from generators.chord.options import CameraOptions
 
 _GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
-
-
-@dataclass(frozen=True)
-class CameraOptions:
-    """Where cameras may stand."""
-
-    field_of_view: float = 40.0
-    """Degrees, across the smaller of an image's sides."""
-    margin: float = 1.5
-    """Radius of the ball that fills the view, in radii of the scene: room to move in."""
-    elevation: tuple[float, float] = (20.0, 50.0)
-    """Lowest and highest angle above the horizon, degrees."""
-    reach: float = 0.5
-    """How far beyond the objects' bounding box obstacles are framed too, metres."""
-
-    def __post_init__(self) -> None:
-        checks.positive("CameraOptions.margin", self.margin)
-        checks.positive("CameraOptions.reach", self.reach, zero=True)
-        if not 0 < self.field_of_view < 180:
-            raise ValueError(
-                f"CameraOptions.field_of_view: expected degrees in (0, 180), got {self.field_of_view}"
-            )
-        low, high = self.elevation
-        if not -90 < low <= high < 90:
-            raise ValueError(
-                f"CameraOptions.elevation: expected -90 < low <= high < 90 degrees, got {self.elevation}"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +25,15 @@ class Framing:
     """What cameras look at: a ball around what may move.
 
     Attributes:
-        centre: (3,) world frame, metres.
-        radius: metres.
+        center: (3,) world frame, meters.
+        radius: meters.
     """
 
-    centre: FloatArray
+    center: FloatArray
     radius: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "centre", checks.array("Framing.centre", self.centre, (3,)))
+        object.__setattr__(self, "center", checks.array("Framing.center", self.center, (3,)))
         checks.positive("Framing.radius", self.radius)
 
 
@@ -69,7 +43,7 @@ class Cameras:
 
     Attributes:
         viewmats: (V, 4, 4) X_camera_world.
-        Ks: (V, 3, 3) pixels; the centre of the first pixel is at (0.5, 0.5).
+        Ks: (V, 3, 3) pixels; the center of the first pixel is at (0.5, 0.5).
         width, height: pixels.
         heading: (V,) angle of the horizontal part of the view from the world's x axis about z, radians.
     """
@@ -151,7 +125,7 @@ def around(
     height: int,
     options: CameraOptions = CameraOptions(),
 ) -> Cameras:
-    """Cameras that look at the framed ball's centre from azimuths and elevations (V,), radians, in the world frame."""
+    """Cameras that look at the framed ball's center from azimuths and elevations (V,), radians, in the world frame."""
     azimuth, elevation = (
         np.atleast_1d(np.asarray(azimuth, float)),
         np.atleast_1d(np.asarray(elevation, float)),
@@ -166,7 +140,7 @@ def around(
     R_camera_world = np.stack([right, down, forward], axis=-2)
     viewmats = np.tile(np.eye(4), (len(azimuth), 1, 1))
     viewmats[:, :3, :3] = R_camera_world
-    viewmats[:, :3, 3] = -(R_camera_world @ framed.centre) + [0.0, 0.0, distance]
+    viewmats[:, :3, 3] = -(R_camera_world @ framed.center) + [0.0, 0.0, distance]
     focal = min(width, height) / 2 / np.tan(half)
     K = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
     return Cameras(viewmats, np.tile(K, (len(azimuth), 1, 1)), width, height, heading)

@@ -1,6 +1,6 @@
 """Gaussian splatting written to be read: the reference that the faster paths are held to.
 
-A Gaussian of covariance S projects to an ellipse through the Jacobian of the perspective at its centre (EWA, Zwicker et
+A Gaussian of covariance S projects to an ellipse through the Jacobian of the perspective at its center (EWA, Zwicker et
 al. 2001): S' = J W S W^T J^T + eps2d I, where eps2d keeps what is smaller than a pixel visible. A pixel at x takes
 from it alpha = min(0.999, o exp(-(x - m)^T S'^-1 (x - m) / 2)), front to back (Kerbl et al. 2023, eq. 3):
 
@@ -35,7 +35,7 @@ class Projected(NamedTuple):
     conics: Tensor
     """(V, T, G, 3) inverse covariance: xx, xy, yy."""
     depths: Tensor
-    """(V, T, G) metres along the camera's z; infinite where the camera does not see it."""
+    """(V, T, G) meters along the camera's z; infinite where the camera does not see it."""
     extents: Tensor
     """(V, T, G, 2) half sides of the box around what is at least 1/255 opaque, pixels."""
 
@@ -81,17 +81,17 @@ class Rasterize:
         """Render G moving Gaussians at T times from V cameras; derivatives reach everything but the cameras.
 
         Args:
-            means: (T, G, 3) world frame, metres.
+            means: (T, G, 3) world frame, meters.
             quats: (T, G, 4) quaternions w x y z, of any length but zero.
-            scales: (G, 3) standard deviations along the Gaussian's axes, metres.
+            scales: (G, 3) standard deviations along the Gaussian's axes, meters.
             opacities: (G,) in [0, 1].
             features: what to composite, broadcast to (V, T, G, D): (G, D) for all, (T, G, D) by time, (V, 1, G, D) by
                 camera, or in full.
             viewmats: (V, 4, 4) X_camera_world, OpenCV's convention.
-            Ks: (V, 3, 3) intrinsics, pixels; the centre of the first pixel is at (0.5, 0.5).
+            Ks: (V, 3, 3) intrinsics, pixels; the center of the first pixel is at (0.5, 0.5).
             width, height: pixels.
             eps2d: added to the variance on the image, pixels squared.
-            near: Gaussians whose centre is closer are left out, metres.
+            near: Gaussians whose center is closer are left out, meters.
             background: (D,) features behind everything; zeros if not given.
 
         Returns:
@@ -166,7 +166,7 @@ def project(
     z = torch.where(visible, local[..., 2], 1.0)
     fx, fy, cx, cy = (Ks[:, i, j, None, None] for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
 
-    # Far off the view the linearised perspective runs wild; its Jacobian is taken at most a little outside.
+    # Far off the view the linearized perspective runs wild; its Jacobian is taken at most a little outside.
     u = (x / z).clamp(-cx / fx - OFF_VIEW * width / fx, (width - cx) / fx + OFF_VIEW * width / fx)
     v = (y / z).clamp(
         -cy / fy - OFF_VIEW * height / fy, (height - cy) / fy + OFF_VIEW * height / fy
@@ -183,7 +183,7 @@ def project(
     visible = visible & (determinant > 0)
     determinant = torch.where(visible, determinant, 1.0)
 
-    centres = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
+    centers = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
     conics = torch.stack([yy, -xy, xx], -1) / determinant[..., None]
     with torch.no_grad():
         reach = (2 * torch.log(opacities / ALPHA_LEAST).clamp(min=0)).sqrt()[:, None]
@@ -191,11 +191,11 @@ def project(
             visible[..., None], reach * torch.stack([xx, yy], -1).sqrt(), -torch.inf
         )
         depths = torch.where(visible, z, torch.inf)
-    return Projected(centres, conics, depths, extents)
+    return Projected(centers, conics, depths, extents)
 
 
 def rotations(quats: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) of quaternions w x y z (..., 4), normalised first."""
+    """Rotation matrices (..., 3, 3) of quaternions w x y z (..., 4), normalized first."""
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     entries = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),

@@ -72,7 +72,7 @@ class _Seen(NamedTuple):
     """What each of V cameras sees at each of T times."""
 
     ellipses: Array
-    """(V, T, G, 5) centre x y, inverse covariance xx xy yy."""
+    """(V, T, G, 5) center x y, inverse covariance xx xy yy."""
     depths: Array
     """(V, T, G) infinite where nothing is seen."""
     order: Array
@@ -227,7 +227,7 @@ def _local(mean: Array, X: Array) -> tuple[float, float, float]:
 def _slopes(
     x: float, y: float, z: float, K: Array, width: int, height: int
 ) -> tuple[float, float, bool, bool]:
-    """Slopes u, v at which the perspective is linearised, and whether they are the point's own, x / z and y / z."""
+    """Slopes u, v at which the perspective is linearized, and whether they are the point's own, x / z and y / z."""
     fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
     u, v = x / z, y / z
     left, right = -(cx + OFF_VIEW * width) / fx, (width - cx + OFF_VIEW * width) / fx
@@ -268,7 +268,7 @@ def _rows(ellipse: Array, opacity: float, height: int) -> tuple[int, int, float]
 
 @compiled
 def _columns(ellipse: Array, dy: float, reach: float, width: int) -> tuple[int, int]:
-    """First and last column with a pixel of at least ALPHA_LEAST in the row dy below the centre."""
+    """First and last column with a pixel of at least ALPHA_LEAST in the row dy below the center."""
     a, b, c = float(ellipse[2]), float(ellipse[3]), float(ellipse[4])
     half = sqrt(max(a * reach - (a * c - b * b) * dy * dy, 0.0)) / a + HAIR
     middle = ellipse[0] - b * dy / a - 0.5

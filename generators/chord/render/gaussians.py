@@ -1,7 +1,7 @@
-"""A scene's meshes as 3D Gaussians: flat discs spread evenly over the surfaces, then fitted to pictures of them.
+"""A scene's meshes as 3D Gaussians: flat disks spread evenly over the surfaces, then fitted to pictures of them.
 
-Each object is fitted alone, so that what others hide now is right when it moves. Pictures show colour, coverage and the
-place of every pixel; the last makes a Gaussian lie where it looks to be, which colours alone would not. They are taken
+Each object is fitted alone, so that what others hide now is right when it moves. Pictures show color, coverage and the
+place of every pixel; the last makes a Gaussian lie where it looks to be, which colors alone would not. They are taken
 from as far away, and with as many pixels, as the scene will be seen with later: a Gaussian that is smaller than a pixel
 still covers a whole one (eps2d), and this is where the fit makes up for it.
 """
@@ -9,7 +9,7 @@ still covers a whole one (eps2d), and this is where the fit makes up for it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil, radians, sin, tan
 from typing import NamedTuple
 
@@ -24,14 +24,14 @@ from flowplan.motion import Progress, silent
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
-from generators.chord.render.cameras import CameraOptions, Framing, framing
+from generators.chord.options import CameraOptions, GaussianOptions
+from generators.chord.render.cameras import Framing, framing
 from generators.chord.render.mesh_views import (
-    GREY,
+    GRAY,
     MeshViews,
-    ViewOptions,
     brightness,
     mesh_views,
-    surface_colours,
+    surface_colors,
     world_mesh,
 )
 from generators.chord.render.splat import rasterize
@@ -42,52 +42,9 @@ LEAST = 50
 CANDIDATES = 8
 """Points drawn for each that is kept, to spread those kept evenly."""
 DISC, THICKNESS, OPACITY = 0.6, 0.1, 0.95
-"""Standard deviations of a disc along the surface and across it, in distances between neighbours; opacity."""
+"""Standard deviations of a disk along the surface and across it, in distances between neighbors; opacity."""
 WIDEST = 1.5
-"""How much wider a disc may become: what straddles two parts would smear when they part."""
-
-
-@dataclass(frozen=True)
-class GaussianOptions:
-    """How many Gaussians, and what they look like."""
-
-    count: int = 1500
-    """Gaussians of all objects together, shared out by area."""
-    obstacle_count: int = 300
-    """Gaussians of all obstacles together, shared out by area."""
-    colour: tuple[float, float, float] | None = None
-    """RGB in [0, 1] of meshes without colours."""
-    require_colour: bool = False
-    """Refuse a mesh without colours where `colour` is not given, instead of painting it grey."""
-    iterations: int = 200
-    """Steps of the fit to pictures; 0 for discs as they were sampled."""
-    views: int = 32
-    """Pictures of each object, from all around."""
-    batch: int = 4
-    """Pictures looked at in a step."""
-    pixels: int = 64
-    """Pixels across an image of the whole scene, of those that it will be seen in."""
-    look: ViewOptions = field(default_factory=ViewOptions)
-    """Light on the meshes; see ViewOptions."""
-
-    def __post_init__(self) -> None:
-        least = {
-            "count": 1,
-            "obstacle_count": 1,
-            "iterations": 0,
-            "views": 1,
-            "batch": 1,
-            "pixels": 8,
-        }
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(
-                    f"GaussianOptions.{name}: expected at least {value}, got {getattr(self, name)}"
-                )
-        if self.colour is not None and not all(0 <= c <= 1 for c in self.colour):
-            raise ValueError(
-                f"GaussianOptions.colour: expected three numbers in [0, 1], got {self.colour}"
-            )
+"""How much wider a disk may become: what straddles two parts would smear when they part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,11 +52,11 @@ class Gaussians:
     """G Gaussians of a scene at rest.
 
     Attributes:
-        means: (G, 3) world frame, metres.
+        means: (G, 3) world frame, meters.
         quat_wxyz: (G, 4) unit quaternions, world frame.
-        scales: (G, 3) standard deviations along their axes, metres.
+        scales: (G, 3) standard deviations along their axes, meters.
         opacities: (G,) in (0, 1).
-        colours: (G, 3) RGB in [0, 1].
+        colors: (G, 3) RGB in [0, 1].
         object_id: (G,) the scene's objects in their order, then its obstacles.
     """
 
@@ -107,7 +64,7 @@ class Gaussians:
     quat_wxyz: FloatArray
     scales: FloatArray
     opacities: FloatArray
-    colours: FloatArray
+    colors: FloatArray
     object_id: NDArray[np.int64]
 
     def __post_init__(self) -> None:
@@ -117,7 +74,7 @@ class Gaussians:
             ("quat_wxyz", (4,)),
             ("scales", (3,)),
             ("opacities", ()),
-            ("colours", (3,)),
+            ("colors", (3,)),
         ):
             value = checks.array(f"Gaussians.{name}", getattr(self, name), (count, *shape))
             object.__setattr__(self, name, value)
@@ -133,7 +90,7 @@ class _Afar(NamedTuple):
     """How the scene will be seen."""
 
     distance: float
-    """Metres."""
+    """Meters."""
     focal: float
     """Focal length, pixels."""
 
@@ -154,7 +111,7 @@ def gaussians(
         cameras: how far away those stand.
 
     Raises:
-        ValueError: for a scene without objects, and a mesh without colours when colours are required and none is given.
+        ValueError: for a scene without objects, and a mesh without colors when colors are required and none is given.
     """
     everything = scene.objects + scene.obstacles
     counts = _shares(scene.objects, options.count) + _shares(
@@ -179,7 +136,7 @@ def gaussians(
         quat_wxyz=np.concatenate([p.quat_wxyz for p in parts]),
         scales=np.concatenate([p.scales for p in parts]),
         opacities=np.concatenate([p.opacities for p in parts]),
-        colours=np.concatenate([p.colours for p in parts]),
+        colors=np.concatenate([p.colors for p in parts]),
         object_id=np.concatenate([p.object_id for p in parts]),
     )
 
@@ -199,14 +156,14 @@ def _start(
     chosen = farthest_points(np.asarray(points, float), count)
     points, face = np.asarray(points, float)[chosen], np.asarray(face)[chosen]
     barycentric = trimesh.triangles.points_to_barycentric(np.asarray(mesh.triangles)[face], points)
-    colours = surface_colours(mesh, face, barycentric)
-    if colours is None:
-        if options.colour is None and options.require_colour:
+    colors = surface_colors(mesh, face, barycentric)
+    if colors is None:
+        if options.color is None and options.require_color:
             raise ValueError(
-                f"SceneObject[{obj.name}].mesh: has no colours; give it vertex colours or a texture, "
-                "or set GaussianOptions.colour"
+                f"SceneObject[{obj.name}].mesh: has no colors; give it vertex colors or a texture, "
+                "or set GaussianOptions.color"
             )
-        colours = np.tile(GREY if options.colour is None else options.colour, (count, 1))
+        colors = np.tile(GRAY if options.color is None else options.color, (count, 1))
     normals = np.asarray(mesh.face_normals, float)[face]
     spacing = np.sqrt(mesh.area / count)
     return Gaussians(
@@ -214,7 +171,7 @@ def _start(
         quat_wxyz=_facing(normals),
         scales=np.tile(spacing * np.array([DISC, DISC, THICKNESS]), (count, 1)),
         opacities=np.full(count, OPACITY),
-        colours=colours * brightness(normals, options.look)[:, None],
+        colors=colors * brightness(normals, options.shading)[:, None],
         object_id=np.full(count, index),
     )
 
@@ -235,30 +192,32 @@ def _fit(
     seed: int,
     step: Callable[[float], None],
 ) -> Gaussians:
-    """Gaussians whose pictures are nearer to the mesh's, by Adam on what 3D Gaussian splatting optimises."""
-    centre, radius = _ball(start.means)
-    viewmats, K, side = _cameras_around(centre, radius, afar, options)
+    """Gaussians whose pictures are nearer to the mesh's, by Adam on what 3D Gaussian splatting optimizes."""
+    center, radius = _ball(start.means)
+    viewmats, K, side = _cameras_around(center, radius, afar, options)
     mesh = world_mesh(obj)
     if (
-        options.colour is not None
-        and surface_colours(mesh, np.zeros(1, int), np.full((1, 3), 1 / 3)) is None
+        options.color is not None
+        and surface_colors(mesh, np.zeros(1, int), np.full((1, 3), 1 / 3)) is None
     ):
-        mesh.visual = trimesh.visual.ColorVisuals(mesh, face_colors=[*options.colour, 1.0])
+        mesh.visual = trimesh.visual.ColorVisuals(mesh, face_colors=[*options.color, 1.0])
     target = _picture(
-        mesh_views([mesh], viewmats, np.tile(K, (len(viewmats), 1, 1)), side, side, options.look),
-        centre,
+        mesh_views(
+            [mesh], viewmats, np.tile(K, (len(viewmats), 1, 1)), side, side, options.shading
+        ),
+        center,
         radius,
     )
     cameras, intrinsics = _tensor(viewmats), _tensor(K).expand(options.batch, 3, 3)
 
     means, quats = (
-        _tensor((start.means - centre) / radius).requires_grad_(),
+        _tensor((start.means - center) / radius).requires_grad_(),
         _tensor(start.quat_wxyz).requires_grad_(),
     )
     spread = _tensor(np.log(start.scales / radius)).requires_grad_()
-    logits, colours = (
+    logits, colors = (
         torch.logit(_tensor(start.opacities)).requires_grad_(),
-        _tensor(start.colours).requires_grad_(),
+        _tensor(start.colors).requires_grad_(),
     )
     widest = spread.detach().amax() + np.log(WIDEST)
     rates = {
@@ -266,15 +225,15 @@ def _fit(
         quats: 0.01,
         spread: 0.02,
         logits: 0.05,
-        colours: 0.02,
+        colors: 0.02,
     }
     adam = torch.optim.Adam([{"params": [p], "lr": rate} for p, rate in rates.items()], eps=1e-15)
     generator = torch.Generator().manual_seed(seed)
     for i in range(options.iterations):
         shown = torch.randperm(len(cameras), generator=generator)[: options.batch]
         images, alphas = rasterize(
-            means[None] * radius + _tensor(centre), quats[None], spread.exp() * radius, logits.sigmoid(),
-            torch.cat([colours, means], dim=-1), cameras[shown], intrinsics[: len(shown)], side, side,
+            means[None] * radius + _tensor(center), quats[None], spread.exp() * radius, logits.sigmoid(),
+            torch.cat([colors, means], dim=-1), cameras[shown], intrinsics[: len(shown)], side, side,
         )  # fmt: skip
         loss = (torch.cat([images, alphas[..., None]], dim=-1)[:, 0] - target[shown]).abs().mean()
         adam.zero_grad()
@@ -285,26 +244,26 @@ def _fit(
         with torch.no_grad():
             spread.clamp_(max=widest)
             logits.clamp_(-7, 7)
-            colours.clamp_(0, 1)
+            colors.clamp_(0, 1)
         step((i + 1) / options.iterations)
     return Gaussians(
-        means=_array(means) * radius + centre,
+        means=_array(means) * radius + center,
         quat_wxyz=_array(torch.nn.functional.normalize(quats, dim=-1)),
         scales=_array(spread.exp()) * radius,
         opacities=_array(logits.sigmoid()),
-        colours=_array(colours),
+        colors=_array(colors),
         object_id=start.object_id,
     )
 
 
 def _ball(points: FloatArray) -> tuple[FloatArray, float]:
-    """Centre and radius of the ball around the points' bounding box."""
+    """Center and radius of the ball around the points' bounding box."""
     low, high = points.min(0), points.max(0)
     return (low + high) / 2, float(np.linalg.norm(high - low) / 2)
 
 
 def _cameras_around(
-    centre: FloatArray, radius: float, afar: _Afar, options: GaussianOptions
+    center: FloatArray, radius: float, afar: _Afar, options: GaussianOptions
 ) -> tuple[FloatArray, FloatArray, int]:
     """Viewmats (V, 4, 4) all around a ball, and K (3, 3), side of their square images, which the ball just fills."""
     # What is larger than the scene, a long table, is seen from so far that no image has more pixels than the scene's.
@@ -313,10 +272,10 @@ def _cameras_around(
     height = 1 - (2 * np.arange(options.views) + 1) / options.views
     azimuth = np.pi * (3 - np.sqrt(5)) * np.arange(options.views)
     flat = np.sqrt(1 - height**2)
-    eyes = centre + distance * np.stack(
+    eyes = center + distance * np.stack(
         [flat * np.cos(azimuth), flat * np.sin(azimuth), height], -1
     )
-    viewmats = np.stack([inverse(look_at(eye, centre)) for eye in eyes])
+    viewmats = np.stack([inverse(look_at(eye, center)) for eye in eyes])
     return (
         viewmats,
         np.array([[afar.focal, 0, side / 2], [0, afar.focal, side / 2], [0, 0, 1.0]]),
@@ -324,9 +283,9 @@ def _cameras_around(
     )
 
 
-def _picture(views: MeshViews, centre: FloatArray, radius: float) -> Tensor:
-    """(V, H, W, 7): colour, place in radii from the centre, coverage."""
-    place = (views.points - views.alpha[..., None] * centre) / radius
+def _picture(views: MeshViews, center: FloatArray, radius: float) -> Tensor:
+    """(V, H, W, 7): color, place in radii from the center, coverage."""
+    place = (views.points - views.alpha[..., None] * center) / radius
     return _tensor(np.concatenate([views.rgb, place, views.alpha[..., None]], axis=-1))
 
 

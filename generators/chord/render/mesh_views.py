@@ -1,6 +1,6 @@
 """What cameras see of meshes, by casting rays: the pictures that Gaussians are fitted to.
 
-The light is fixed to the world, not to the camera: a Gaussian has one colour from wherever it is seen, and so has a
+The light is fixed to the world, not to the camera: a Gaussian has one color from wherever it is seen, and so has a
 surface under such a light. Brightness falls linearly with the angle's cosine, 1 facing the light and 1 - contrast
 facing away, so nothing is lost in the dark.
 """
@@ -22,29 +22,12 @@ from flowplan.scene import SceneObject
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.open3d_loader import open3d
+from generators.chord.options import ViewOptions
 
 LIGHT = np.array([0.3, -0.4, 1.0]) / np.linalg.norm([0.3, -0.4, 1.0])
-"""Direction towards the light, world frame."""
-GREY = (0.6, 0.6, 0.6)
-"""Of a surface without a colour."""
-
-
-@dataclass(frozen=True)
-class ViewOptions:
-    """How meshes are drawn."""
-
-    samples: int = 2
-    """Rays along each side of a pixel."""
-    contrast: float = 0.5
-    """Brightness lost between facing the light and facing away; 0 for none."""
-
-    def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"ViewOptions.samples: expected at least 1, got {self.samples}")
-        if not 0 <= self.contrast <= 1:
-            raise ValueError(
-                f"ViewOptions.contrast: expected a number in [0, 1], got {self.contrast}"
-            )
+"""Direction toward the light, world frame."""
+GRAY = (0.6, 0.6, 0.6)
+"""Of a surface without a color."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +37,8 @@ class MeshViews:
     Attributes:
         rgb: (V, H, W, 3) in [0, 1], lit.
         alpha: (V, H, W) share of the pixel that is covered.
-        points: (V, H, W, 3) where the rays hit, world frame, metres, times alpha.
-        depth: (V, H, W) along the camera's z, metres, times alpha.
+        points: (V, H, W, 3) where the rays hit, world frame, meters, times alpha.
+        depth: (V, H, W) along the camera's z, meters, times alpha.
         mesh_id: (V, H, W) which mesh the pixel's first ray hits; -1 for none.
     """
 
@@ -67,7 +50,7 @@ class MeshViews:
 
 
 def world_mesh(obj: SceneObject) -> trimesh.Trimesh:
-    """The object's mesh in the world frame with its colours."""
+    """The object's mesh in the world frame with its colors."""
     return trimesh.Trimesh(
         obj.vertices_world, obj.mesh.faces, visual=obj.mesh.visual, process=False
     )
@@ -84,9 +67,9 @@ def mesh_views(
     """Pictures of meshes in one frame from V cameras.
 
     Args:
-        meshes: world frame, metres; those without colours are grey.
+        meshes: world frame, meters; those without colors are gray.
         viewmats: (V, 4, 4) X_camera_world, OpenCV's convention.
-        Ks: (V, 3, 3) intrinsics, pixels; the centre of the first pixel is at (0.5, 0.5).
+        Ks: (V, 3, 3) intrinsics, pixels; the center of the first pixel is at (0.5, 0.5).
         width, height: pixels.
     """
     viewmats = checks.array("viewmats", viewmats, ("V", 4, 4))
@@ -107,12 +90,12 @@ def mesh_views(
         rgb = np.zeros_like(points)
         for i, mesh in enumerate(meshes):
             on = np.flatnonzero(mesh_id == i)
-            colours = surface_colours(mesh, face[on], barycentric[on])
+            colors = surface_colors(mesh, face[on], barycentric[on])
             normals = np.asarray(mesh.face_normals, float)[face[on]]
             away = np.sign(
                 (normals * directions[on]).sum(-1)
             )  # winding is not trusted: the side that is seen is lit
-            rgb[on] = (GREY if colours is None else colours) * brightness(
+            rgb[on] = (GRAY if colors is None else colors) * brightness(
                 -away[:, None] * normals, options
             )[:, None]
         first = mesh_id.reshape(shape)[:, 0, :, 0]
@@ -126,10 +109,10 @@ def brightness(normals: FloatArray, options: ViewOptions = ViewOptions()) -> Flo
     return 1 - options.contrast * (1 - normals @ LIGHT) / 2
 
 
-def surface_colours(
+def surface_colors(
     mesh: trimesh.Trimesh, face: NDArray[np.int64], barycentric: FloatArray
 ) -> FloatArray | None:
-    """Colours (N, 3) in [0, 1] at points of a mesh: its texture's, its vertices' or its faces'; None if it has none.
+    """Colors (N, 3) in [0, 1] at points of a mesh: its texture's, its vertices' or its faces'; None if it has none.
 
     Args:
         face: (N,) which face each point lies on.
@@ -147,10 +130,10 @@ def surface_colours(
             return np.tile(np.asarray(material.main_color, float)[:3] / 255, (len(face), 1))
         uv = (np.asarray(visual.uv)[mesh.faces[face]] * barycentric[..., None]).sum(1)
         return np.asarray(uv_to_interpolated_color(uv, image), float)[:, :3] / 255
-    colours = vertex_colors(mesh)
-    if colours is None:
+    colors = vertex_colors(mesh)
+    if colors is None:
         return None
-    return (colours[mesh.faces[face], :3] * barycentric[..., None]).sum(1) / 255
+    return (colors[mesh.faces[face], :3] * barycentric[..., None]).sum(1) / 255
 
 
 def _rays(

@@ -1,6 +1,6 @@
 """What Gaussians are painted with before they are rendered for a prior.
 
-A model of natural videos wants colours. A small one learns motion sooner when it need not learn looks, nor what comes to
+A model of natural videos wants colors. A small one learns motion sooner when it need not learn looks, nor what comes to
 light as things move: it sees the scene's shape once, in a picture painted with rest positions, and then, for every pixel
 of that picture, how far its matter has gone. Such a video of scene flow is as smooth as the motion is, and what a prior
 would change in it says of each piece of matter where it should be, however far away that is. Both are written in the
@@ -14,16 +14,17 @@ import torch
 from torch import Tensor
 
 from flowplan.utils.checks import FloatArray
-from generators.chord.render.cameras import CameraOptions, Cameras, Framing
+from generators.chord.options import CameraOptions
+from generators.chord.render.cameras import Cameras, Framing
 
 
 def rest_position(
     points: FloatArray, cameras: Cameras, framed: Framing, margin: float = CameraOptions.margin
 ) -> FloatArray:
-    """Paint (V, G, 3) of material points that rest at (G, 3), world frame, metres: about [-1, 1] for each camera."""
-    centred = (points - framed.centre) / (margin * framed.radius)
+    """Paint (V, G, 3) of material points that rest at (G, 3), world frame, meters: about [-1, 1] for each camera."""
+    centered = (points - framed.center) / (margin * framed.radius)
     return (
-        centred @ cameras.X_world_heading
+        centered @ cameras.X_world_heading
     )  # the rows' coordinates along the columns right, forward, up
 
 

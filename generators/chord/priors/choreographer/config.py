@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from flowplan.utils import checks
-from generators.chord.render.cameras import CameraOptions
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,3 @@ class ChoreographerConfig:
 
 SMALL = ChoreographerConfig()
 """The one whose weights ship."""
-
-CAMERAS = CameraOptions(margin=1.1)
-"""Where it looks from, in training and after: closer than a video in which things move about, since what a pixel shows is
-where it was at the first frame."""

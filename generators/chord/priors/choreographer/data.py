@@ -27,7 +27,7 @@ from generators.chord.priors.choreographer.render import MovingPoints, random_ca
 from generators.chord.priors.choreographer.scenes import scenes
 from generators.chord.priors.choreographer.scenes.articulated_scenes import ARTICULATED
 from generators.chord.priors.choreographer.scenes.prompted import PointScene, sampled
-from generators.chord.priors.choreographer.scenes.sentences import PHRASINGS, ways
+from generators.chord.priors.choreographer.scenes.sentences import ways
 from generators.common import text_encoder
 
 _HANDED = re.compile(r"\b(left|right|clockwise|anticlockwise|counterclockwise)", re.IGNORECASE)
@@ -45,7 +45,7 @@ class SceneTable:
     Attributes:
         kind: of all of them.
         sentences: N different ones.
-        tables: "points" (S, 1 or T, P, 3) float16 in radii of the framed ball from its centre, "body" (S, P) uint8,
+        tables: "points" (S, 1 or T, P, 3) float16 in radii of the framed ball from its center, "body" (S, P) uint8,
             "X" (S, T, bodies, 4, 4) float32 in the same unit, "said" (S, W) int32 the sentences of each scene, "text"
             (N, E) float16 their embeddings, "free" (N,) whether they hold in a mirror too; the last is not stored.
     """
@@ -81,7 +81,7 @@ class SceneTable:
     @classmethod
     def of(cls, found: Sequence[PointScene]) -> SceneTable:
         """A table of scenes of one kind and as many points each."""
-        points, X = zip(*map(_normalised, found), strict=True)
+        points, X = zip(*map(_normalized, found), strict=True)
         bodies = max(x.shape[1] for x in X)
         padded = [
             np.concatenate([x, np.broadcast_to(np.eye(4), (len(x), bodies - x.shape[1], 4, 4))], 1)
@@ -197,17 +197,7 @@ def stored_scenes(
     in many ways, held-out ones in one that is never trained on.
     """
     digest = hashlib.sha256(repr((kind, seeds, split, points, WAYS)).encode())
-    here = Path(generators.__file__).parent
-    makers = (here / "chord/priors/choreographer/scenes").glob("*.py")
-    for source in sorted(
-        [
-            *makers,
-            PHRASINGS,
-            *(here / "data/objects").rglob("*.py"),
-            here / "chord/render/cameras.py",
-            here / "chord/priors/choreographer/render.py",
-        ]
-    ):
+    for source in _sources():
         digest.update(source.read_bytes())
     path = folder / f"scenes-{split.replace('_', '-')}-{kind}-{digest.hexdigest()[:12]}.safetensors"
     if path.exists():
@@ -223,20 +213,19 @@ def stored_scenes(
     return table
 
 
-_NOT_SCENES = {
-    "config",
-    "model",
-    "train",
-    "prior",
-    "weights",
-    "render",
-    "data",
-}  # what does not make them
+def _sources() -> list[Path]:
+    """The files whose contents determine the scenes."""
+    here = Path(generators.__file__).parent
+    makers = here / "chord/priors/choreographer/scenes"
+    objects = here / "data/objects"
+    cameras = here / "chord/render/cameras.py"
+    files = [*makers.glob("*.py"), *makers.glob("*.json"), *objects.rglob("*.py"), cameras]
+    return sorted(files)
 
 
-def _normalised(scene: PointScene) -> tuple[np.ndarray, np.ndarray]:
-    """Points and motions in radii of the framed ball, from its centre."""
-    centre, radius = scene.framing.centre, scene.framing.radius
+def _normalized(scene: PointScene) -> tuple[np.ndarray, np.ndarray]:
+    """Points and motions in radii of the framed ball, from its center."""
+    center, radius = scene.framing.center, scene.framing.radius
     X = np.array(scene.X, float)
-    X[..., :3, 3] = (X[..., :3, 3] + X[..., :3, :3] @ centre - centre) / radius
-    return ((scene.points - centre) / radius).astype(np.float16), X
+    X[..., :3, 3] = (X[..., :3, 3] + X[..., :3, :3] @ center - center) / radius
+    return ((scene.points - center) / radius).astype(np.float16), X

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from generators.chord.priors.choreographer.config import CAMERAS
+from generators.chord.options import CAMERAS
 from generators.chord.render.cameras import Cameras, Framing, around
 
 MAX_POINTS = 1 << 14
@@ -27,7 +27,7 @@ _UNIT = Framing(np.zeros(3), 1.0)
 
 @dataclass(frozen=True, eq=False)
 class MovingPoints:
-    """B scenes in units of their framed balls: radii, from its centre.
+    """B scenes in units of their framed balls: radii, from its center.
 
     Attributes:
         points: (B, 1, P, 3) at frame 0, or (B, T, P, 3) where something bends.
@@ -139,7 +139,7 @@ def _nearest(seen: Tensor, focal: float, side: int) -> Tensor:
 
 
 def _spread(keys: Tensor) -> Tensor:
-    """The smallest of every pixel and its eight neighbours."""
+    """The smallest of every pixel and its eight neighbors."""
     for axis in (-2, -1):
         n = keys.shape[axis]
         wide = keys.clone()

@@ -1,6 +1,6 @@
 """What Wan's transformers are told beside the noisy latent, as diffusers' WanImageToVideoPipeline tells it them.
 
-A14B: [z_tau (C), which frames are given (4), latent of the first frame followed by grey frames (C)] stacked along
+A14B: [z_tau (C), which frames are given (4), latent of the first frame followed by gray frames (C)] stacked along
 channels, and tau. TI2V-5B: z_tau with its first latent frame replaced by the given one, and the noise level of every
 token: 0 where it is given, tau elsewhere. Levels go in thousandths.
 """

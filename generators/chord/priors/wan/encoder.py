@@ -24,7 +24,7 @@ memory: the activations of all videos, of a chunk and what all videos kept, of a
 
 
 class Encoder(nn.Module):
-    """Videos to normalised latents, (latent - mean) / standard deviation, as the transformers were trained on."""
+    """Videos to normalized latents, (latent - mean) / standard deviation, as the transformers were trained on."""
 
     def __init__(
         self, vae: Any

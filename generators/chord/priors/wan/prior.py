@@ -25,7 +25,7 @@ PAPER_HEIGHT = 464
 
 
 class WanPrior:
-    """A `VideoPrior`. Videos are coloured, in [0, 1]; latents are float32.
+    """A `VideoPrior`. Videos are colored, in [0, 1]; latents are float32.
 
     Both experts serve a distillation, one after the other: as tau falls below the boundary the first is freed and the
     second read, once. A new sentence frees whichever is there, for the text encoder; one that has been read is kept.
@@ -34,7 +34,7 @@ class WanPrior:
         forget: what the backward pass of an exact gradient computes again.
     """
 
-    paint: Paint = "colour"
+    paint: Paint = "color"
     sharpness = 1
 
     def __init__(

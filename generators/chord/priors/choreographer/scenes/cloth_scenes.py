@@ -32,7 +32,7 @@ CLOTH = Names(
 VERBS = ("fold in half", "fold diagonally")
 PHRASES = tuple(Phrase(verb, CLOTH) for verb in VERBS)
 HEIGHT = 0.004
-"""Of the sheet above the table, metres."""
+"""Of the sheet above the table, meters."""
 
 
 def cloth_scene(
@@ -81,7 +81,7 @@ _CORNERS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 def sheet(size: FloatArray, cells: int) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Vertices (V, 3) and triangles (F, 3) of a flat rectangle of `size` (2,) metres about the origin, facing up."""
+    """Vertices (V, 3) and triangles (F, 3) of a flat rectangle of `size` (2,) meters about the origin, facing up."""
     nx, ny = (max(2, round(cells * s / size.max())) + 1 for s in size)
     x, y = np.meshgrid(
         *(np.linspace(-s / 2, s / 2, n) for s, n in zip(size, (nx, ny), strict=True)), indexing="ij"

@@ -36,9 +36,9 @@ class Ask:
         object: name of the scene object.
         joint: the joint's name in the object's family; "" where a whole object moves or a cloth folds.
         manner: "turn" about a line, "slide" of a part or "carry" of a whole object along a direction, "fold" over a line.
-        axis_point: (3,) a point of the line at frame 0, world frame, metres; of a carried object its middle.
+        axis_point: (3,) a point of the line at frame 0, world frame, meters; of a carried object its middle.
         axis: (3,) unit direction of the line or of the travel, world frame; turns follow the right-hand rule.
-        amount: rad of a turn or a fold, metres of a slide or a carry.
+        amount: rad of a turn or a fold, meters of a slide or a carry.
         vertices: (V,) which vertices of the object move just so.
     """
 
@@ -57,7 +57,7 @@ class Body:
 
     Attributes:
         object: name of the scene's object or obstacle that it is part of.
-        vertices: (1, V, 3) where a rigid body's are at frame 0, or (T, V, 3) of one that bends; world frame, metres.
+        vertices: (1, V, 3) where a rigid body's are at frame 0, or (T, V, 3) of one that bends; world frame, meters.
         faces: (F, 3).
         X: (T, 4, 4) motion since frame 0 in the world, X[0] the identity; identities of one that bends.
     """
@@ -69,7 +69,7 @@ class Body:
 
     @property
     def positions(self) -> FloatArray:
-        """Vertices (T, V, 3) in the world frame, metres."""
+        """Vertices (T, V, 3) in the world frame, meters."""
         return transform(self.X, self.vertices)
 
 
@@ -267,7 +267,7 @@ def _end(body: Body) -> FloatArray:
 
 
 def _moves(body: Body) -> NDArray[np.bool_]:
-    """(V,) all of a rigid body that moves; of one that bends, what moves by more than a millimetre."""
+    """(V,) all of a rigid body that moves; of one that bends, what moves by more than a millimeter."""
     count = body.vertices.shape[1]
     if len(body.vertices) == 1:
         return np.full(count, not np.allclose(body.X[-1], np.eye(4), atol=1e-9))

@@ -1,11 +1,11 @@
 """What people say when they ask for a motion: templates, imperative and descriptive, and what fills their gaps.
 
 A phrase says what is meant; its sentences are all the ways of saying it. Each pool of templates has a second one that is
-never trained on, so that it can be told whether a sentence is understood or only recognised. Gaps: {thing} what it is
+never trained on, so that it can be told whether a sentence is understood or only recognized. Gaps: {thing} what it is
 done to, {part} which part of it ("the {part}"), {other} where it goes, {amount} how far (empty: all the way).
 
 Many more trained templates are made of the phrasings in `phrasings.json`: what is done, in the imperative ("flip open the
-{thing}"), within a frame ("a person is {doing}"). Without them one learns to recognise sentences, not what they mean.
+{thing}"), within a frame ("a person is {doing}"). Without them one learns to recognize sentences, not what they mean.
 """
 
 from __future__ import annotations

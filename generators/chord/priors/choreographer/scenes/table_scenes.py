@@ -25,7 +25,7 @@ from generators.chord.priors.choreographer.scenes.table_things import THINGS, Th
 from generators.kinematic import minimum_jerk
 
 GAP = 0.002
-"""Metres that are left between a thing and what it comes to lie on or against."""
+"""Meters that are left between a thing and what it comes to lie on or against."""
 LEAST_PUSH = 0.08
 
 
@@ -78,22 +78,22 @@ def table_scene(
     errand = errands[int(rng.integers(len(errands)))]
     mover, goal = _pair(errand, rng)
     heading = rng.uniform(-np.pi, np.pi)
-    towards = np.array([np.cos(heading), np.sin(heading), 0.0])
+    toward = np.array([np.cos(heading), np.sin(heading), 0.0])
     X_goal = _standing(rng, np.array([*rng.uniform(-0.3, 0.3, 2), 0.0]))
     # How far apart their middles are, at least so that the two are clear of each other.
     X_mover = _standing(rng, X_goal[:3, 3])
-    touching = _meeting(mover, X_mover, goal, X_goal, towards)
+    touching = _meeting(mover, X_mover, goal, X_goal, toward)
     if errand.verb == "push":
         travel = rng.uniform(LEAST_PUSH, 0.3)
         distance = touching + GAP + travel
-        motion = pose(None, minimum_jerk(np.linspace(0, 1, FRAMES))[:, None] * travel * towards)
-        end = travel * towards
+        motion = pose(None, minimum_jerk(np.linspace(0, 1, FRAMES))[:, None] * travel * toward)
+        end = travel * toward
     else:
         distance = touching + rng.uniform(0.03, 0.22)
-        end = distance * towards + np.array([0.0, 0.0, goal.floor + GAP])
+        end = distance * toward + np.array([0.0, 0.0, goal.floor + GAP])
         lift = rng.uniform(0.08, 0.12) + 1.1 * (goal.rim - goal.floor)
         motion = _carried(end, lift)
-    X_mover[:3, 3] -= distance * towards
+    X_mover[:3, 3] -= distance * toward
     standing = [
         (mover, X_mover),
         (goal, X_goal),
@@ -145,9 +145,9 @@ def _standing(rng: np.random.Generator, at: FloatArray) -> FloatArray:
 
 
 def _meeting(
-    mover: Thing, X_mover: FloatArray, goal: Thing, X_goal: FloatArray, towards: FloatArray
+    mover: Thing, X_mover: FloatArray, goal: Thing, X_goal: FloatArray, toward: FloatArray
 ) -> float:
-    """How far apart along `towards` the two stand when they touch, their middles' distance in metres.
+    """How far apart along `toward` the two stand when they touch, their middles' distance in meters.
 
     Seen from above the convex outlines touch when the offset reaches the rim of their Minkowski difference (goal minus
     mover): one ray against the hull of all differences of their points.
@@ -155,8 +155,8 @@ def _meeting(
     a = _outline(mover, X_mover) - X_mover[:2, 3]
     b = _outline(goal, X_goal) - X_goal[:2, 3]
     hull = ConvexHull((b[:, None] - a[None]).reshape(-1, 2))
-    # A mover at -s towards touches where the ray -towards leaves the hull: n . (-towards) s + offset = 0.
-    slope = hull.equations[:, :2] @ -towards[:2]
+    # A mover at -s toward touches where the ray -toward leaves the hull: n . (-toward) s + offset = 0.
+    slope = hull.equations[:, :2] @ -toward[:2]
     leaving = slope > 1e-9
     return float((-hull.equations[leaving, 2] / slope[leaving]).min())
 

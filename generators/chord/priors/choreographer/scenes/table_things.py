@@ -35,10 +35,10 @@ class Thing:
 
     Attributes:
         kind: a key of THINGS.
-        mesh: its surface, z up, standing on z = 0 about the z axis, metres.
-        floor: height at which another thing would stand on or in it, metres.
-        room: radius of what can stand there, metres; 0 where nothing can.
-        rim: greatest height that has to be crossed to get there, metres.
+        mesh: its surface, z up, standing on z = 0 about the z axis, meters.
+        floor: height at which another thing would stand on or in it, meters.
+        room: radius of what can stand there, meters; 0 where nothing can.
+        rim: greatest height that has to be crossed to get there, meters.
     """
 
     kind: str
@@ -49,18 +49,18 @@ class Thing:
 
     @property
     def radius(self) -> float:
-        """Of the circle about the z axis that holds it, metres."""
+        """Of the circle about the z axis that holds it, meters."""
         return float(np.linalg.norm(self.mesh.vertices[:, :2], axis=1).max())
 
     @property
     def base(self) -> float:
-        """Radius about the z axis of what touches the table: its lowest quarter, metres."""
+        """Radius about the z axis of what touches the table: its lowest quarter, meters."""
         v = self.mesh.vertices
         return float(np.linalg.norm(v[v[:, 2] <= 0.25 * v[:, 2].max()][:, :2], axis=1).max())
 
     @property
     def height(self) -> float:
-        """Metres."""
+        """Meters."""
         return float(self.mesh.vertices[:, 2].max())
 
 

@@ -37,90 +37,90 @@ def won(R, S):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_arap_forgives_rigid_motion_however_large(dtype):
-    rest, neighbours = cloud()
+    rest, neighbors = cloud()
     R = tangent_turns([0.0, 1e-4, 0.3, 2.0, 3.1, np.pi - 1e-5, np.pi])
     moved = (rest @ R.mT + torch.linspace(-1, 1, 7)[:, None, None]).to(dtype)
-    # Coordinates of about a metre, rounded.
-    assert arap(moved, rest.to(dtype), neighbours) < (1e-12 if dtype == torch.float32 else 1e-28)
+    # Coordinates of about a meter, rounded.
+    assert arap(moved, rest.to(dtype), neighbors) < (1e-12 if dtype == torch.float32 else 1e-28)
 
 
 def test_arap_of_a_stretch_is_what_is_left_of_the_edges():
     """Uniform stretch by 1 + s: R = 1, each edge e is off by s e. The sum over points is for 7500 of them."""
-    rest, neighbours = cloud()
-    edges = (rest[:, None] - rest[neighbours]).square().sum(-1)
-    assert arap(1.2 * rest[None], rest, neighbours) == pytest.approx(
+    rest, neighbors = cloud()
+    edges = (rest[:, None] - rest[neighbors]).square().sum(-1)
+    assert arap(1.2 * rest[None], rest, neighbors) == pytest.approx(
         float(0.04 * edges.mean() * 300 / 7500)
     )
     frames = torch.stack([rest, 1.2 * rest])
-    assert arap(frames, rest, neighbours) == pytest.approx(float(0.02 * edges.mean() * 300 / 7500))
-    assert arap(frames, rest, neighbours, radius=0.1) == pytest.approx(
+    assert arap(frames, rest, neighbors) == pytest.approx(float(0.02 * edges.mean() * 300 / 7500))
+    assert arap(frames, rest, neighbors, radius=0.1) == pytest.approx(
         float(2 * edges.mean() * 300 / 7500)
     )
 
 
 def test_arap_punishes_a_shear_after_the_best_turn():
     """Against the sum written out, with rotations of the textbook's."""
-    rest, neighbours = cloud(60)
+    rest, neighbors = cloud(60)
     shear = torch.tensor([[1.0, 0.4, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     moved = (rest @ shear.T)[None]
-    before, after = rest[:, None] - rest[neighbours], moved[0][:, None] - moved[0][neighbours]
+    before, after = rest[:, None] - rest[neighbors], moved[0][:, None] - moved[0][neighbors]
     R = torch.tensor(by_svd(torch.einsum("sna,snb->sab", after, before)))
     left = (after - torch.einsum("sab,snb->sna", R, before)).square().sum(-1).mean() * 60 / 7500
-    assert arap(moved, rest, neighbours) == pytest.approx(float(left), rel=1e-6)
+    assert arap(moved, rest, neighbors) == pytest.approx(float(left), rel=1e-6)
     assert left > 0
 
 
 def test_arap_has_the_gradient_of_finite_differences():
     """The rotation's own change does not count to first order: the gradient is right although it stops there."""
-    rest, neighbours = cloud(40)
+    rest, neighbors = cloud(40)
     moved = (
         rest.repeat(2, 1, 1)
         + 0.02 * torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0)).double()
     )
     moved.requires_grad_()
-    (gradient,) = torch.autograd.grad(arap(moved, rest, neighbours, radius=0.1), moved)
+    (gradient,) = torch.autograd.grad(arap(moved, rest, neighbors, radius=0.1), moved)
     for at in [(0, 3, 0), (1, 17, 2), (1, 39, 1)]:
         step = torch.zeros_like(moved)
         step[at] = 1e-6
         with torch.no_grad():
-            ends = [arap(moved + s * step, rest, neighbours, radius=0.1) for s in (1, -1)]
+            ends = [arap(moved + s * step, rest, neighbors, radius=0.1) for s in (1, -1)]
         assert float(gradient[at]) == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-4)
 
 
 def two_that_touch():
-    """Rest points (2 S, 3) of two clouds, their neighbours, and contacts of each point with its like."""
-    rest, neighbours = cloud(50)
+    """Rest points (2 S, 3) of two clouds, their neighbors, and contacts of each point with its like."""
+    rest, neighbors = cloud(50)
     both = torch.cat([rest, rest + torch.tensor([0.2, 0.0, 0.0])])
     index = torch.arange(50)
     contacts = torch.cat([torch.stack([index, index + 50], 1), torch.stack([index + 50, index], 1)])
-    return both, torch.cat([neighbours, neighbours + 50]), contacts
+    return both, torch.cat([neighbors, neighbors + 50]), contacts
 
 
 def test_what_touches_turns_together_for_nothing():
-    rest, neighbours, contacts = two_that_touch()
+    rest, neighbors, contacts = two_that_touch()
     moved = rest @ tangent_turns([2.0]).mT + 1.0
-    assert arap(moved, rest, neighbours, contacts) < 1e-28
+    assert arap(moved, rest, neighbors, contacts) < 1e-28
 
 
 @pytest.mark.parametrize(("far", "as_if"), [(1e-2 * GIVE, 1.0), (100 * GIVE, 2e-2)])
 def test_what_touches_comes_apart_for_little(far, as_if):
     """One of two goes away, neither changes shape: by a little it costs the square of it, by much 2 GIVE times it."""
-    rest, neighbours, contacts = two_that_touch()
+    rest, neighbors, contacts = two_that_touch()
     way = torch.zeros_like(rest)
     way[50:, 2] = far
-    lost = float(arap((rest + way)[None], rest, neighbours, contacts))
+    lost = float(arap((rest + way)[None], rest, neighbors, contacts))
     assert lost == pytest.approx(as_if * far**2 * len(contacts) / 10 / 7500, rel=0.02)
     assert lost == pytest.approx(
-        float(arap((rest + way)[None] * 10, rest * 10, neighbours, contacts, radius=10.0))
+        float(arap((rest + way)[None] * 10, rest * 10, neighbors, contacts, radius=10.0))
     )
 
 
 def test_contacts_pull_what_has_come_apart_together():
-    rest, neighbours, contacts = two_that_touch()
+    rest, neighbors, contacts = two_that_touch()
     moved = rest[None].clone()
     moved[:, 50:] += torch.tensor([0.0, 0.0, 0.1])
     moved.requires_grad_()
-    (gradient,) = torch.autograd.grad(arap(moved, rest, neighbours, contacts), moved)
+    (gradient,) = torch.autograd.grad(arap(moved, rest, neighbors, contacts), moved)
     assert (gradient[0, 50:, 2] > 0).all()
     assert (gradient[0, :50, 2] < 0).all()
 
