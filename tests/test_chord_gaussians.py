@@ -232,14 +232,12 @@ def test_progress_ends_and_never_falls():
     "name", ["count", "obstacle_count", "views", "batch", "pixels", "iterations"]
 )
 def test_numbers_that_make_no_sense_are_named(name):
-    with pytest.raises(ValueError, match=f"GaussianOptions.{name}: expected at least"):
+    with pytest.raises(ValueError, match=rf"GaussianOptions.{name}: expected \d+ to "):
         GaussianOptions(**{name: -1})
 
 
 def test_colors_out_of_range_are_named():
-    with pytest.raises(
-        ValueError, match=r"GaussianOptions.color: expected three numbers in \[0, 1\]"
-    ):
+    with pytest.raises(ValueError, match=r"GaussianOptions.color: expected 0 to 1"):
         GaussianOptions(color=(0.0, 2.0, 0.0))
     with pytest.raises(ValueError, match="Scene.objects: expected at least one object"):
         gaussians(Scene((), None, ()), SAMPLED)

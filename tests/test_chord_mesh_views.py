@@ -164,7 +164,7 @@ def test_the_world_mesh_keeps_its_colors():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="ViewOptions.samples: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="ViewOptions.samples: expected 1 to 64, got 0"):
         ViewOptions(samples=0)
     with pytest.raises(ValueError, match="ViewOptions.contrast"):
         ViewOptions(contrast=1.5)
