@@ -98,3 +98,18 @@ def test_rigid_fit_weights_and_refuses_none():
     np.testing.assert_allclose(g.fit_rigid(p, y, np.arange(8) > 0), X, atol=1e-9)
     with pytest.raises(ValueError, match="weights"):
         g.fit_rigid(p, y, np.zeros(8))
+
+
+def test_roll_pitch_yaw_agree_with_scipy_and_round_trip():
+    R = Rotation.random(20, random_state=2)
+    for matrix, rpy in zip(R.as_matrix(), R.as_euler("xyz"), strict=True):
+        np.testing.assert_allclose(g.rpy_from_matrix(matrix), rpy, atol=1e-12)
+        np.testing.assert_allclose(g.matrix_from_rpy(rpy), matrix, atol=1e-12)
+
+
+@pytest.mark.parametrize("pitch", [np.pi / 2, -np.pi / 2])
+def test_at_a_pitch_of_90_degrees_yaw_is_zero(pitch):
+    R = g.matrix_from_rpy([0.4, pitch, -0.9])
+    rpy = g.rpy_from_matrix(R)
+    assert rpy[2] == 0
+    np.testing.assert_allclose(g.matrix_from_rpy(rpy), R, atol=1e-12)

@@ -47,7 +47,7 @@ import trimesh
 import tyro
 from numpy.typing import NDArray
 
-from flowplan.geometry import matrix_from_quat_wxyz, pose
+from flowplan.geometry import matrix_from_quat_wxyz, pose, rpy_from_matrix
 
 
 @dataclass(frozen=True)
@@ -340,13 +340,8 @@ def _shape_element(
 
 
 def _origin(element: ET.Element, X: NDArray[np.float64]) -> None:
-    R = X[:3, :3]
-    # URDF's rpy turns about the fixed x, then y, then z axis: R = Rz(yaw) Ry(pitch) Rx(roll).
-    pitch = np.arctan2(-R[2, 0], np.hypot(R[2, 1], R[2, 2]))
-    if abs(R[2, 0]) > 1 - 1e-10:  # roll and yaw turn about one line: all of it goes to roll
-        rpy = np.arctan2(-R[1, 2], R[1, 1]), pitch, 0.0
-    else:
-        rpy = np.arctan2(R[2, 1], R[2, 2]), pitch, np.arctan2(R[1, 0], R[0, 0])
+    # Rotations come from quaternions of six digits.
+    rpy = rpy_from_matrix(X[:3, :3], gimbal_tolerance=1.4e-5)
     ET.SubElement(element, "origin", xyz=_text(X[:3, 3]), rpy=_text(rpy))
 
 

@@ -32,7 +32,7 @@ import numpy as np
 import pybullet_data
 import trimesh
 
-from flowplan.geometry import angle_between, exp_so3, inverse, pose
+from flowplan.geometry import angle_between, exp_so3, inverse, pose, rpy_from_matrix
 from flowplan.grasp import ContactCandidates
 from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
 from flowplan.grasp.proposal import best_first
@@ -263,7 +263,7 @@ def _add_gantry(out: ET.Element, names: tuple[str, ...], robot: Robot) -> tuple[
     element = ET.SubElement(out, "joint", name="gantry_hand", type="fixed")
     ET.SubElement(element, "parent", link=parent)
     ET.SubElement(element, "child", link=robot.tool_link)
-    xyz, rpy = X_tool_link[:3, 3], _rpy(X_tool_link[:3, :3])
+    xyz, rpy = X_tool_link[:3, 3], rpy_from_matrix(X_tool_link[:3, :3])
     ET.SubElement(
         element,
         "origin",
@@ -284,14 +284,6 @@ def _add_link(out: ET.Element, name: str) -> None:
     ET.SubElement(
         inertial, "inertia", ixx="0.01", iyy="0.01", izz="0.01", ixy="0", ixz="0", iyz="0"
     )
-
-
-def _rpy(R: FloatArray) -> tuple[float, float, float]:
-    """URDF's fixed-axis angles: R = Rz(yaw) Ry(pitch) Rx(roll)."""
-    pitch = np.arctan2(-R[2, 0], np.hypot(R[0, 0], R[1, 0]))
-    if np.hypot(R[0, 0], R[1, 0]) < 1e-9:  # looking straight up or down: roll and yaw are one
-        return float(np.arctan2(-R[1, 2], R[1, 1])), float(pitch), 0.0
-    return float(np.arctan2(R[2, 1], R[2, 2])), float(pitch), float(np.arctan2(R[1, 0], R[0, 0]))
 
 
 def shake_trial(

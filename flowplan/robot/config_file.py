@@ -8,10 +8,10 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.geometry import pose
+from flowplan.geometry import matrix_from_rpy, pose
 from flowplan.robot.gripper import Gripper
 from flowplan.robot.kinematics import tree_poses
-from flowplan.robot.urdf import Joint, Urdf, rpy_matrix
+from flowplan.robot.urdf import Joint, Urdf
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.toml_table import Table
 
@@ -81,7 +81,7 @@ def read_tool(file: Table, urdf: Urdf, arm: tuple[str, ...]) -> tuple[str, Float
         if joint.parent in carried and joint.kind == "fixed":
             carried.append(joint.child)
     link = table.one_of("link", carried)
-    return link, pose(rpy_matrix(table.numbers("rpy", (3,))), table.numbers("xyz", (3,)))
+    return link, pose(matrix_from_rpy(table.numbers("rpy", (3,))), table.numbers("xyz", (3,)))
 
 
 def read_gripper(
@@ -131,7 +131,7 @@ def read_gripper(
         X_link_box=np.stack(
             [
                 pose(
-                    rpy_matrix(b.numbers("rpy", (3,), default=np.zeros(3))),
+                    matrix_from_rpy(b.numbers("rpy", (3,), default=np.zeros(3))),
                     b.numbers("center", (3,)),
                 )
                 for b in boxes

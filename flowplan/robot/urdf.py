@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from flowplan.geometry import pose, transform
+from flowplan.geometry import matrix_from_rpy, pose, transform
 from flowplan.utils.checks import FloatArray
 
 KINDS = ("revolute", "prismatic", "fixed")
@@ -260,19 +260,7 @@ def _mesh_path(path: Path, link: str, mesh: ET.Element) -> Path:
 def _origin(path: Path, element: ET.Element, where: str) -> FloatArray:
     origin = element.find("origin")
     xyz = _numbers(path, origin, "xyz", where, default=(0.0, 0.0, 0.0))
-    return pose(rpy_matrix(_numbers(path, origin, "rpy", where, default=(0.0, 0.0, 0.0))), xyz)
-
-
-def rpy_matrix(rpy: FloatArray) -> FloatArray:
-    """Rotation (3, 3) of URDF's roll, pitch, yaw (rad) about the fixed x, y, z axes: Rz(yaw) Ry(pitch) Rx(roll)."""
-    (cr, cp, cy), (sr, sp, sy) = np.cos(rpy), np.sin(rpy)
-    return np.array(
-        [
-            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-            [-sp, cp * sr, cp * cr],
-        ]
-    )
+    return pose(matrix_from_rpy(_numbers(path, origin, "rpy", where, default=(0.0, 0.0, 0.0))), xyz)
 
 
 def _attribute(path: Path, element: ET.Element, key: str, where: str) -> str:

@@ -20,6 +20,7 @@ from flowplan.geometry import (
     fit_rigid,
     interpolate,
     look_at,
+    matrix_from_rpy,
     pose,
     quat_wxyz_from_matrix,
     transform,
@@ -29,7 +30,6 @@ from flowplan.io.gltf import OBSTACLE, PALETTE, fits_scene
 from flowplan.io.npz import vertex_colors
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.robot import Robot
-from flowplan.robot.urdf import rpy_matrix
 from flowplan.rollout import Rollout
 from flowplan.scene import Scene
 from flowplan.trajectory import Phase, Trajectory
@@ -388,7 +388,7 @@ def _origin(visual: ET.Element) -> FloatArray:
     origin = visual.find("origin")
     text = [origin.get(k, "0 0 0") if origin is not None else "0 0 0" for k in ("rpy", "xyz")]
     rpy, xyz = (np.array([float(v) for v in t.split()]) for t in text)
-    return pose(rpy_matrix(rpy), xyz)
+    return pose(matrix_from_rpy(rpy), xyz)
 
 
 def _material_color(material: ET.Element | None, named: dict[str | None, ET.Element]) -> Color:

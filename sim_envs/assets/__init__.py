@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from flowplan.geometry import pose, transform
-from flowplan.robot.urdf import rpy_matrix
+from flowplan.geometry import matrix_from_rpy, pose, transform
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 
@@ -93,5 +92,5 @@ def _visual(path: Path, visual: ET.Element) -> trimesh.Trimesh:
         np.array([float(v) for v in values.get(key, "0 0 0").split()]) for key in ("xyz", "rpy")
     )
     return trimesh.Trimesh(
-        transform(pose(rpy_matrix(rpy), xyz), mesh.vertices), mesh.faces, process=False
+        transform(pose(matrix_from_rpy(rpy), xyz), mesh.vertices), mesh.faces, process=False
     )

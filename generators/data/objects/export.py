@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from flowplan.utils.checks import FloatArray
+from flowplan.geometry import rpy_from_matrix
 from generators.data.objects.articulated import ArticulatedObject
 
 DENSITY = 400.0
@@ -41,7 +41,7 @@ def write_urdf(obj: ArticulatedObject, folder: Path) -> Path:
         joint = ET.SubElement(robot, "joint", name=j.name, type=j.kind)
         ET.SubElement(joint, "parent", link=j.parent)
         ET.SubElement(joint, "child", link=j.child)
-        rpy = _rpy(j.X_parent_joint[:3, :3])
+        rpy = rpy_from_matrix(j.X_parent_joint[:3, :3])
         ET.SubElement(joint, "origin", xyz=_words(j.X_parent_joint[:3, 3]), rpy=_words(rpy))
         if j.kind == "fixed":
             continue
@@ -95,11 +95,3 @@ def _inertial(link: ET.Element, mesh: trimesh.Trimesh) -> None:
     ET.SubElement(inertial, "mass", value=_words([mass]))
     ixx, iyy, izz = (_words([m]) for m in moments)
     ET.SubElement(inertial, "inertia", ixx=ixx, iyy=iyy, izz=izz, ixy="0", ixz="0", iyz="0")
-
-
-def _rpy(R: FloatArray) -> FloatArray:
-    """URDF's roll, pitch, yaw (rad) of a rotation (3, 3) = Rz(yaw) Ry(pitch) Rx(roll); roll 0 at a pitch of +-90 deg."""
-    pitch = np.arctan2(-R[2, 0], np.hypot(R[0, 0], R[1, 0]))
-    if np.hypot(R[0, 0], R[1, 0]) < 1e-9:
-        return np.array([0.0, pitch, np.arctan2(-R[0, 1], R[1, 1])])
-    return np.array([np.arctan2(R[2, 1], R[2, 2]), pitch, np.arctan2(R[1, 0], R[0, 0])])
