@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 
 from flowplan.utils import bounds
-from flowplan.utils.bounds import Interval
+from flowplan.utils.bounds import Choices, Interval
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Options:
     count: Annotated[int, Interval(1, 9)] | None = None
     corners: tuple[Annotated[float, Interval(-1, 1)], ...] = ()
     kind: Literal["grasp", "push"] = "grasp"
+    robot: Annotated[str, Choices(("panda", "ur5e"))] = "panda"
 
     def __post_init__(self):
         bounds.check(self)
@@ -36,7 +37,8 @@ def test_what_is_within_the_bounds_passes(inside):
         ({"share": "x"}, "Options.share: expected 0 to 1, got 'x'"),
         ({"count": 0}, "Options.count: expected 1 to 9, got 0"),
         ({"corners": (0, 2)}, "Options.corners: expected -1 to 1, got (0, 2)"),
-        ({"kind": "pull"}, "Options.kind: expected one of grasp, push, got 'pull'"),
+        ({"kind": "pull"}, "Options.kind: got 'pull', expected one of grasp, push"),
+        ({"robot": "r2d2"}, "Options.robot: got 'r2d2', expected one of panda, ur5e"),
     ],
 )
 def test_what_is_outside_is_refused_in_one_line(outside, message):
@@ -51,4 +53,4 @@ def test_bounds_and_choices_can_be_read_from_the_type():
         "count": (1, 9),
         "corners": (-1, 1),
     }
-    assert bounds.choices(Options) == {"kind": ("grasp", "push")}
+    assert bounds.choices(Options) == {"kind": ("grasp", "push"), "robot": ("panda", "ur5e")}

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import types
 import typing
 from typing import Any, Literal, NamedTuple
@@ -30,9 +29,13 @@ class Interval(NamedTuple):
         return self.lower <= value <= self.upper  # false for NaN
 
     def __str__(self) -> str:
-        if math.isinf(self.upper):
-            return f"at least {self.lower:g}"
         return f"{self.lower:g} to {self.upper:g}"
+
+
+class Choices(NamedTuple):
+    """The values that an option may take, such as the names in a registry."""
+
+    values: tuple[str, ...]
 
 
 def check(options: Any) -> None:
@@ -49,10 +52,9 @@ def check(options: Any) -> None:
             if number is not None and not _inside(number, interval):
                 raise ValueError(f"{owner}.{name}: expected {interval}, got {value!r}")
     for name, valid in choices(kind).items():
-        if getattr(options, name) not in valid:
+        if (got := getattr(options, name)) not in valid:
             expected = ", ".join(map(str, valid))
-            got = getattr(options, name)
-            raise ValueError(f"{owner}.{name}: expected one of {expected}, got {got!r}")
+            raise ValueError(f"{owner}.{name}: got {got!r}, expected one of {expected}")
 
 
 @functools.cache
@@ -63,9 +65,10 @@ def intervals(kind: Any) -> dict[str, Interval]:
 
 @functools.cache
 def choices(kind: Any) -> dict[str, tuple[Any, ...]]:
-    """The values of each field of a dataclass whose type is a Literal, None among them if it may be None."""
+    """The values of each field of a dataclass that is a Literal or has Choices; None if it may be None."""
     hints = typing.get_type_hints(kind)
     found = {field.name: _literals(hints[field.name]) for field in dataclasses.fields(kind)}
+    found |= {name: note.values for name, note in _metadata(kind, Choices).items()}
     return {name: values for name, values in found.items() if values}
 
 

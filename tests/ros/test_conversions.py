@@ -416,12 +416,26 @@ def test_depth_images_come_back_and_millimetres_are_read():
         points.depth_from_image(msg)
 
 
+def test_the_matrix_of_a_rectified_image_is_that_of_p():
+    K = np.array([[300.0, 0, 160], [0, 310, 120], [0, 0, 1]])
+    P = np.array([[280.0, 0, 150, -28.0], [0, 280, 118, 0], [0, 0, 1, 0]])
+    info = CameraInfo(k=K.ravel(), p=P.ravel())
+    np.testing.assert_array_equal(points.intrinsics_from_info(info), P[:, :3])
+    info = CameraInfo(k=np.eye(3).ravel(), p=P.ravel())  # drivers of rectified topics do this
+    np.testing.assert_array_equal(points.intrinsics_from_info(info), P[:, :3])
+    np.testing.assert_array_equal(points.intrinsics_from_info(CameraInfo(k=K.ravel())), K)
+    P[0, 0] = np.nan
+    with pytest.raises(ValueError, match="camera_info.p: expected a camera matrix"):
+        points.intrinsics_from_info(CameraInfo(k=K.ravel(), p=P.ravel()))
+
+
 def test_camera_info_comes_back_and_has_to_be_of_a_rectified_image():
     K = np.array([[300.0, 0, 160], [0, 310, 120], [0, 0, 1]])
     msg = sent(points.intrinsics_to_info(K, 240, 320, brick.WORLD))
     np.testing.assert_array_equal(points.intrinsics_from_info(msg), K)
-    msg.d = [0.1, 0.0, 0.0, 0.0, 0.0]
-    with pytest.raises(ValueError, match="camera_info.d: expected a rectified image"):
-        points.intrinsics_from_info(msg)
+    for distortion in (0.1, float("nan"), float("inf")):
+        msg.d = [distortion, 0.0, 0.0, 0.0, 0.0]
+        with pytest.raises(ValueError, match="camera_info.d: expected a rectified image"):
+            points.intrinsics_from_info(msg)
     with pytest.raises(ValueError, match="camera_info.k: expected a camera matrix"):
         points.intrinsics_from_info(CameraInfo())

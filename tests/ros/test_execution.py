@@ -5,15 +5,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 from flowplan_ros.execution import (
+    ArmStep,
     Code,
-    Ended,
+    ExecutionEnded,
     ExecutionOptions,
-    Fingers,
+    ExecutionRequest,
     Goal,
     GoalState,
-    Motion,
-    Order,
+    GripperStep,
     check_digest,
+    check_fingers,
     effective_scaling,
     execute,
     steps,
@@ -73,7 +74,7 @@ def trajectory(open_width=0.06, closed=0.0):
     )
 
 
-ORDER = Order(trajectory(), holds=True, stamp=100.0)
+ORDER = ExecutionRequest(trajectory(), holds=True, stamp=100.0)
 
 
 @dataclass
@@ -172,7 +173,7 @@ class Robot:
                 continue
             if fault == "somebody else" and elapsed > 0.1:
                 goal.state = GoalState.CANCELED
-            elif isinstance(step, Motion):
+            elif isinstance(step, ArmStep):
                 self.moving(goal, step, elapsed, fault)
             else:
                 self.gripping(goal, step, elapsed, fault)
@@ -236,15 +237,15 @@ def test_a_plan_is_executed_step_by_step():
     assert outcome.code is Code.SUCCESS, outcome
     kinds = [(type(s).__name__, s.phase) for s in robot.sent]
     assert kinds == [
-        ("Fingers", 0),
-        ("Motion", 0),
-        ("Fingers", 1),
-        ("Motion", 2),
-        ("Fingers", 3),
-        ("Motion", 4),
+        ("GripperStep", 0),
+        ("ArmStep", 0),
+        ("GripperStep", 1),
+        ("ArmStep", 2),
+        ("GripperStep", 3),
+        ("ArmStep", 4),
     ]
-    assert [s.opening for s in robot.sent if isinstance(s, Fingers)] == [0.06, 0.0, 0.06]
-    assert [s.holding for s in robot.sent if isinstance(s, Fingers)] == [False, True, False]
+    assert [s.opening for s in robot.sent if isinstance(s, GripperStep)] == [0.06, 0.0, 0.06]
+    assert [s.holding for s in robot.sent if isinstance(s, GripperStep)] == [False, True, False]
     progress = [r[0] for r in robot.reports]
     assert progress == sorted(progress)
     assert 0.9 < progress[-1] <= 1
@@ -257,10 +258,10 @@ def test_a_push_asks_nothing_of_the_fingers():
     outcome, robot = drive(replace(ORDER, trajectory=trajectory(0.0), holds=False))
     assert outcome.code is Code.SUCCESS
     assert [(type(s).__name__, s.phase) for s in robot.sent] == [
-        ("Fingers", 0),
-        ("Motion", 0),
-        ("Motion", 2),
-        ("Motion", 4),
+        ("GripperStep", 0),
+        ("ArmStep", 0),
+        ("ArmStep", 2),
+        ("ArmStep", 4),
     ]
 
 
@@ -268,7 +269,7 @@ def test_motions_begin_after_the_lead_in_and_end_at_rest():
     creeping = ORDER.trajectory.qd.copy()
     creeping[[0, -1]] = 5e-4  # a controller rejects a last velocity that is not zero
     order = replace(ORDER, trajectory=replace(ORDER.trajectory, qd=creeping))
-    moves = [s for s in steps(order, 1.0, 0.2) if isinstance(s, Motion)]
+    moves = [s for s in steps(order, 1.0, 0.2) if isinstance(s, ArmStep)]
     for motion, phase in zip(moves, (0, 2, 4), strict=True):
         chosen = ORDER.trajectory.phase == phase
         assert motion.times[0] == pytest.approx(0.2)
@@ -279,7 +280,7 @@ def test_motions_begin_after_the_lead_in_and_end_at_rest():
 
 
 def test_slower_is_the_same_path_over_more_time():
-    whole, half = ([s for s in steps(ORDER, k, 0.0) if isinstance(s, Motion)] for k in (1.0, 0.5))
+    whole, half = ([s for s in steps(ORDER, k, 0.0) if isinstance(s, ArmStep)] for k in (1.0, 0.5))
     for a, b in zip(whole, half, strict=True):
         np.testing.assert_allclose(b.times, 2 * a.times)
         np.testing.assert_array_equal(b.q, a.q)
@@ -331,7 +332,7 @@ def test_what_is_refused_before_anything_moves(case, dry_run):
 
 @pytest.mark.parametrize(("stated", "says"), [("", "missing"), ("00", "not that of the plan")])
 def test_a_plan_without_its_own_digest_is_not_certified(stated, says):
-    with pytest.raises(Ended, match=says) as ended:
+    with pytest.raises(ExecutionEnded, match=says) as ended:
         check_digest(stated, "a5")
     assert ended.value.code is Code.NOT_CERTIFIED
     check_digest("a5", "a5")
@@ -359,6 +360,74 @@ def test_old_joint_states_are_none():
     robot = Robot()
     robot.measured = lambda: (0.6, robot.q)
     assert drive(robot=robot)[0].code is Code.NO_STATE
+
+
+NAN, INF = float("nan"), float("inf")
+UNKNOWN_STATES = {
+    "age NaN": (NAN, [0.0, 0.0]),
+    "age infinite": (INF, [0.0, 0.0]),
+    "age negative": (-0.1, [0.0, 0.0]),
+    "age minus infinite": (-INF, [0.0, 0.0]),
+    "all joints NaN": (0.0, [NAN, NAN]),
+    "one joint NaN": (0.0, [0.0, NAN]),
+    "one joint infinite": (0.0, [-INF, 0.0]),
+    "NaN hides a joint that is elsewhere": (0.0, [NAN, 1.0]),
+}
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("case", UNKNOWN_STATES)
+def test_a_state_that_is_not_known_starts_nothing(case, dry_run):
+    age, q = UNKNOWN_STATES[case]
+    robot = Robot()
+    robot.measured = lambda: (age, np.array(q))
+    outcome, robot = drive(replace(ORDER, dry_run=dry_run), robot)
+    assert outcome.code is Code.NO_STATE, outcome
+    assert not robot.sent
+
+
+@pytest.mark.parametrize("phase", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("case", UNKNOWN_STATES)
+def test_a_state_that_becomes_unknown_stops_the_motion(case, phase):
+    age, q = UNKNOWN_STATES[case]
+
+    class Blinded(Robot):
+        def measured(self):
+            known = super().measured()
+            return (age, np.array(q)) if self.phase() == phase else known
+
+    outcome, robot = drive(robot=Blinded())
+    assert outcome.code is Code.FEEDBACK_LOST, outcome
+    assert robot.canceled
+    assert max(step.phase for step in robot.sent) == phase
+
+
+@pytest.mark.parametrize("stamp", [NAN, INF, -INF])
+def test_a_plan_without_a_date_is_stale(stamp):
+    outcome, robot = drive(replace(ORDER, stamp=stamp))
+    assert outcome.code is Code.STALE, outcome
+    assert not robot.sent
+
+
+@pytest.mark.parametrize("opening", [NAN, INF, -INF])
+@pytest.mark.parametrize("holding", [True, False])
+def test_fingers_without_a_finite_opening_hold_nothing(opening, holding):
+    goal = Goal(state=GoalState.SUCCEEDED, opening=opening, gripped=True)
+    with pytest.raises(ExecutionEnded, match="no finite opening") as ended:
+        check_fingers(GripperStep(1, 0.0, holding), goal, OPTIONS)
+    assert ended.value.code is Code.GRIPPER_FAILED
+
+
+@pytest.mark.parametrize("error", [NAN, INF])
+def test_a_tracking_error_that_is_not_finite_stops_the_motion(error):
+    class Unsure(Robot):
+        def moving(self, goal, step, elapsed, fault):
+            super().moving(goal, step, elapsed, fault)
+            goal.error = error
+
+    outcome, robot = drive(robot=Unsure())
+    assert outcome.code is Code.FEEDBACK_LOST, outcome
+    assert robot.canceled
 
 
 # What goes wrong on the way: (fault, phase, code, words, whether the goal was canceled).
@@ -424,7 +493,7 @@ def test_cancel_at_any_time(when):
 
 def test_the_watchdog_waits_as_long_as_it_should():
     outcome, robot = drive(robot=Robot(fault="stuck", fault_phase=0))
-    begun = next(b for _, s, b in robot.jobs if isinstance(s, Motion))
+    begun = next(b for _, s, b in robot.jobs if isinstance(s, ArmStep))
     assert robot.time - begun == pytest.approx(1.1 * 1.2 + 0.5, abs=0.1)  # 1 s and the lead-in
 
 
@@ -477,18 +546,18 @@ def test_a_robot_that_is_pushed_while_nobody_confirms_does_not_start():
 
     outcome, robot = drive(robot=Pushed(), options=CONFIRM)
     assert outcome.code is Code.WRONG_START
-    assert not any(isinstance(s, Motion) for s in robot.sent)
+    assert not any(isinstance(s, ArmStep) for s in robot.sent)
 
 
 def test_plans_that_do_not_fit_one_controller_at_a_time_are_refused():
     moving = trajectory()
     grip = moving.grip.copy()
     grip[moving.phase == 2] = np.linspace(0, 0.02, (moving.phase == 2).sum())
-    with pytest.raises(Ended, match="fingers move in the manipulate phase"):
+    with pytest.raises(ExecutionEnded, match="fingers move in the manipulate phase"):
         steps(replace(ORDER, trajectory=replace(moving, grip=grip)), 1.0, 0.2)
     qd = moving.qd.copy()
     qd[np.flatnonzero(moving.phase == 0)[-1]] = 0.1
-    with pytest.raises(Ended, match="approach phase begins or ends at 0.1 rad/s"):
+    with pytest.raises(ExecutionEnded, match="approach phase begins or ends at 0.1 rad/s"):
         steps(replace(ORDER, trajectory=replace(moving, qd=qd)), 1.0, 0.2)
 
 

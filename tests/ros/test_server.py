@@ -7,7 +7,7 @@ import pytest
 from action_msgs.msg import GoalStatus
 from flowplan_msgs.action import GenerateFlow
 from flowplan_msgs.msg import ErrorCode
-from flowplan_ros.parameters import Range, specs
+from flowplan_ros.parameters import specs
 from flowplan_ros.server import Failure, GoalServer, ServerNode
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, SetParameters
@@ -15,13 +15,14 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.parameter import parameter_value_to_python
 
 from flowplan.utils import checks
+from flowplan.utils.bounds import Interval
 
 
 @dataclass(frozen=True)
 class Inner:
     """Options of a library."""
 
-    size: float = 0.5
+    size: Annotated[float, Interval(0, 2)] = 0.5
     """Metres
     across."""
     lower: tuple[float, float] = (-1.0, -1.0)
@@ -35,9 +36,9 @@ class Inner:
 class Outer:
     """Options of a node."""
 
-    share: Annotated[float, Range(0.0, 1.0)] = 0.5
+    share: Annotated[float, Interval(0.0, 1.0)] = 0.5
     """Of the whole."""
-    count: Annotated[int, Range(1, 5)] = 3
+    count: Annotated[int, Interval(1, 5)] = 3
     """How many."""
     way: Literal["left", "right"] = "left"
     """Which way."""
@@ -56,7 +57,6 @@ class Slow(ServerNode):
         super().__init__(
             "slow",
             Outer(),
-            ranges={"inner.size": Range(0, 2)},
             leave_out=("names",),
             fixed=("way",),
         )
@@ -265,9 +265,13 @@ def test_choices_are_checked_before_the_node_is_configured(ros, node):
 
 
 def test_a_default_outside_of_its_range_is_a_defect(ros):
+    @dataclass(frozen=True)
+    class Unchecked:
+        size: Annotated[float, Interval(1, 2)] = 0.5
+
     class Wrong(ServerNode):
         def __init__(self):
-            super().__init__("wrong", Outer(), ranges={"inner.size": Range(1, 2)})
+            super().__init__("wrong", Unchecked())
 
     with pytest.raises(InvalidParameterValueException):
         Wrong()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from action_msgs.msg import GoalStatus
@@ -31,22 +31,23 @@ from flowplan.geometry import matrix_from_quat_xyzw, pose
 from flowplan.robot import Robot, load_robot
 from flowplan.trajectory import Trajectory
 from flowplan.utils import checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan_ros import conversions, preview
 from flowplan_ros.execution import (
+    ArmStep,
     Code,
-    Ended,
+    ExecutionEnded,
     ExecutionOptions,
-    Fingers,
+    ExecutionRequest,
+    ExecutionResult,
     Goal,
     GoalState,
-    Motion,
-    Order,
-    Outcome,
+    GripperStep,
     check_digest,
     execute,
 )
-from flowplan_ros.parameters import Range
+from flowplan_ros.joint_readings import JointReadings
 from flowplan_ros.points import buffer
 from flowplan_ros.server import LATCHED, Failure, GoalServer, ServerNode, spin
 from flowplan_ros.server import Goal as Request
@@ -54,26 +55,6 @@ from flowplan_ros.turn import turn
 
 _TICK = 0.01  # seconds between two looks at a running motion
 _GHOSTS = 0.1  # seconds between two previews of the robot
-
-RANGES = {
-    name: Range(*bounds)
-    for name, bounds in {
-        "velocity_scaling": (0.01, 1),
-        "confirm_timeout": (1, 3600),
-        "max_age": (1, 86_400),
-        "start_tolerance": (1e-4, 0.2),
-        "lead_in": (0.02, 5),
-        "response_timeout": (0.1, 60),
-        "state_timeout": (0.05, 10),
-        "watchdog_factor": (1, 10),
-        "watchdog_slack": (0, 60),
-        "stop_timeout": (0.1, 10),
-        "gripper_timeout": (0.1, 60),
-        "opening_tolerance": (1e-4, 0.05),
-        "min_grasp": (0, 0.1),
-        "gripper_effort": (0, 1000),
-    }.items()
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +75,7 @@ class ExecutorNodeOptions(ExecutionOptions):
     """Position that opens the gripper as wide as it goes; its widest opening in metres where not given."""
     gripper_closed_position: float = 0.0
     """Position that closes it; openings between are interpolated."""
-    gripper_effort: float = 20.0
+    gripper_effort: Annotated[float, Interval(0, 1000)] = 20.0
     """Newtons (max_effort) that the fingers close and open with."""
 
     def __post_init__(self) -> None:
@@ -121,19 +102,19 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
 
     def __init__(self) -> None:
         fixed = ("robot", "base_position", "base_quat_xyzw", "arm_action", "gripper_action")
-        super().__init__("executor_node", ExecutorNodeOptions(), ranges=RANGES, fixed=fixed)
-        self.measured: dict[
-            str, tuple[float, float]
-        ] = {}  # joint -> position, when it came by now()
+        super().__init__("executor_node", ExecutorNodeOptions(), fixed=fixed)
         self.said: bool | None = None
         self.asking = False
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._simulated = self.get_parameter("use_sim_time").value
+        self.joints = JointReadings(self.now, self.date)
         self.path = self.create_publisher(MarkerArray, "~/preview", LATCHED)
         self.flow = self.create_publisher(MarkerArray, "~/flow", LATCHED)
         self.ghosts = self.create_publisher(MarkerArray, "~/ghost", 1)
         self.trajectory = self.create_publisher(JointTrajectory, "~/trajectory", LATCHED)
-        self.create_subscription(JointState, "joint_states", self._measure, qos_profile_sensor_data)
+        self.create_subscription(
+            JointState, "joint_states", self.joints.take, qos_profile_sensor_data
+        )
         self.create_subscription(ObjectFlowMsg, "flow", self._show_flow, LATCHED)
         self.create_service(SetBool, "~/confirm", self._confirm)
         GoalServer(self, ExecutePlan, "execute_plan", self._execute)
@@ -157,10 +138,9 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         clock = self.get_clock() if self._simulated else self._steady
         return clock.now().nanoseconds * 1e-9
 
-    def _measure(self, msg: JointState) -> None:
-        now = self.now()
-        for name, position in zip(msg.name, msg.position, strict=False):
-            self.measured[name] = (position, now)
+    def date(self) -> float:
+        """Seconds of the clock that stamps messages."""
+        return float(self.get_clock().now().nanoseconds * 1e-9)
 
     def _show_flow(self, msg: ObjectFlowMsg) -> None:
         try:
@@ -179,13 +159,13 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
 
     async def _execute(self, request: Request) -> ExecutePlan.Result:
         try:
-            order = self._order(request.request)
-        except Ended as end:
+            plan = self._plan(request.request)
+        except ExecutionEnded as end:
             raise Failure(end.code, str(end)) from None
-        ports = _RosPorts(self, request, order)
+        ports = _RosPorts(self, request, plan)
         timer = self.create_timer(_TICK, ports.wake, clock=self._steady)
         try:
-            outcome = await execute(order, ports, self.options)
+            outcome = await execute(plan, ports, self.options)
         finally:
             self.asking = False
             self.destroy_timer(timer)
@@ -199,7 +179,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
             request.stopped = Failure(request.stopped.code, f"{request.stopped}; {outcome.message}")
         raise Failure(outcome.code, outcome.message, result)
 
-    def _order(self, goal: ExecutePlan.Goal) -> Order:
+    def _plan(self, goal: ExecutePlan.Goal) -> ExecutionRequest:
         plan: CertifiedPlan = goal.plan
         check_digest(plan.digest, conversions.digest(plan))
         if plan.robot != self.robot.name:
@@ -218,14 +198,13 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
             )
         holds = plan.grasp.kinds[0] != Grasps.PUSH
         stamp = conversions.seconds(plan.header.stamp)
-        return Order(
+        return ExecutionRequest(
             trajectory, holds, stamp, plan.header.frame_id, goal.dry_run, goal.velocity_scaling
         )
 
-    def _result(self, outcome: Outcome) -> ExecutePlan.Result:
-        state = JointState(
-            name=list(self.measured), position=[q for q, _ in self.measured.values()]
-        )
+    def _result(self, outcome: ExecutionResult) -> ExecutePlan.Result:
+        positions = self.joints.positions()
+        state = JointState(name=list(positions), position=list(positions.values()))
         state.header.stamp = self.get_clock().now().to_msg()
         return ExecutePlan.Result(
             error_msg=outcome.message,
@@ -238,9 +217,9 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
 class _RosPorts:
     """An execution's ports (`execution.Ports`) in ROS."""
 
-    def __init__(self, node: ExecutorNode, request: Request, order: Order) -> None:
+    def __init__(self, node: ExecutorNode, request: Request, plan: ExecutionRequest) -> None:
         self._node, self._request = node, request
-        self._names, self._frame = order.trajectory.joint_names, order.frame
+        self._names, self._frame = plan.trajectory.joint_names, plan.frame
         self._awake = False
         self._last_ghost = -np.inf
         self._handles: dict[int, Any] = {}  # of accepted goals, by id(goal)
@@ -254,7 +233,7 @@ class _RosPorts:
         return self._node.now()
 
     def date(self) -> float:
-        return self._node.get_clock().now().nanoseconds * 1e-9
+        return self._node.date()
 
     async def tick(self) -> None:
         self._awake = False
@@ -265,11 +244,7 @@ class _RosPorts:
         return self._request.stopped is not None
 
     def measured(self) -> tuple[float, FloatArray] | None:
-        readings = [self._node.measured.get(name) for name in self._names]
-        known = [reading for reading in readings if reading is not None]
-        if len(known) < len(readings):
-            return None
-        return self.now() - min(when for _, when in known), np.array([q for q, _ in known])
+        return self._node.joints.of(self._names)
 
     def missing(self) -> tuple[str, ...]:
         options = self._node.options
@@ -292,10 +267,10 @@ class _RosPorts:
             self._node.asking = False
         return self._node.said
 
-    def move(self, motion: Motion) -> Goal:
+    def move(self, step: ArmStep) -> Goal:
         goal = Goal()
         message = FollowJointTrajectory.Goal()
-        message.trajectory.joint_names = list(motion.joint_names)
+        message.trajectory.joint_names = list(step.joint_names)
         message.trajectory.points = [
             JointTrajectoryPoint(
                 positions=buffer("d", q),
@@ -303,17 +278,17 @@ class _RosPorts:
                 accelerations=buffer("d", qdd),
                 time_from_start=conversions.duration_to_msg(float(t)),
             )
-            for t, q, qd, qdd in zip(motion.times, motion.q, motion.qd, motion.qdd, strict=True)
+            for t, q, qd, qdd in zip(step.times, step.q, step.qd, step.qdd, strict=True)
         ]
         self._send(
             self._node.arm, message, goal, self._arm_ended, partial(self._arm_feedback, goal)
         )
         return goal
 
-    def close(self, fingers: Fingers) -> Goal:
+    def close(self, step: GripperStep) -> Goal:
         goal = Goal()
         message = GripperCommand.Goal()
-        message.command.position = float(np.interp(fingers.opening, *self._openings()))
+        message.command.position = float(np.interp(step.opening, *self._openings()))
         message.command.max_effort = self._node.options.gripper_effort
         self._send(self._node.gripper, message, goal, self._gripper_ended, None)
         return goal

@@ -9,30 +9,36 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated
 
 from flowplan_msgs.action import GenerateFlow
 from flowplan_msgs.msg import ErrorCode, Instruction, ObjectFlow
 
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Choices, Interval
 from flowplan_ros import conversions, jobs
-from flowplan_ros.parameters import Range
 from flowplan_ros.server import LATCHED, Failure, Goal, GoalServer, ServerNode, spin
 from flowplan_ros.worker import Worker
-from generators.registry import takes
+from generators import registry
 
 
 @dataclass(frozen=True)
 class FlowNodeOptions:
     """Parameters of flow_node."""
 
-    generator: Literal["kinematic", "neurok", "chord"] = "kinematic"
-    """Which generator makes the motions."""
-    flow_points: Annotated[int, Range(100, 100_000)] = 2000
+    generator: Annotated[str, Choices(registry.NAMES)] = "kinematic"
+    """Generator of the motions."""
+    device: str = "auto"
+    """Device of a generator that computes with torch: auto, cpu or cuda[:N]."""
+    flow_points: Annotated[int, Interval(100, 100_000)] = 2000
     """Points of object flow sampled on each object."""
     frame: str = "world"
     """Frame that scenes have to be in."""
-    warm_up_timeout: Annotated[float, Range(1.0, 3600.0)] = 120.0
+    warm_up_timeout: Annotated[float, Interval(1.0, 3600.0)] = 120.0
     """Seconds that loading the generator may take."""
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
 
 class FlowNode(ServerNode[FlowNodeOptions]):
@@ -41,7 +47,7 @@ class FlowNode(ServerNode[FlowNodeOptions]):
     worker: Worker
 
     def __init__(self) -> None:
-        super().__init__("flow_node", FlowNodeOptions(), fixed=("generator",))
+        super().__init__("flow_node", FlowNodeOptions(), fixed=("generator", "device"))
         self._documents: dict[str, str] = {}
         self._flow = self.create_lifecycle_publisher(ObjectFlow, "flow", LATCHED)
         self.create_subscription(Instruction, "task/instruction", self._learn, LATCHED)
@@ -50,7 +56,8 @@ class FlowNode(ServerNode[FlowNodeOptions]):
     def configure(self) -> None:
         """Load the generator."""
         self.worker = self.start_worker(
-            partial(jobs.warm_generator, self.options.generator), self.options.warm_up_timeout
+            partial(jobs.warm_generator, self.options.generator, self.options.device),
+            self.options.warm_up_timeout,
         )
 
     def cleanup(self) -> None:
@@ -70,7 +77,7 @@ class FlowNode(ServerNode[FlowNodeOptions]):
 
     def _asked(self, instruction: Instruction) -> Instruction:
         """The instruction as the generator takes it: as a sentence, or as the document that a sentence stands for."""
-        if takes(self.options.generator) == "prompt":
+        if registry.takes(self.options.generator) == "prompt":
             return conversions.as_prompt(instruction)
         if (
             instruction.kind == Instruction.PROMPT
@@ -87,7 +94,7 @@ class FlowNode(ServerNode[FlowNodeOptions]):
             self._asked(request.instruction), scene
         )
         goal.on_stop(self.worker.cancel)
-        arguments = (options.generator, laws, scene, instruction, options.flow_points, request.seed)
+        arguments = (laws, scene, instruction, options.flow_points, request.seed)
         try:
             made = await self.worker.call(
                 jobs.generate_motions, *arguments, on_progress=goal.feedback

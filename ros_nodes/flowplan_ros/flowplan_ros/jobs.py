@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from flowplan.laws import Law
     from flowplan.motion import ObjectFlow, Progress, SceneMotion
     from flowplan.planner import NoPlan, Plan, PlanOptions
-    from flowplan.robot import Robot
     from flowplan.scan import DepthFrame, ScanOptions
     from flowplan.scene import Instruction, Scene
     from flowplan.utils.checks import FloatArray
 
-_loaded: dict[str, Robot] = {}
+_loaded: dict[str, Any] = {}  # what a worker's set-up leaves for its calls
 
 
 class Planned(NamedTuple):
@@ -39,17 +38,20 @@ class Generated(NamedTuple):
     seconds: float
 
 
-def warm_generator(name: str) -> None:
-    """Load a generator's weights."""
+def warm_generator(name: str, device: str) -> None:
+    """Load a generator's weights onto a device."""
     from flowplan.laws import Rigid
-    from generators.registry import factory
+    from generators.registry import factory, options_type
 
-    factory(name)((Rigid("anything"),))
+    kind = options_type(name)
+    on_device = {"device": device} if "device" in kind.__dataclass_fields__ else {}
+    _loaded["generator"] = factory(name, kind(**on_device))
+    _loaded["generator"]((Rigid("anything"),))
 
 
 def warm_planner(robot: str, X_world_base: FloatArray) -> None:
     """Load the planner and a robot, and go once through its kinematics."""
-    from flowplan.planner import planner  # noqa: F401
+    import flowplan.planner  # noqa: F401
     from flowplan.robot import load_robot
 
     loaded = load_robot(robot, X_world_base)
@@ -65,7 +67,6 @@ def warm_scanner() -> None:
 
 
 def generate_motions(
-    generator: str,
     laws: tuple[Law, ...],
     scene: Scene,
     instruction: Instruction,
@@ -74,12 +75,12 @@ def generate_motions(
     *,
     progress: Progress,
 ) -> Generated:
-    """Motions that follow an instruction, and object flow of the best."""
+    """Motions of the loaded generator that follow an instruction, and object flow of the best."""
     from flowplan.motion import sample_flow
-    from generators.registry import factory
 
     begun = time.perf_counter()
-    motions = factory(generator)(laws)(scene, instruction, seed=seed, progress=progress)
+    generate = _loaded["generator"](laws)
+    motions = generate(scene, instruction, seed=seed, progress=progress)
     flow = sample_flow(scene, motions[0], points_per_object=flow_points, seed=seed)
     return Generated(motions, flow, time.perf_counter() - begun)
 
@@ -89,12 +90,13 @@ def plan_motion(
     motion: SceneMotion,
     flow: ObjectFlow | None,
     start: Mapping[str, float],
+    optimizer: str,
     options: PlanOptions,
     seed: int,
     *,
     progress: Progress,
 ) -> Planned:
-    """A plan of the robot that was loaded, from joint positions by name; from its home where there are none."""
+    """Plan for the loaded robot, starting from joint positions by name. They default to its home."""
     from flowplan.planner import plan
 
     robot = _loaded["robot"]
@@ -106,7 +108,15 @@ def plan_motion(
     begun = time.perf_counter()
     q = np.array([start[name] for name in robot.joint_names]) if start else None
     found = plan(
-        scene, motion, robot, flow=flow, start=q, options=options, seed=seed, progress=progress
+        scene,
+        motion,
+        robot,
+        flow=flow,
+        start=q,
+        optimizer=optimizer,
+        options=options,
+        seed=seed,
+        progress=progress,
     )
     return Planned(found, robot.name, time.perf_counter() - begun)
 

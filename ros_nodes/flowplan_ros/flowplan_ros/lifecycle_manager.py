@@ -22,7 +22,9 @@ from rclpy.node import Node
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from flowplan_ros.parameters import Parameters, Range
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
+from flowplan_ros.parameters import Parameters
 from flowplan_ros.server import LATCHED, spin
 from flowplan_ros.turn import turn
 
@@ -48,12 +50,15 @@ class ManagerOptions:
     """The nodes, in the order in which they are activated."""
     autostart: bool = True
     """Bring them up at once; otherwise when service ~/startup is called."""
-    period: Annotated[float, Range(0.02, 60.0)] = 0.25
+    period: Annotated[float, Interval(0.02, 60.0)] = 0.25
     """Seconds between two looks at the nodes."""
-    retry: Annotated[float, Range(0.1, 600.0)] = 5.0
+    retry: Annotated[float, Interval(0.1, 600.0)] = 5.0
     """Seconds before a step that a node refused is asked for again."""
-    timeout: Annotated[float, Range(1.0, 3600.0)] = 180.0
+    timeout: Annotated[float, Interval(1.0, 3600.0)] = 180.0
     """Seconds that a transition may take, and that ~/startup and ~/shutdown wait."""
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
 
 class Managed:

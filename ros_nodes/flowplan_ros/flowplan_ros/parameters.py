@@ -1,9 +1,9 @@
 """A node's parameters, declared from the frozen dataclass that holds its options.
 
-A field becomes a parameter of the same name, a field of options within options one with a dot (`plan.dwell`); its
-docstring is the description, a Literal its choices, and `Annotated[float, Range(0, 1)]` or an entry of `ranges` its
-range. ROS has no parameter without a value: None is NaN here. What the dataclass refuses, setting the parameter refuses
-with the same words.
+A field becomes a parameter of the same name, a field of options within options one with a dot
+(`plan.dwell`). Its docstring is the description, a Literal its choices, and
+`Annotated[float, Interval(0, 1)]` its range. ROS has no parameter without a value: None is NaN
+here. A value that the dataclass refuses is refused as a parameter with the same message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import dataclasses
 import inspect
 import math
 import textwrap
-import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -28,14 +27,10 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
+
 Options = TypeVar("Options")
-
-
-class Range(NamedTuple):
-    """The least and the greatest value that a number may take."""
-
-    lower: float
-    upper: float
 
 
 class Spec(NamedTuple):
@@ -44,7 +39,7 @@ class Spec(NamedTuple):
     name: str
     default: Any
     description: str
-    range: Range | None
+    range: Interval | None
     choices: tuple[str, ...]
 
     def descriptor(self) -> ParameterDescriptor:
@@ -63,30 +58,25 @@ class Spec(NamedTuple):
         return out
 
 
-def specs(
-    options: Any, ranges: Mapping[str, Range] = types.MappingProxyType({}), prefix: str = ""
-) -> tuple[Spec, ...]:
+def specs(options: Any, prefix: str = "") -> tuple[Spec, ...]:
     """What `options` declares, its own values as defaults.
 
     Args:
         options: a dataclass of booleans, numbers, strings, tuples of them, and further such dataclasses.
-        ranges: of numbers whose annotation has none, by parameter name.
         prefix: in front of every name.
     """
     hints = typing.get_type_hints(type(options), include_extras=True)
+    intervals, choices = bounds.intervals(type(options)), bounds.choices(type(options))
     words = field_docs(type(options))
     out: list[Spec] = []
     for field in dataclasses.fields(options):
         name, value, hint = prefix + field.name, getattr(options, field.name), hints[field.name]
         if dataclasses.is_dataclass(value):
-            out += specs(value, ranges, name + ".")
+            out += specs(value, name + ".")
             continue
-        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Range)]
-        choices = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
-        limits = marks[0] if marks else ranges.get(name)
-        out.append(
-            Spec(name, _to_parameter(value, hint), words.get(field.name, ""), limits, choices)
-        )
+        valid = tuple(v for v in choices.get(field.name, ()) if v is not None)
+        limits = intervals.get(field.name)
+        out.append(Spec(name, _to_parameter(value, hint), words.get(field.name, ""), limits, valid))
     return tuple(out)
 
 
@@ -96,7 +86,6 @@ class Parameters(Generic[Options]):
     Args:
         node: declares them.
         options: the defaults.
-        ranges: as for `specs`.
         leave_out: names that are not declared: options that something else decides.
         may_change: says why a parameter of this name cannot be set now, or nothing.
     """
@@ -105,13 +94,12 @@ class Parameters(Generic[Options]):
         self,
         node: Node,
         options: Options,
-        ranges: Mapping[str, Range],
         leave_out: Collection[str],
         may_change: Callable[[str], str],
     ) -> None:
         self._may_change = may_change
         self._defaults = options
-        declared = [spec for spec in specs(options, ranges) if spec.name not in leave_out]
+        declared = [spec for spec in specs(options) if spec.name not in leave_out]
         self._names = [spec.name for spec in declared]
         for spec in declared:
             default = spec.default

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from action_msgs.msg import GoalStatus
@@ -21,68 +21,14 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
 from flowplan.geometry import matrix_from_quat_xyzw, pose
+from flowplan.optimizers import registry as optimizers
 from flowplan.planner import NoPlan, PlanOptions
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Choices, Interval
 from flowplan_ros import conversions, jobs
-from flowplan_ros.parameters import Range
+from flowplan_ros.joint_readings import JointReadings
 from flowplan_ros.server import Failure, Goal, GoalServer, ServerNode, spin
 from flowplan_ros.worker import Worker
-
-RANGES = {
-    f"plan.{name}": Range(*bounds)
-    for name, bounds in {
-        "candidates": (1, 1000),
-        "flow_points": (100, 100_000),
-        "dwell": (0, 10),
-        "max_position_error": (1e-4, 1),
-        "max_rotation_error": (1e-3, 3.2),
-        "max_slip": (1e-4, 1),
-        "attachment.radius": (0.005, 1),
-        "attachment.min_points": (3, 10_000),
-        "attachment.max_points": (3, 100_000),
-        "attachment.robust_rounds": (0, 100),
-        "attachment.robust_scale": (0.1, 100),
-        "attachment.noise_floor": (1e-6, 0.1),
-        "attachment.min_lever": (1e-5, 0.1),
-        "attachment.max_speed": (0.01, 100),
-        "attachment.screw_fit.tolerance": (1e-5, 0.1),
-        "attachment.screw_fit.prefer_simple": (1, 100),
-        "attachment.screw_fit.iterations": (1, 1000),
-        "track.position_tolerance": (1e-5, 0.1),
-        "track.margin": (0, 0.2),
-        "track.self_margin": (0, 0.2),
-        "track.clearance_tolerance": (1e-5, 0.1),
-        "track.clearance": (-0.1, 0.2),
-        "track.max_position_error": (1e-4, 1),
-        "track.max_rotation_error": (1e-3, 3.2),
-        "track.smoothness": (0, 1000),
-        "track.shortness": (0, 1000),
-        "track.limit_share": (0.01, 1),
-        "track.min_manipulability": (0, 1),
-        "track.free_rotation": (0, 10),
-        "track.seeds": (1, 100),
-        "track.starts": (1, 1000),
-        "track.rounds": (1, 100),
-        "track.iterations": (1, 10_000),
-        "reach.distance": (0.001, 1),
-        "reach.shortest": (0, 1),
-        "reach.margin": (0, 0.2),
-        "reach.near_margin": (0, 0.2),
-        "reach.edges": (10, 1_000_000),
-        "reach.shortcuts": (0, 10_000),
-        "clock.dt": (1e-3, 0.1),
-        "clock.velocity": (0.01, 1),
-        "clock.acceleration": (0.01, 1),
-        "clock.jerk": (0.01, 1),
-        "validation.margin": (0, 0.2),
-        "validation.held_depth": (0, 0.1),
-        "validation.resolution": (1e-5, 0.1),
-        "validation.spacing": (1e-3, 1),
-        "validation.horizon": (1e-3, 10),
-        "validation.limit_tolerance": (0, 0.1),
-    }.items()
-}
-"""Of the planner's own options."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +37,23 @@ class PlanNodeOptions:
 
     robot: str = "panda"
     """Name of a robot configuration, or path of a .toml file."""
-    optimizer: Literal["pinocchio"] = "pinocchio"
-    """Which optimizer makes the trajectories: so far there is one."""
+    optimizer: Annotated[str, Choices(optimizers.NAMES)] = optimizers.DEFAULT
+    """Trajectory optimizer."""
     frame: str = "world"
     """Frame that scenes have to be in, and that the robot's base stands in."""
     base_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Where the robot's base stands in that frame, metres."""
     base_quat_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
     """How it is turned: a quaternion, x y z w."""
-    state_age: Annotated[float, Range(0.01, 60.0)] = 0.5
+    state_age: Annotated[float, Interval(0.01, 60.0)] = 0.5
     """Seconds that a joint state counts as the measured one."""
-    warm_up_timeout: Annotated[float, Range(1.0, 3600.0)] = 120.0
+    warm_up_timeout: Annotated[float, Interval(1.0, 3600.0)] = 120.0
     """Seconds that loading the robot and the planner may take."""
     plan: PlanOptions = field(default_factory=PlanOptions)
     """The planner's own."""
 
     def __post_init__(self) -> None:
+        bounds.check(self)
         length = float(np.linalg.norm(self.base_quat_xyzw))
         if not abs(length - 1) < 1e-3:
             raise ValueError(
@@ -122,9 +69,9 @@ class PlanNode(ServerNode[PlanNodeOptions]):
 
     def __init__(self) -> None:
         fixed = ("robot", "base_position", "base_quat_xyzw")
-        super().__init__("plan_node", PlanNodeOptions(), ranges=RANGES, fixed=fixed)
-        self._measured: dict[str, tuple[float, float]] = {}  # joint -> position, when it came
-        self.create_subscription(JointState, "joint_states", self._measure, 10)
+        super().__init__("plan_node", PlanNodeOptions(), fixed=fixed)
+        self._joints = JointReadings(time.monotonic, self._date)
+        self.create_subscription(JointState, "joint_states", self._joints.take, 10)
         self._generator = ActionClient(self, GenerateFlow, "generate_flow")
         GoalServer(self, PlanFlow, "plan_flow", self._plan)
 
@@ -139,9 +86,9 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         """Unload them."""
         self.worker.close()
 
-    def _measure(self, msg: JointState) -> None:
-        now = time.monotonic()
-        self._measured |= {name: (q, now) for name, q in zip(msg.name, msg.position, strict=False)}
+    def _date(self) -> float:
+        """Seconds of the clock that stamps messages."""
+        return float(self.get_clock().now().nanoseconds * 1e-9)
 
     async def _plan(self, goal: Goal) -> PlanFlow.Result:
         request, options = goal.request, self.options
@@ -160,7 +107,7 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         goal.on_stop(self.worker.cancel)
         planned = await self.worker.call(
             jobs.plan_motion,
-            *(scene, motion, flow, start, options.plan, request.seed),
+            *(scene, motion, flow, start, options.optimizer, options.plan, request.seed),
             on_progress=lambda fraction, word: goal.feedback(begin + (1 - begin) * fraction, word),
         )
         return self._result(planned, moving)
@@ -181,8 +128,7 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         if asked.name:
             q = conversions.positions_from_joint_state(asked, asked.name, "start_state")
             return dict(zip(asked.name, map(float, q), strict=True))
-        oldest = time.monotonic() - self.options.state_age
-        return {name: q for name, (q, came) in self._measured.items() if came >= oldest}
+        return self._joints.positions(self.options.state_age)
 
     async def _generate(self, goal: Goal) -> SceneMotion:
         """The best motion that `generate_flow` makes of the goal's instruction."""

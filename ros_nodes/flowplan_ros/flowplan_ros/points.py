@@ -120,21 +120,29 @@ def depth_to_image(depth: ArrayLike, header: Header) -> Image:
 
 
 def intrinsics_from_info(msg: CameraInfo, field: str = "camera_info") -> FloatArray:
-    """K (3, 3) in pixels of a rectified image.
+    """Camera matrix (3, 3) of a rectified image, pixels.
+
+    It is the left part of P: K is the matrix of the raw image, and drivers of rectified topics may
+    leave it the identity. K counts only if P is not set (sensor_msgs/CameraInfo).
 
     Raises:
-        ValueError: naming `field`, where the camera is not calibrated, or its image not rectified.
+        ValueError: naming `field`, if the camera is not calibrated or its image not rectified.
     """
-    K = np.asarray(msg.k, float).reshape(3, 3)
-    if K[0, 0] <= 0 or K[1, 1] <= 0:
+    projection = np.asarray(msg.p, float).reshape(3, 4)
+    unset = not projection.any()  # NaN is not unset
+    name, matrix = (
+        ("k", np.asarray(msg.k, float).reshape(3, 3)) if unset else ("p", projection[:, :3])
+    )
+    if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
         raise ValueError(
-            f"{field}.k: expected a camera matrix, got {K.tolist()}; calibrate the camera"
+            f"{field}.{name}: expected a camera matrix, got {matrix.tolist()}; calibrate the camera"
         )
-    if len(msg.d) and np.abs(np.asarray(msg.d)).max() > 1e-6:
+    distortion = np.abs(np.asarray(msg.d, float))
+    if len(distortion) and not distortion.max() <= 1e-6:
         raise ValueError(
             f"{field}.d: expected a rectified image, got distortion; remap to the rectified topics"
         )
-    return checks.array(f"{field}.k", K, (3, 3))
+    return checks.array(f"{field}.{name}", matrix, (3, 3))
 
 
 def intrinsics_to_info(

@@ -25,32 +25,13 @@ from std_msgs.msg import Header
 
 from flowplan.scan import DepthFrame, ScanOptions
 from flowplan.scene import Scene, SceneObject
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan_ros import conversions, jobs
-from flowplan_ros.parameters import Range
 from flowplan_ros.points import cloud_to_msg, depth_from_image, intrinsics_from_info
 from flowplan_ros.server import LATCHED, Failure, ServerNode, spin
 from flowplan_ros.transforms import TfPoses, TopicPoses
 from flowplan_ros.worker import Canceled, Crashed, Worker
-
-RANGES = {
-    f"scan.{name}": Range(*bounds)
-    for name, bounds in {
-        "voxel": (1e-4, 0.1),
-        "max_cells": (1000, 100_000_000),
-        "faces": (20, 1_000_000),
-        "blur": (0, 10),
-        "smoothing": (0, 1000),
-        "support_tilt": (1e-3, 1.6),
-        "support_band": (1e-4, 0.1),
-        "sheet_height": (0, 0.1),
-        "cluster_gap": (1e-4, 1),
-        "min_size": (0, 1),
-        "edge_jump": (1e-4, 1),
-    }.items()
-}
-"""Of the library's own options."""
-
 
 _SPARE = 5  # images that a camera may be ahead of the slowest
 
@@ -65,20 +46,21 @@ class ScanNodeOptions:
     """Frame of the scene."""
     pose_source: Literal["topic", "tf"] = "topic"
     """Where the cameras' poses come from: a PoseStamped on CAMERA/pose, or tf2."""
-    images: Annotated[int, Range(1, 100)] = 1
+    images: Annotated[int, Interval(1, 100)] = 1
     """Images of each camera that make a scan; more average the noise out."""
-    image_timeout: Annotated[float, Range(0.1, 600.0)] = 5.0
+    image_timeout: Annotated[float, Interval(0.1, 600.0)] = 5.0
     """Seconds to wait for them."""
-    slop: Annotated[float, Range(0.0, 60.0)] = 0.1
+    slop: Annotated[float, Interval(0.0, 60.0)] = 0.1
     """Seconds that the images of different cameras may lie apart."""
     robot_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """Where the robot stands in that frame, metres; objects are named from there outwards."""
-    warm_up_timeout: Annotated[float, Range(1.0, 3600.0)] = 120.0
+    warm_up_timeout: Annotated[float, Interval(1.0, 3600.0)] = 120.0
     """Seconds that loading the scanner may take."""
     scan: ScanOptions = field(default_factory=ScanOptions)
     """The library's own."""
 
     def __post_init__(self) -> None:
+        bounds.check(self)
         if not self.cameras or len(set(self.cameras)) < len(self.cameras):
             raise ValueError(
                 f"cameras: expected different names and at least one, got {list(self.cameras)}"
@@ -179,9 +161,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
 
     def __init__(self) -> None:
         fixed = ("cameras", "frame", "pose_source")
-        super().__init__(
-            "scan_node", ScanNodeOptions(), ranges=RANGES, leave_out=("scan.names",), fixed=fixed
-        )
+        super().__init__("scan_node", ScanNodeOptions(), leave_out=("scan.names",), fixed=fixed)
         self._feeds: list[Feed] = []
         self._scanning = False
         self._shown = 0.0  # when the newest image came that is in the live cloud

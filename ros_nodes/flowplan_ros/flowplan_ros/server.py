@@ -12,7 +12,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 import rclpy
@@ -27,7 +27,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from flowplan_ros.parameters import Parameters, Range
+from flowplan_ros.parameters import Parameters
 from flowplan_ros.turn import turn
 from flowplan_ros.worker import Worker
 
@@ -99,7 +99,6 @@ class ServerNode(LifecycleNode, Generic[Options]):
     Args:
         name: of the node, unless remapped.
         options: defaults of the parameters.
-        ranges: of the numbers among them, by parameter name.
         leave_out: names of options that are no parameters.
         fixed: parameters that `configure` reads, and that cannot be set from then on until `cleanup`.
     """
@@ -109,7 +108,6 @@ class ServerNode(LifecycleNode, Generic[Options]):
         name: str,
         options: Options,
         *,
-        ranges: Mapping[str, Range] | None = None,
         leave_out: tuple[str, ...] = (),
         fixed: tuple[str, ...] = (),
     ) -> None:
@@ -118,7 +116,7 @@ class ServerNode(LifecycleNode, Generic[Options]):
         self._configured = False
         self.active = False
         self._goals: list[GoalServer] = []
-        self._parameters_of = Parameters(self, options, ranges or {}, leave_out, self._may_change)
+        self._parameters_of = Parameters(self, options, leave_out, self._may_change)
 
     @property
     def options(self) -> Options:

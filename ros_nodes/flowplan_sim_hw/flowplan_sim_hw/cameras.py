@@ -12,11 +12,13 @@ import os
 import signal
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.utils import checks
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan_sim_hw.simulation import ROBOT, Episode, Snapshot
 from sim_envs.camera import Camera, capture
@@ -29,21 +31,19 @@ from sim_envs.world import World
 class CameraOptions:
     """The cameras, all alike and all around what the task is about."""
 
-    count: int = 8
+    count: Annotated[int, Interval(0, 64)] = 8
     """How many."""
-    rate: float = 1.0
+    rate: Annotated[float, Interval(0.01, 100)] = 1.0
     """Times a second that all of them take an image, while somebody subscribes; fewer where the machine is too slow."""
-    width: int = 320
+    width: Annotated[int, Interval(2, 4096)] = 320
     """Columns."""
-    height: int = 240
+    height: Annotated[int, Interval(2, 4096)] = 240
     """Rows."""
     noise: bool = True
     """Depth is noisy, by as much as the episode drew."""
 
     def __post_init__(self) -> None:
-        checks.positive("CameraOptions.rate", self.rate)
-        if self.count < 0:
-            raise ValueError(f"CameraOptions.count: expected 0 or more, got {self.count}")
+        bounds.check(self)
         Camera(self.width, self.height)
 
 

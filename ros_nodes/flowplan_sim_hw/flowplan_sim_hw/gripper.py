@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 
-from flowplan.utils import checks
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from flowplan_sim_hw.trajectory_controller import Status
 
 
@@ -42,20 +43,19 @@ class Fingers(Protocol):
 class GripperOptions:
     """Parameters of the controller, by ros2_control's names."""
 
-    goal_tolerance: float = 0.002
+    goal_tolerance: Annotated[float, Interval(1e-5, 0.1)] = 0.002
     """Metres the opening may be off when it counts as reached."""
-    stall_velocity_threshold: float = 0.001
+    stall_velocity_threshold: Annotated[float, Interval(1e-5, 1)] = 0.001
     """Metres per second below which the fingers count as standing."""
-    stall_timeout: float = 0.25
+    stall_timeout: Annotated[float, Interval(0.01, 60)] = 0.25
     """Seconds of standing that make a stall."""
     allow_stalling: bool = True
     """A stall is a success: the way to grasp things. ros2_control's default is that it is not."""
-    max_effort: float = 70.0
+    max_effort: Annotated[float, Interval(0.1, 1000)] = 70.0
     """Newtons, for goals that name none, and the most for those that do."""
 
     def __post_init__(self) -> None:
-        for name in ("goal_tolerance", "stall_velocity_threshold", "stall_timeout", "max_effort"):
-            checks.positive(f"GripperOptions.{name}", getattr(self, name))
+        bounds.check(self)
 
 
 @dataclass(eq=False)

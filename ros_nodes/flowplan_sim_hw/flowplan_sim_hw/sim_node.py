@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 import rclpy
@@ -34,7 +34,7 @@ from builtin_interfaces.msg import Time
 from control_msgs.action import FollowJointTrajectory, GripperCommand
 from flowplan_msgs.msg import Instruction
 from flowplan_ros.conversions import pose_to_msg, seconds
-from flowplan_ros.parameters import Parameters, Range
+from flowplan_ros.parameters import Parameters
 from flowplan_ros.points import buffer, depth_to_image, intrinsics_to_info
 from flowplan_ros.server import LATCHED, spin
 from flowplan_ros.turn import turn
@@ -50,7 +50,8 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from flowplan.robot import load_robot
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan_sim_hw.cameras import CameraOptions, Cameras, Shot
 from flowplan_sim_hw.control_actions import ArmPort, ControllerAction, GripperPort
 from flowplan_sim_hw.document import task_document
@@ -76,13 +77,13 @@ class SimOptions:
     """What stands on the table: a task of the simulator without cloth."""
     robot: str = "panda"
     """Robot configuration: panda, ur5e or a path to a .toml."""
-    seed: int = 0
+    seed: Annotated[int, Interval(0, 2**31 - 1)] = 0
     """Of the task's variation."""
-    real_time_factor: float = 1.0
+    real_time_factor: Annotated[float, Interval(0.01, 100)] = 1.0
     """Simulated seconds in a second; with use_sim_time everybody keeps up with it."""
-    joint_state_rate: float = 100.0
+    joint_state_rate: Annotated[float, Interval(1, 1000)] = 100.0
     """Joint states a second of wall time."""
-    action_monitor_rate: float = 20.0
+    action_monitor_rate: Annotated[float, Interval(0.1, 1000)] = 20.0
     """Times a second of wall time that feedback is sent and results are delivered."""
     world_frame: str = "world"
     """Frame of the camera poses; the robot's base stands at its origin."""
@@ -101,8 +102,7 @@ class SimOptions:
 
     def __post_init__(self) -> None:
         checks.choice("task", self.task, RIGID_TASKS)
-        for name in ("real_time_factor", "joint_state_rate", "action_monitor_rate"):
-            checks.positive(name, getattr(self, name))
+        bounds.check(self)
         if self.fault.stuck_joint:
             checks.choice("fault.stuck_joint", self.fault.stuck_joint, _joint_names(self.robot))
 
@@ -112,24 +112,6 @@ class SimOptions:
         return Episode(self.task, self.robot, self.seed)
 
 
-RANGES = {
-    "seed": Range(0, 2**31 - 1),
-    "real_time_factor": Range(0.01, 100.0),
-    "joint_state_rate": Range(1.0, 1000.0),
-    "action_monitor_rate": Range(0.1, 1000.0),
-    "arm.goal_time": Range(0.0, 3600.0),
-    "arm.stopped_velocity_tolerance": Range(0.0, 10.0),
-    "arm.trajectory": Range(0.0, 10.0),
-    "arm.goal": Range(0.0, 10.0),
-    "gripper.goal_tolerance": Range(1e-5, 0.1),
-    "gripper.stall_velocity_threshold": Range(1e-5, 1.0),
-    "gripper.stall_timeout": Range(0.01, 60.0),
-    "gripper.max_effort": Range(0.1, 1000.0),
-    "camera.count": Range(0, 64),
-    "camera.rate": Range(0.01, 100.0),
-    "camera.width": Range(2, 4096),
-    "camera.height": Range(2, 4096),
-}
 _LIVE = ("task", "seed", "arm.", "gripper.", "fault.")  # what may be set while it runs
 _LOOK = 0.05  # seconds between looks whether somebody wants images
 
@@ -139,7 +121,7 @@ class SimNode(Node):
 
     def __init__(self) -> None:
         super().__init__("sim_node")
-        self._parameters_of = Parameters(self, SimOptions(), RANGES, (), self._may_change)
+        self._parameters_of = Parameters(self, SimOptions(), (), self._may_change)
         self._sim_time = bool(self.get_parameter("use_sim_time").value)
         options = self.options
         self._pace = Pace(self._make, options.real_time_factor)

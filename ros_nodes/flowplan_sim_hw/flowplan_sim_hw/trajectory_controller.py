@@ -22,11 +22,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 
-from flowplan.utils import checks
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan_sim_hw.timeline import JointState, Timeline
 from flowplan_sim_hw.trajectory_goal import (
@@ -72,20 +73,19 @@ class ControllerOptions:
     """A new trajectory starts from what was last commanded, not from what is measured."""
     splines: bool = True
     """Interpolate; otherwise the target jumps to each waypoint in turn."""
-    goal_time: float = 0.0
+    goal_time: Annotated[float, Interval(0, 3600)] = 0.0
     """Seconds after the end within which the joints must be there; 0 waits for ever."""
-    stopped_velocity_tolerance: float = 0.01
+    stopped_velocity_tolerance: Annotated[float, Interval(0, 10)] = 0.01
     """Velocity that counts as standing at the end, rad/s; 0 for any."""
-    trajectory: float = 0.0
+    trajectory: Annotated[float, Interval(0, 10)] = 0.0
     """Radians a joint may be off on the way; 0 for any."""
-    goal: float = 0.0
+    goal: Annotated[float, Interval(0, 10)] = 0.0
     """Radians a joint may be off at the end; 0 for any."""
     rules: GoalRules = field(default_factory=GoalRules)
     """Which goals are taken."""
 
     def __post_init__(self) -> None:
-        for name in ("goal_time", "stopped_velocity_tolerance", "trajectory", "goal"):
-            checks.positive(f"ControllerOptions.{name}", getattr(self, name), zero=True)
+        bounds.check(self)
 
 
 @dataclass(frozen=True, eq=False)

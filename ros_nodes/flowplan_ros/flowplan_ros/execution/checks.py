@@ -1,0 +1,97 @@
+"""Checks before and between the steps of an execution. Every comparison is false for NaN, and fails."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowplan.trajectory import Phase
+from flowplan.utils.checks import FloatArray
+from flowplan_ros.execution.options import ExecutionOptions
+from flowplan_ros.execution.records import (
+    ArmStep,
+    Code,
+    ExecutionEnded,
+    Goal,
+    GoalState,
+    GripperStep,
+)
+
+_CLOCK_SKEW = 1.0  # seconds: a plan may be stamped this far in the future
+
+
+def check_digest(stated: str, computed: str) -> None:
+    """Refuse a plan that nothing certified, or that was changed since."""
+    if stated != computed:
+        what = "not that of the plan" if stated else "missing"
+        raise ExecutionEnded(
+            Code.NOT_CERTIFIED, f"plan.digest: {what}; execute what a planner returned, unchanged"
+        )
+
+
+def check_age(stamp: float, date: float, options: ExecutionOptions) -> None:
+    """Refuse a plan that is old or from the future: obstacles may have moved since."""
+    age = date - stamp
+    if age < -_CLOCK_SKEW:
+        line = f"the plan is stamped {-age:.1f} s in the future; synchronize the machines' clocks"
+        raise ExecutionEnded(Code.STALE, line)
+    if not age <= options.max_age:
+        line = f"the plan is {age:.1f} s old (max_age {options.max_age:g} s); plan again"
+        raise ExecutionEnded(Code.STALE, line)
+
+
+def state_fault(measured: tuple[float, FloatArray] | None, options: ExecutionOptions) -> str:
+    """Reason not to trust a joint reading; empty if it is complete, fresh and finite."""
+    if measured is None:
+        return "no joint states"
+    age, q = measured
+    if age < 0:
+        return f"the joint states are stamped {-age:.2f} s in the future; synchronize the clocks"
+    if not age <= options.state_timeout:
+        return f"no joint states for {age:.2f} s"
+    if not np.isfinite(q).all():
+        return "the joint states are not finite"
+    return ""
+
+
+def check_start(
+    step: ArmStep, measured: tuple[float, FloatArray] | None, options: ExecutionOptions
+) -> None:
+    """Refuse to start a motion away from the robot's state, or without knowing that state."""
+    fault = state_fault(measured, options)
+    if fault or measured is None:
+        names = f" of {', '.join(step.joint_names)}" if measured is None else ""
+        raise ExecutionEnded(Code.NO_STATE, f"{fault}{names}; is the robot's driver running?")
+    _, q = measured
+    off = np.abs(q - step.q[0])  # (J,)
+    j = int(np.argmax(off))
+    if not off[j] <= options.start_tolerance:
+        raise ExecutionEnded(
+            Code.WRONG_START,
+            f"{Phase(step.phase).label}: {step.joint_names[j]} is at {q[j]:.4f}, "
+            f"the motion starts at {step.q[0, j]:.4f} "
+            f"(start_tolerance {options.start_tolerance:g}); plan again from where the robot is",
+        )
+
+
+def check_fingers(step: GripperStep, goal: Goal, options: ExecutionOptions) -> None:
+    """Refuse to go on unless the fingers reached the opening, or the grasp, that the plan needs."""
+    name = f"{Phase(step.phase).label}: the fingers"
+    if goal.state is GoalState.REJECTED:
+        line = f"the gripper's controller rejected an opening of {step.opening:.4f} m"
+        raise ExecutionEnded(Code.GOAL_REJECTED, line)
+    if goal.state is GoalState.CANCELED:
+        raise ExecutionEnded(Code.GRIPPER_FAILED, f"{name} were stopped by somebody else")
+    # A controller may abort when an object stops the fingers: their position decides.
+    said = f" ({goal.message})" if goal.message else ""
+    opening = f"{1e3 * goal.opening:.1f} mm apart{said}"
+    if not np.isfinite(goal.opening):
+        raise ExecutionEnded(Code.GRIPPER_FAILED, f"{name} report no finite opening: {opening}")
+    if step.holding:
+        if not goal.opening >= options.min_grasp:
+            raise ExecutionEnded(Code.GRIPPER_FAILED, f"{name} closed on nothing: {opening}")
+        if not goal.gripped:
+            line = f"{name} neither arrived nor met anything: {opening}"
+            raise ExecutionEnded(Code.GRIPPER_FAILED, line)
+    elif not abs(goal.opening - step.opening) <= options.opening_tolerance:
+        line = f"{name} should be {1e3 * step.opening:.1f} mm apart and are {opening}"
+        raise ExecutionEnded(Code.GRIPPER_FAILED, line)
