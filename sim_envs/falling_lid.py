@@ -22,6 +22,7 @@ import numpy as np
 import pybullet
 
 from flowplan.geometry import transform
+from flowplan.robot.urdf_xml import read_xml
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from sim_envs.world import World, WorldOptions
@@ -156,7 +157,7 @@ def _without_shapes(
     path: Path, inertia: RigidInertia | None, folder: Path
 ) -> tuple[Path, str, str]:
     """A copy of the URDF without shapes and with the lid's inertia, its moving joint, and the lid's link."""
-    robot = ET.parse(path).getroot()
+    robot = read_xml(path)
     moving = [j for j in robot.findall("joint") if j.attrib["type"] != "fixed"]
     if len(moving) != 1 or moving[0].attrib["type"] != "revolute":
         kinds = ", ".join(f"{j.attrib['name']} ({j.attrib['type']})" for j in moving) or "none"

@@ -7,6 +7,7 @@ import pytest
 import trimesh
 
 from flowplan.geometry import pose, rotation_about, transform
+from flowplan.robot.urdf import read_urdf
 from flowplan.scan.urdf import link_mesh
 from sim_envs.assets import (
     ARTICULATED,
@@ -166,8 +167,9 @@ def test_seen_and_touched_surfaces_have_the_same_bounds(name):
 
 @pytest.mark.parametrize("name", METAWORLD)
 def test_articulated_models_are_solid_where_they_are_seen(name):
-    for link in ET.parse(urdf_path(name)).getroot().iter("link"):
-        seen, touched = (link_mesh(urdf_path(name), link, kind) for kind in ("visual", "collision"))
+    urdf = read_urdf(urdf_path(name))
+    for link in urdf.links:
+        seen, touched = (link_mesh(urdf, link, kind) for kind in ("visual", "collision"))
         if seen is not None:  # the handle press has feet
             assert np.abs(seen.bounds - touched.bounds).max() < (
                 0.032 if name == "handle_press" else 0.02

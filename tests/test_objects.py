@@ -11,7 +11,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from flowplan.geometry import exp_so3, matrix_from_quat_wxyz, pose, transform
-from flowplan.robot.urdf import Joint, read_urdf
+from flowplan.robot.urdf import Joint, collision_hulls, read_urdf
 from generators.data.objects import primitives as shapes
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.assembly import Assembly
@@ -233,7 +233,8 @@ def test_urdf_keeps_the_tree_and_the_poses(name, tmp_path: Path):
     urdf = read_urdf(write_urdf(obj, tmp_path))
     assert set(urdf.links) == set(obj.links)
     read = {j.name: j for j in urdf.joints}
-    meshes = {link: urdf.hulls.get(link, trimesh.Trimesh()) for link in urdf.links}
+    hulls = collision_hulls(urdf)
+    meshes = {link: hulls.get(link, trimesh.Trimesh()) for link in urdf.links}
     back = ArticulatedObject(name, meshes, urdf.joints)
     for j in obj.joints:
         assert (read[j.name].kind, read[j.name].parent, read[j.name].child) == (
@@ -316,4 +317,4 @@ def test_urdf_keeps_turned_frames_mimics_and_links_without_a_mesh(tmp_path: Path
     obj = ArticulatedObject("chain", links, tuple(joints))
     path = write_urdf(obj, tmp_path)
     assert bullet_disagreement(bullet, obj, path) < 1e-6
-    assert set(read_urdf(path).hulls) == {"root", "arm one", "tip"}
+    assert set(collision_hulls(read_urdf(path))) == {"root", "arm one", "tip"}

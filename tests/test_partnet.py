@@ -109,7 +109,7 @@ BROKEN = {
     "nan": (lambda f: (f / "textured_objs/original-4.obj").write_text("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"), "finite"),
     "cut_off": (lambda f: (f / "mobility.urdf").write_text(MOBILITY[:900]), "syntax error"),
     "limits": (lambda f: _edit(f, 'upper="1.5"', 'upper="-1"'), r"joint_0: limits \[0.0, -1.0\]"),
-    "infinite": (lambda f: _edit(f, 'upper="1.5"', 'upper="inf"'), "expected 1 finite numbers"),
+    "infinite": (lambda f: _edit(f, 'upper="1.5"', 'upper="inf"'), "expected 1 finite number"),
     "no_limit": (lambda f: _edit(f, '<limit lower="-0.1" upper="-0.02"/>', ""), r"joint_3: limits \[-inf, inf\]"),
     "two_roots": (lambda f: _edit(f, '<parent link="base"/>', '<parent link="link_0"/>'), "tree|loop"),
     "static": (lambda f: _edit(f, 'upper="1.5"', 'upper="0"', "continuous", "fixed", '"-0.1"', '"-0.02"'), "no joint moves"),

@@ -41,6 +41,7 @@ from flowplan.motion import Progress, silent
 from flowplan.robot import Robot, load_robot
 from flowplan.robot.gripper import Gripper
 from flowplan.robot.urdf import Joint, read_urdf
+from flowplan.robot.urdf_xml import read_xml
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
@@ -199,7 +200,7 @@ def floating_hand(robot: Robot, folder: Path) -> Robot:
     for joint in urdf.joints:
         if joint.parent in hand:
             hand.add(joint.child)
-    tree = ET.parse(robot.urdf_path).getroot()
+    tree = read_xml(robot.urdf_path)
     out = ET.Element("robot", name="hand")
     for material in tree.findall("material"):
         out.append(material)

@@ -30,7 +30,7 @@ from flowplan.robot.config_file import (
 )
 from flowplan.robot.gripper import Gripper
 from flowplan.robot.kinematics import ArmState, Chain, tree_poses
-from flowplan.robot.urdf import Joint, read_urdf
+from flowplan.robot.urdf import Joint, collision_hulls, read_urdf
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.toml_table import Table
@@ -308,7 +308,7 @@ def load_robot(name_or_path: str | Path, X_world_base: FloatArray | None = None)
         sphere_center=spheres[:, :3],
         sphere_radius=spheres[:, 3],
         self_pairs=self_pairs(urdf, link, ignored),
-        collision_meshes=urdf.hulls,
+        collision_meshes=collision_hulls(urdf),
         ignored_link_pairs=ignored,
         joints=urdf.joints,
     )

@@ -1,32 +1,41 @@
-"""A URDF read with the standard library: the tree of joints, and each link's collision shape as one convex hull.
+"""The project's one reader of URDFs: the tree of joints, and the shapes of each link.
 
-Only what planning needs is read. A file that cannot be used is refused in one line that names the file, the element,
-what came and what is valid, before it reaches pinocchio or a simulator.
+`read_urdf` reads the tree and opens no mesh. Shapes are read when they are asked for, since a scene
+needs the visual ones, a planner the collision ones, and exporters write faulty elements that nobody
+uses. A file that cannot be used is refused in one line that names the file, the element, the value
+found and the valid ones, before it reaches pinocchio or a simulator.
 """
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import trimesh
 
-from flowplan.geometry import matrix_from_rpy, pose, transform
+from flowplan.geometry import transform
+from flowplan.robot.urdf_xml import attribute, numbers, origin, positive_numbers, read_xml
 from flowplan.utils.checks import FloatArray
 
 KINDS = ("revolute", "prismatic", "fixed")
+"""Kinds of joints; a URDF's "continuous" joint is a revolute one without limits."""
+
+Geometry = Literal["visual", "collision"]
 
 
 @dataclass(frozen=True, eq=False)
 class Joint:
-    """One joint of the tree: child frame = X_parent_joint, then a turn about (or a slide along) `axis`.
+    """One joint of the tree: X_parent_joint, then a turn about (or a slide along) `axis`.
 
     Attributes:
-        name, parent, child: joint name and the links it connects.
-        kind: "revolute" (a URDF "continuous" joint too), "prismatic" or "fixed".
-        X_parent_joint: (4, 4) joint frame in the parent link's frame at position zero.
+        name: unique in its URDF.
+        kind: "revolute", "prismatic" or "fixed".
+        parent, child: names of the links that it connects.
+        X_parent_joint: (4, 4) joint frame in the parent link's frame, at position zero.
         axis: (3,) unit axis in the joint frame.
         lower, upper: position limits, rad or m; infinite for a continuous joint.
     """
@@ -41,152 +50,199 @@ class Joint:
     upper: float = np.inf
 
 
+class Mimic(NamedTuple):
+    """A joint's position as a function of another's: multiplier * position of `joint` + offset."""
+
+    joint: str
+    multiplier: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """One <visual> or <collision> element of a link.
+
+    Attributes:
+        kind: "mesh", "box", "cylinder" or "sphere".
+        X_link_shape: (4, 4) pose in the link frame.
+        size: mesh: scale along x, y, z (3,). box: sides (3,). cylinder: radius, length (2,).
+            sphere: radius (1,). Meters, except for the scale.
+        filename: the mesh file as written in the URDF; "" for other kinds.
+        rgba: (4,) color of a visual in [0, 1], its own or its named material's, or None.
+        where: file, link and element, for error messages.
+    """
+
+    kind: str
+    X_link_shape: FloatArray
+    size: FloatArray
+    filename: str
+    rgba: FloatArray | None
+    where: str
+
+
 @dataclass(frozen=True, eq=False)
 class Urdf:
-    """Joints in an order in which parents come before children, and the links with their collision hulls.
+    """A URDF's links and joints.
 
     Attributes:
         path: the file.
-        root: the link nothing is the parent of.
-        links: all link names, root first.
-        joints: every joint, parents before children.
-        hulls: convex hull of each link's collision geometry, link frame, metres; links without any are absent.
+        name: the robot element's name; "" if it has none.
+        root: the link that is no joint's child.
+        links: link names, the root first, then in the order of `joints`.
+        joints: parents before children.
+        mimic: by the name of the following joint.
+        elements: <link> elements by name, in the order of the file.
+        materials: named top-level <material> elements.
     """
 
     path: Path
+    name: str
     root: str
     links: tuple[str, ...]
     joints: tuple[Joint, ...]
-    hulls: dict[str, trimesh.Trimesh]
+    mimic: dict[str, Mimic]
+    elements: dict[str, ET.Element]
+    materials: dict[str, ET.Element]
+
+    def shapes(self, link: str, geometry: Geometry) -> tuple[Shape, ...]:
+        """The visual or collision shapes of a link; no mesh is opened.
+
+        Raises:
+            ValueError: one line that names the link, if an element is faulty.
+        """
+        where = f"{self.path}: link {link!r} {geometry}"
+        elements = self.elements[link].findall(geometry)
+        return tuple(_read_shape(where, e, self.materials) for e in elements)
+
+    def mesh_file(self, shape: Shape) -> Path:
+        """Path of a shape's mesh file, which need not exist.
+
+        File names are relative to the URDF. In package://NAME/..., NAME is a folder above the
+        URDF, or one beside such a folder.
+
+        Raises:
+            ValueError: if no folder NAME holds the file.
+        """
+        name = shape.filename
+        if not name.startswith("package://"):
+            return self.path.parent / name.removeprefix("file://")
+        package, _, rest = name.removeprefix("package://").partition("/")
+        for folder in self.path.resolve().parents:
+            for root in (folder, folder / package):
+                if root.name == package and (root / rest).is_file():
+                    return root / rest
+        raise ValueError(
+            f"{shape.where}: {name}: no folder {package!r} with this file in or above "
+            f"{self.path.parent}"
+        )
 
 
-def read_urdf(path: Path) -> Urdf:
-    """Read a URDF and the collision meshes it names (relative to it); visual meshes are only checked to exist.
+def read_urdf(path: str | Path) -> Urdf:
+    """Read the links and joints of a URDF; no mesh is opened.
 
     Raises:
-        ValueError: in one line, naming the file and the element, when anything is missing or contradicts itself.
+        ValueError: one line that names the file and the element, if anything is missing or
+            inconsistent.
     """
-    tree = read_tree(path)
-    hulls = {}
-    for name, link in tree.links.items():
-        for mesh in link.iterfind("visual/geometry/mesh"):
-            _mesh_path(path, name, mesh)
-        vertices = [
-            _shape_vertices(path, name, collision) for collision in link.findall("collision")
-        ]
-        if vertices:
-            hulls[name] = trimesh.convex.convex_hull(np.concatenate(vertices))
-    return Urdf(path, next(iter(tree.links)), tuple(tree.links), tree.joints, hulls)
-
-
-@dataclass(frozen=True, eq=False)
-class UrdfTree:
-    """A URDF's links and joints, no mesh read.
-
-    Attributes:
-        path: the file.
-        links: element of each link, root first, then as their joints come.
-        joints: every joint, parents before children.
-        mimic: (joint, multiplier, offset) by name of the joint that follows: multiplier * position of `joint` + offset.
-    """
-
-    path: Path
-    links: dict[str, ET.Element]
-    joints: tuple[Joint, ...]
-    mimic: dict[str, tuple[str, float, float]]
-
-
-def read_tree(path: Path) -> UrdfTree:
-    """The links and joints of a URDF; meshes are not looked at.
-
-    Raises:
-        ValueError: in one line, naming the file and the element, when anything is missing or contradicts itself.
-    """
-    try:
-        robot = ET.parse(path).getroot()
-    except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be read ({error.strerror}); check the `urdf` key of the robot file"
-        ) from None
-    except ET.ParseError as error:
-        raise ValueError(
-            f"{path}: expected an XML file, got a syntax error ({error}); repair the URDF"
-        ) from None
-    if robot.tag != "robot":
-        raise ValueError(
-            f"{path}: expected a <robot> element, got <{robot.tag}>; give a URDF (run xacro first)"
-        )
-    names = [_attribute(path, link, "name", "link") for link in robot.findall("link")]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if not names or twice:
-        raise ValueError(
-            f"{path}: expected links with unique names, got {twice or 'no link'}; rename them"
-        )
+    path = Path(path)
+    robot = read_xml(path)
     elements = robot.findall("joint")
-    joints = [_read_joint(path, element, names) for element in elements]
-    root, ordered = _sort_tree(path, names, joints)
-    links = dict(zip(names, robot.findall("link"), strict=True))
-    mimic = {}
-    for joint, element in zip(joints, elements, strict=True):
-        follows = element.find("mimic")
-        if follows is not None:
-            where = f"joint {joint.name!r} mimic"
-            multiplier, offset = (
-                float(_numbers(path, follows, key, where, default=(default,))[0])
-                for key, default in (("multiplier", 1.0), ("offset", 0.0))
-            )
-            mimic[joint.name] = (_attribute(path, follows, "joint", where), multiplier, offset)
-    return UrdfTree(
-        path, {name: links[name] for name in (root, *(j.child for j in ordered))}, ordered, mimic
+    links = _unique_names(path, robot.findall("link"))
+    if not links:
+        raise ValueError(f"{path}: expected at least one <link>, got none")
+    _unique_names(path, elements)
+    joints = [_read_joint(path, element, links) for element in elements]
+    root, ordered = _sort_tree(path, links, joints)
+    return Urdf(
+        path=path,
+        name=robot.get("name", ""),
+        root=root,
+        links=(root, *(j.child for j in ordered)),
+        joints=ordered,
+        mimic=_read_mimics(path, elements),
+        elements=dict(zip(links, robot.findall("link"), strict=True)),
+        materials={m.get("name", ""): m for m in robot.findall("material")},
     )
 
 
-def _read_joint(path: Path, element: ET.Element, links: list[str]) -> Joint:
-    name = _attribute(path, element, "name", "joint")
-    where = f"joint {name!r}"
-    kind = _attribute(path, element, "type", where)
+def _unique_names(path: Path, elements: Sequence[ET.Element]) -> list[str]:
+    """Names of all <link> or all <joint> elements, in the order of the file."""
+    names = [attribute(f"{path}: <{e.tag}>", e, "name") for e in elements]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ValueError(
+            f"{path}: two <{elements[0].tag}> elements have the same name, {twice[0]!r}; rename one"
+        )
+    return names
+
+
+def _read_joint(path: Path, element: ET.Element, links: Sequence[str]) -> Joint:
+    name = element.get("name", "")
+    where = f"{path}: joint {name!r}"
+    kind = attribute(where, element, "type")
+    limited = kind in ("revolute", "prismatic")
     kind = "revolute" if kind == "continuous" else kind
     if kind not in KINDS:
         raise ValueError(
-            f"{path}: {where}: type {kind!r} is not supported, expected one of {', '.join(KINDS)}"
+            f"{where}: type {kind!r} is not supported, expected one of {', '.join(KINDS)}, continuous"
         )
-    ends = []
-    for tag in ("parent", "child"):
-        end = element.find(tag)
-        link = "" if end is None else end.get("link", "")
-        if link not in links:
-            raise ValueError(
-                f"{path}: {where}: {tag} link {link!r} does not exist, expected one of {', '.join(links)}"
-            )
-        ends.append(link)
+    parent, child = (_linked(where, element, tag, links) for tag in ("parent", "child"))
     # Exporters write zeros for a fixed joint, which has no axis.
     given = None if kind == "fixed" else element.find("axis")
-    axis = _numbers(path, given, "xyz", where, default=(1.0, 0.0, 0.0))
+    axis = numbers(where, given, "xyz", 3, default=(1.0, 0.0, 0.0))
     norm = float(np.linalg.norm(axis))
     if norm < 1e-9:
-        raise ValueError(f"{path}: {where}: axis is zero, expected a direction; repair the URDF")
+        raise ValueError(f"{where}: axis is zero, expected a direction; repair the URDF")
     lower, upper = -np.inf, np.inf
     limit = element.find("limit")
-    if limit is not None and element.get("type") in ("revolute", "prismatic"):
-        lower, upper = (
-            float(_numbers(path, limit, key, where, default=(0.0,))[0])
-            for key in ("lower", "upper")
+    if limit is not None and limited:
+        lower = float(numbers(where, limit, "lower", 1, default=(0.0,))[0])
+        upper = float(numbers(where, limit, "upper", 1, default=(0.0,))[0])
+    return Joint(name, kind, parent, child, origin(where, element), axis / norm, lower, upper)
+
+
+def _linked(where: str, joint: ET.Element, tag: str, links: Sequence[str]) -> str:
+    """The link that a joint's <parent> or <child> names."""
+    end = joint.find(tag)
+    if end is None:
+        raise ValueError(f"{where}: <{tag}> is missing; repair the URDF")
+    link = attribute(f"{where}: <{tag}>", end, "link")
+    if link not in links:
+        raise ValueError(
+            f"{where}: {tag} link {link!r} does not exist, expected one of {', '.join(links)}"
         )
-    return Joint(
-        name, kind, ends[0], ends[1], _origin(path, element, where), axis / norm, lower, upper
-    )
+    return link
 
 
-def _sort_tree(path: Path, links: list[str], joints: list[Joint]) -> tuple[str, tuple[Joint, ...]]:
+def _read_mimics(path: Path, joints: Sequence[ET.Element]) -> dict[str, Mimic]:
+    mimics = {}
+    for joint in joints:
+        element = joint.find("mimic")
+        if element is None:
+            continue
+        where = f"{path}: joint {joint.get('name')!r}: <mimic>"
+        multiplier = float(numbers(where, element, "multiplier", 1, default=(1.0,))[0])
+        offset = float(numbers(where, element, "offset", 1, default=(0.0,))[0])
+        followed = attribute(where, element, "joint")
+        mimics[joint.get("name", "")] = Mimic(followed, multiplier, offset)
+    return mimics
+
+
+def _sort_tree(
+    path: Path, links: Sequence[str], joints: Sequence[Joint]
+) -> tuple[str, tuple[Joint, ...]]:
+    """The root link, and the joints breadth-first from it.
+
+    Raises:
+        ValueError: unless every link but one is the child of exactly one joint, without loops.
+    """
     children = [j.child for j in joints]
-    names = [j.name for j in joints]
-    twice = sorted(
-        {c for c in children if children.count(c) > 1} | {n for n in names if names.count(n) > 1}
-    )
+    twice = sorted({c for c in children if children.count(c) > 1})
     roots = [link for link in links if link not in children]
     if twice or len(roots) != 1:
         raise ValueError(
-            f"{path}: expected a tree with one root, got roots {roots} and {twice or 'nothing'} twice; "
+            f"{path}: expected a tree with one root, got roots {roots} and "
+            f"{twice or 'no link'} with several parents; "
             "every link but the root is the child of exactly one joint"
         )
     ordered: list[Joint] = []
@@ -200,98 +256,111 @@ def _sort_tree(path: Path, links: list[str], joints: list[Joint]) -> tuple[str, 
     if len(ordered) != len(joints):
         loop = sorted({j.name for j in joints} - {j.name for j in ordered})
         raise ValueError(
-            f"{path}: joints {loop} form a loop, expected a tree; cut the loop and use a mimic joint"
+            f"{path}: joints {loop} form a loop, expected a tree; "
+            "cut the loop and use a mimic joint"
         )
     return roots[0], tuple(ordered)
 
 
-def _shape_vertices(path: Path, link: str, collision: ET.Element) -> FloatArray:
-    """Vertices (V, 3) of one <collision>, link frame, metres."""
-    where = f"link {link!r} collision"
-    geometry = collision.find("geometry")
-    shape = next(iter(geometry), None) if geometry is not None else None
+def _read_shape(where: str, element: ET.Element, materials: dict[str, ET.Element]) -> Shape:
+    child = element.find("geometry")
+    shape = next(iter(child), None) if child is not None else None
     if shape is None:
-        raise ValueError(
-            f"{path}: {where}: has no geometry, expected mesh, box, cylinder or sphere"
-        )
-    mesh: trimesh.Trimesh
+        raise ValueError(f"{where}: has no geometry, expected mesh, box, cylinder or sphere")
+    filename = ""
     if shape.tag == "mesh":
-        file = _mesh_path(path, link, shape)
-        try:
-            mesh = trimesh.load_mesh(file)
-            vertices = np.asarray(mesh.vertices, float)
-        except Exception as error:  # trimesh raises whatever its many readers raise
-            raise ValueError(
-                f"{file}: cannot be read as a mesh ({type(error).__name__}); export it again"
-            ) from None
-        if len(vertices) < 4 or not np.isfinite(vertices).all():
-            raise ValueError(
-                f"{file}: expected at least 4 finite vertices, got {len(vertices)}; export it again"
-            )
-        vertices = vertices * _numbers(path, shape, "scale", where, default=(1.0, 1.0, 1.0))
+        filename = attribute(f"{where}: <mesh>", shape, "filename")
+        size = numbers(where, shape, "scale", 3, default=(1.0, 1.0, 1.0))
     elif shape.tag == "box":
-        vertices = trimesh.creation.box(
-            _numbers(path, shape, "size", where, default=None, count=3)
-        ).vertices
-    elif shape.tag in ("cylinder", "sphere"):
-        radius = float(_numbers(path, shape, "radius", where, default=None, count=1)[0])
-        if shape.tag == "sphere":
-            vertices = trimesh.creation.icosphere(2, radius).vertices
-        else:
-            length = float(_numbers(path, shape, "length", where, default=None, count=1)[0])
-            vertices = trimesh.creation.cylinder(radius, length, sections=32).vertices
+        size = positive_numbers(where, shape, "size", 3)
+    elif shape.tag == "cylinder":
+        radius = positive_numbers(where, shape, "radius", 1)
+        size = np.concatenate([radius, positive_numbers(where, shape, "length", 1)])
+    elif shape.tag == "sphere":
+        size = positive_numbers(where, shape, "radius", 1)
     else:
         raise ValueError(
-            f"{path}: {where}: <{shape.tag}> is not supported, expected mesh, box, cylinder or sphere"
+            f"{where}: <{shape.tag}> is not supported, expected mesh, box, cylinder or sphere"
         )
-    return transform(_origin(path, collision, where), vertices)
+    rgba = _color(where, element.find("material"), materials)
+    return Shape(shape.tag, origin(where, element), size, filename, rgba, where)
 
 
-def _mesh_path(path: Path, link: str, mesh: ET.Element) -> Path:
-    file = path.parent / mesh.get("filename", "")
+def _color(
+    where: str, material: ET.Element | None, materials: dict[str, ET.Element]
+) -> FloatArray | None:
+    """The color (4,) of a visual's material, or of the top-level material that it names."""
+    if material is None:
+        return None
+    color = material.find("color")
+    if color is None:
+        named = materials.get(material.get("name", ""))
+        color = None if named is None else named.find("color")
+    return None if color is None else numbers(where, color, "rgba", 4)
+
+
+def primitive_mesh(shape: Shape, *, sections: int = 32, subdivisions: int = 3) -> trimesh.Trimesh:
+    """A box, cylinder or sphere as a mesh in its own frame, meters.
+
+    Args:
+        shape: not a mesh.
+        sections: sides of a cylinder.
+        subdivisions: subdivisions of the icosahedron that stands for a sphere.
+    """
+    if shape.kind == "box":
+        return trimesh.creation.box(shape.size)
+    if shape.kind == "cylinder":
+        radius, length = map(float, shape.size)
+        return trimesh.creation.cylinder(radius, length, sections=sections)
+    return trimesh.creation.icosphere(subdivisions, float(shape.size[0]))
+
+
+def collision_hulls(urdf: Urdf) -> dict[str, trimesh.Trimesh]:
+    """Convex hull of each link's collision shapes, link frame, meters.
+
+    Links without collision shapes are absent. Meshes are read here and by simulators, which resolve
+    paths in their own ways, so only paths relative to the URDF are accepted; those of visual meshes
+    are checked to exist.
+
+    Raises:
+        ValueError: one line that names the file, if a mesh is missing or unreadable.
+    """
+    hulls = {}
+    for link in urdf.links:
+        for shape in urdf.shapes(link, "visual"):
+            if shape.kind == "mesh":
+                _relative_file(urdf, link, shape)
+        vertices = [_vertices(urdf, link, shape) for shape in urdf.shapes(link, "collision")]
+        if vertices:
+            hulls[link] = trimesh.convex.convex_hull(np.concatenate(vertices))
+    return hulls
+
+
+def _vertices(urdf: Urdf, link: str, shape: Shape) -> FloatArray:
+    """Vertices (V, 3) of a collision shape, link frame, meters."""
+    if shape.kind != "mesh":
+        mesh = primitive_mesh(shape, subdivisions=2)
+        return transform(shape.X_link_shape, mesh.vertices)
+    file = _relative_file(urdf, link, shape)
+    try:
+        mesh = trimesh.load_mesh(file)
+        vertices = np.asarray(mesh.vertices, float)
+    except Exception as error:  # trimesh raises whatever its many readers raise
+        raise ValueError(
+            f"{file}: cannot be read as a mesh ({type(error).__name__}); export it again"
+        ) from None
+    if len(vertices) < 4 or not np.isfinite(vertices).all():
+        raise ValueError(
+            f"{file}: expected at least 4 finite vertices, got {len(vertices)}; export it again"
+        )
+    return transform(shape.X_link_shape, vertices * shape.size)
+
+
+def _relative_file(urdf: Urdf, link: str, shape: Shape) -> Path:
+    file = urdf.path.parent / shape.filename
     if not file.is_file():
         raise ValueError(
-            f"{path}: link {link!r}: mesh {mesh.get('filename')!r} does not exist; paths are relative to the URDF "
-            "(package:// is not resolved)"
+            f"{urdf.path}: link {link!r}: mesh {shape.filename!r} does not exist; "
+            "paths are relative to the URDF (package:// is not resolved)"
         )
     return file
-
-
-def _origin(path: Path, element: ET.Element, where: str) -> FloatArray:
-    origin = element.find("origin")
-    xyz = _numbers(path, origin, "xyz", where, default=(0.0, 0.0, 0.0))
-    return pose(matrix_from_rpy(_numbers(path, origin, "rpy", where, default=(0.0, 0.0, 0.0))), xyz)
-
-
-def _attribute(path: Path, element: ET.Element, key: str, where: str) -> str:
-    value = element.get(key)
-    if not value:
-        raise ValueError(f"{path}: {where}: attribute {key!r} is missing; repair the URDF")
-    return value
-
-
-def _numbers(
-    path: Path,
-    element: ET.Element | None,
-    key: str,
-    where: str,
-    *,
-    default: tuple[float, ...] | None,
-    count: int | None = None,
-) -> FloatArray:
-    """The numbers of one attribute; `default`, as many, where it is absent; with no default it must be there."""
-    text = None if element is None else element.get(key)
-    expected = count if default is None else len(default)
-    if text is None:
-        if default is None:
-            raise ValueError(
-                f"{path}: {where}: attribute {key!r} is missing, expected {expected} numbers"
-            )
-        return np.array(default)
-    try:
-        values = np.array([float(word) for word in text.split()])
-    except ValueError:
-        values = np.array([np.nan])
-    if len(values) != expected or not np.isfinite(values).all():
-        raise ValueError(f"{path}: {where}: {key}={text!r}, expected {expected} finite numbers")
-    return values

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import trimesh
 
-from flowplan.geometry import matrix_from_rpy, pose, transform
+from flowplan.geometry import transform
+from flowplan.robot.urdf import Shape, Urdf, primitive_mesh, read_urdf
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 
@@ -62,35 +62,22 @@ def surface_points(path: Path, count: int, *, seed: int = 0) -> dict[str, FloatA
 
     Links without visual geometry are absent.
     """
+    urdf = read_urdf(path)
     points = {}
-    for link in ET.parse(path).getroot().findall("link"):
-        shapes = [_visual(path, element) for element in link.findall("visual")]
+    for link in urdf.elements:  # in the order of the file
+        shapes = [_visual_mesh(urdf, shape) for shape in urdf.shapes(link, "visual")]
         if shapes:
             mesh = trimesh.util.concatenate(shapes)
             sampled, _ = trimesh.sample.sample_surface(mesh, count, seed=seed)
-            points[link.attrib["name"]] = np.asarray(sampled, float)
+            points[link] = np.asarray(sampled, float)
     return points
 
 
-def _visual(path: Path, visual: ET.Element) -> trimesh.Trimesh:
-    """A <visual> as a mesh in the link frame."""
-    shape = visual.find("geometry/*")
-    if shape is None:
-        raise ValueError(f"{path}: expected a shape in every <visual>, got none; repair the URDF")
-    size = shape.attrib
-    if shape.tag == "mesh":
-        mesh = trimesh.load_mesh(path.parent / size["filename"], process=False)
-    elif shape.tag == "box":
-        mesh = trimesh.creation.box([float(v) for v in size["size"].split()])
-    elif shape.tag == "cylinder":
-        mesh = trimesh.creation.cylinder(float(size["radius"]), float(size["length"]))
+def _visual_mesh(urdf: Urdf, shape: Shape) -> trimesh.Trimesh:
+    """A visual shape as a mesh in the link frame."""
+    if shape.kind == "mesh":
+        mesh = trimesh.load_mesh(urdf.mesh_file(shape), process=False).apply_scale(shape.size)
     else:
-        mesh = trimesh.creation.icosphere(radius=float(size["radius"]))
-    origin = visual.find("origin")
-    values = {} if origin is None else origin.attrib
-    xyz, rpy = (
-        np.array([float(v) for v in values.get(key, "0 0 0").split()]) for key in ("xyz", "rpy")
-    )
-    return trimesh.Trimesh(
-        transform(pose(matrix_from_rpy(rpy), xyz), mesh.vertices), mesh.faces, process=False
-    )
+        mesh = primitive_mesh(shape)
+    vertices = transform(shape.X_link_shape, mesh.vertices)
+    return trimesh.Trimesh(vertices, mesh.faces, process=False)

@@ -15,17 +15,8 @@ import trimesh
 from numpy.typing import ArrayLike, NDArray
 
 from flowplan.geometry import pose, skew
-from flowplan.robot.urdf import KINDS, Joint
+from flowplan.robot.urdf import KINDS, Joint, Mimic
 from flowplan.utils.checks import FloatArray
-
-
-@dataclass(frozen=True)
-class Mimic:
-    """position = multiplier * position of `joint` + offset, as in a URDF."""
-
-    joint: str
-    multiplier: float = 1.0
-    offset: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
-from flowplan.robot.urdf import Joint, read_tree
+from flowplan.robot.urdf import Joint, read_urdf
 from flowplan.scan.urdf import link_mesh
-from generators.data.objects.articulated import ArticulatedObject, Mimic
+from generators.data.objects.articulated import ArticulatedObject
 
 URDF = "mobility.urdf"
 
@@ -59,17 +59,18 @@ def read_articulated(path: str | Path, *, name: str | None = None) -> Articulate
         ValueError: in one line, naming the file and the element.
     """
     path = Path(path)
-    tree = read_tree(path)
+    urdf = read_urdf(path)
     empty = trimesh.Trimesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), process=False)
     links = {}
-    for link, element in tree.links.items():
-        mesh = link_mesh(path, element)
+    for link in urdf.links:
+        mesh = link_mesh(urdf, link)
         links[link] = empty.copy() if mesh is None else mesh
     if not any(len(mesh.faces) for mesh in links.values()):
         raise ValueError(f"{path}: no link has a face; leave the asset out")
-    mimic = {joint: Mimic(*follows) for joint, follows in tree.mimic.items()}
     try:
-        return ArticulatedObject(name or path.stem, links, tuple(map(_limited, tree.joints)), mimic)
+        return ArticulatedObject(
+            name or path.stem, links, tuple(map(_limited, urdf.joints)), urdf.mimic
+        )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
