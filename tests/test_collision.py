@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from flowplan.collision.distance_field import DistanceField, distance_field, sphere_cover
+from flowplan.collision.distance_field import DistanceField, distance_field
+from flowplan.collision.sphere_cover import sphere_cover
 from flowplan.geometry import exp_so3, inverse, pose, transform
 
 LOWER, UPPER = np.array([-0.5, -0.5, -0.2]), np.array([0.5, 0.5, 0.8])

@@ -21,8 +21,9 @@ import trimesh
 
 from flowplan import optimizers
 from flowplan.attachment import attach
-from flowplan.collision.distance_field import DistanceField, distance_field, sphere_cover
+from flowplan.collision.distance_field import DistanceField, distance_field
 from flowplan.collision.phase_geometry import SUPPORT
+from flowplan.collision.sphere_cover import sphere_cover
 from flowplan.geometry import exp_se3, exp_so3, inverse, log_so3, pose, transform
 from flowplan.motion import ObjectFlow, Progress, silent
 from flowplan.optimizers import Optimizer, TrackOptions, TrackProblem

@@ -1,69 +1,72 @@
 """One degree of freedom: the screw motion (hinge, slide or helix) that a rigid patch follows.
 
-Every displacement of a link on one joint is an exponential of one twist (Chasles 1830; Murray, Li & Sastry 1994, 2.3),
+Every displacement of a link on one joint is the exponential of one twist (Chasles 1830; Murray, Li
+and Sastry 1994, section 2.3),
 
-    D(t) = exp(amount(t) xi),   xi = (p x a + h a, a)  for a hinge (h = 0) or helix,   xi = (a, 0)  for a slide,
+    D(t) = exp(amount(t) xi),   xi = (p x a + h a, a)  for a hinge (h = 0) or a helix,
+                                xi = (a, 0)            for a slide,
 
-with axis direction a, axis point p and pitch h. The fit minimises the exact alignment energy of flowplan.attachment.moments over
-the axis and all amounts at once, so it costs the same for any number of points, and frames in which the patch is seen
-badly count for less. The simplest kind that fits about as well as the best one is kept.
+with axis direction a, axis point p and pitch h. The fit minimizes the exact alignment energy of
+flowplan.attachment.moments over the axis and all amounts at once. Its cost does not depend on the
+number of points, and frames with few visible points carry little weight. The simplest kind that
+fits about as well as the best one is kept.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowplan.attachment.moments import Moments, RigidFit, alignment_residual, symmetric_root
 from flowplan.geometry import exp_se3, log_so3, quat_wxyz_from_matrix, skew, transform
-from flowplan.utils import checks
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 
 Kind = Literal["slide", "hinge", "helix"]
 _PARAMETERS: dict[Kind, int] = {"slide": 2, "hinge": 4, "helix": 5}
 _NODES, _NODE_WEIGHTS = np.polynomial.legendre.leggauss(10)
+_NEGLIGIBLE_MISFIT = 1e-4
+"""Meters RMS below which the simpler kind is kept whatever the ratio: no scan resolves them."""
 
 
 @dataclass(frozen=True)
 class ScrewOptions:
-    """When a screw is good enough to replace the poses of every frame."""
+    """Criteria for replacing the poses of all frames by one screw motion."""
 
-    tolerance: float = 3e-3
-    """Metres RMS that the screw may add to the slip and still count as an explanation."""
-    prefer_simple: float = 1.2
-    """A simpler kind is kept while its misfit is below this many times the best one's."""
-    iterations: int = 30
-    """Levenberg-Marquardt steps at most."""
+    tolerance: Annotated[float, Interval(1e-5, 0.1)] = 3e-3
+    """Meters RMS that the screw may add to the slip."""
+    prefer_simple: Annotated[float, Interval(1, 100)] = 1.2
+    """A simpler kind is kept while its misfit is below this multiple of the best one's."""
+    iterations: Annotated[int, Interval(1, 1000)] = 30
+    """Maximum number of Levenberg-Marquardt steps."""
 
     def __post_init__(self) -> None:
-        checks.positive("ScrewOptions.tolerance", self.tolerance)
-        if self.prefer_simple < 1:
-            raise ValueError(
-                f"ScrewOptions.prefer_simple: expected at least 1, got {self.prefer_simple:g}"
-            )
-        if self.iterations < 1:
-            raise ValueError(f"ScrewOptions.iterations: expected at least 1, got {self.iterations}")
+        bounds.check(self)
 
 
 @dataclass(frozen=True, eq=False)
 class Screw:
-    """A motion about, along, or about and along one axis.
+    """Motion about an axis, along it, or both.
 
     Attributes:
         kind: "slide", "hinge" or "helix".
-        direction: (3,) unit vector of the axis, world frame; the largest amount is positive.
-        point: (3,) point of the axis nearest to the patch at the first frame, metres (the patch itself for a slide).
-        pitch: metres per radian along the axis (0 for a hinge, and for a slide, whose amount is metres already).
-        amount: (T,) radians (metres for a slide), the first 0.
+        direction: (3,) unit vector of the axis, world frame, signed so that the largest amount is
+            positive.
+        point: (3,) point of the axis nearest to the patch at the first frame, meters (for a slide,
+            the patch itself).
+        pitch: Meters per radian along the axis (0 for a hinge and for a slide).
+        amount: (T,) radians (meters for a slide), the first 0.
         displacement: (T, 4, 4) rigid motion of the patch since the first frame, world frame.
-        misfit: metres RMS that the screw adds to the slip of the free rigid motion.
-        explains: is the misfit within ScrewOptions.tolerance?
-        normals: (2, 3) unit vectors across the axis, in which the deviations are counted.
-        covariance: (5, 5) of (direction along the normals, rad; point along the normals, m; pitch, m/rad), from the
-            spread of the tracks, taken as independent; zeros for what the kind does not have.
+        misfit: Meters RMS that the screw adds to the slip of the free rigid motion.
+        explains: True if the misfit is within ScrewOptions.tolerance.
+        normals: (2, 3) unit vectors across the axis, the coordinates of the covariance.
+        covariance: (5, 5) of (direction along the normals, rad; point along the normals, m; pitch,
+            m/rad), from the spread of the tracks, assumed independent. Zeros for parameters that
+            the kind does not have.
         amount_std: (T,) standard deviation of the amounts.
     """
 
@@ -82,6 +85,16 @@ class Screw:
 
 @dataclass(frozen=True, eq=False)
 class _Axis:
+    """Parameters of a screw in coordinates about the patch.
+
+    Attributes:
+        kind: "slide", "hinge" or "helix".
+        a: (3,) unit direction.
+        p: (3,) axis point, perpendicular to a, meters.
+        h: Pitch, m/rad.
+        amount: (T,) radians, or meters for a slide.
+    """
+
     kind: Kind
     a: FloatArray
     p: FloatArray
@@ -89,61 +102,83 @@ class _Axis:
     amount: FloatArray
 
     def twist(self) -> FloatArray:
+        """Twist xi (6,) of one unit of the amount."""
         if self.kind == "slide":
             return np.concatenate([self.a, np.zeros(3)])
-        return np.concatenate([np.cross(self.p, self.a) + self.h * self.a, self.a])
+        linear = np.cross(self.p, self.a) + self.h * self.a
+        return np.concatenate([linear, self.a])
 
     def normals(self) -> FloatArray:
-        u = np.cross(self.a, np.eye(3)[np.argmin(np.abs(self.a))])
+        """Two unit vectors (2, 3) perpendicular to the axis and to each other."""
+        least_aligned = np.eye(3)[np.argmin(np.abs(self.a))]
+        u = np.cross(self.a, least_aligned)
         u /= np.linalg.norm(u)
         return np.stack([u, np.cross(self.a, u)])
 
     def moved(self, step: FloatArray) -> _Axis:
+        """The axis after a step of the parameters and of the amounts but the first."""
         n = _PARAMETERS[self.kind]
         u, w = self.normals()
         a = self.a + step[0] * u + step[1] * w
         a /= np.linalg.norm(a)
         p = self.p + (step[2] * u + step[3] * w if n >= 4 else 0.0)
+        p = p - a * (a @ p)  # back to the point nearest to the origin
         h = self.h + (step[4] if n == 5 else 0.0)
-        return _Axis(
-            self.kind, a, p - a * (a @ p), h, self.amount + np.concatenate([[0.0], step[n:]])
-        )
+        amount = self.amount + np.concatenate([[0.0], step[n:]])
+        return _Axis(self.kind, a, p, h, amount)
+
+    def reversed(self) -> _Axis:
+        """The same motion with direction and amounts negated."""
+        return _Axis(self.kind, -self.a, self.p, self.h, -self.amount)
 
 
 def screw_fit(moments: Moments, fit: RigidFit, options: ScrewOptions) -> Screw:
-    """The screw that a patch follows.
+    """Best-fitting screw motion of a patch.
 
     Args:
-        moments: of the patch.
-        fit: its free rigid motion.
-        options: see ScrewOptions.
+        moments: Moments of the patch.
+        fit: Its free rigid motion.
+        options: Criteria of the fit.
     """
-    origin = transform(fit.X_world_tool[0], moments.source_mean[:1])[
-        0
-    ]  # distances from here keep the fit conditioned
+    # Coordinates about the patch's first position keep the fit well conditioned.
+    origin = transform(fit.X_world_tool[0], moments.source_mean[:1])[0]
     problem = _Problem(moments, fit, origin)
-    found = [problem.solve(axis, options.iterations) for axis in _starts(problem)]
-    best = min(rms for _, rms in found)
-    # A tenth of a millimetre is beyond any scan: below it the simpler kind wins whatever the ratio.
-    axis, rms = next(f for f in found if f[1] <= max(options.prefer_simple * best, 1e-4))
+
+    # All kinds, the simplest first; the first one that fits about as well as the best is kept.
+    found = [problem.solve(axis, options.iterations) for axis in _initial_axes(problem)]
+    best = min(misfit for _, misfit in found)
+    acceptable = max(options.prefer_simple * best, _NEGLIGIBLE_MISFIT)
+    axis, misfit = next((a, m) for a, m in found if m <= acceptable)
     if axis.amount[np.argmax(np.abs(axis.amount))] < 0:
-        axis = _Axis(axis.kind, -axis.a, axis.p, axis.h, -axis.amount)
+        axis = axis.reversed()
+
     covariance, amount_std = problem.covariance(axis)
-    amount = problem.bridge(axis.amount)
+    amount = problem.interpolate_unseen(axis.amount)
+    # Displacements back in world coordinates: D(x) = origin + D_local(x - origin).
     displacement = exp_se3(amount[:, None] * axis.twist())
     displacement[:, :3, 3] += origin - displacement[:, :3, :3] @ origin
     return Screw(
-        axis.kind, axis.a, axis.p + origin, axis.h, amount, displacement,
-        rms, rms <= options.tolerance, axis.normals(), covariance, amount_std,
-    )  # fmt: skip
+        kind=axis.kind,
+        direction=axis.a,
+        point=axis.p + origin,
+        pitch=axis.h,
+        amount=amount,
+        displacement=displacement,
+        misfit=misfit,
+        explains=misfit <= options.tolerance,
+        normals=axis.normals(),
+        covariance=covariance,
+        amount_std=amount_std,
+    )
 
 
 class _Problem:
-    """The alignment energy as a function of a screw, in coordinates about the patch."""
+    """Alignment energy as a function of a screw, in coordinates about the patch."""
 
     def __init__(self, moments: Moments, fit: RigidFit, origin: FloatArray) -> None:
         self.moments = moments
         self.seen: NDArray[np.bool_] = moments.weight > 0
+        # Normalized so that the cost is a mean squared distance (m^2).
         self.scale = 1.0 / moments.weight.sum()
         self.root_weight = np.sqrt(moments.weight * self.scale)
         self.root_K = symmetric_root(fit.K * self.scale)
@@ -152,28 +187,34 @@ class _Problem:
         self.noise = float(np.sum(moments.weight * fit.slip**2))
 
     def residual(self, axis: _Axis) -> tuple[FloatArray, FloatArray]:
+        """Residuals (T, 6) and their derivatives G (T, 6, 6) along spatial twists."""
         D = exp_se3(axis.amount[:, None] * axis.twist())
         X = D @ self.X_star[0]
         r, G = alignment_residual(
             X, self.X_star, self.moments.source_mean, self.root_weight, self.root_K
         )
-        # The twist there is that of the tool origin; ours turn about the world's: v_tool = v + w x t.
+        # From the velocity of the tool origin to that of the world origin: v_tool = v + w x t.
         G[..., 3:] -= G[..., :3] @ skew(X[:, :3, 3])
         return r, G
 
     def jacobian(self, axis: _Axis, G: FloatArray) -> FloatArray:
+        """Jacobian (6 T, n + T - 1) of the residuals along axis parameters and later amounts."""
         T, n = len(axis.amount), _PARAMETERS[axis.kind]
         J = np.zeros((T, 6, n + T - 1))
         J[:, :, :n] = G @ _integrated_adjoint(axis) @ _twist_derivative(axis)
-        along = G @ axis.twist()
-        J[np.arange(1, T), :, n + np.arange(T - 1)] = along[1:]
+        # Each amount moves its own frame only, along the twist.
+        along = G @ axis.twist()  # (T, 6)
+        later = np.arange(1, T)
+        J[later, :, n + np.arange(T - 1)] = along[1:]
         return J.reshape(6 * T, -1)
 
     def solve(self, axis: _Axis, iterations: int) -> tuple[_Axis, float]:
+        """Levenberg-Marquardt from a starting axis; the axis found and its misfit (m RMS)."""
         damping = 1e-4
         r, G = self.residual(axis)
         cost = float((r**2).sum())
         for _ in range(iterations):
+            # Damped Gauss-Newton step.
             J = self.jacobian(axis, G)
             H = J.T @ J
             diagonal = np.diag(H) * damping + 1e-12
@@ -181,89 +222,112 @@ class _Problem:
             candidate = axis.moved(step)
             r_new, G_new = self.residual(candidate)
             cost_new = float((r_new**2).sum())
+
+            # Uphill: try a shorter step.
             if cost_new >= cost:
                 damping *= 10
                 if damping > 1e6:
                     break
                 continue
-            done = cost - cost_new < 1e-8 * cost + 1e-18
-            axis, r, G, cost, damping = candidate, r_new, G_new, cost_new, max(damping / 10, 1e-10)
-            if done:
+
+            # Downhill: accept, and stop once the gain is negligible.
+            converged = cost - cost_new < 1e-8 * cost + 1e-18
+            axis, r, G, cost = candidate, r_new, G_new, cost_new
+            damping = max(damping / 10, 1e-10)
+            if converged:
                 break
         return axis, float(np.sqrt(cost))
 
     def covariance(self, axis: _Axis) -> tuple[FloatArray, FloatArray]:
+        """Covariance (5, 5) of the axis parameters and standard deviations (T,) of the amounts."""
         n = _PARAMETERS[axis.kind]
         r, G = self.residual(axis)
         J = self.jacobian(axis, G)
-        # A track of weight w moves its sums by w noise: cov = H^-1 variance sum(w^2) / sum(w), each coordinate alike.
+        # Variance of one coordinate of one track, from slip and misfit together. A track of weight
+        # w adds w noise to its sums, hence cov = H^-1 variance sum(w^2) / sum(w).
         points = self.moments.count[self.seen].sum()
         energy = self.noise + float((r**2).sum()) / self.scale
         variance = energy * self.scale / 3 / points
         H = J.T @ J
-        H[np.diag_indices_from(H)] += (
-            1e-12 * np.trace(H) / len(H) + 1e-300
-        )  # amounts of frames that nobody saw
+        # Amounts of frames without visible points have no curvature of their own.
+        H[np.diag_indices_from(H)] += 1e-12 * np.trace(H) / len(H) + 1e-300
         full = np.linalg.inv(H) * variance
         covariance = np.zeros((5, 5))
         covariance[:n, :n] = full[:n, :n]
-        amount_var = np.concatenate([[0.0], np.diag(full)[n:]])
-        return covariance, self.bridge(np.sqrt(np.maximum(amount_var, 0.0)))
+        amount_variance = np.concatenate([[0.0], np.diag(full)[n:]])
+        amount_std = np.sqrt(np.maximum(amount_variance, 0.0))
+        return covariance, self.interpolate_unseen(amount_std)
 
-    def bridge(self, amount: FloatArray) -> FloatArray:
+    def interpolate_unseen(self, amount: FloatArray) -> FloatArray:
+        """Values (T,) with frames without visible points interpolated from their neighbors."""
         index = np.arange(len(amount))
         return np.interp(index, index[self.seen], amount[self.seen])
 
 
-def _starts(problem: _Problem) -> list[_Axis]:
+def _initial_axes(problem: _Problem) -> list[_Axis]:
+    """Starting axes from the free rigid motion: slide, then hinge and helix if it rotates."""
     X, b, W = problem.X_star, problem.moments.source_mean, problem.moments.weight
-    centre = transform(X, b[0][None])[:, 0]
-    shift = centre - centre[0]
-    a = _principal(shift, W)
+    # Slide: the principal direction of the patch's center.
+    center = transform(X, b[0][None])[:, 0]
+    shift = center - center[0]
+    a = _principal_direction(shift, W)
     starts = [_Axis("slide", a, np.zeros(3), 0.0, shift @ a)]
+
+    # Hinge and helix: the principal direction of the rotation vectors.
     R = X[:, :3, :3] @ X[0, :3, :3].T
-    turn = log_so3(R)
-    if np.linalg.norm(turn, axis=1).max() < 1e-4:
+    rotation_vectors = log_so3(R)
+    if np.linalg.norm(rotation_vectors, axis=1).max() < 1e-4:
         return starts
-    a = _principal(turn, W)
+    a = _principal_direction(rotation_vectors, W)
     q = quat_wxyz_from_matrix(R)
     amount = np.unwrap(2 * np.arctan2(q[:, 1:] @ a, q[:, 0]))
     amount -= amount[0]
-    # centre = p + R (centre_0 - p) + h amount a is linear in the axis point p and the pitch h.
-    rows = np.concatenate([np.eye(3) - R, (amount[:, None] * a)[..., None]], axis=2)
-    rhs = centre - (R @ centre[0])
+
+    # center = p + R (center_0 - p) + h amount a is linear in the axis point p and the pitch h.
+    pitch_column = (amount[:, None] * a)[..., None]  # (T, 3, 1)
+    rows = np.concatenate([np.eye(3) - R, pitch_column], axis=2)  # (T, 3, 4)
+    rhs = center - (R @ center[0])  # (T, 3)
     scale = np.sqrt(W)[:, None]
-    x = np.linalg.lstsq(
-        (rows * scale[..., None]).reshape(-1, 4), (rhs * scale).ravel(), rcond=1e-9
-    )[0]
+    weighted_rows = (rows * scale[..., None]).reshape(-1, 4)
+    x = np.linalg.lstsq(weighted_rows, (rhs * scale).ravel(), rcond=1e-9)[0]
     p = x[:3] - a * (a @ x[:3])
-    return [*starts, _Axis("hinge", a, p, 0.0, amount), _Axis("helix", a, p, float(x[3]), amount)]
+    hinge = _Axis("hinge", a, p, 0.0, amount)
+    helix = _Axis("helix", a, p, float(x[3]), amount)
+    return [*starts, hinge, helix]
 
 
-def _principal(vectors: FloatArray, weights: FloatArray) -> FloatArray:
-    return np.linalg.eigh((vectors * weights[:, None]).T @ vectors)[1][:, -1]
+def _principal_direction(vectors: FloatArray, weights: FloatArray) -> FloatArray:
+    """Unit vector (3,) along which weighted vectors (T, 3) are largest."""
+    scatter = (vectors * weights[:, None]).T @ vectors
+    return np.linalg.eigh(scatter)[1][:, -1]
 
 
 def _integrated_adjoint(axis: _Axis) -> FloatArray:
-    """d of exp(amount xi), as a spatial twist, along xi: the integral of Ad(exp(s xi)) over s = 0..amount (T, 6, 6)."""
+    """Derivative (T, 6, 6) of exp(amount xi), as a spatial twist, along xi.
+
+    The integral of Ad(exp(s xi)) over s = 0..amount, by Gauss-Legendre quadrature.
+    """
     s = 0.5 * (_NODES + 1)[:, None] * axis.amount  # (Q, T)
     D = exp_se3(s[..., None] * axis.twist())
     R = D[..., :3, :3]
     Ad = np.zeros((*s.shape, 6, 6))
-    Ad[..., :3, :3] = Ad[..., 3:, 3:] = R
+    Ad[..., :3, :3] = R
+    Ad[..., 3:, 3:] = R
     Ad[..., :3, 3:] = skew(D[..., :3, 3]) @ R
     return np.einsum("q,t,qtij->tij", 0.5 * _NODE_WEIGHTS, axis.amount, Ad)
 
 
 def _twist_derivative(axis: _Axis) -> FloatArray:
+    """Derivative (6, n) of the twist along the axis parameters."""
     n = _PARAMETERS[axis.kind]
     out = np.zeros((6, n))
     for i, u in enumerate(axis.normals()):
         if axis.kind == "slide":
             out[:3, i] = u
             continue
-        out[:, i] = np.concatenate([np.cross(axis.p, u) + axis.h * u, u])
-        out[:3, 2 + i] = np.cross(u, axis.a)
+        linear = np.cross(axis.p, u) + axis.h * u
+        out[:, i] = np.concatenate([linear, u])  # direction tilts along u
+        out[:3, 2 + i] = np.cross(u, axis.a)  # point moves along u
     if n == 5:
-        out[:3, 4] = axis.a
+        out[:3, 4] = axis.a  # pitch grows
     return out

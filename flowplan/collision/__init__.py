@@ -1,1 +1,1 @@
-"""Obstacles as the planner sees them: distance fields, sphere covers, and the geometry of each phase."""
+"""Collision models of the planner: distance fields, sphere covers, and the geometry of each phase."""

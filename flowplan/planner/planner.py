@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from flowplan.attachment import Attachment, AttachmentOptions, attach, attach_loosely
-from flowplan.collision.distance_field import DistanceField, distance_field, sphere_cover
+from flowplan.collision.distance_field import DistanceField, distance_field
 from flowplan.collision.phase_geometry import (
     SUPPORT,
     Named,
@@ -27,6 +27,7 @@ from flowplan.collision.phase_geometry import (
     is_sheet,
     surroundings,
 )
+from flowplan.collision.sphere_cover import sphere_cover
 from flowplan.geometry import inverse
 from flowplan.grasp import ContactCandidates
 from flowplan.grasp.pinch import propose_pinches
