@@ -14,20 +14,17 @@ Nothing else holds an object: what is carried is carried by friction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pybullet
 from numpy.typing import ArrayLike
 
 from flowplan.geometry import inverse, transform
+from flowplan.robot import Robot
 from flowplan.robot.kinematics import tree_poses
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
-
-if TYPE_CHECKING:
-    from flowplan.robot import Robot
-    from sim_envs.world import Contact, World
+from sim_envs.world import Contact, World
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class ArmOptions:
 
 
 class Arm:
-    """One robot of a world (made by `World.add_robot`).
+    """One robot of a world (made by `Arm.add`).
 
     Attributes:
         world: where it is.
@@ -97,6 +94,18 @@ class Arm:
         self._width = robot.gripper.max_width
         self._make_fingers()
         self.reset(robot.home, robot.gripper.max_width)
+
+    @classmethod
+    def add(
+        cls,
+        world: World,
+        robot: Robot,
+        name: str = "robot",
+        options: ArmOptions = ArmOptions(),
+    ) -> Arm:
+        """The arm in a world, at its home configuration, with its hand open."""
+        body = world.load_mechanism(robot.urdf_path, robot.X_world_base, name=name)
+        return cls(world, robot, body, options)
 
     def _links_that_never_move(self) -> frozenset[str]:
         still = {self.robot.base_link}

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pybullet
@@ -28,10 +28,6 @@ from pybullet_utils.bullet_client import BulletClient
 from flowplan.geometry import inverse, matrix_from_quat_xyzw, pose, quat_xyzw_from_matrix, transform
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
-
-if TYPE_CHECKING:
-    from flowplan.robot import Robot
-    from sim_envs.arm import Arm, ArmOptions
 
 TABLE = "table"
 _BASE = -1  # PyBullet's index of a body's base link
@@ -213,16 +209,23 @@ class World:
             )
         return body
 
-    def add_robot(
-        self, robot: Robot, name: str = "robot", options: ArmOptions | None = None
-    ) -> Arm:
-        """Put a robot at its home configuration into the world, its hand open."""
-        from sim_envs.arm import Arm, ArmOptions
+    def load_mechanism(
+        self, urdf_path: str | Path, X_world_base: ArrayLike | None = None, *, name: str
+    ) -> int:
+        """Load a URDF bolted to the world, its joints, masses and friction left as they are.
 
+        Args:
+            urdf_path: URDF file; meshes are looked up relative to it.
+            X_world_base: (4, 4) pose of its base link. Defaults to the world's origin.
+            name: unique name in this world.
+
+        Returns:
+            Body id.
+        """
         self._new_name(name)
-        body = self._load_urdf(robot.urdf_path, robot.X_world_base, fixed=True)
+        body = self._load_urdf(urdf_path, X_world_base, fixed=True)
         self._register(name, body)
-        return Arm(self, robot, body, options or ArmOptions())
+        return body
 
     def _new_name(self, name: str) -> None:
         if name in self.bodies:

@@ -129,7 +129,6 @@ def test_flowplan_has_few_rooms_and_rooms_few_files():
         assert len(files) <= 12 or inner, f"{folder.relative_to(ROOT)} holds {len(files)} files"
 
 
-@pytest.mark.xfail(strict=True, reason="frames <-> layouts, arm <-> world")
 def test_no_imports_go_in_a_circle():
     paths = {name_of(path): path for folder in ALLOWED for path in modules(folder)}
     graph = {}

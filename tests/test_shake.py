@@ -24,6 +24,7 @@ from flowplan.geometry import inverse, pose
 from flowplan.grasp import ContactCandidates
 from flowplan.robot import Robot, load_robot
 from flowplan.scene import Scene, SceneObject
+from sim_envs.arm import Arm
 from sim_envs.world import World
 
 DOWN = np.diag([1.0, -1.0, -1.0])
@@ -70,7 +71,7 @@ def test_hand_is_the_robots_own(name: str, folder: Path) -> None:
     links = dict(zip(robot.link_names, robot.fk(q, 0.05)[0], strict=True))
     X_tool_world = inverse(robot.tool_pose(q)[0])
     with World() as world:
-        arm = world.add_robot(replace(hand, X_world_base=X_world_tool))
+        arm = Arm.add(world, replace(hand, X_world_base=X_world_tool))
         arm.reset(np.zeros(6), 0.05)
         np.testing.assert_allclose(arm.X_world_tool(), X_world_tool, atol=2e-6)
         for link in (*robot.gripper.finger_links, *robot.gripper.hand_links):

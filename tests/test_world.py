@@ -14,6 +14,7 @@ pytest.importorskip("pybullet")
 from flowplan.geometry import exp_so3, pose
 from flowplan.robot import Robot, load_robot
 from flowplan.trajectory import Trajectory
+from sim_envs.arm import Arm
 from sim_envs.execute import ExecuteOptions, Execution, execute, link_points
 from sim_envs.world import World, WorldOptions
 
@@ -104,7 +105,7 @@ def run_lift(
 ) -> tuple[Execution, float]:
     """Execute `lift` on the box; returns the log and by how much the box rose."""
     with World() as world:
-        arm = world.add_robot(robot)
+        arm = Arm.add(world, robot)
         X = pose(translation=[PLACE[0], PLACE[1] + box_offset, PLACE[2]])
         box = world.load(box_urdf(folder, (SIZE,) * 3, mass), X, name="box", friction=friction)
         motion = lift(robot, offset=offset)
@@ -132,7 +133,7 @@ def test_simulator_and_kinematics_agree_on_every_link(robot: Robot) -> None:
     robot = replace(robot, X_world_base=pose(exp_so3([0, 0, 0.4]), [0.1, -0.2, 0.3]))
     q = robot.home + np.linspace(-0.3, 0.4, len(robot.home))
     with World() as world:
-        arm = world.add_robot(robot)
+        arm = Arm.add(world, robot)
         arm.reset(q, 0.05)
         poses = world.link_poses(arm.body)
         for link, X in zip(robot.link_names, robot.fk(q[None], 0.05)[0], strict=True):
@@ -162,7 +163,7 @@ def test_joint_friction_of_the_urdf_is_coulomb_friction(tmp_path: Path) -> None:
 def test_arm_tracks_a_fast_motion_under_gravity(robot: Robot) -> None:
     motion = trajectory(robot, [([0.5, -0.2, 0.4], 0.08, 0), ([0.45, 0.25, 0.15], 0.08, 0)])
     with World() as world:
-        arm = world.add_robot(robot)
+        arm = Arm.add(world, robot)
         arm.reset(motion.q[0], 0.08)
         done = execute(world, arm, motion, targets=[], track=lambda: np.zeros((1, 3)), kind="push")
         assert done.tracking_error < 2e-3
@@ -216,7 +217,7 @@ def test_one_finger_alone_holds_nothing(panda: Robot, tmp_path: Path) -> None:
     """A bar that is bolted down 2 cm beside the middle stops one finger, and with it the other."""
     motion = lift(panda)
     with World() as world:
-        arm = world.add_robot(panda)
+        arm = Arm.add(world, panda)
         arm.reset(motion.q[0], 0.08)
         bar = box_urdf(tmp_path, (0.02, 0.02, 0.05), 0.2)
         world.load(bar, pose(translation=[0.5, 0.02, 0.025]), name="bar", fixed=True)
@@ -230,7 +231,7 @@ def test_one_finger_alone_holds_nothing(panda: Robot, tmp_path: Path) -> None:
 def test_wall_in_the_way_is_a_collision_and_stops_the_robot(panda: Robot, tmp_path: Path) -> None:
     motion = trajectory(panda, [([0.5, -0.2, 0.2], 0.08, 0), ([0.5, 0.25, 0.2], 0.08, 0)])
     with World() as world:
-        arm = world.add_robot(panda)
+        arm = Arm.add(world, panda)
         arm.reset(motion.q[0], 0.08)
         wall = box_urdf(tmp_path, (0.4, 0.02, 0.6), 1.0)
         world.load(wall, pose(translation=[0.5, 0.12, 0.3]), name="wall", fixed=True)
@@ -252,7 +253,7 @@ def test_push_that_never_touches_is_missed(panda: Robot, tmp_path: Path) -> None
         ],
     )
     with World() as world:
-        arm = world.add_robot(panda)
+        arm = Arm.add(world, panda)
         arm.reset(motion.q[0], 0.0)
         world.load(
             box_urdf(tmp_path, (0.05,) * 3, 0.2), pose(translation=[0.5, 0.3, 0.025]), name="box"
@@ -300,7 +301,7 @@ def test_anchor_carries_the_cloth_until_it_is_released(panda: Robot, tmp_path: P
         [(high, 0.04, 0), (corner, 0.04, 0), (corner, 0.0, 1), (high, 0.0, 2), (high, 0.08, 3)],
     )
     with World(WorldOptions(deformable=True)) as world:
-        arm = world.add_robot(panda)
+        arm = Arm.add(world, panda)
         arm.reset(motion.q[0], 0.04)
         cloth = world.add_cloth(cloth_obj(tmp_path), pose(translation=[x, y, 0.005]), name="cloth")
         rest = world.cloth_vertices(cloth)
@@ -343,6 +344,6 @@ def test_a_mistake_is_named_in_one_line(tmp_path: Path, call, words: str) -> Non
 def test_a_trajectory_that_starts_elsewhere_is_refused(panda: Robot) -> None:
     motion = lift(panda)
     with World() as world:
-        arm = world.add_robot(panda)
+        arm = Arm.add(world, panda)
         with pytest.raises(ValueError, match=r"trajectory\.q\[0\]"):
             execute(world, arm, motion, targets=[], track=lambda: np.zeros((1, 3)))

@@ -316,7 +316,7 @@ def shake_trial(
         hand, X_world_base=X_world_tool, gripper=replace(hand.gripper, force=options.force)
     )
     with World() as world:
-        arm = world.add_robot(hand)
+        arm = Arm.add(world, hand)
         body = world.load(
             thing.urdf_path, X_world_object, name="object", friction=friction, mass_scale=mass
         )

@@ -22,6 +22,7 @@ from flowplan.scan import DepthFrame, ScanOptions, scan_frames
 from flowplan.scene import Scene
 from flowplan.trajectory import Trajectory
 from flowplan.utils import checks
+from sim_envs.arm import Arm
 from sim_envs.camera import Recorder
 from sim_envs.execute import Track, execute, link_points
 from sim_envs.look import look
@@ -134,7 +135,7 @@ def run_episode(
     stages.robot = robot = load_robot(spec.robot)
     with World(WorldOptions(deformable=task.deformable)) as world:
         with stages.timed("set_up"):
-            arm = world.add_robot(robot)
+            arm = Arm.add(world, robot)
             setup = task.setup(world, rng)
         progress(0.1, "scanning")
         with stages.timed("scan"):

@@ -40,7 +40,7 @@ class Episode:
 
     def build(self, world: World) -> tuple[Arm, TaskSetup]:
         """Put everything into a fresh world and let it settle."""
-        arm = world.add_robot(load_robot(self.robot), ROBOT)
+        arm = Arm.add(world, load_robot(self.robot), ROBOT)
         return arm, TASKS[self.task].setup(world, np.random.default_rng(self.seed))
 
 
