@@ -63,19 +63,19 @@ results: ros
 	$(BIN)/flowplan bench grasp --json docs/results/bench_grasp.json
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_panda.json --seed 1000
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_ur5e.json --seed 1000 --robot ur5e
-	$(BIN)/flowplan eval --generator kinematic --methods planner --seeds 20 --first-seed 400 --json docs/results/eval_kinematic.json
-	$(BIN)/flowplan eval --generator kinematic --seeds 20 --first-seed 200 --json docs/results/eval_kinematic_baselines.json
-	$(BIN)/flowplan eval --generator neurok --tasks close_laptop,lower_lamp,open_drawer,turn_faucet \
+	$(BIN)/flowplan eval tasks --generator kinematic --methods planner --seeds 20 --first-seed 400 --json docs/results/eval_kinematic.json
+	$(BIN)/flowplan eval tasks --generator kinematic --seeds 20 --first-seed 200 --json docs/results/eval_kinematic_baselines.json
+	$(BIN)/flowplan eval tasks --generator neurok --tasks close_laptop lower_lamp open_drawer turn_faucet \
 	  --methods planner --seeds 20 --json docs/results/eval_neurok_tasks.json
 	. build/ros/environment.sh && $(BIN)/flowplan bench ros --json docs/results/bench_ros.json
 	. build/ros/environment.sh && $(BIN)/flowplan bench ros --runs 12 --json docs/results/bench_ros_idle.json
-	$(BIN)/flowplan eval --generator kinematic --tasks close_laptop --robots panda --methods planner --seeds 50 \
+	$(BIN)/flowplan eval tasks --generator kinematic --tasks close_laptop --robots panda --methods planner --seeds 50 \
 	  --json docs/results/eval_close_laptop.json
 	$(BIN)/flowplan eval chord --scenes 52 --json docs/results/eval_chord.json
-	$(BIN)/flowplan eval chord --ablations --scenes 16 --kinds laptop,drawer_cabinet,double_lid_box,oven,washing_machine,safe,\
-door,scissors,hinged_box,door_cabinet,suitcase,refrigerator,dishwasher,window,kettle,pliers \
+	$(BIN)/flowplan eval chord --ablations --scenes 16 --kinds laptop drawer_cabinet double_lid_box oven washing_machine safe \
+  door scissors hinged_box door_cabinet suitcase refrigerator dishwasher window kettle pliers \
 	  --json docs/results/eval_chord_ablations.json
-	$(BIN)/flowplan eval --generator chord --tasks close_laptop,pick_place --robots panda --methods planner --seeds 10 \
+	$(BIN)/flowplan eval tasks --generator chord --tasks close_laptop pick_place --robots panda --methods planner --seeds 10 \
 	  --json docs/results/eval_chord_tasks.json
 	$(BIN)/flowplan eval neurok --instances 52 --json docs/results/eval_neurok.json
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from flowplan.geometry import inverse, transform
-from flowplan.grasp.records import ContactKind
+from flowplan.grasp.candidates import ContactKind
 from flowplan.rollout import Rollout
 from flowplan.trajectory import Phase, Trajectory
 from flowplan.utils import checks

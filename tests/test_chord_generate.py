@@ -12,7 +12,7 @@ import torch
 import trimesh
 
 from experiments.chord.ablations import methods
-from flowplan.cli import app
+from flowplan.cli import dispatch
 from flowplan.io import npz
 from flowplan.motion import SceneMotion
 from flowplan.scene import Action, Prompt, Scene, SceneObject
@@ -199,6 +199,6 @@ def test_a_mistake_in_a_scene_file_is_named(text: str, word: str, tmp_path: Path
 def test_the_command_line_refuses_what_it_would_have_to_ignore(tmp_path: Path) -> None:
     job = _write_job(tmp_path, JOB)
     with pytest.raises(ValueError, match="has its own prompt, seed and folder"):
-        app.generate(job, generator="chord", seed=1)
-    with pytest.raises(ValueError, match="chord takes either --prompt or a JSON file"):
-        app.generate(tmp_path / "scene.npz", generator="chord")
+        dispatch.call(["generate", "chord", str(job), "--seed", "1"])
+    with pytest.raises(ValueError, match="expected either --prompt or a JSON file"):
+        dispatch.call(["generate", "chord", str(tmp_path / "scene.npz")])

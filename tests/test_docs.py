@@ -6,19 +6,22 @@ take minutes, that wait for somebody to look, or that need a robot (by name, or 
 their options have to be known; Python in blocks called "slow" runs with the slow tests. `make` runs this test and is left out.
 """
 
-import functools
+import contextlib
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
-from flowplan.cli import app
+from flowplan.cli import dispatch, parser
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "docs" / "results" / "README.md"
+CARDS = sorted((ROOT / "generators" / "weights").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_RUN = {"run", "eval", "bench", "view", "ros"}
+NOT_RUN = {"run", "eval", "bench", "train", "view", "ros"}
+COMMANDS = dispatch.commands()
 BLOCK = re.compile(r"^```(\w+)[ ]?([\w.]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MACHINE_PATH = re.compile(r"/(work|tmp|home|root)/")
@@ -56,9 +59,10 @@ def follow(page, folder, monkeypatch, *, slow=False):
         elif language in ("sh", "console"):
             for arguments in commands(text):
                 if arguments[0] in NOT_RUN or name == "slow":
-                    understand(arguments, monkeypatch)
+                    understand(arguments)
                 else:
-                    run(arguments, monkeypatch)
+                    status = dispatch.call(arguments)
+                    assert status == 0, f"flowplan {shlex.join(arguments)} ended with {status}"
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
@@ -74,23 +78,18 @@ def test_what_a_page_says_runs_to_the_end(page, tmp_path, monkeypatch):
     follow(page, tmp_path, monkeypatch, slow=True)
 
 
-def run(arguments, monkeypatch):
-    """One command line, in this process."""
-    monkeypatch.setattr(sys, "argv", ["flowplan", *arguments])
-    with pytest.raises(SystemExit) as end:
-        app.main()
-    assert end.value.code == 0, (
-        f"flowplan {shlex.join(arguments)} ended with status {end.value.code}"
-    )
+class Incomplete(ValueError):
+    """A command line without all that the command needs."""
 
 
-def understand(arguments, monkeypatch):
-    """The same without doing anything: its options are known, and of the right kind."""
-    command = app.COMMANDS[arguments[0]]
-    nothing = functools.wraps(command)(lambda *given, **named: 0)
-    with monkeypatch.context() as patch:
-        patch.setattr(app, "COMMANDS", app.COMMANDS | {arguments[0]: nothing})
-        run(arguments, patch)
+def understand(arguments):
+    """A command line without doing anything: its options are known, and of the right kind."""
+    words = next(words for words in COMMANDS if tuple(arguments[: len(words)]) == words)
+    prog = " ".join(("flowplan", *words))
+    try:
+        parser.parse(COMMANDS[words].record(), prog, arguments[len(words) :])
+    except ValueError as error:
+        raise (Incomplete(str(error)) if "must be given" in str(error) else error) from None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -116,16 +115,28 @@ def test_files_and_modules_that_are_named_exist(page):
         assert (ROOT / path).exists(), f"{page.name}: {path} does not exist"
 
 
-@pytest.mark.parametrize("name", app.COMMANDS)
-def test_the_readme_names_every_command_and_its_options(name, monkeypatch, capsys):
-    rows = [
-        r
-        for r in (ROOT / "README.md").read_text().splitlines()
-        if r.startswith(f"| `flowplan {name}")
-    ]
-    assert len(rows) == 1, f"README.md: expected one row for `flowplan {name}`, got {len(rows)}"
-    monkeypatch.setattr(sys, "argv", ["flowplan", name, "--help"])
-    with pytest.raises(SystemExit):
-        app.main()
-    known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)) - {"--help", "--video"}
-    assert set(re.findall(r"`(--[a-z][a-z-]*)`", rows[0])) == known
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_readme_names_every_command(words):
+    command = " ".join(("flowplan", *words))
+    rows = [row for row in README.splitlines() if re.match(rf"\| `{command}[` ]", row)]
+    assert len(rows) == 1, f"README.md: expected one row for `{command}`, got {len(rows)}"
+    known = set(parser.option_names(COMMANDS[words].record(), command))
+    named = set(re.findall(r"`(--[a-z][\w.-]*)`", rows[0]))
+    assert named <= known, f"README.md: `{command}` has no {named - known}"
+
+
+@pytest.mark.parametrize("path", [ROOT / "Makefile", *CARDS, *PAGES, RESULTS], ids=lambda p: p.name)
+def test_command_lines_in_the_text_are_understood(path):
+    for command in command_lines(path.read_text()):
+        # Running text may leave out what a command is given.
+        with contextlib.suppress(Incomplete):
+            understand(command)
+
+
+def command_lines(text):
+    """Command lines with options in a Makefile, or in running text between backquotes."""
+    text = text.replace("\\\n", " ")
+    quoted = re.findall(r"`(?:[^`]*-m )?flowplan(?:\.cli)? ([^`]+)`", text)
+    run = re.findall(r"^\t.*\$\(BIN\)/flowplan (.+)$", text, re.MULTILINE)
+    lines = [line.split("--help")[0] for line in quoted + run if "--" in line and "..." not in line]
+    return [shlex.split(line) for line in lines]

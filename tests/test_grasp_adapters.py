@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flowplan.geometry import exp_so3, inverse, look_at, pose, quat_wxyz_from_matrix
 from flowplan.grasp import merge
-from flowplan.grasp.proposal import best_first
+from flowplan.grasp.candidates import best_first
 from flowplan.io.grasp_formats import (
     PANDA_BASE_TO_PADS,
     ContactGraspNetAdapter,

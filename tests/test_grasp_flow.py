@@ -7,9 +7,9 @@ from grasp_fixtures import BoxGripper, scanned
 
 from flowplan.geometry import angle_between, exp_so3, inverse, pose, rotation_about, transform
 from flowplan.grasp import merge, propose_grasps, propose_pinches, propose_pushes, rank_with_flow
+from flowplan.grasp.candidates import best_first
 from flowplan.grasp.gripper_clearance import gripper_boxes, lowest_point
 from flowplan.grasp.pinch import PinchOptions, pinch_proposal
-from flowplan.grasp.proposal import best_first
 from flowplan.grasp.push import PushOptions, push_proposal
 from flowplan.grasp.rank import RankOptions, patch_motion
 from flowplan.motion import SceneMotion, sample_flow
@@ -112,7 +112,7 @@ def test_pushes_turn_round_when_the_motion_does():
     opened = Scene((SceneObject("laptop", mesh),))
     pushes = push_proposal(opened, back, 0, GRIPPER)
     # Opening would need a finger under a lid that lies 2 mm over its base: no room anywhere.
-    assert len(pushes.grasps) == 0
+    assert len(pushes.candidates) == 0
     assert "free" in pushes.reason
 
 
@@ -132,7 +132,7 @@ def test_what_does_not_move_cannot_be_pushed():
     scene, motion = laptop()
     still = SceneMotion(TIMES, (np.repeat(motion.vertices[0][:1], len(TIMES), axis=0),))
     proposal = push_proposal(scene, still, 0, GRIPPER)
-    assert len(proposal.grasps) == 0
+    assert len(proposal.candidates) == 0
     assert "no candidate left after 'moving surface points'" in proposal.reason
 
 
@@ -277,7 +277,9 @@ def test_nothing_to_rank_and_mixed_objects(panda):
     assert rank_with_flow(none, flow, scene, motion, panda)[1] == ()
     X = pose(translation=np.zeros((1, 3)))
     mixed = merge([best_first(X, np.zeros(1), np.ones(1), "grasp", i) for i in (0, 1)])
-    with pytest.raises(ValueError, match=r"grasps.object_id: expected one object, got \[0, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"candidates.object_id: expected one object, got \[0, 1\]"
+    ):
         rank_with_flow(mixed, flow, scene, motion, panda)
 
 

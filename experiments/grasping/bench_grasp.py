@@ -16,8 +16,10 @@ import numpy as np
 import trimesh
 
 from flowplan.geometry import pose
+from flowplan.grasp.antipodal import antipodal_pairs
 from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes
-from flowplan.grasp.propose import GraspOptions, antipodal_pairs, object_cloud, propose_grasps
+from flowplan.grasp.propose import propose_grasps
+from flowplan.grasp.surface import object_cloud
 from flowplan.motion import Progress, silent
 from flowplan.robot import load_robot
 from flowplan.scene import Scene, SceneObject
@@ -57,8 +59,9 @@ def bench_grasp(
         scene = Scene((obj,))
         rng = np.random.default_rng(seed)
         cloud = object_cloud(obj, gripper, rng)
-        many = GraspOptions(samples=20_000)
-        found, seconds = _timed(partial(antipodal_pairs, obj, cloud, many, rng), repeats)
+        found, seconds = _timed(
+            partial(antipodal_pairs, obj, cloud, rng, samples=20_000, friction=0.5), repeats
+        )
         pairs.append(len(found) / seconds)
         grasps, seconds = _timed(partial(propose_grasps, obj, scene, gripper, seed=seed), repeats)
         top.append(seconds)

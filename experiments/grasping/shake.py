@@ -34,9 +34,11 @@ import trimesh
 
 from flowplan.geometry import angle_between, exp_so3, inverse, pose, rpy_from_matrix
 from flowplan.grasp import ContactCandidates
+from flowplan.grasp.antipodal import antipodal_pairs
+from flowplan.grasp.candidates import best_first
 from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
-from flowplan.grasp.proposal import best_first
-from flowplan.grasp.propose import GraspOptions, antipodal_pairs, object_cloud, propose_grasps
+from flowplan.grasp.propose import GraspOptions, propose_grasps
+from flowplan.grasp.surface import object_cloud
 from flowplan.motion import Progress, silent
 from flowplan.robot import Robot, load_robot
 from flowplan.robot.gripper import Gripper
@@ -439,7 +441,7 @@ def random_antipodal(
     rng = np.random.default_rng(seed)
     options = GraspOptions()
     cloud = object_cloud(obj, gripper, rng)
-    pairs = antipodal_pairs(obj, cloud, options, rng)
+    pairs = antipodal_pairs(obj, cloud, rng, samples=options.samples, friction=options.friction)
     pairs = pairs.select(pairs.width < gripper.max_width - 2 * options.clearance)
     pairs = pairs.select(rng.permutation(len(pairs))[:2000])
     y = (pairs.second - pairs.first) / pairs.width[:, None]

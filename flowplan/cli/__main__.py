@@ -1,5 +1,6 @@
-"""`python -m flowplan.cli`: for launchers of several processes, such as torchrun."""
+"""`python -m flowplan.cli`, for launchers of several processes such as torchrun."""
 
 from flowplan.cli import main
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,11 +1,10 @@
-"""Where a gripper may touch an object, and which touch suits the motion that is asked."""
+"""Candidate contacts between gripper and object, and their ranking with the requested motion."""
 
+from flowplan.grasp.candidates import ContactCandidates, ContactKind, Proposal, merge
 from flowplan.grasp.pinch import PinchOptions, propose_pinches
-from flowplan.grasp.proposal import Proposal, merge
 from flowplan.grasp.propose import GraspOptions, propose_grasps
 from flowplan.grasp.push import PushOptions, propose_pushes
 from flowplan.grasp.rank import ContactReport, RankOptions, rank_with_flow
-from flowplan.grasp.records import ContactCandidates, ContactKind
 
 __all__ = [
     "ContactCandidates",

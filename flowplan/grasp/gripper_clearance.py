@@ -1,13 +1,13 @@
-"""The volume a gripper sweeps on its way to a grasp, against points and the support plane.
+"""Collision check of the volume that a gripper sweeps against points and the support plane.
 
-A translation along an axis of a box sweeps a longer box. In the tool frame the approach is a translation along z and
-the closing of a finger one along y, so the swept volume of both is again a handful of axis-aligned boxes, and a point
-collides when it lies in one of them: no distance queries, no sampling along the way. Boxes that are turned against the
-tool frame are replaced by their axis-aligned hulls, which are larger: a grasp is then refused too early, never too
-late.
+A box translated along one of its axes sweeps a longer box. In the tool frame the approach is a
+translation along z and the closing of a finger one along y, so the swept volume of both is again
+a set of axis-aligned boxes, and a point collides if it lies inside one of them: no distance
+queries, no sampling along the way. Boxes rotated relative to the tool frame are replaced by their
+axis-aligned hulls, which are larger, so the check is conservative.
 
-Points of all grasps go to the tool frames in one float32 matrix product; a first look at every eighth point refuses
-most grasps that collide at an eighth of the price.
+Points are transformed to all tool frames by float32 matrix products. A first pass over every
+eighth point rejects most colliding poses at an eighth of the cost.
 """
 
 from __future__ import annotations
@@ -24,46 +24,48 @@ if TYPE_CHECKING:
     from flowplan.robot.gripper import Gripper
 
 _WIDTH_STEP = 0.002
-"""Metres: boxes are looked up at openings rounded up to this."""
+"""Step that openings are rounded up to before the boxes are computed, meters."""
+_SUBSAMPLE = 8
+"""The first pass checks every so many-th point."""
 _BLOCK = 2048
-"""Points handled at once."""
+"""Points checked at once."""
 _CHUNK = 20_000
-"""Point-pose pairs handled at once: what stays in the cache of one core."""
+"""Point-pose pairs checked at once: small enough for the cache of one core."""
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Axis-aligned boxes in the tool frame, a set for each of G poses.
+    """Axis-aligned boxes in the tool frame, one set for each of G poses.
 
     Attributes:
-        lower, upper: (G, B, 3) corners, metres.
+        lower, upper: (G, B, 3) corners, meters.
     """
 
     lower: FloatArray
     upper: FloatArray
 
     def select(self, index: NDArray[np.int64]) -> Boxes:
-        """The boxes of some of the poses."""
+        """The boxes of a subset of the poses."""
         return Boxes(self.lower[index], self.upper[index])
 
     def grown(self, margin: float) -> Boxes:
-        """Every face moved outward by `margin` metres (inward where negative)."""
+        """Boxes with every face moved outward by `margin` meters (inward if negative)."""
         return Boxes(self.lower - margin, self.upper + margin)
 
     def approached(self, distance: float) -> Boxes:
-        """What the boxes sweep while the tool comes along its z from `distance` metres away."""
+        """Volume swept while the tool approaches along its z from `distance` meters away."""
         lower = self.lower.copy()
         lower[..., 2] -= distance
         return Boxes(lower, self.upper)
 
     def advanced(self, distance: FloatArray) -> Boxes:
-        """What the boxes sweep while each of them goes on along z by its own distance (B,), metres."""
+        """Volume swept while each box moves on along z by its own distance (B,), meters."""
         upper = self.upper.copy()
         upper[..., 2] += distance
         return Boxes(self.lower, upper)
 
     def hull(self, other: Boxes) -> Boxes:
-        """What each box sweeps between this opening and that of `other`."""
+        """Volume swept by each box between this opening and that of `other`."""
         return Boxes(np.minimum(self.lower, other.lower), np.maximum(self.upper, other.upper))
 
 
@@ -85,20 +87,26 @@ def gripper_boxes(gripper: Gripper, widths: FloatArray) -> Boxes:
 def clear_of_points(
     X_world_tool: FloatArray, boxes: Boxes, points: FloatArray
 ) -> NDArray[np.bool_]:
-    """(G,) True where none of the points (M, 3), world frame, lies in the boxes carried by the tool pose."""
+    """(G,) True if no point lies inside the boxes placed at the tool pose.
+
+    Args:
+        X_world_tool: (G, 4, 4).
+        boxes: Boxes of the same G poses.
+        points: (M, 3) world frame, meters.
+    """
     clear = np.ones(len(X_world_tool), bool)
     if not len(points):
         return clear
-    origin = points.mean(
-        0
-    )  # float32 is fine near it, and not at a few metres from the world's origin
+    # Coordinates relative to the points' center: float32 is exact enough near it, but not a few
+    # meters away from the world's origin.
+    origin = points.mean(0)
     homogeneous = np.ones((4, len(points)), np.float32)
     homogeneous[:3] = (points - origin).T
-    blocks = range(0, len(points), _BLOCK)
-    for part in [
-        homogeneous[:, ::8].copy(),
-        *(homogeneous[:, i : i + _BLOCK].copy() for i in blocks),
-    ]:
+    # A coarse pass over some points first, then all of them block by block.
+    parts = [homogeneous[:, ::_SUBSAMPLE].copy()]
+    for start in range(0, len(points), _BLOCK):
+        parts.append(homogeneous[:, start : start + _BLOCK].copy())
+    for part in parts:
         rows = np.flatnonzero(clear)
         size = max(1, _CHUNK // part.shape[1])
         for start in range(0, len(rows), size):
@@ -110,28 +118,28 @@ def clear_of_points(
 def _any_inside(
     X: FloatArray, boxes: Boxes, origin: FloatArray, homogeneous: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
-    """(G,) does any of the points origin + homogeneous[:3] lie in any box?"""
-    # Coordinates in which every box is the cube |q| < 1, so that one product and three comparisons do for any of them.
+    """(G,) True if any point origin + homogeneous[:3] lies inside any box of the pose."""
+    # Affine maps to coordinates q in which every box is the cube |q| < 1.
     R = X[:, :3, :3]
     shift = np.einsum("gij,gi->gj", R, origin - X[:, :3, 3])
     scale = 2 / np.maximum(boxes.upper - boxes.lower, 1e-9)  # (G, B, 3)
     A = np.empty((*scale.shape, 4), np.float32)
     A[..., :3] = scale[..., None] * np.swapaxes(R, 1, 2)[:, None]
     A[..., 3] = scale * (shift[:, None] - 0.5 * (boxes.lower + boxes.upper))
-    # One small product per pose, on purpose: BLAS would share a large one of this shape among threads, and on a busy
-    # machine wait for them a hundred times longer than it computes.
+    # One small product per pose: BLAS would spread a large product of this shape over threads and,
+    # on a busy machine, wait for them a hundred times longer than it computes.
     q = (A.reshape(len(X), -1, 4) @ homogeneous).reshape(*scale.shape, -1)  # (G, B, 3, M)
+    # Chebyshev distance from the cube's center, below one inside.
     np.abs(q, out=q)
-    depth = np.maximum(q[:, :, 0], q[:, :, 1])
-    np.maximum(depth, q[:, :, 2], out=depth)
-    return depth.min((1, 2)) < 1
+    distance = np.maximum(q[:, :, 0], q[:, :, 1])
+    np.maximum(distance, q[:, :, 2], out=distance)
+    return distance.min((1, 2)) < 1
 
 
 def lowest_point(X_world_tool: FloatArray, boxes: Boxes) -> FloatArray:
-    """(G,) smallest world z of the boxes carried by each tool pose, metres."""
-    row = X_world_tool[:, None, 2, :3]  # (G, 1, 3)
-    centre = 0.5 * (boxes.lower + boxes.upper)
+    """(G,) smallest world z of the boxes placed at each tool pose, meters."""
+    z_axis = X_world_tool[:, None, 2, :3]  # (G, 1, 3), world z in the tool frame
+    center = 0.5 * (boxes.lower + boxes.upper)
     half = 0.5 * (boxes.upper - boxes.lower)
-    return X_world_tool[:, 2, 3] + (np.sum(row * centre, -1) - np.sum(np.abs(row) * half, -1)).min(
-        1
-    )
+    lowest = np.sum(z_axis * center, -1) - np.sum(np.abs(z_axis) * half, -1)  # (G, B)
+    return X_world_tool[:, 2, 3] + lowest.min(1)

@@ -1,124 +1,37 @@
-"""How large a disturbance a set of contacts resists: the Ferrari-Canny measure with soft fingers.
+"""Force margin and robustness of grasps.
 
-A contact at p with inward normal n, pushing with at most unit normal force, can produce every wrench
-(f, tau / rho) = (f, (p - c) x f / rho + m n / rho) with f = n + t, t orthogonal to n, and the elliptical friction limit
-of Howe and Cutkosky (1996), |t|^2 / mu^2 + m^2 / (mu r)^2 <= 1. Here c is the reference point (the centre of mass), rho
-a length that makes torques comparable with forces, and r the radius of torsion of the contact patch (0: a hard finger).
-Ferrari and Canny (ICRA 1992) call epsilon the radius of the largest ball about the origin inside the convex hull of all
-contacts' wrenches: the worst disturbance that normal forces summing to one still resist.
+A hard contact at p with inward normal n and friction mu, pushing with at most unit normal force,
+can apply every wrench (f, tau / rho) = (n + t, (p - c) x (n + t) / rho) with |t| <= mu and t
+orthogonal to n. Here c is the reference point (the center of mass) and rho a length that makes
+torques comparable with forces. The support function of the convex hull of these wrenches,
 
-The hull's support function has a closed form, so no friction cone needs to be cut into edges,
-
-    h(u) = max(0, max_i [n_i . v_i + mu sqrt(|v_i - (n_i . v_i) n_i|^2 + (r_i n_i . u_tau / rho)^2)]),
+    h(u) = max(0, max_i [n_i . v_i + mu |v_i - (n_i . v_i) n_i|]),
     v_i = u_f + (u_tau x (p_i - c)) / rho,
 
-and epsilon = min_{|u|=1} h(u). `epsilon` minimises it by batched descent from many directions; `epsilon_by_hull` is the
-readable reference on discretised cones, through qhull. `force_margin` asks for less, and more to the point of holding
-an object up: only forces at the centre of mass.
+has a closed form, so no friction cone needs to be cut into edges. Ferrari and Canny (ICRA 1992)
+rate a grasp by epsilon = min_{|u| = 1} h(u), the largest wrench that it resists in every
+direction. Weight and inertia act on the center of mass without a torque about it, so `force_margin`
+takes the section of the hull by the force axes instead: the minimum of h over |u_f| = 1 and any
+u_tau, which is never below epsilon.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial import ConvexHull, QhullError
 
+from flowplan.geometry import exp_so3, pose
+from flowplan.grasp.contact import GraspPoses
 from flowplan.utils.checks import FloatArray
 
-_LATITUDES = (-60.0, -30.0, 0.0, 30.0, 60.0)
+if TYPE_CHECKING:
+    from flowplan.robot.gripper import Gripper
 
-
-def contact_wrenches(
-    points: ArrayLike,
-    normals: ArrayLike,
-    *,
-    friction: float,
-    torsion_radius: ArrayLike,
-    centre: ArrayLike,
-    length: float,
-    edges: int = 16,
-) -> FloatArray:
-    """Wrenches (K, 6) that contacts at unit normal force can produce, torque over `length`.
-
-    Args:
-        points: (C, 3) contact points, metres.
-        normals: (C, 3) unit, into the object.
-        friction: Coulomb coefficient.
-        torsion_radius: (C,) metres; friction torque about the normal is at most friction * radius * normal force.
-        centre: (3,) point that torques are taken about.
-        length: metres that a torque is divided by.
-        edges: directions that the friction circle is cut into.
-    """
-    points, normals = np.asarray(points, float), np.asarray(normals, float)
-    radius = np.broadcast_to(np.asarray(torsion_radius, float), len(points))
-    # Points of the friction ellipsoid: all force on its equator, all torsion at its poles.
-    angle = np.concatenate(
-        [2 * np.pi * np.arange(edges) / edges + 0.1 * k for k in range(len(_LATITUDES))]
-    )
-    latitude = np.repeat(np.deg2rad(_LATITUDES), edges)
-    hard = latitude == 0
-    rows = []
-    for p, n, r in zip(points, normals, radius, strict=True):
-        t1 = np.cross(n, np.eye(3)[np.argmin(np.abs(n))])
-        t1 /= np.linalg.norm(t1)
-        t2 = np.cross(n, t1)
-        keep = hard if r == 0 else slice(None)
-        a, b = angle[keep], latitude[keep]
-        tangent = (
-            friction * np.cos(b)[:, None] * (np.cos(a)[:, None] * t1 + np.sin(a)[:, None] * t2)
-        )
-        twist = friction * r * np.sin(b)
-        if r > 0:
-            tangent, twist = (
-                np.concatenate([tangent, np.zeros((2, 3))]),
-                np.append(twist, [friction * r, -friction * r]),
-            )
-        force = n + tangent
-        torque = np.cross(p - np.asarray(centre, float), force) + twist[:, None] * n
-        rows.append(np.concatenate([force, torque / length], axis=1))
-    return np.concatenate(rows)
-
-
-def epsilon_by_hull(wrenches: ArrayLike) -> float:
-    """Distance from the origin to the nearest facet of the convex hull of wrenches (K, 6); 0 when it is not inside."""
-    try:
-        # Joggled input (QJ): wrenches of flat faces are coplanar in bulk, and merging such facets fails in 6-D.
-        offsets = ConvexHull(np.asarray(wrenches, float), qhull_options="QJ").equations[:, -1]
-    except QhullError:
-        return 0.0  # flat hull: some wrench cannot be resisted at all
-    return max(0.0, float(-offsets.max()))
-
-
-def epsilon(
-    points: ArrayLike,
-    normals: ArrayLike,
-    *,
-    friction: float,
-    torsion_radius: ArrayLike,
-    centre: ArrayLike,
-    length: float,
-    starts: int = 16,
-    iterations: int = 24,
-) -> FloatArray:
-    """Ferrari-Canny epsilon (G,) of G grasps with C contacts each, exact friction cones.
-
-    Args:
-        points: (G, C, 3) contact points, metres.
-        normals: (G, C, 3) unit, into the object.
-        friction: Coulomb coefficient.
-        torsion_radius: (G, C) metres.
-        centre: (3,) or (G, 3) point that torques are taken about.
-        length: metres that a torque is divided by.
-        starts, iterations: descents from the best directions of a fixed set, and their steps. What they find is
-            an upper bound: usually a few per cent above the minimum, more for poor grasps.
-    """
-    p = np.asarray(points, float)
-    n = np.asarray(normals, float)
-    arm = (p - np.broadcast_to(np.asarray(centre, float), (len(p), 3))[:, None]) / length
-    r = np.broadcast_to(np.asarray(torsion_radius, float), p.shape[:2]) / length
-    return _smallest_support(arm, n, r, friction, 6, starts, iterations)
+_FRICTION_RANGE = (0.6, 1.2)
+"""Range of the friction coefficient relative to its nominal value, for the robustness."""
 
 
 def force_margin(
@@ -126,88 +39,134 @@ def force_margin(
     normals: ArrayLike,
     *,
     friction: float,
-    centre: ArrayLike,
+    center: ArrayLike,
     length: float,
     starts: int = 16,
     iterations: int = 24,
 ) -> FloatArray:
-    """Force at `centre`, from the worst direction, that G grasps resist for each newton of normal force, (G,).
+    """(G,) force at `center` in the worst direction that a grasp resists per unit normal force.
 
-    Weight and inertia pull at the centre of mass and bring no torque about it, so what holds an object against them is
-    not the whole ball of epsilon but its section by the force axes: min over |u_f| = 1 and any u_tau of h(u), which is
-    never less than epsilon.
-
-    Args: as for `epsilon`; contacts are hard fingers, a patch is given as several of them. `length` only scales the
-        search.
+    Args:
+        points: (G, C, 3) contact points, meters. A patch is given as several hard contacts.
+        normals: (G, C, 3) unit, into the object.
+        friction: Coulomb coefficient.
+        center: (3,) or (G, 3) point that the force acts on, meters.
+        length: Length rho that torques are divided by, meters. It only scales the search.
+        starts: Number of descents, from the best of a fixed set of directions.
+        iterations: Steps of each descent. The result is an upper bound: usually a few per cent
+            above the minimum, more for poor grasps.
     """
     p = np.asarray(points, float)
-    arm = (p - np.broadcast_to(np.asarray(centre, float), (len(p), 3))[:, None]) / length
-    hard = np.zeros(p.shape[:2])
-    return _smallest_support(arm, np.asarray(normals, float), hard, friction, 3, starts, iterations)
-
-
-def _smallest_support(
-    arm: FloatArray,
-    n: FloatArray,
-    r: FloatArray,
-    friction: float,
-    unit: int,
-    starts: int,
-    iterations: int,
-) -> FloatArray:
-    """min h(u) (G,) over directions u whose first `unit` components have length one, never below zero."""
+    n = np.asarray(normals, float)
+    c = np.broadcast_to(np.asarray(center, float), (len(p), 3))
+    arm = (p - c[:, None]) / length  # (G, C, 3)
     if arm.shape[1] < 2:
         return np.zeros(len(arm))  # one contact cannot even balance its own push
-    seeds = _directions(unit)
-    value = _support(np.broadcast_to(seeds, (len(arm), *seeds.shape)), arm, n, r, friction)[0].max(
-        -1
-    )
-    u = seeds[np.argpartition(value, starts, axis=1)[:, :starts]]  # (G, S, 6)
-    lowest = value.min(1)
+
+    # The best start directions of each grasp.
+    directions = _start_directions()
+    value = _support(np.broadcast_to(directions, (len(arm), *directions.shape)), arm, n, friction)
+    height = value[0].max(-1)  # (G, D)
+    lowest = height.min(1)
+    u = directions[np.argpartition(height, starts, axis=1)[:, :starts]]  # (G, S, 6)
+
     for step in np.geomspace(2.0, 0.02, iterations):
-        h, gradient = _support(u, arm, n, r, friction)
+        h, wrench = _support(u, arm, n, friction)
         lowest = np.minimum(lowest, h.max(-1).min(1))
-        # h is the largest of smooth pieces and its minimum lies on a crease, where plain descent zigzags. A proximal
-        # step over the two highest pieces follows the crease: it minimises max_i(h_i + t_i . d) + |d|^2 / (2 step).
-        top = np.argsort(-h, axis=-1)[..., :2]  # (G, S, 2)
-        h1, h2 = np.moveaxis(np.take_along_axis(h, top, -1), -1, 0)
-        tangent = np.take_along_axis(gradient, top[..., None], -2)  # (G, S, 2, 6)
-        sphere = u[:, :, None, :unit]
-        tangent[..., :unit] -= np.sum(tangent[..., :unit] * sphere, -1, keepdims=True) * sphere
-        t1, t2 = np.moveaxis(tangent, -2, 0)
-        gap = t1 - t2
-        weight = ((h1 - h2) / step - np.sum(t2 * gap, -1)) / np.maximum(np.sum(gap**2, -1), 1e-12)
-        u = u - step * (t2 + np.clip(weight, 0, 1)[..., None] * gap)
-        u[..., :unit] /= np.maximum(np.linalg.norm(u[..., :unit], axis=-1, keepdims=True), 1e-12)
-    lowest = np.minimum(lowest, _support(u, arm, n, r, friction)[0].max(-1).min(1))
+        u = _descend(u, h, wrench, step)
+    h, _ = _support(u, arm, n, friction)
+    lowest = np.minimum(lowest, h.max(-1).min(1))
     return np.maximum(lowest, 0.0)
 
 
+def _descend(u: FloatArray, h: FloatArray, wrench: FloatArray, step: float) -> FloatArray:
+    """One proximal step on max_i h_i from directions u (G, S, 6), with h (G, S, C) and gradients.
+
+    The maximum of smooth pieces has its minimum on a crease, where plain descent zigzags. A
+    proximal step over the two highest pieces follows the crease: it minimizes
+    max_i(h_i + t_i . d) + |d|^2 / (2 step) over the step d.
+    """
+    # The two highest pieces and their gradients.
+    top = np.argsort(-h, axis=-1)[..., :2]  # (G, S, 2)
+    h1, h2 = np.moveaxis(np.take_along_axis(h, top, -1), -1, 0)
+    tangent = np.take_along_axis(wrench, top[..., None], -2)  # (G, S, 2, 6)
+    # Project onto the tangent space of the unit sphere of forces.
+    sphere = u[:, :, None, :3]
+    tangent[..., :3] -= np.sum(tangent[..., :3] * sphere, -1, keepdims=True) * sphere
+    t1, t2 = np.moveaxis(tangent, -2, 0)
+    # The convex combination of both gradients that solves the proximal problem.
+    difference = t1 - t2
+    squared = np.maximum(np.sum(difference**2, -1), 1e-12)
+    weight = ((h1 - h2) / step - np.sum(t2 * difference, -1)) / squared
+    u = u - step * (t2 + np.clip(weight, 0, 1)[..., None] * difference)
+    # Back onto the sphere.
+    u[..., :3] /= np.maximum(np.linalg.norm(u[..., :3], axis=-1, keepdims=True), 1e-12)
+    return u
+
+
 def _support(
-    u: FloatArray, arm: FloatArray, n: FloatArray, r: FloatArray, friction: float
+    u: FloatArray, arm: FloatArray, n: FloatArray, friction: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Each contact's h_i(u) (G, D, C) for unit directions u (G, D, 6), and the wrenches (G, D, C, 6) that attain it."""
-    uf, ut = u[:, :, None, :3], u[:, :, None, 3:]  # (G, D, 1, 3)
-    n, arm, r = n[:, None], arm[:, None], r[:, None]  # (G, 1, C, 3), (G, 1, C)
-    v = uf + np.cross(ut, arm)  # (G, D, C, 3)
+    """Support h_i(u) (G, D, C) of each contact for directions u (G, D, 6), and its gradient.
+
+    The gradients (G, D, C, 6) are the wrenches that attain the support.
+    """
+    u_force, u_torque = u[:, :, None, :3], u[:, :, None, 3:]  # (G, D, 1, 3)
+    n, arm = n[:, None], arm[:, None]  # (G, 1, C, 3)
+    v = u_force + np.cross(u_torque, arm)  # (G, D, C, 3)
+    # Normal and tangential parts of v.
     along = np.sum(v * n, -1)
     tangential = v - along[..., None] * n
-    twist = r * np.sum(ut * n, -1)
-    limit = np.sqrt(np.sum(tangential**2, -1) + twist**2)  # (G, D, C)
-    scale = friction / np.maximum(limit, 1e-12)
+    length = np.sqrt(np.sum(tangential**2, -1))  # (G, D, C)
+    # The contact force on the cone's boundary in the direction of v, and its torque.
+    scale = friction / np.maximum(length, 1e-12)
     force = n + scale[..., None] * tangential
-    torque = np.cross(arm, force) + (scale * twist * r)[..., None] * n
-    return along + friction * limit, np.concatenate([force, torque], -1)
+    torque = np.cross(arm, force)
+    return along + friction * length, np.concatenate([force, torque], -1)
 
 
 @cache
-def _directions(unit: int) -> FloatArray:
-    """Directions in wrench space to start from: the first `unit` axes both ways and a fixed random set, else zero."""
-    random = np.random.default_rng(0).normal(size=(16 * unit, unit))
-    spheres = np.concatenate(
-        [np.eye(unit), -np.eye(unit), random / np.linalg.norm(random, axis=1, keepdims=True)]
-    )
-    out = np.zeros((len(spheres), 6))
-    out[:, :unit] = spheres
+def _start_directions() -> FloatArray:
+    """(D, 6) pure forces to start from: the axes in both directions, and a fixed random set."""
+    random = np.random.default_rng(0).normal(size=(48, 3))
+    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    forces = np.concatenate([np.eye(3), -np.eye(3), random])
+    out = np.zeros((len(forces), 6))
+    out[:, :3] = forces
     out.setflags(write=False)
     return out
+
+
+def robustness(
+    poses: GraspPoses,
+    gripper: Gripper,
+    rng: np.random.Generator,
+    *,
+    count: int,
+    friction: float,
+    compliance: float,
+    position_error: float,
+    rotation_error: float,
+) -> FloatArray:
+    """(G,) mean pad alignment over `count` disturbed poses and frictions, in [0, 1].
+
+    All grasps are disturbed by the same errors.
+
+    Args:
+        poses: The grasps.
+        gripper: Gripper with the pads.
+        rng: Random generator.
+        count: Number of disturbances.
+        friction: Nominal Coulomb coefficient.
+        compliance: Depth behind the foremost point that still bears load, meters.
+        position_error: Standard deviation along each axis, meters.
+        rotation_error: Standard deviation about each axis, radians.
+    """
+    total = np.zeros(len(poses))
+    for _ in range(count):
+        turn = exp_so3(rotation_error * rng.normal(size=3))
+        error = pose(turn, position_error * rng.normal(size=3))
+        disturbed = friction * rng.uniform(*_FRICTION_RANGE)
+        pads = poses.close(poses.X_world_tool @ error, poses.pair, gripper, compliance)
+        total += pads.alignment(gripper, disturbed)
+    return total / count

@@ -1,37 +1,51 @@
-"""A mesh as an even cloud of surface points: what fingers can touch, and what they must not hit.
+"""Meshes as evenly sampled surface points: what fingers can touch, and what they must avoid.
 
-Points are drawn by systematic sampling over the cumulated face areas: one point in each of M equal slices of the
-total area. Every point then stands for the same area, and the cloud has fewer holes and clumps than independent draws.
+Points are drawn by systematic sampling over the cumulative face areas: one point in each of M
+equal slices of the total area. Every point then represents the same area, and the points have
+fewer holes and clusters than independent draws.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from flowplan.geometry import transform
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils.checks import FloatArray
 
+if TYPE_CHECKING:
+    from flowplan.robot.gripper import Gripper
+
 _SPACING = 0.008
-"""Metres between the points that stand for what must not be hit."""
-_STILL = 2e-3
-"""Metres: what moves less than this does not move."""
+"""Distance between points that represent obstacles, meters."""
+_OBSTACLE_POINTS = (200, 6000)
+"""Fewest and most points that represent one obstacle."""
+_PAD_POINTS = 20
+"""Number of surface points per pad area."""
+_CLOUD_POINTS = (2000, 8000)
+"""Fewest and most points of an object's cloud."""
+_SMOOTH = 8
+"""Nearest points, including itself, that a normal is averaged over."""
+_SAME_SIDE = 0.5
+"""Cosine between two normals from which they are averaged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """M points that each stand for the same share of a surface.
+    """M points that each represent the same share of a surface.
 
     Attributes:
-        points: (M, 3) metres, in the frame of the mesh they came from.
-        normals: (M, 3) unit, outward where the mesh is oriented.
+        points: (M, 3) meters.
+        normals: (M, 3) unit, outward if the mesh is oriented.
         face: (M,) face that each point lies on.
-        area: square metres that one point stands for.
+        area: Area that one point represents, square meters.
     """
 
     points: FloatArray
@@ -53,10 +67,16 @@ def sample_surface(
     *,
     faces: NDArray[np.bool_] | None = None,
 ) -> Surface:
-    """`count` points spread evenly by area over `mesh`, or over its `faces` (F,) only.
+    """`count` points spread evenly by area over `mesh`, in the frame of the mesh.
 
-    Faces without area get no points; a mesh without any gives EMPTY. The normals of a closed mesh whose faces are wound
-    inside out are turned to point outward.
+    Faces without area get no points; a mesh without any area gives EMPTY. The normals of a closed
+    mesh whose faces are wound inside out are flipped to point outward.
+
+    Args:
+        mesh: Triangle mesh.
+        count: Number of points.
+        rng: Random generator.
+        faces: (F,) True for faces to sample. Defaults to all.
     """
     corners = np.asarray(mesh.vertices)[mesh.faces]  # (F, 3, 3)
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -65,23 +85,52 @@ def sample_surface(
     total = weight.sum()
     if not np.isfinite(total) or total <= 1e-12:
         return EMPTY
+    # The face of each point: one draw within each slice of the cumulative area.
     slices = (np.arange(count) + rng.random(count)) / count
-    cumulated = np.cumsum(weight) / total
-    face = np.minimum(
-        np.searchsorted(cumulated, slices * cumulated[-1], side="right"), len(weight) - 1
-    )
+    cumulative = np.cumsum(weight) / total
+    face = np.searchsorted(cumulative, slices * cumulative[-1], side="right")
+    face = np.minimum(face, len(weight) - 1)
+    # Uniform barycentric coordinates within it (Turk, Graphics Gems 1990).
     u, v = rng.random((2, count))
-    root = np.sqrt(u)  # uniform on a triangle: Turk, Graphics Gems 1990
+    root = np.sqrt(u)
     barycentric = np.stack([1 - root, root * (1 - v), root * v], axis=-1)
     points = np.einsum("mk,mkc->mc", barycentric, corners[face])
-    return Surface(
-        points, _outward(mesh) * normal[face] / double_area[face, None], face, 0.5 * total / count
-    )
+    normals = _orientation(mesh) * normal[face] / double_area[face, None]
+    return Surface(points, normals, face, 0.5 * total / count)
 
 
-def _outward(mesh: trimesh.Trimesh) -> float:
+def _orientation(mesh: trimesh.Trimesh) -> float:
     """-1 for a closed mesh wound inside out, else 1 (an open mesh has no inside)."""
     return -1.0 if mesh.is_watertight and mesh.volume < 0 else 1.0
+
+
+def object_cloud(obj: SceneObject, gripper: Gripper, rng: np.random.Generator) -> Surface:
+    """The object's surface in the world frame, about 20 points per pad, with smoothed normals.
+
+    The face normals of a scan are noisy. Their mean over neighbors on the same side of the surface
+    is closer to what a pad meets.
+    """
+    pad_area = gripper.pad_size[0] * gripper.pad_size[1]
+    count = _CLOUD_POINTS[0]
+    if np.isfinite(obj.mesh.area):
+        count = int(np.clip(_PAD_POINTS * obj.mesh.area / pad_area, *_CLOUD_POINTS))
+    local = sample_surface(obj.mesh, count, rng)
+    if not len(local):
+        return EMPTY
+    points = transform(obj.X_world_object, local.points)
+    raw = local.normals @ obj.X_world_object[:3, :3].T
+    near = cKDTree(points).query(points, k=min(_SMOOTH, len(points)))[1]
+    alike = np.einsum("mkc,mc->mk", raw[near], raw) > _SAME_SIDE
+    smooth = np.einsum("mk,mkc->mc", alike, raw[near])
+    smooth = smooth / np.linalg.norm(smooth, axis=1, keepdims=True)
+    return Surface(points, smooth, local.face, local.area)
+
+
+def center_of_mass(obj: SceneObject) -> FloatArray:
+    """(3,) world frame: that of the volume if the mesh is closed, else that of the surface."""
+    mesh = obj.mesh
+    closed = mesh.is_watertight and abs(mesh.volume) > 1e-12
+    return transform(obj.X_world_object, [mesh.center_mass if closed else mesh.centroid])[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +138,9 @@ class Tracks:
     """M material points of a moving surface, world frame.
 
     Attributes:
-        points: (T, M, 3) metres.
-        normals: (T, M, 3) unit, outward where the mesh is oriented.
-        area: square metres that one point stands for at the start.
+        points: (T, M, 3) meters.
+        normals: (T, M, 3) unit, outward if the mesh is oriented.
+        area: Area that one point represents at the start, square meters.
     """
 
     points: FloatArray
@@ -110,54 +159,69 @@ def track_surface(
     count: int,
     rng: np.random.Generator,
 ) -> Tracks:
-    """`count` points on the faces of `obj` (number `index` of the scene) that move, at some frames of the motion."""
+    """`count` points on the moving faces of an object, at some frames of the motion.
+
+    Args:
+        obj: The object.
+        motion: Motion of the scene.
+        index: Index of the object in the scene.
+        frames: (T,) frames of the motion.
+        count: Number of points.
+        rng: Random generator.
+    """
     vertices = motion.vertices[index]
     faces = obj.mesh.faces
-    moving = np.all(motion.moving(_STILL)[index][faces], axis=1)
+    moving = np.all(motion.moving()[index][faces], axis=1)
     start = trimesh.Trimesh(vertices[0], faces, process=False)
     surface = sample_surface(start, count, rng, faces=moving)
     if not len(surface):
         return Tracks(np.zeros((len(frames), 0, 3)), np.zeros((len(frames), 0, 3)), 0.0)
+    # Points keep their barycentric coordinates.
     corner = faces[surface.face]  # (M, 3)
     barycentric = trimesh.triangles.points_to_barycentric(vertices[0][corner], surface.points)
     triangles = vertices[frames][:, corner]  # (T, M, 3, 3)
     points = np.einsum("mk,tmkc->tmc", barycentric, triangles)
-    normals = np.cross(
-        triangles[:, :, 1] - triangles[:, :, 0], triangles[:, :, 2] - triangles[:, :, 0]
-    )
+    # Normals of the moving triangles, flipped as those at the start are.
+    first_edge = triangles[:, :, 1] - triangles[:, :, 0]
+    second_edge = triangles[:, :, 2] - triangles[:, :, 0]
+    normals = np.cross(first_edge, second_edge)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-18)
-    flip = np.sign(
-        np.sum(normals[0] * surface.normals, axis=-1)
-    )  # a mesh wound inside out was turned
+    flip = np.sign(np.sum(normals[0] * surface.normals, axis=-1))
     return Tracks(points, flip[:, None] * normals, surface.area)
 
 
-def still_points(
+def static_points(
     scene: Scene, motion: SceneMotion, index: int, rng: np.random.Generator
 ) -> FloatArray:
-    """(M, 3) surface points, world frame, of the faces of object `index` that stay where they are."""
+    """(M, 3) surface points, world frame, on the faces of object `index` that do not move."""
     obj = scene.objects[index]
-    still = np.all(~motion.moving(_STILL)[index][obj.mesh.faces], axis=1)
-    area = float(obj.mesh.area_faces[still].sum())
-    count = int(np.clip(area / _SPACING**2, 200, 6000))
-    return transform(obj.X_world_object, sample_surface(obj.mesh, count, rng, faces=still).points)
+    static = np.all(~motion.moving()[index][obj.mesh.faces], axis=1)
+    return _obstacle_points(obj, static, rng)
 
 
-def neighbours(
+def neighbor_points(
     obj: SceneObject, scene: Scene, reach: float, rng: np.random.Generator
 ) -> FloatArray:
-    """(M, 3) surface points, world frame, of all other objects and obstacles within `reach` metres of `obj`."""
-    low, high = obj.vertices_world.min(0) - reach, obj.vertices_world.max(0) + reach
+    """(M, 3) surface points, world frame, of all else in the scene within `reach` meters of `obj`.
+
+    They lie within the bounding box of `obj`, grown by `reach`.
+    """
+    lower, upper = obj.vertices_world.min(0) - reach, obj.vertices_world.max(0) + reach
     clouds = []
     for other in scene.objects + scene.obstacles:
         if other.name == obj.name:
             continue
         corners = other.vertices_world[other.mesh.faces]
-        close = np.all((corners.min(1) < high) & (corners.max(1) > low), axis=1)
-        area = float(other.mesh.area_faces[close].sum())
-        count = int(np.clip(area / _SPACING**2, 200, 6000))
-        points = transform(
-            other.X_world_object, sample_surface(other.mesh, count, rng, faces=close).points
-        )
-        clouds.append(points[np.all((points > low) & (points < high), axis=1)])
+        close = np.all((corners.min(1) < upper) & (corners.max(1) > lower), axis=1)
+        points = _obstacle_points(other, close, rng)
+        clouds.append(points[np.all((points > lower) & (points < upper), axis=1)])
     return np.concatenate([np.zeros((0, 3)), *clouds])
+
+
+def _obstacle_points(
+    obj: SceneObject, faces: NDArray[np.bool_], rng: np.random.Generator
+) -> FloatArray:
+    """(M, 3) points, world frame, that represent some faces (F,) of an obstacle."""
+    area = float(obj.mesh.area_faces[faces].sum())
+    count = int(np.clip(area / _SPACING**2, *_OBSTACLE_POINTS))
+    return transform(obj.X_world_object, sample_surface(obj.mesh, count, rng, faces=faces).points)

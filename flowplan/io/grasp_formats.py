@@ -26,8 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowplan.geometry import inverse, matrix_from_quat_wxyz, pose, quat_wxyz_from_matrix
-from flowplan.grasp.proposal import best_first
-from flowplan.grasp.records import ContactCandidates
+from flowplan.grasp.candidates import ContactCandidates, best_first
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.files import atomic_write

@@ -30,8 +30,8 @@ from flowplan.collision.phase_geometry import (
 from flowplan.collision.sphere_cover import sphere_cover
 from flowplan.geometry import inverse
 from flowplan.grasp import ContactCandidates
+from flowplan.grasp.candidates import merge
 from flowplan.grasp.pinch import propose_pinches
-from flowplan.grasp.proposal import merge
 from flowplan.grasp.propose import propose_grasps
 from flowplan.grasp.push import propose_pushes
 from flowplan.grasp.rank import ContactReport, rank_with_flow

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from typing import Any, Literal, NamedTuple
@@ -29,6 +30,8 @@ class Interval(NamedTuple):
         return self.lower <= value <= self.upper  # false for NaN
 
     def __str__(self) -> str:
+        if math.isinf(self.upper):
+            return f"at least {self.lower:g}"
         return f"{self.lower:g} to {self.upper:g}"
 
 

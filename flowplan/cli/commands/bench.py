@@ -1,0 +1,130 @@
+"""`flowplan bench plan | grasp | shake | ros | wan`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from flowplan.cli import console, names
+from flowplan.cli.parser import OneOf
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
+
+
+@dataclass(frozen=True)
+class _Benchmark:
+    """Options of every benchmark."""
+
+    json: Path | None = None
+    """File for the records. Defaults to stdout."""
+
+
+@dataclass(frozen=True)
+class _OfRobot(_Benchmark):
+    """Options of the benchmarks that take any robot."""
+
+    robot: Annotated[str, OneOf(names.robots, "the path of a .toml file")] = "panda"
+    """Robot configuration"""
+    seed: int = 0
+    """Random seed."""
+
+
+@dataclass(frozen=True)
+class Plan(_OfRobot):
+    """Measure the time per certified plan, and the share of random problems that are solved."""
+
+    optimizer: Annotated[str, OneOf(names.optimizers)] = "lm"
+    """Trajectory optimizer"""
+    problems: Annotated[int, Interval(1, math.inf)] = 200
+    """Random problems for the share."""
+    timed: Annotated[int, Interval(1, math.inf)] = 15
+    """Problems for each median time."""
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+    def run(self) -> int:
+        from experiments.planning.bench_plan import bench_plan
+
+        with console.progress("bench plan") as tell:
+            records = bench_plan(
+                robot=self.robot,
+                seed=self.seed,
+                problems=self.problems,
+                timed=self.timed,
+                optimizer=self.optimizer,
+                progress=tell,
+            )
+        console.records(records, self.json)
+        return 0
+
+
+@dataclass(frozen=True)
+class Grasp(_OfRobot):
+    """Measure the throughput of the grasp proposer."""
+
+    def run(self) -> int:
+        from experiments.grasping.bench_grasp import bench_grasp
+
+        with console.progress("bench grasp") as tell:
+            records = bench_grasp(robot=self.robot, seed=self.seed, progress=tell)
+        console.records(records, self.json)
+        return 0
+
+
+@dataclass(frozen=True)
+class Shake(_OfRobot):
+    """Measure the share of grasps that hold when they are shaken in simulation."""
+
+    def run(self) -> int:
+        from experiments.grasping.shake import bench_shake
+
+        with console.progress("bench shake") as tell:
+            records = bench_shake(robot=self.robot, seed=self.seed, progress=tell)
+        console.records(records, self.json)
+        return 0
+
+
+@dataclass(frozen=True)
+class Ros(_Benchmark):
+    """Run the simulated cell with its panda over ROS 2 many times; count hangs and crashes, measure latencies.
+
+    With --json, FILE.runs.jsonl keeps every run, and an interrupted benchmark resumes.
+    """
+
+    runs: Annotated[int, Interval(1, math.inf)] = 50
+    """Runs of the whole demo."""
+    seed: int = 0
+    """Seed of the first run; the others count up."""
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+    def run(self) -> int:
+        try:
+            from flowplan_sim_hw.bench import bench_ros
+        except ImportError as error:
+            from flowplan.cli.commands.ros import no_ros
+
+            raise no_ros("bench ros", error) from None
+
+        log = console.beside(self.json, ".runs.jsonl")
+        with console.progress("bench ros") as tell:
+            records = bench_ros(runs=self.runs, seed=self.seed, log=log, progress=tell)
+        console.records(records, self.json)
+        return 0
+
+
+@dataclass(frozen=True)
+class Wan(_Benchmark):
+    """Measure time and memory of CHORD's video models; needs an NVIDIA GPU, and no weights."""
+
+    def run(self) -> int:
+        from experiments.chord.bench_wan import bench_wan
+
+        with console.progress("bench wan") as tell:
+            records = bench_wan(progress=tell)
+        console.records(records, self.json)
+        return 0

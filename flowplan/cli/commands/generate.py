@@ -1,0 +1,154 @@
+"""`flowplan generate GENERATOR`: a command for each generator of the registry, with the generator's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, make_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import Positional
+
+from flowplan.cli import console
+
+if TYPE_CHECKING:
+    from flowplan.motion import Generator, SceneMotion
+    from flowplan.scene import Instruction, Scene
+
+
+def command(name: str) -> type[Any]:
+    """The command of a generator: its instruction on the command line, its options as options."""
+    from generators import registry
+
+    base = FromPrompt if registry.takes(name) == "prompt" else FromAction
+    kind = registry.options_type(name)
+    options = ("options", Annotated[kind, tyro.conf.arg(name="")], field(default=kind()))
+    made: type[Any] = make_dataclass(
+        base.__name__, [options], bases=(base,), namespace={"generator": name}, frozen=True
+    )
+    made.__doc__ = base.__doc__
+    return made
+
+
+def summary(name: str) -> str:
+    """A line on a generator for the list of commands."""
+    from generators.registry import takes
+
+    told = "a sentence" if takes(name) == "prompt" else "handles and targets"
+    return f"the {name} generator: {told} to motion"
+
+
+class _OfGenerator:
+    """The fields that `command` adds."""
+
+    generator: str
+    options: Any
+
+
+@dataclass(frozen=True)
+class FromAction(_OfGenerator):
+    """Make a motion of a scene from a JSON file that says what moves and how far (docs/tutorial.md)."""
+
+    scene: Positional[Path]
+    """Scene file."""
+    instruction: Positional[Path]
+    """JSON file with handles, targets and, for the kinematic generator, the law of motion."""
+    out: Path = Path("motion.npz")
+    """Motion file to write."""
+    seed: int = 0
+    """Random seed."""
+
+    def run(self) -> int:
+        from flowplan.io import npz
+        from flowplan.io.instruction import read_instruction
+        from flowplan.scene import Scene
+        from generators.registry import factory
+
+        scene = npz.load(self.scene, Scene)
+        laws, instruction = read_instruction(self.instruction, scene)
+        make = factory(self.generator, self.options)(laws)
+        motions = _generate(make, scene, instruction, self.seed)
+        _save(motions[0], self.out)
+        return 0
+
+
+@dataclass(frozen=True)
+class FromPrompt(_OfGenerator):
+    """Make a motion of a scene from a sentence, or of a scene file with its own prompt (docs/chord.md)."""
+
+    scene: Positional[Path]
+    """Scene file, or a .toml file of objects, a prompt and a seed, whose motions go to a folder."""
+    instruction: Positional[Path | None] = None
+    """JSON file with a prompt."""
+    prompt: str = ""
+    """Sentence to follow, in place of the file."""
+    out: Path | None = None
+    """Motion file to write. Defaults to motion.npz."""
+    seed: int | None = None
+    """Random seed. Defaults to 0, or to that of the .toml file."""
+
+    def run(self) -> int:
+        from generators.registry import factory
+
+        if self.scene.suffix == ".toml":
+            return self._run_scene_file()
+        scene, instruction = self._told()
+        make = factory(self.generator, self.options)(())
+        motions = _generate(make, scene, instruction, self.seed or 0)
+        _save(motions[0], self.out or Path("motion.npz"))
+        return 0
+
+    def _run_scene_file(self) -> int:
+        """Keep the scene, its motions, best first, and the generator's own files in a folder."""
+        from flowplan.io import npz
+        from generators.chord.scene_file import MOTION, SCENE, read_job
+        from generators.registry import factory
+
+        if self.instruction or self.prompt or self.out or self.seed is not None:
+            raise ValueError(
+                f"flowplan generate {self.generator}: {self.scene} has its own prompt, seed and "
+                "folder; give --folder alone"
+            )
+        job, options = read_job(self.scene), self.options
+        folder = getattr(options, "folder", None) or Path("runs") / self.scene.stem
+        if hasattr(options, "folder"):
+            options = replace(options, folder=folder)
+        make = factory(self.generator, options)(())
+        folder.mkdir(parents=True, exist_ok=True)
+        npz.save(folder / SCENE, job.scene)
+        motions = _generate(make, job.scene, job.prompt, job.seed)
+        for index, motion in enumerate(motions):
+            npz.save(folder / MOTION.format(index), motion)
+        seconds = motions[0].times[-1]
+        console.say(f"{len(motions)} motions of {seconds:.2f} s; wrote {folder}/")
+        return 0
+
+    def _told(self) -> tuple[Scene, Instruction]:
+        """The scene, and the sentence of the command line or of a JSON file."""
+        from flowplan.io import npz
+        from flowplan.io.instruction import read_instruction
+        from flowplan.scene import Prompt, Scene
+
+        if (self.instruction is None) == (not self.prompt):
+            raise ValueError(
+                f"flowplan generate {self.generator}: expected either --prompt or a JSON file "
+                "with one, got both or neither"
+            )
+        scene = npz.load(self.scene, Scene)
+        if self.instruction is None:
+            return scene, Prompt(self.prompt)
+        return scene, read_instruction(self.instruction, scene)[1]
+
+
+def _generate(
+    generator: Generator, scene: Scene, instruction: Instruction, seed: int
+) -> list[SceneMotion]:
+    with console.progress("generating") as tell:
+        return generator(scene, instruction, seed=seed, progress=tell)
+
+
+def _save(motion: SceneMotion, out: Path) -> None:
+    from flowplan.io import npz
+
+    npz.save(out, motion)
+    console.say(f"{len(motion.times)} frames over {motion.times[-1]:.2f} s; wrote {out}")

@@ -1,0 +1,80 @@
+"""`flowplan plan`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional
+
+from flowplan.cli import console, names
+from flowplan.cli.parser import OneOf, Options
+
+if TYPE_CHECKING:
+    from flowplan.planner import NoPlan
+    from flowplan.planner import Plan as Planned
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Plan a motion for a robot and print a feasibility report; exit status 1 if there is no plan."""
+
+    scene: Positional[Path]
+    """Scene file."""
+    motion: Positional[Path]
+    """Motion file."""
+    robot: Annotated[str, OneOf(names.robots, "the path of a .toml file")] = "panda"
+    """Robot configuration."""
+    optimizer: Annotated[str, OneOf(names.optimizers)] = "lm"
+    """Trajectory optimizer"""
+    out: Path = Path("plan.npz")
+    """Plan file to write; nothing is written if there is no plan."""
+    seed: int = 0
+    """Random seed."""
+    json: bool = False
+    """Print the report as JSON and nothing else."""
+    options: Annotated[Any, Options("flowplan.planner:PlanOptions")] = None
+
+    def run(self) -> int:
+        from flowplan.planner import NoPlan
+
+        result = self._plan()
+        found = not isinstance(result, NoPlan)
+        if found:
+            from flowplan.io import npz
+
+            npz.save(self.out, result)
+        if self.json:
+            from flowplan.cli.plan_data import plan_data
+
+            data = plan_data(result) | {"file": str(self.out) if found else None}
+            console.say(json.dumps(data, indent=1))
+        else:
+            from flowplan.report import feasibility
+
+            console.say(feasibility(result))
+            if found:
+                console.say(f"wrote {self.out}")
+        return 0 if found else 1
+
+    def _plan(self) -> Planned | NoPlan:
+        from flowplan.io import npz
+        from flowplan.motion import SceneMotion
+        from flowplan.planner import plan
+        from flowplan.robot import load_robot
+        from flowplan.scene import Scene
+
+        scene, motion = npz.load(self.scene, Scene), npz.load(self.motion, SceneMotion)
+        robot = load_robot(self.robot)
+        with console.progress("planning") as tell:
+            return plan(
+                scene,
+                motion,
+                robot,
+                options=self.options,
+                optimizer=self.optimizer,
+                seed=self.seed,
+                progress=tell,
+            )

@@ -1,0 +1,60 @@
+"""`flowplan run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from flowplan.cli import console, names
+from flowplan.cli.parser import OneOf
+
+
+@dataclass(frozen=True)
+class Run:
+    """Do a task in simulation from scan to measured end state; exit status 1 if it fails."""
+
+    task: Annotated[Positional[str], OneOf(names.tasks)]
+    """Task"""
+    generator: Annotated[str, OneOf(names.generators)] = "kinematic"
+    """Generator that makes the motion"""
+    robot: Annotated[str, OneOf(names.robots)] = "panda"
+    """Robot configuration"""
+    method: Annotated[str, OneOf(names.methods)] = "planner"
+    """The planner, or a baseline in its place"""
+    optimizer: Annotated[str, OneOf(names.optimizers)] = "lm"
+    """Trajectory optimizer"""
+    out: Path | None = None
+    """Folder for every stage's file, metrics, video and page. Defaults to runs/TASK-ROBOT-SEED."""
+    seed: int = 0
+    """Seed of the world and of every random choice."""
+    video: bool = True
+    """Film the execution."""
+
+    def run(self) -> int:
+        from experiments.tasks.episode import EpisodeSpec
+        from experiments.tasks.record import run_and_record
+        from generators.registry import factory, takes
+
+        spec = EpisodeSpec(
+            self.task,
+            self.robot,
+            self.generator,
+            self.method,
+            self.seed,
+            instruction=takes(self.generator),
+            optimizer=self.optimizer,
+        )
+        folder = self.out or Path("runs") / f"{self.task}-{self.robot}-{self.seed}"
+        with console.progress(spec.label()) as tell:
+            episode, report = run_and_record(
+                spec, factory(self.generator), folder, video=self.video, progress=tell
+            )
+        if report:
+            console.say(report)
+        measures = ", ".join(f"{name} {value:.3g}" for name, value in episode.measures.items())
+        console.say(f"{episode.outcome.upper()}: {spec.label()}: {measures or episode.reason}")
+        console.say(f"wrote {folder}/")
+        return 0 if episode.outcome == "success" else 1

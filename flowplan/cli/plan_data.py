@@ -1,0 +1,64 @@
+"""A plan, or the reasons why there is none, as data: what `flowplan plan --json` prints. SI units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flowplan.planner import Attempt, NoPlan, Plan
+from flowplan.trajectory import Phase
+
+
+def plan_data(result: Plan | NoPlan) -> dict[str, Any]:
+    """The feasibility report as values that JSON can hold."""
+    found = isinstance(result, Plan)
+    return {
+        "planned": found,
+        "reason": "" if isinstance(result, Plan) else result.reason,
+        "plan": _plan(result) if isinstance(result, Plan) else None,
+        "attempts": [_attempt(attempt) for attempt in result.attempts],
+    }
+
+
+def _plan(plan: Plan) -> dict[str, Any]:
+    q = plan.trajectory
+    manipulated = q.phase == Phase.MANIPULATE
+    return {
+        "contact": {
+            "kind": plan.contact.kind[0],
+            "X_world_tool": np.asarray(plan.contact.X_world_tool[0]).tolist(),
+            "gripper_width_m": float(plan.contact.width[0]),
+        },
+        "duration_s": float(q.times[-1]),
+        "phase_durations_s": {
+            phase.label: float(np.ptp(q.times[q.phase == phase]))
+            for phase in Phase
+            if (q.phase == phase).any()
+        },
+        "max_slip_m": float(plan.attachment.slip.max()),
+        "max_position_error_m": float(q.position_error[manipulated].max()),
+        "max_rotation_error_rad": float(q.rotation_error[manipulated].max()),
+        "clearance_m": float(plan.certificate.clearance),
+        "clearance_time_s": float(plan.certificate.worst_time),
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "contact": int(attempt.contact),
+        "kind": attempt.kind,
+        "stage": attempt.stage,
+        "reason": attempt.reason,
+        "remedy": attempt.remedy,
+        "slip_m": _measured(attempt.slip),
+        "reachable": _measured(attempt.reachable),
+        "clearance_m": _measured(attempt.clearance),
+        "position_error_m": _measured(attempt.position_error),
+        "time_s": _measured(attempt.time),
+    }
+
+
+def _measured(value: float) -> float | None:
+    """None if it was not measured."""
+    return None if value < 0 else float(value)
