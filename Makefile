@@ -55,7 +55,7 @@ test-slow: ros
 	. build/ros/environment.sh && FLOWPLAN_REQUIRE_ROS=1 $(BIN)/python -m pytest -m slow
 
 gpu-check: $(STAMP)
-	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest -m gpu --gpu-record docs/results/gpu.json
 
 # Every figure of docs/results, by the commands its tables name.
 results: ros

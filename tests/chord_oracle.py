@@ -28,11 +28,12 @@ class Oracle:
     """A `VideoPrior` of one motion of one scene.
 
     Attributes:
-        frames, height, width, sharpness, paint, guidance: see VideoPrior; frames are those of the motion.
+        frames, height, width, sharpness, paint, guidance, device: see VideoPrior; frames are those of the motion.
     """
 
     guidance = (1.0, 1.0)
     sharpness = 1
+    device = torch.device("cpu")
 
     def __init__(
         self, truth: SceneMotion, *, height: int = 48, width: int = 48, paint: Paint = "scene_flow"

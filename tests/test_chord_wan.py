@@ -519,7 +519,7 @@ def test_benchmark_by_command_needs_a_gpu(monkeypatch, capsys):
 
 
 @pytest.mark.gpu
-def test_tiny_wan_runs_on_a_gpu(kind, folders):
+def test_tiny_wan_runs_on_a_gpu(kind, folders, gpu_check):
     options = replace(OPTIONS, device="cuda", dtype="bfloat16", vae_dtype="bfloat16")
     records = benchmark({"tiny": describe(folders[kind])}, options, iterations=1)
     assert {r["key"].rsplit("/", 1)[1] for r in records} >= {
@@ -528,9 +528,26 @@ def test_tiny_wan_runs_on_a_gpu(kind, folders):
         "peak_gib",
     }
     prior = load(folders[kind], options)
-    stage = replace(FROM_WAN_ALONE.stage, device="cuda")
-    found = distill(lid(), "a lid closes", prior, replace(FROM_WAN_ALONE, stage=stage))
+    found = distill(lid(), "a lid closes", prior, FROM_WAN_ALONE)
     assert (furthest(found.motion)[1:] > 1e-4).all()
+
+
+@pytest.mark.gpu
+def test_one_step_of_wan_is_the_same_on_a_gpu(kind, folders, gpu_check):
+    """Latent, velocity and the gradient of the pixels, of random weights in float32."""
+    found = []
+    for device in ("cpu", "cuda"):
+        prior = load(folders[kind], replace(OPTIONS, device=device))
+        pixels = video().to(device).requires_grad_()
+        condition = prior.condition("a lid closes", video()[:, 0].to(device))
+        z = prior.encode(pixels)
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3)).to(device)
+        v = prior.velocity((z + noise).detach() / 2, 0.5, condition, guidance=7.0)
+        (z * (v - noise + z.detach())).mean().backward()
+        found.append([x.detach().float().cpu() for x in (z, v, pixels.grad)])
+    for name, cpu, gpu in zip(("latent", "velocity", "gradient"), *found, strict=True):
+        off = (cpu - gpu).abs().max() / cpu.abs().max()
+        gpu_check(f"chord/wan/{kind}/{name}", off.item(), 1e-2)  # convolutions in TF32
 
 
 def test_folder_that_is_not_there():

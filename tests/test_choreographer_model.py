@@ -1,4 +1,4 @@
-"""The choreographer's network: patches, relief, frame 0, an ignored sentence, its loss, its weights, as a prior."""
+"""The choreographer's network: patches, slopes, frame 0, an ignored sentence, its loss, its weights, as a prior."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ torch = pytest.importorskip("torch")
 from generators.chord.priors.choreographer import weights  # noqa: E402
 from generators.chord.priors.choreographer.config import SMALL, ChoreographerConfig  # noqa: E402
 from generators.chord.priors.choreographer.model import (  # noqa: E402
-    RELIEF,
+    SLOPE_GAIN,
     LossOptions,
     VideoTransformer,
     _patches,
-    _relief,
     _video,
+    _with_slopes,
     flow_loss,
     velocity,
 )
@@ -56,16 +56,16 @@ def test_patches_come_back():
     assert torch.equal(tokens[1, 2].view(4, 6, 6, 3), video[1, :, 6:12, 0:6])
 
 
-def test_relief_is_the_slope_between_pixels_that_show_something():
+def test_slopes_are_taken_between_pixels_that_show_something():
     first = torch.zeros(1, 4, 5, 4)
     first[0, 1:3, 1:4, 3] = 1.0
     first[0, 1:3, 1:4, 0] = torch.tensor([0.0, 0.01, 0.03])
     first[0, 2, 1:4, 2] = 0.5
-    relief = _relief(first)
-    assert torch.equal(relief[..., :4], first)
-    across = relief[0, 1, :, 7]
-    assert torch.allclose(across, RELIEF * torch.tensor([0.0, 0.0, 0.01, 0.02, 0.0]))
-    down = relief[0, :, 1, 6]
+    slopes = _with_slopes(first)
+    assert torch.equal(slopes[..., :4], first)
+    across = slopes[0, 1, :, 7]
+    assert torch.allclose(across, SLOPE_GAIN * torch.tensor([0.0, 0.0, 0.01, 0.02, 0.0]))
+    down = slopes[0, :, 1, 6]
     assert torch.equal(down, torch.tensor([0.0, 0.0, 1.0, 0.0]))  # steep, but no more than one
 
 
@@ -154,7 +154,7 @@ def test_it_learns_a_sentence():
     text = torch.stack([torch.ones(8), -torch.ones(8)])
     optimizer = torch.optim.Adam(model.parameters(), 1e-2, betas=(0.9, 0.99))
     for _ in range(300):
-        loss, ratio = flow_loss(model, video, first, text, LossOptions(unsaid=0.0, shift=100.0))
+        loss, ratio = flow_loss(model, video, first, text, LossOptions(text_dropout=0.0, shift=100.0))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -207,7 +207,7 @@ def test_the_prior_reads_its_condition():
         prior.condition("open", first[:, :6])
 
 
-def test_guidance_leads_away_from_what_is_expected_unsaid():
+def test_guidance_leads_away_from_what_is_expected_without_a_sentence():
     prior = Choreographer(network(), embed=embed)
     _, first, _, _ = inputs()
     condition = prior.condition("open", first)

@@ -63,9 +63,7 @@ def bench_choreographer(
         embed=lambda texts: torch.ones(len(texts), config.text_width),
     )
     scene = Scene((SceneObject("box", trimesh.creation.box((0.1, 0.1, 0.1)), pose()),), None)
-    options = replace(
-        options, iterations=iterations + 2, stage=replace(options.stage, device=device)
-    )
+    options = replace(options, iterations=iterations + 2)
     ends: list[float] = []
 
     def note(_: float, message: str) -> None:

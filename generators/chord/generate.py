@@ -33,7 +33,7 @@ def from_options(options: Options = Options()) -> Generator:
             cannot follow or that mentions things missing from the scene.
     """
     return from_prior(
-        load_prior(options.prior),
+        load_prior(options.prior, options.device),
         options.resolved(),
         folder=options.folder,
         resume=options.resume,
@@ -41,7 +41,7 @@ def from_options(options: Options = Options()) -> Generator:
 
 
 @cache
-def load_prior(name: str) -> VideoPrior:
+def load_prior(name: str, device: str = "auto") -> VideoPrior:
     """A video model: "choreographer", our own; "choreographer:WEIGHTS", its weights by name or path; or "wan:MODEL",
     Wan 2.2 from a local folder or by its name on the hub.
 
@@ -52,11 +52,11 @@ def load_prior(name: str) -> VideoPrior:
     if kind == "choreographer":
         from generators.chord.priors.choreographer.prior import Choreographer
 
-        return Choreographer.load(what) if what else Choreographer.load()
+        return Choreographer.load(what or "choreographer-small", device)
     if kind == "wan" and what:
         from generators.chord.priors.wan.load import load
 
-        return load(what)
+        return load(what, device=device)
     raise ValueError(
         f"prior: got {name!r}, expected choreographer, choreographer:WEIGHTS or wan:MODEL"
     )

@@ -19,7 +19,7 @@ Density = Literal["uniform", "bell", "shift", "shift_bell"]
 
 Count = Annotated[int, Interval(1, 1_000_000)]
 Weight = Annotated[float, Interval(0, 1e9)]
-Rate = Annotated[float, Interval(1e-12, 1e3)]
+Rate = Annotated[float, Interval(1e-12, 1e20)]
 Share = Annotated[float, Interval(0, 1)]
 
 
@@ -135,8 +135,6 @@ class StageOptions:
     """See GaussianOptions."""
     background: Share = 1.0
     """Brightness behind colored Gaussians."""
-    device: str = "cpu"
-    """Where Gaussians are moved and rendered: cpu, cuda."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -208,9 +206,7 @@ class ChordOptions:
         bounds.check(self)
 
 
-PAPER = ChordOptions(
-    stage=StageOptions(gaussians=GaussianOptions(count=15_000, pixels=256), device="cuda")
-)
+PAPER = ChordOptions(stage=StageOptions(gaussians=GaussianOptions(count=15_000, pixels=256)))
 """The paper's, for Wan 2.2 on a large GPU."""
 
 CAMERAS = CameraOptions(margin=1.1)
@@ -239,6 +235,9 @@ class Options:
 
     prior: str = "choreographer"
     """Video model: choreographer, choreographer:WEIGHTS (name or path), or wan:FOLDER-OR-NAME."""
+    device: str = "auto"
+    """Where the prior runs and Gaussians are rendered: auto, cpu, cuda or cuda:N. auto takes a GPU
+    if there is one."""
     iterations: Count | None = None
     """Steps of the optimizer."""
     duration: Annotated[float, Interval(1e-3, 3600)] | None = None

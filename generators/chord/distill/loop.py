@@ -75,7 +75,9 @@ def distill(
         KeyboardInterrupt: after SIGINT or SIGTERM, once the iteration is over and a checkpoint written.
     """
     options = options or ChordOptions()
-    stage = Stage(scene, prior.paint, options.stage, seed=seed, progress=progress)
+    stage = Stage(
+        scene, prior.paint, options.stage, device=prior.device, seed=seed, progress=progress
+    )
     run = _Run(stage, prompt, prior, options, seed)
     path = None if folder is None else _open(folder, resume)
     settings = replace(options, checkpoint_every=1, preview_every=1, segments=1, samples=1)

@@ -1,11 +1,14 @@
-"""How noisy the video is that the prior sees, and everything else that changes over the iterations.
+"""Schedules over the iterations: the noise level, and values that fall along with it.
 
-The prior decides where things go while much noise hides them, and how exactly while little does. So the noise level tau
-falls from 1 to 0, and it passes every level at the speed that sampling from a density w(tau) would have visited it with
-(CHORD, eq. 3-4): after iteration i of I, h(tau_i) = 1 - i / (I + 1) with h the distribution function of w.
+The prior decides where things go while much noise hides them, and where exactly while little does.
+So the noise level tau falls from 1 to 0, passing every level at the speed at which sampling from a
+density w(tau) would have visited it (CHORD, eq. 3-4): after iteration i of I,
 
-The paper does not print w. Wan's public training recipe draws tau = s u / (1 + (s - 1) u) with u uniform and s = 5, of
-density s / (s - (s - 1) tau)^2 ("shift"), and weighs the loss by exp(-2 (tau - 1/2)^2) - exp(-1/2) ("bell").
+    h(tau_i) = 1 - i / (I + 1),    h the cumulative distribution function of w.
+
+The paper does not print w. Wan's public training recipe shifts uniform levels toward noise with
+s = 5 ("shift", `generators.common.rectified_flow.shifted_density`) and weighs the loss by
+exp(-2 (tau - 1/2)^2) - exp(-1/2) ("bell").
 """
 
 from __future__ import annotations
@@ -13,18 +16,18 @@ from __future__ import annotations
 from typing import get_args
 
 import numpy as np
-from scipy.integrate import cumulative_simpson
 
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from generators.chord.options import Density
+from generators.common import rectified_flow
 
 
 def density(tau: FloatArray, kind: Density, shift: float = 5.0) -> FloatArray:
     """w(tau) at noise levels in [0, 1], not normalized."""
     checks.choice("density", kind, get_args(Density))
     bell = np.exp(-2 * (tau - 0.5) ** 2) - np.exp(-0.5)
-    shifted = shift / (shift - (shift - 1) * tau) ** 2
+    shifted = rectified_flow.shifted_density(tau, shift)
     return {
         "uniform": np.ones_like(tau),
         "bell": bell,
@@ -35,9 +38,13 @@ def density(tau: FloatArray, kind: Density, shift: float = 5.0) -> FloatArray:
 
 def anneal(iterations: int, kind: Density = "shift_bell", shift: float = 5.0) -> FloatArray:
     """Noise levels (I,), falling, strictly between 1 and 0 (eq. 4)."""
+    from scipy.integrate import cumulative_simpson
+
     tau = np.linspace(0.0, 1.0, 20001)
     h = cumulative_simpson(density(tau, kind, shift), x=tau, initial=0)
-    return np.interp(1 - np.arange(1, iterations + 1) / (iterations + 1), h / h[-1], tau)
+    # Invert the normalized distribution function by interpolation.
+    wanted = 1 - np.arange(1, iterations + 1) / (iterations + 1)
+    return np.interp(wanted, h / h[-1], tau)
 
 
 def linear(ends: tuple[float, float], iterations: int) -> FloatArray:
@@ -46,5 +53,6 @@ def linear(ends: tuple[float, float], iterations: int) -> FloatArray:
 
 
 def log_linear(ends: tuple[float, float], iterations: int) -> FloatArray:
-    """Values (I,) whose logarithms are evenly spaced, as learning rates of Gaussian splatting are; ends positive."""
-    return np.exp(linear((float(np.log(ends[0])), float(np.log(ends[1]))), iterations))
+    """Values (I,) with evenly spaced logarithms, as learning rates of Gaussian splatting; ends > 0."""
+    first, last = float(np.log(ends[0])), float(np.log(ends[1]))
+    return np.exp(linear((first, last), iterations))

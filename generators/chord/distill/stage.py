@@ -77,6 +77,7 @@ class Stage:
     """The Gaussians of a unit scene, and how they are rendered.
 
     Attributes:
+        device: where Gaussians are moved and rendered.
         framed: where the unit frame is in the world.
         scene: in the unit frame.
         gaussians: of its objects, then of its obstacles, in the unit frame.
@@ -89,9 +90,11 @@ class Stage:
         paint: Paint,
         options: StageOptions,
         *,
+        device: torch.device | str = "cpu",
         seed: int = 0,
         progress: Progress = silent,
     ) -> None:
+        self.device = torch.device(device)
         self.framed = framing(scene, options.cameras)
         self.scene = unit_scene(scene, self.framed)
         self.gaussians = gaussians(
@@ -114,7 +117,7 @@ class Stage:
 
     def tensor(self, values: FloatArray) -> Tensor:
         """`values` as the optimizer computes with them."""
-        return torch.tensor(values, dtype=torch.float32, device=self._options.device)
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     def render(self, moved: Moved, cameras: Cameras, sharpness: int = 1) -> Shot:
         """Each object's Gaussians, moved, and the obstacles', in the paint of a prior.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 Paint = Literal["color", "scene_flow"]
@@ -24,6 +25,7 @@ class VideoPrior(Protocol):
         sharpness: pixels of its first frames along a pixel of its videos; 1 where videos are of colors.
         paint: what its videos show.
         guidance: scale of classifier-free guidance at the first and the last iteration.
+        device: where it runs; scenes are rendered there too.
     """
 
     frames: int
@@ -32,6 +34,7 @@ class VideoPrior(Protocol):
     sharpness: int
     paint: Paint
     guidance: tuple[float, float]
+    device: torch.device
 
     def condition(self, text: str, first: Tensor, *, seed: int = 0) -> Any:
         """What `velocity` needs of the sentence and of the first frames (B, h, w, C'), one a camera.

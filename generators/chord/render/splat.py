@@ -1,9 +1,14 @@
-"""Gaussian splatting by the fastest path there is for where the tensors are: gsplat on CUDA, else a processor's.
+"""Gaussian splatting by the fastest path for the device of the tensors.
 
-All paths answer the same call alike (`generators.chord.render.compositor` is the one to read), up to rounding.
+gsplat draws on a GPU, compiled kernels draw on a CPU. All paths answer the same call up to rounding;
+`generators.chord.render.compositor` is the one to read.
 """
 
 from __future__ import annotations
+
+import warnings
+from functools import cache
+from importlib.util import find_spec
 
 from torch import Tensor
 
@@ -11,21 +16,39 @@ from generators.chord.render.compositor import Rasterize, Splats
 
 
 def _draw(splats: Splats) -> tuple[Tensor, Tensor]:
-    if splats.means.is_cuda:
-        return _draw_on_cuda(splats)
+    if not splats.means.is_cuda:
+        return _draw_on_cpu(splats)
+    if _gsplat_installed():
+        return _draw_with_gsplat(splats)
+    device = splats.means.device
+    on_cpu = Splats(*(x.cpu() if isinstance(x, Tensor) else x for x in splats))
+    images, alphas = _draw_on_cpu(on_cpu)
+    return images.to(device), alphas.to(device)
+
+
+def _draw_on_cpu(splats: Splats) -> tuple[Tensor, Tensor]:
     from generators.chord.render.compositor_numba import rasterize as compiled
 
     return compiled.draw(splats)
 
 
-def _draw_on_cuda(splats: Splats) -> tuple[Tensor, Tensor]:
-    """The call in gsplat's terms: times are a batch of scenes, which all have the same cameras."""
-    try:
-        from gsplat import rasterization
-    except ImportError:
-        raise ImportError(
-            "gsplat: draws Gaussians on CUDA; run `pip install 'gsplat>=1.5,<2'`"
-        ) from None
+@cache
+def _gsplat_installed() -> bool:
+    """True if gsplat can be imported. Warns once if not."""
+    found = find_spec("gsplat") is not None
+    if not found:
+        warnings.warn(
+            "gsplat is not installed, so Gaussians are drawn on the CPU; "
+            "run `pip install 'gsplat>=1.5,<2'`",
+            stacklevel=2,
+        )
+    return found
+
+
+def _draw_with_gsplat(splats: Splats) -> tuple[Tensor, Tensor]:
+    """The call in gsplat's terms: times are a batch of scenes that share their cameras."""
+    from gsplat import rasterization
+
     means, times, views = splats.means, len(splats.means), len(splats.viewmats)
     images, alphas, _ = rasterization(
         means,
@@ -45,4 +68,4 @@ def _draw_on_cuda(splats: Splats) -> tuple[Tensor, Tensor]:
 
 
 rasterize = Rasterize(_draw)
-"""By the path for the device of the tensors. Raises ImportError when what draws on it is not installed."""
+"""Gaussian splatting by the path for the device of the tensors."""

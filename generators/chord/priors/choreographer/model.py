@@ -1,34 +1,44 @@
-"""A rectified-flow transformer over small videos of scene flow, told what should happen by a sentence and a picture.
+"""A rectified-flow transformer over small videos of scene flow, conditioned on a sentence and an image.
 
-A pixel of such a video says how far the matter that the first frame shows there has gone (`generators.chord.render.paint`);
-the first frame is a picture of rest positions, finer than the video. Noise is carried to data along
-z_tau = (1 - tau) z_0 + tau eps. A token is a patch of z_tau through all frames, for motion is smooth in time, to which
-the same patch of the first frame is added; all tokens attend to each other, and noise level and sentence modulate every
-layer (adaLN-Zero, Peebles and Xie 2023, Scalable Diffusion Models with Transformers).
+A pixel of such a video holds the displacement of the matter that the first frame shows there
+(`generators.chord.render.paint`). The first frame is an image of rest positions, finer than the
+video. A token is a patch of z_tau through all frames, because motion is smooth in time, plus the
+same patch of the first frame. All tokens attend to each other, and noise level and sentence modulate
+every layer (`generators.common.diffusion_transformer`).
 
-The network predicts the clean video, and the velocity follows from it, v_hat = (z_tau - z0_hat) / tau. A patch has more
-numbers than a token is wide: so many can hold clean patches, which lie near a surface of few dimensions, but not noise
-(Li and He 2025, Back to Basics: Let Denoising Generative Models Denoise). The loss is the velocity's.
+The network predicts the clean video, and the velocity follows from it, v_hat = (z_tau - z0_hat) / tau
+(`generators.common.rectified_flow`). A patch has more numbers than a token is wide: enough for clean
+patches, which lie near a manifold of few dimensions, but not for noise (Li and He 2025, Back to
+Basics: Let Denoising Generative Models Denoise). The loss is the velocity's.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from flowplan.utils import checks
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from generators.chord.priors.choreographer.config import ChoreographerConfig
-from generators.common.attention import MLP, Attention, RMSNorm
+from generators.common import rectified_flow
+from generators.common.attention import RMSNorm
+from generators.common.diffusion_transformer import ModulatedBlock, NoiseLevelEmbedding, zeroed
 
-LEAST_TAU = 0.05
-"""Where tau is less than this a velocity is computed as if it were this, for it would be noise over nothing."""
-RELIEF, SOLID = 20.0, 0.9
-"""What slopes of a first frame are multiplied by, and the alpha from which a pixel has one."""
+MIN_TAU = 0.05
+"""Velocities below this noise level are computed at it, to bound the division by tau."""
+SLOPE_GAIN, SOLID_ALPHA = 20.0, 0.9
+"""Gain of the slopes of a first frame, and the least alpha of pixels that have slopes."""
 FIRST_CHANNELS, CHANNELS = 4, 3
-"""Of a first frame, rest positions and alpha; and of a video, displacements."""
+"""Channels of a first frame (rest position, alpha) and of a video (displacement)."""
+SLOPE_CHANNELS = 6
+"""Channels of the slopes: change of the rest position down and to the right."""
+NULL_TEXT = "null_text_embedding"
+STORED_NULL_TEXT = "nothing_said"
+"""Name of the null text embedding in weights files of version 1."""
 
 
 class VideoTransformer(nn.Module):
@@ -40,27 +50,38 @@ class VideoTransformer(nn.Module):
     def __init__(self, config: ChoreographerConfig) -> None:
         super().__init__()
         self.config = config
-        width, numbers = config.width, config.frames * config.patch**2 * CHANNELS
+        width = config.width
+        numbers = config.frames * config.patch**2 * CHANNELS
+        first_side = config.patch * config.sharpness
+        first_numbers = first_side**2 * (FIRST_CHANNELS + SLOPE_CHANNELS)
+
+        # Embeddings of patches and of their places.
         self.noisy = nn.Linear(numbers, width)
-        seen = (config.patch * config.sharpness) ** 2 * (FIRST_CHANNELS + 6)
-        self.first = nn.Sequential(nn.Linear(seen, width), nn.GELU(), nn.Linear(width, width))
-        self.place = nn.Parameter(_waves(config.side, width))
-        self.level = NoiseLevel(width)
+        self.first = nn.Sequential(
+            nn.Linear(first_numbers, width), nn.GELU(), nn.Linear(width, width)
+        )
+        self.place = nn.Parameter(_random_waves(config.side, width))
+
+        # Embeddings of the condition.
+        self.level = NoiseLevelEmbedding(width)
         self.sentence = nn.Sequential(
             nn.Linear(config.text_width, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self.nothing_said = nn.Parameter(torch.zeros(config.text_width))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.null_text_embedding = nn.Parameter(torch.zeros(config.text_width))
+
+        self.blocks = nn.ModuleList(
+            ModulatedBlock(width, config.heads, config.mlp_ratio) for _ in range(config.blocks)
+        )
         self.norm = RMSNorm()
-        self.modulation = _zeroed(nn.Linear(width, 2 * width))
-        self.out = _zeroed(nn.Linear(width, numbers))
+        self.modulation = zeroed(nn.Linear(width, 2 * width))
+        self.out = zeroed(nn.Linear(width, numbers))
 
     def encode(self, video: Tensor) -> Tensor:
         """Latents of videos (..., 3), of about unit variance."""
         return video / self.config.scale
 
     def forward(
-        self, z_tau: Tensor, tau: Tensor, first: Tensor, text: Tensor, said: Tensor
+        self, z_tau: Tensor, tau: Tensor, first: Tensor, text: Tensor, text_mask: Tensor
     ) -> Tensor:
         """The clean latents z0_hat (B, T, H, W, 3).
 
@@ -68,166 +89,141 @@ class VideoTransformer(nn.Module):
             z_tau: (B, T, H, W, 3) noisy latents.
             tau: (B,) noise levels in [0, 1].
             first: (B, h, w, 4) first frames, `sharpness` times as many pixels along a side.
-            text: (B, E) sentences' embeddings.
-            said: (B,) False where the sentence is to be ignored.
+            text: (B, E) sentence embeddings.
+            text_mask: (B,) False to ignore the sentence.
         """
         config = self.config
-        text = torch.where(said[:, None], text, self.nothing_said)
-        condition = nn.functional.silu(
-            self.norm(self.level(tau)) + self.norm(self.sentence(text))
-        )  # (B, width)
-        seen = (
-            self.first(_patches(_relief(first)[:, None], config.patch * config.sharpness))
-            + self.place
-        )
+
+        # Condition of all layers: noise level plus sentence.
+        text = torch.where(text_mask[:, None], text, self.null_text_embedding)
+        level = self.norm(self.level(tau))
+        condition = nn.functional.silu(level + self.norm(self.sentence(text)))  # (B, width)
+
+        # Tokens: a patch of the first frame, its place, and the noisy patch through all frames.
+        still = _patches(_with_slopes(first)[:, None], config.patch * config.sharpness)
+        seen = self.first(still) + self.place
         x = self.noisy(_patches(z_tau, config.patch)) + seen  # (B, S, width)
+
         for block in self.blocks:
             x = block(x, condition)
+
         shift, scale = self.modulation(condition)[:, None].chunk(2, dim=-1)
         clean = _video(self.out(self.norm(x) * (1 + scale) + shift).float(), config)
-        return torch.cat(
-            [torch.zeros_like(clean[:, :1]), clean[:, 1:]], dim=1
-        )  # nothing has moved at frame 0
+        # Nothing has moved at frame 0.
+        return torch.cat([torch.zeros_like(clean[:, :1]), clean[:, 1:]], dim=1)
 
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._save_to_state_dict(destination, prefix, *args)  # type: ignore[no-untyped-call]
+        destination[prefix + STORED_NULL_TEXT] = destination.pop(prefix + NULL_TEXT)
 
-class Block(nn.Module):
-    """Attention and MLP, each on inputs that the condition shifts and scales, and let in by gates that begin at 0."""
-
-    def __init__(self, config: ChoreographerConfig) -> None:
-        super().__init__()
-        self.norm = RMSNorm()
-        self.modulation = _zeroed(nn.Linear(config.width, 6 * config.width))
-        self.attention = Attention(config.width, config.width, config.heads)
-        self.mlp = MLP(config.width, config.mlp_ratio)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Tokens (B, S, width) under conditions (B, width)."""
-        a_shift, a_scale, a_gate, m_shift, m_scale, m_gate = self.modulation(condition)[
-            :, None
-        ].chunk(6, dim=-1)
-        inner = self.norm(x) * (1 + a_scale) + a_shift
-        x = x + a_gate * self.attention(inner, self.attention.keys_values(inner))
-        return x + m_gate * self.mlp(self.norm(x) * (1 + m_scale) + m_shift)
-
-
-class NoiseLevel(nn.Module):
-    """Features (B, width) of noise levels (B,)."""
-
-    frequency: Tensor
-
-    def __init__(self, width: int, waves: int = 32) -> None:
-        super().__init__()
-        frequency = torch.logspace(0, math.log10(200), waves)
-        self.register_buffer("frequency", frequency, persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(2 * waves, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, tau: Tensor) -> Tensor:
-        phase = tau[:, None] * self.frequency
-        return self.mlp(torch.cat([phase.sin(), phase.cos()], dim=-1))
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if prefix + STORED_NULL_TEXT in state_dict:
+            state_dict[prefix + NULL_TEXT] = state_dict.pop(prefix + STORED_NULL_TEXT)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
 class LossOptions:
-    """What is asked of the network in training."""
+    """Training loss of the network."""
 
-    shift: float = 80.0
-    """Noise levels are drawn as shift u / (1 + (shift - 1) u) of uniform u: the more, the noisier. Half of them are
-    above 0.98, as in distillation: with less noise it is easy to see where things go."""
-    unsaid: float = 0.1
+    shift: Annotated[float, Interval(1e-6, 1e6)] = 80.0
+    """Shift of the drawn noise levels (`generators.common.rectified_flow.shifted`). With 80, half of
+    them are above 0.98, as in distillation: with less noise the motion is easy to see."""
+    text_dropout: Annotated[float, Interval(0, 0.999)] = 0.1
     """Share of the videos whose sentence is ignored, for classifier-free guidance."""
-    weight_max: float = 4.0
-    """Bound of the velocity's weight 1 / tau^2."""
-    moving_weight: float = 1.0
-    """How much more than the others count the pixels of what moves."""
-    floor: float = 0.05
-    """A video counts for its errors over its motion's mean square plus this, in squared units of a latent: little things
-    are learned too."""
+    weight_max: Annotated[float, Interval(1e-6, 1e9)] = 4.0
+    """Upper bound of the velocity's weight 1 / tau^2."""
+    moving_weight: Annotated[float, Interval(0, 1e9)] = 1.0
+    """Additional weight of pixels that move."""
+    floor: Annotated[float, Interval(1e-9, 1e9)] = 0.05
+    """A video's error is divided by its mean squared motion plus this, in squared units of a latent,
+    so that small motions count too."""
 
     def __post_init__(self) -> None:
-        for name in ("shift", "weight_max", "floor"):
-            checks.positive(f"LossOptions.{name}", getattr(self, name))
-        checks.positive("LossOptions.moving_weight", self.moving_weight, zero=True)
-        if not 0 <= self.unsaid < 1:
-            raise ValueError(f"LossOptions.unsaid: expected a share in [0, 1), got {self.unsaid!r}")
+        bounds.check(self)
 
 
 def flow_loss(
     model: VideoTransformer, video: Tensor, first: Tensor, text: Tensor, options: LossOptions
 ) -> tuple[Tensor, Tensor]:
-    """The loss to differentiate, and the mean squared error of z0_hat over that of "nothing moves".
+    """The loss to differentiate, and the error of z0_hat relative to that of "nothing moves".
+
+    Random numbers are drawn from torch's global generator.
 
     Args:
+        model: the network.
         video: (B, T, H, W, 3) displacements.
         first: (B, h, w, 4) first frames.
         text: (B, E) embeddings of the videos' sentences.
-        options: see LossOptions. Chance is torch's own.
+        options: see LossOptions.
     """
     z = model.encode(video)
+
+    # A noise level and a kept or ignored sentence for each video.
     u = torch.rand(len(z), device=z.device)
-    tau = options.shift * u / (1 + (options.shift - 1) * u)
-    said = torch.rand(len(z), device=z.device) >= options.unsaid
+    tau = rectified_flow.shifted(u, options.shift)
+    text_mask = torch.rand(len(z), device=z.device) >= options.text_dropout
+
     level = tau[:, None, None, None, None]
-    guess = model((1 - level) * z + level * torch.randn_like(z), tau, first, text, said)
+    z_tau = rectified_flow.noisy(z, torch.randn_like(z), level)
+    guess = model(z_tau, tau, first, text, text_mask)
+
+    # Squared errors and squared displacements of all frames but the first.
     error, change = ((x.square().mean(-1))[:, 1:] for x in (guess - z, z))  # (B, T - 1, H, W)
-    moving = (change > 0.01).any(
-        1, keepdim=True
-    )  # at any time: the weight then tells little of where things go
-    weighed = ((1 + options.moving_weight * moving) * error).mean((1, 2, 3))
-    motion = change.mean((1, 2, 3))
+    # A pixel counts as moving in all frames if it moves in any, so the weight hardly tells where.
+    moving = (change > 0.01).any(1, keepdim=True)  # (B, 1, H, W)
+    weighed = ((1 + options.moving_weight * moving) * error).mean((1, 2, 3))  # (B,)
+
+    motion = change.mean((1, 2, 3))  # (B,)
     weight = 1 / (tau.square().clamp(min=1 / options.weight_max) * (motion + options.floor))
     return (weight * weighed).mean(), error.detach().mean() / motion.mean().clamp(min=1e-6)
 
 
 def velocity(z_tau: Tensor, z0_hat: Tensor, tau: float) -> Tensor:
-    """v_hat = (z_tau - z0_hat) / tau of a rectified flow."""
-    return (z_tau - z0_hat) / max(tau, LEAST_TAU)
+    """v_hat of a predicted clean video; tau is bounded below by `MIN_TAU`."""
+    return rectified_flow.velocity(z_tau, z0_hat, max(tau, MIN_TAU))
 
 
-def _relief(first: Tensor) -> Tensor:
-    """First frames (B, h, w, 4) with six more channels: how rest positions change from pixel to pixel.
+def _with_slopes(first: Tensor) -> Tensor:
+    """First frames (B, h, w, 4) with six more channels: slopes of the rest position.
 
-    Handles and gaps are a hundredth of a scene; raw positions would tell of them too, but far too low to be heard.
+    Handles and gaps are a hundredth of a scene: in raw positions they would be too faint to learn
+    from.
     """
-    inside = first[..., 3:] > SOLID
-    steps = []
-    for axis in (1, 2):
-        before, after = (
-            first.narrow(axis, 0, first.shape[axis] - 1),
-            first.narrow(axis, 1, first.shape[axis] - 1),
-        )
-        both = inside.narrow(axis, 0, before.shape[axis]) & inside.narrow(
-            axis, 1, after.shape[axis]
-        )
-        step = (RELIEF * (after - before)[..., :3]).clamp(-1, 1) * both
-        steps.append(
-            torch.cat([torch.zeros_like(first.narrow(axis, 0, 1)[..., :3]), step], dim=axis)
-        )
-    return torch.cat([first, *steps], dim=-1)
+    solid = first[..., 3:] > SOLID_ALPHA
+    slopes = []
+    for axis in (1, 2):  # down, to the right
+        count = first.shape[axis] - 1
+        before, after = (first.narrow(axis, start, count) for start in (0, 1))
+        both = solid.narrow(axis, 0, count) & solid.narrow(axis, 1, count)
+        slope = (SLOPE_GAIN * (after - before)[..., :3]).clamp(-1, 1) * both
+        # The first row or column has no pixel before it.
+        border = torch.zeros_like(first.narrow(axis, 0, 1)[..., :3])
+        slopes.append(torch.cat([border, slope], dim=axis))
+    return torch.cat([first, *slopes], dim=-1)
 
 
 def _patches(video: Tensor, side: int) -> Tensor:
-    """(B, T, H, W, C) to tokens (B, H W / side^2, T side side C)."""
+    """Tokens (B, H W / side^2, T side side C) of videos (B, T, H, W, C)."""
     B, T, H, W, C = video.shape
-    parts = video.reshape(B, T, H // side, side, W // side, side, C).permute(0, 2, 4, 1, 3, 5, 6)
+    rows, columns = H // side, W // side
+    parts = video.reshape(B, T, rows, side, columns, side, C)
+    parts = parts.permute(0, 2, 4, 1, 3, 5, 6)  # (B, rows, columns, T, side, side, C)
     return parts.reshape(B, H * W // side**2, T * side * side * C)
 
 
 def _video(tokens: Tensor, config: ChoreographerConfig) -> Tensor:
-    """The inverse of `_patches`, (B, T, H, W, 3)."""
+    """The inverse of `_patches`: videos (B, T, H, W, 3)."""
     n, p = config.side, config.patch
-    parts = tokens.reshape(len(tokens), n, n, config.frames, p, p, CHANNELS).permute(
-        0, 3, 1, 4, 2, 5, 6
-    )
+    parts = tokens.reshape(len(tokens), n, n, config.frames, p, p, CHANNELS)
+    parts = parts.permute(0, 3, 1, 4, 2, 5, 6)  # (B, T, rows, side, columns, side, C)
     return parts.reshape(len(tokens), config.frames, config.size, config.size, CHANNELS)
 
 
-def _waves(side: int, width: int) -> Tensor:
-    """(side^2, width) cosines at the places of a square, as strong as what they are added to and at first of any pitch."""
+def _random_waves(side: int, width: int) -> Tensor:
+    """Embeddings (side^2, width) of the places of a square: cosines of random frequency and phase.
+
+    They are about as strong as the features that they are added to.
+    """
     places = torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
     return (places @ (0.7 * torch.randn(2, width)) + 2 * math.pi * torch.rand(width)).cos()
-
-
-def _zeroed(layer: nn.Linear) -> nn.Linear:
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

@@ -43,6 +43,7 @@ class WanPrior:
         self.config, self.parts, self.options, self.forget = config, parts, options, forget
         self.frames, self.guidance = options.frames, options.guidance
         self.height, self.width = size(config, options)
+        self.device = torch.device(options.device)
         self._texts: dict[str, Tensor] = {}
         self._expert: tuple[str, nn.Module] | None = None
         self.encoder = parts.encoder()
