@@ -154,7 +154,9 @@ def test_it_learns_a_sentence():
     text = torch.stack([torch.ones(8), -torch.ones(8)])
     optimizer = torch.optim.Adam(model.parameters(), 1e-2, betas=(0.9, 0.99))
     for _ in range(300):
-        loss, ratio = flow_loss(model, video, first, text, LossOptions(text_dropout=0.0, shift=100.0))
+        loss, ratio = flow_loss(
+            model, video, first, text, LossOptions(text_dropout=0.0, shift=100.0)
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -26,7 +26,16 @@ def run(folder: Path, *, gpu: bool) -> subprocess.CompletedProcess[str]:
     (folder / "torch/__init__.py").write_text("from torch import cuda\n")
     (folder / "torch/cuda.py").write_text(cuda)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--gpu-record", "gpu.json"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--gpu-record",
+            "gpu.json",
+        ],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": f"{folder}:{ROOT}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
