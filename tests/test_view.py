@@ -32,8 +32,10 @@ from flowplan.robot import load_robot
 from flowplan.rollout import Rollout
 from flowplan.scene import Action, Scene, SceneObject
 from flowplan.trajectory import Trajectory
-from flowplan.viz.draw import Run, ViewOptions, draw
-from flowplan.viz.viewer import read_run, serve, write_page
+from flowplan.viz.draw import ViewOptions, draw
+from flowplan.viz.page import write_page
+from flowplan.viz.run import Run, read_run
+from flowplan.viz.viewer import serve
 from generators.kinematic import kinematic
 
 CHROMIUM = (
@@ -63,7 +65,7 @@ def a_run(**changed):
     )[0]
     G, S = 6, 31
     X = pose(exp_so3([np.pi, 0, 0]), np.linspace([0.45, -0.2, 0.1], [0.55, -0.2, 0.1], G))
-    grasps = ContactCandidates(
+    candidates = ContactCandidates(
         X, np.full(G, 0.06), np.linspace(1, 0, G), ("grasp",) * 3 + ("push",) * 3
     )
     q = PANDA.home + np.linspace(0, 0.3, S)[:, None]
@@ -83,8 +85,8 @@ def a_run(**changed):
         "scene": scene,
         "motion": motion,
         "flow": sample_flow(scene, motion, points_per_object=100),
-        "grasps": grasps,
-        "chosen": grasps.select([1]),
+        "candidates": candidates,
+        "chosen": candidates.select([1]),
         "robot": PANDA,
         "trajectory": trajectory,
         "rollout": Rollout(
@@ -178,7 +180,7 @@ def test_what_bends_or_turns_in_part_is_moved_by_its_vertices():
     "missing",
     [
         {"motion": None, "flow": None},
-        {"flow": None, "grasps": None, "chosen": None},
+        {"flow": None, "candidates": None, "chosen": None},
         {"trajectory": None},
         {"trajectory": None, "rollout": None},
         {"robot": None, "trajectory": None, "rollout": None},
@@ -209,7 +211,7 @@ def test_a_run_that_does_not_fit_together_is_refused():
         a_run(robot=load_robot("ur5e"), trajectory=None)
     with pytest.raises(ValueError, match=r"motion\.vertices: expected \[8\] vertices"):
         a_run(scene=Scene((SceneObject("can", BOX),)))
-    with pytest.raises(ValueError, match=r"ViewOptions\.rate: expected a positive number"):
+    with pytest.raises(ValueError, match=r"ViewOptions\.rate: expected 0.1 to 240, got 0"):
         ViewOptions(rate=0)
 
 
@@ -266,13 +268,15 @@ def test_a_folder_is_read_as_far_as_the_run_came(tmp_path):
         read_run(tmp_path)
     npz.save(tmp_path / "scene.npz", run.scene)
     assert read_run(tmp_path).motion is None
-    for name in ("motion", "flow", "grasps", "rollout"):
+    for name in ("motion", "flow", "candidates", "rollout"):
         npz.save(tmp_path / f"{name}.npz", getattr(run, name))
     read = read_run(tmp_path)
     assert read.title == tmp_path.name
     assert read.robot.name == "panda"
-    assert len(read.grasps) == len(run.grasps)
+    assert len(read.candidates) == len(run.candidates)
     assert read.duration == 3.0
+    (tmp_path / "candidates.npz").rename(tmp_path / "grasps.npz")  # the name in earlier runs
+    assert len(read_run(tmp_path).candidates) == len(run.candidates)
 
 
 def test_the_live_view_serves_and_moves():
@@ -350,7 +354,7 @@ def wait_for(condition, seconds=180.0):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
 def test_a_browser_shows_the_scene_and_it_moves(tmp_path):
-    page = write_page(tmp_path / "run.html", a_run(rollout=None, grasps=None))
+    page = write_page(tmp_path / "run.html", a_run(rollout=None, candidates=None))
     with chromium() as tab:
         for domain in ("Network", "Page"):
             tab.call(f"{domain}.enable")

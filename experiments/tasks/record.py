@@ -19,7 +19,8 @@ from flowplan.planner import Plan
 from flowplan.report import feasibility
 from flowplan.scan import write_frames
 from flowplan.utils.files import atomic_write
-from flowplan.viz.viewer import read_run, write_page
+from flowplan.viz.page import write_page
+from flowplan.viz.run import read_run
 from sim_envs.camera import Recorder, write_video
 
 _EYE, _LOOKED_AT = (1.35, -1.0, 0.85), (0.4, 0.0, 0.15)
@@ -67,7 +68,7 @@ def _write_stages(folder: Path, stages: Stages, report: str) -> None:
     npz.save(folder / "flow.npz", sample_flow(scene, motion))
     export_gltf(folder / "motion.glb", scene, motion)
     if isinstance(plan, Plan):
-        npz.save(folder / "grasps.npz", plan.candidates)
+        npz.save(folder / "candidates.npz", plan.candidates)
         npz.save(folder / "plan.npz", plan)
     if report:
         (folder / "feasibility.txt").write_text(report + "\n")

@@ -54,7 +54,7 @@ def export_gltf(
     path = Path(path)
     if path.suffix != ".glb":
         raise ValueError(f"path: expected a name that ends in .glb, got {str(path)!r}")
-    fits_scene(scene, motion)
+    check_fits_scene(scene, motion)
     T = len(motion.times)
     if keyframes is not None and keyframes < 2:
         raise ValueError(f"keyframes: expected at least 2, got {keyframes}")
@@ -69,7 +69,7 @@ def export_gltf(
     return path
 
 
-def fits_scene(scene: Scene, motion: SceneMotion) -> None:
+def check_fits_scene(scene: Scene, motion: SceneMotion) -> None:
     """Raise a ValueError where `motion` is not one of `scene`'s objects."""
     have, want = (
         [v.shape[1] for v in motion.vertices],

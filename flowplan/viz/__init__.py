@@ -1,1 +1,1 @@
-"""Drawing a run: a page in the browser, live or self-contained."""
+"""Runs in the browser: a self-contained page, or a live view."""
