@@ -1,1 +1,1 @@
-"""PyBullet worlds, tasks and the evaluation of plans in them."""
+"""PyBullet worlds, cameras, tasks and simulated execution."""

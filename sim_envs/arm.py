@@ -1,19 +1,22 @@
-"""A robot inside a world: position-controlled joints under the URDF's torque limits, and a force-limited gripper.
+"""Simulated robot arm: position control under the URDF's torque limits, force-limited gripper.
 
-The arm's joints follow position and velocity targets through PyBullet's constraint motors, which find the torques
-(gravity included) each step and clamp them to the URDF's effort limits. The gripper's joints are coupled by gears, as
-in the real mechanism: the knuckles (the first joint of each finger) to each other, and every other joint to the knuckle
-of its side. One knuckle is driven: its motor may pull no harder than what presses the pads together with the gripper's
-force F. By virtual work, with opening w and knuckle s:
+The arm's joints follow position and velocity targets through PyBullet's constraint motors, which
+compute the torques (gravity included) in each step and clamp them to the URDF's effort limits.
+
+Gears couple the gripper's joints, as in the real mechanism: the knuckles (the first joint of each
+finger) to each other, and every other joint to the knuckle of its side. One knuckle is driven. Its
+torque is limited so that the pads press with at most the gripper's force F. By virtual work, with
+opening w and knuckle position s:
 
     tau ds = F dw    =>    tau = F |dw/ds|
 
-Nothing else holds an object: what is carried is carried by friction.
+Friction alone holds an object.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pybullet
@@ -22,7 +25,8 @@ from numpy.typing import ArrayLike
 from flowplan.geometry import inverse, transform
 from flowplan.robot import Robot
 from flowplan.robot.kinematics import tree_poses
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from sim_envs.world import Contact, World
 
@@ -31,47 +35,37 @@ from sim_envs.world import Contact, World
 class ArmOptions:
     """Motors and finger pads."""
 
-    position_gain: float = 0.3
-    """Share of a joint's position error that its motor removes in a step."""
-    velocity_gain: float = 1.0
-    """Share of its velocity error."""
-    finger_speed: float = 0.15
-    """Metres per second at which the commanded opening may change."""
-    finger_friction: float = 1.0
-    """Coefficient of the pads; the contact's is this times the object's."""
-    finger_spin: float = 0.003
-    """Radius of a pad's contact patch, metres: soft pads resist turning about the contact normal."""
-    finger_mass: float = 0.2
-    """Least mass of a finger that slides, kilograms: the inertia of motor and gears as the link feels it, which URDFs
-    leave out. Without it the contacts of 15 g fingers do not converge under the gripper's force."""
-    finger_inertia: float = 1e-3
-    """Least inertia of a gripper link that turns, kg m^2: likewise."""
-    gear_force: float = 2000.0
-    """Newtons (N m) the gears between the gripper's joints can carry."""
+    position_gain: Annotated[float, Interval(1e-6, 1)] = 0.3
+    """Share of a joint's position error removed per step."""
+    velocity_gain: Annotated[float, Interval(1e-6, 1)] = 1.0
+    """Share of a joint's velocity error removed per step."""
+    finger_speed: Annotated[float, Interval(1e-4, 10)] = 0.15
+    """Largest rate of the commanded opening, m/s."""
+    finger_friction: Annotated[float, Interval(0, 10)] = 1.0
+    """Friction coefficient of the pads, multiplied by the object's."""
+    finger_spin: Annotated[float, Interval(0, 0.1)] = 0.003
+    """Radius of a pad's contact patch, meters: soft pads resist spinning about the normal."""
+    finger_mass: Annotated[float, Interval(1e-3, 100)] = 0.2
+    """Smallest mass of a sliding finger, kg: reflected inertia of motor and gears, which URDFs leave
+    out. Without it the contacts of 15 g fingers do not converge under the gripper's force."""
+    finger_inertia: Annotated[float, Interval(1e-9, 10)] = 1e-3
+    """Smallest inertia of a rotating gripper link, kg m^2, for the same reason."""
+    gear_force: Annotated[float, Interval(1, 1e6)] = 2000.0
+    """Largest force (N) or torque (N m) of the gears between the gripper's joints."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "position_gain",
-            "velocity_gain",
-            "finger_speed",
-            "finger_mass",
-            "finger_inertia",
-            "gear_force",
-        ):
-            checks.positive(f"ArmOptions.{name}", getattr(self, name))
-        for name in ("finger_friction", "finger_spin"):
-            checks.positive(f"ArmOptions.{name}", getattr(self, name), zero=True)
+        bounds.check(self)
 
 
 class Arm:
-    """One robot of a world (made by `Arm.add`).
+    """A robot in a world (made by `Arm.add`).
 
     Attributes:
-        world: where it is.
-        robot: what it is.
-        body: its body id.
+        world: the world.
+        robot: the robot's configuration.
+        body: PyBullet body id.
         options: motors and pads.
-        finger_sides: +1 or -1 by link that the gripper moves: the side of the tool's y axis it is on.
+        finger_sides: side of the tool's y axis (+1 or -1) of each link that the gripper moves.
     """
 
     def __init__(
@@ -86,11 +80,11 @@ class Arm:
         self._fingers = [world.joint_index(body, name) for name in robot.gripper.joints]
         self.finger_sides, knuckles = _fingers_of(robot)
         self._knuckles = [robot.gripper.joints.index(name) for name in knuckles]
-        # The opening by position of the driven knuckle, in ascending order of the latter.
+        # Table of openings by position of the driven knuckle, ascending.
         position = robot.gripper.table_joints[:, self._knuckles[0]]
         order = np.argsort(position)
         self._table_s, self._table_w = position[order], robot.gripper.table_width[order]
-        self._still = self._links_that_never_move()
+        self._static_links = self._links_without_motion()
         self._width = robot.gripper.max_width
         self._make_fingers()
         self.reset(robot.home, robot.gripper.max_width)
@@ -107,21 +101,23 @@ class Arm:
         body = world.load_mechanism(robot.urdf_path, robot.X_world_base, name=name)
         return cls(world, robot, body, options)
 
-    def _links_that_never_move(self) -> frozenset[str]:
-        still = {self.robot.base_link}
+    def _links_without_motion(self) -> frozenset[str]:
+        """Links fixed to the base."""
+        static = {self.robot.base_link}
         for joint in self.robot.joints:
-            if joint.parent in still and joint.name not in (
+            if joint.parent in static and joint.name not in (
                 *self.robot.joint_names,
                 *self.robot.gripper.joints,
             ):
-                still.add(joint.child)
-        return frozenset(still)
+                static.add(joint.child)
+        return frozenset(static)
 
     def _make_fingers(self) -> None:
+        """Pads with friction, fingers with the inertia of their drive, and gears between the joints."""
         bullet, gripper, options = self.world.bullet, self.robot.gripper, self.options
         for link in gripper.finger_links:
-            # An anchored contact remembers where it stuck and, within the friction cone, is drawn back there: without
-            # it the solver's errors let a held object creep by millimetres a second.
+            # A friction anchor pulls a contact back to where it stuck, within the friction cone.
+            # Without it a held object creeps by millimeters per second.
             bullet.changeDynamics(
                 self.body,
                 self.world.link_index(self.body, link),
@@ -129,7 +125,8 @@ class Arm:
                 spinningFriction=options.finger_spin,
                 frictionAnchor=1,
             )
-        for joint in self._fingers:  # PyBullet numbers a link like the joint that moves it
+        # PyBullet gives a link the index of the joint that moves it.
+        for joint in self._fingers:
             bullet.setJointMotorControl2(self.body, joint, pybullet.VELOCITY_CONTROL, force=0)
             mass, _, inertia = bullet.getDynamicsInfo(self.body, joint)[:3]
             if bullet.getJointInfo(self.body, joint)[2] == pybullet.JOINT_PRISMATIC:
@@ -146,7 +143,7 @@ class Arm:
             self._couple(first if side[joint] == side[first] else second, joint)
 
     def _couple(self, a: int, b: int) -> None:
-        """A gear between two of the gripper's joints, in the ratio of their travels."""
+        """Gear between two of the gripper's joints, in the ratio of their travels."""
         bullet, table = self.world.bullet, self.robot.gripper.table_joints
         travel = table[-1] - table[0]
         gear = bullet.createConstraint(
@@ -164,7 +161,7 @@ class Arm:
         )
 
     def reset(self, q: ArrayLike, width: float) -> None:
-        """Put the arm, at rest, at q (J,) with the pads `width` metres apart."""
+        """Place the arm at rest at q (J,), with the pads `width` meters apart."""
         q = checks.array("q", q, (len(self._joints),))
         for joint, value in zip(self._joints, q, strict=True):
             self.world.bullet.resetJointState(self.body, joint, value)
@@ -181,10 +178,10 @@ class Arm:
         """Set the targets of the next step.
 
         Args:
-            q: (J,) where the joints should be before the step.
-            qd: (J,) how fast they should move during it.
-            width: opening, metres, which the fingers approach at their own speed.
-            grip_force: newtons that the pads may press with; the gripper's own force if not given.
+            q: (J,) target positions at the start of the step, rad or m.
+            qd: (J,) target velocities during the step.
+            width: target opening, meters, approached at the finger speed.
+            grip_force: largest force of the pads, newtons. Defaults to the gripper's own.
         """
         options, count = self.options, len(self._joints)
         self.world.bullet.setJointMotorControlArray(
@@ -204,6 +201,7 @@ class Arm:
         )
 
     def _drive_fingers(self, width: float, grip_force: float) -> None:
+        """Target of the driven knuckle, its torque limited by the grip force."""
         knuckle = self._fingers[self._knuckles[0]]
         at = self.world.bullet.getJointState(self.body, knuckle)[0]
         self.world.bullet.setJointMotorControl2(
@@ -219,7 +217,7 @@ class Arm:
         )
 
     def _width_by_knuckle(self, at: float) -> float:
-        """|dw/ds| with the driven knuckle at `at`."""
+        """Slope |dw/ds| of the opening by the driven knuckle, at position `at`."""
         s, w = self._table_s, self._table_w
         i = int(np.clip(np.searchsorted(s, at), 1, len(s) - 1))
         return float(abs((w[i] - w[i - 1]) / (s[i] - s[i - 1])))
@@ -233,12 +231,12 @@ class Arm:
         return np.array([s[1] for s in self.world.bullet.getJointStates(self.body, self._joints)])
 
     def width(self) -> float:
-        """Measured opening, metres."""
+        """Measured opening, meters."""
         position = self.world.bullet.getJointState(self.body, self._fingers[self._knuckles[0]])[0]
         return float(np.interp(position, self._table_s, self._table_w))
 
     def grip_force(self) -> float:
-        """Newtons that the motor pressed the pads together or apart with in the last step."""
+        """Force of the motor on the pads in the last step, newtons."""
         at, _, _, torque = self.world.bullet.getJointState(
             self.body, self._fingers[self._knuckles[0]]
         )
@@ -249,12 +247,13 @@ class Arm:
         return self.world.link_pose(self.body, self.robot.tool_link) @ self.robot.X_link_tool
 
     def contacts(self) -> list[Contact]:
-        """Every contact point of the robot's moving links with other bodies, as of the last step."""
-        return [c for c in self.world.contacts(self.body) if c.link not in self._still]
+        """Contact points of the moving links with other bodies in the last step."""
+        return [c for c in self.world.contacts(self.body) if c.link not in self._static_links]
 
 
 def _fingers_of(robot: Robot) -> tuple[dict[str, int], tuple[str, str]]:
-    """The side (+1 or -1 of the tool's y axis) of every link that the gripper moves, and the two knuckles' names."""
+    """Side (+1 or -1 of the tool's y axis) of each link that the gripper moves, and the names of
+    the two knuckles."""
     gripper = robot.gripper
     X_hand_link = tree_poses(
         gripper.tree, gripper.tool_link, gripper.joint_positions(gripper.max_width)

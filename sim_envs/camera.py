@@ -1,12 +1,13 @@
-"""The simulator's depth camera.
+"""Simulated depth camera.
 
-PyBullet's software renderer samples pixel (row v, column u) of an H x W image not at its centre, (v + 1/2, u + 1/2)
-from the upper left corner, but at (v + 1, u). A depth frame counts image coordinates from the sample of its first
-pixel, so the principal point is
+PyBullet's software renderer samples pixel (row v, column u) of an H x W image at (v + 1, u) from the
+upper left corner, not at its center (v + 1/2, u + 1/2). A depth frame measures image coordinates
+from the sample of its first pixel, so the principal point is
 
     c_x = W / 2,    c_y = H / 2 - 1
 
-and back-projected points lie on the surfaces to a few micrometres; assuming centres costs millimetres at arm's length.
+and back-projected points lie on the surfaces to a few micrometers. Centers would be wrong by
+millimeters at arm's length.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pybullet
@@ -22,12 +24,13 @@ from numpy.typing import ArrayLike, NDArray
 from flowplan.geometry import inverse, look_at
 from flowplan.scan.depth.frames import DepthFrame
 from flowplan.scan.depth.noise import NoiseOptions, noisy_depth
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from sim_envs.world import World
 
 OnStep = Callable[[World], None]
-"""Called after every step of an execution."""
+"""Callback after each step of an execution."""
 
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -36,34 +39,27 @@ _OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 class Camera:
     """A pinhole camera without distortion."""
 
-    width: int = 320
+    width: Annotated[int, Interval(2, 16_384)] = 320
     """Columns."""
-    height: int = 240
+    height: Annotated[int, Interval(2, 16_384)] = 240
     """Rows."""
-    vertical_fov: float = 0.9
+    vertical_fov: Annotated[float, Interval(1e-3, 3.14)] = 0.9
     """Full vertical angle of view, radians."""
-    near: float = 0.05
-    """Nothing closer is seen, metres."""
-    far: float = 4.0
-    """Nothing farther is seen, metres."""
+    near: Annotated[float, Interval(1e-6, 1e6)] = 0.05
+    """Near clipping distance, meters."""
+    far: Annotated[float, Interval(1e-6, 1e6)] = 4.0
+    """Far clipping distance, meters."""
 
     def __post_init__(self) -> None:
-        if min(self.width, self.height) < 2:
-            raise ValueError(
-                f"Camera.width, height: expected at least 2 pixels, got {self.width} x {self.height}"
-            )
-        if not 0 < self.vertical_fov < np.pi:
-            raise ValueError(
-                f"Camera.vertical_fov: expected radians in (0, pi), got {self.vertical_fov:g}"
-            )
-        if not 0 < self.near < self.far:
+        bounds.check(self)
+        if not self.near < self.far:
             raise ValueError(
                 f"Camera.near, far: expected 0 < near < far, got {self.near:g}, {self.far:g}"
             )
 
     @property
     def intrinsics(self) -> FloatArray:
-        """K (3, 3) in pixels, with the renderer's sampling positions (see above)."""
+        """Camera matrix K (3, 3) in pixels for the renderer's sampling positions (see above)."""
         focal = 0.5 * self.height / np.tan(0.5 * self.vertical_fov)
         return np.array(
             [[focal, 0, 0.5 * self.width], [0, focal, 0.5 * self.height - 1], [0, 0, 1]]
@@ -79,27 +75,27 @@ def capture(
     seed: int = 0,
     unseen: Collection[str] = (),
 ) -> DepthFrame:
-    """What the camera sees now.
+    """Current depth image of a world.
 
     Args:
-        world: what is looked at.
+        world: the world.
         X_world_camera: (4, 4) pose of the camera, OpenCV convention.
-        camera: its optics.
-        noise: what the sensor does to the depth; None for a perfect one.
-        seed: of the noise.
-        unseen: bodies whose pixels return nothing, such as a robot that filters itself out of its images. They still
-            hide what is behind them.
+        camera: camera parameters.
+        noise: depth noise. Defaults to none.
+        seed: random seed of the noise.
+        unseen: bodies without depth, such as a robot that filters itself out of its images. They
+            still hide the bodies behind them.
 
     Returns:
-        Depth, colour and a mask of body ids (`world.bodies`); the table is background (0).
+        Depth, color and a mask of body ids (`world.bodies`); the table is background (0).
     """
     X = checks.poses("X_world_camera", X_world_camera)
     color, buffer, body = _render(world, X, camera, shadow=False)
     empty = (body < 0) | np.isin(body, [world.bodies[name] for name in unseen])
-    metres = (
+    meters = (
         camera.far * camera.near / (camera.far - (camera.far - camera.near) * buffer.astype(float))
     )
-    depth = np.where(empty, 0.0, metres).astype(np.float32)
+    depth = np.where(empty, 0.0, meters).astype(np.float32)
     if noise is not None:
         depth = noisy_depth(depth, np.random.default_rng(seed), noise)
     return DepthFrame(depth, camera.intrinsics, X, color=color, mask=np.where(empty, 0, body))
@@ -108,14 +104,14 @@ def capture(
 def photograph(
     world: World, X_world_camera: ArrayLike, camera: Camera = Camera(480, 360)
 ) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB image of the world with shadows, for people."""
+    """RGB image (H, W, 3) of the world with shadows."""
     return _render(world, checks.poses("X_world_camera", X_world_camera), camera, shadow=True)[0]
 
 
 def _render(
     world: World, X_world_camera: FloatArray, camera: Camera, *, shadow: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
-    """Colour (H, W, 3), depth buffer (H, W) and body ids (H, W), -1 where there is nothing."""
+    """Color (H, W, 3), depth buffer (H, W) and body ids (H, W), -1 for no body."""
     view = _OPENGL_FROM_OPENCV @ inverse(X_world_camera)
     projection = pybullet.computeProjectionMatrixFOV(
         np.rad2deg(camera.vertical_fov), camera.width / camera.height, camera.near, camera.far
@@ -123,7 +119,7 @@ def _render(
     _, _, color, buffer, body = world.bullet.getCameraImage(
         camera.width,
         camera.height,
-        viewMatrix=view.T.ravel().tolist(),  # OpenGL's matrices go by columns
+        viewMatrix=view.T.ravel().tolist(),  # OpenGL stores matrices by columns
         projectionMatrix=projection,
         lightDirection=[0.4, -0.6, 1.2],
         shadow=int(shadow),
@@ -141,14 +137,14 @@ def views_around(
     elevations: Sequence[float] = (0.5, 0.95),
     start: float = 0.0,
 ) -> FloatArray:
-    """Camera poses (count, 4, 4) that look at a target from all around, at alternating heights.
+    """Camera poses (count, 4, 4) around a target, at alternating heights.
 
     Args:
-        target: (3,) metres, world frame.
-        count: how many.
-        radius: metres from the target.
+        target: (3,) meters, world frame.
+        count: number of cameras.
+        radius: distance from the target, meters.
         elevations: angles above the horizontal, radians, taken in turn.
-        start: azimuth of the first, radians from +x.
+        start: azimuth of the first camera, radians from +x.
     """
     target = checks.array("target", target, (3,))
     checks.positive("radius", radius)
@@ -167,10 +163,10 @@ def views_around(
 
 
 class Recorder:
-    """A callback for `execute` that photographs the world every `every` steps.
+    """Callback of `execute` that takes a picture of the world every `every` steps.
 
     Attributes:
-        frames: what was taken so far, (H, W, 3) each.
+        frames: pictures taken so far, (H, W, 3) each.
     """
 
     def __init__(
@@ -191,10 +187,10 @@ class Recorder:
 def write_video(
     frames: Sequence[NDArray[np.uint8]], path: str | Path, *, fps: float = 15.0
 ) -> None:
-    """Write frames (H, W, 3) as .mp4 or .gif. The file appears only when it is complete.
+    """Write frames (H, W, 3) to .mp4 or .gif. The file appears once it is complete.
 
     Raises:
-        ValueError: when there are no frames, or the ending is another one.
+        ValueError: without frames, or for another suffix.
     """
     path = Path(path)
     if not len(frames):

@@ -1,23 +1,24 @@
-"""Plays a trajectory in a world and tells what happened on the way.
+"""Simulated execution of a trajectory, with a log of contacts and events.
 
-The arm follows by position control under its torque limits, the fingers close with limited force, and friction alone
-holds a rigid object. A cloth is tied to a finger where it is pinched, and let go when the fingers open: see
-`World.anchor_cloth`. Three kinds of event are noted:
+The arm follows by position control under its torque limits, the fingers close with limited force,
+and friction alone holds a rigid object. A cloth is anchored to a finger while it is pinched (see
+`World.anchor_cloth`). Three kinds of events are recorded:
 
-| event | means |
+| event | meaning |
 |---|---|
-| `collision` | the robot pressed on what it must not touch, or on the target with another link than a finger |
-| `missed_grasp` | after the fingers closed, the target was not between them; or a push never touched it |
-| `dropped` | the fingers lost the target while they should have moved it |
+| `collision` | a link pressed on an obstacle, or a link other than a finger on the target |
+| `missed_grasp` | no target between the closed fingers, or a push without contact |
+| `dropped` | the fingers lost the target during the manipulation |
 
-A collision stops the robot where it is, as the protective stop of a real one would. Events explain a failure; they do
-not make one: success is judged by the caller on the physical end state alone, after everything has come to rest.
+A collision stops the robot, like the protective stop of a real one. Events explain a failure and do
+not decide it: the caller judges success on the physical end state, after everything is at rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +27,8 @@ from flowplan.geometry import inverse, transform
 from flowplan.grasp.candidates import ContactKind
 from flowplan.rollout import Rollout
 from flowplan.trajectory import Phase, Trajectory
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from sim_envs.arm import Arm
 from sim_envs.camera import OnStep
@@ -35,49 +37,45 @@ from sim_envs.world import World
 EVENTS = ("collision", "missed_grasp", "dropped")
 
 Track = Callable[[], FloatArray]
-"""Where some material points (P, 3) are now, world frame, metres."""
+"""Current positions (P, 3) of material points, world frame, meters."""
 
 
 @dataclass(frozen=True)
 class ExecuteOptions:
-    """What counts as an event, and how much is logged."""
+    """Thresholds of events, and the rate of the log."""
 
-    collision_force: float = 20.0
-    """Newtons, averaged over `collision_time`, at which the robot stops."""
-    collision_time: float = 0.02
-    """Seconds; shorter knocks are averaged out."""
-    touch_force: float = 0.1
-    """Newtons from which a finger counts as touching."""
-    closed_width: float = 0.001
-    """Metres: fingers closer than this hold nothing."""
-    lost_time: float = 0.1
-    """Seconds without touch after which a held object counts as dropped."""
-    start_tolerance: float = 0.02
-    """Radians (m) a joint may be off the trajectory's first configuration."""
-    pinch_radius: float = 0.03
-    """Metres from between the fingertips within which closing fingers hold a cloth's vertices: its mesh is coarse."""
-    settle: float = 2.0
-    """Seconds, at most, that things are given to come to rest at the end."""
-    log_rate: float = 60.0
-    """Samples a second in the log."""
+    collision_force: Annotated[float, Interval(1e-3, 1e6)] = 20.0
+    """Contact force that stops the robot, newtons, averaged over `collision_time`."""
+    collision_time: Annotated[float, Interval(1e-4, 10)] = 0.02
+    """Time constant of that average, seconds."""
+    touch_force: Annotated[float, Interval(1e-6, 1e3)] = 0.1
+    """Smallest force of a finger in contact, newtons."""
+    closed_width: Annotated[float, Interval(0, 0.1)] = 0.001
+    """Opening below which the fingers hold nothing, meters."""
+    lost_time: Annotated[float, Interval(1e-3, 10)] = 0.1
+    """Time without contact after which a held object counts as dropped, seconds."""
+    start_tolerance: Annotated[float, Interval(1e-6, 1)] = 0.02
+    """Largest joint deviation from the trajectory's start, rad or m."""
+    pinch_radius: Annotated[float, Interval(1e-4, 0.2)] = 0.03
+    """Distance from the fingertips within which a pinch holds a cloth's vertices, meters: its mesh is
+    coarse."""
+    settle: Annotated[float, Interval(0, 60)] = 2.0
+    """Largest time to come to rest at the end, seconds."""
+    log_rate: Annotated[float, Interval(0.1, 1e4)] = 60.0
+    """Samples per second in the log."""
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            checks.positive(
-                f"ExecuteOptions.{name}",
-                getattr(self, name),
-                zero=name in ("settle", "closed_width"),
-            )
+        bounds.check(self)
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that should not have happened.
+    """A fault during an execution.
 
     Attributes:
         time: seconds since the trajectory's start.
         kind: one of EVENTS.
-        detail: in words.
+        detail: description.
     """
 
     time: float
@@ -87,20 +85,20 @@ class Event:
 
 @dataclass(frozen=True, eq=False)
 class Execution:
-    """The log of one execution: S samples.
+    """Log of an execution: S samples.
 
     Attributes:
-        joint_names: J names.
+        joint_names: names of the J joints.
         times: (S,) seconds, times[0] = 0.
-        phase: (S,) of the trajectory.
-        q: (S, J) measured positions.
-        X_world_tool: (S, 4, 4) measured.
-        width: (S,) measured opening, metres.
-        points: (S, P, 3) tracked points, world frame, metres.
-        pairs: C pairs (robot link, other body) that ever touched.
-        forces: (S, C) newtons along the normals, summed over each pair's contact points.
-        tracking_error: metres, the largest distance between the tool and where it was told to be.
-        events: in order of time; at most one of each kind.
+        phase: (S,) phases of the trajectory.
+        q: (S, J) measured positions, rad or m.
+        X_world_tool: (S, 4, 4) measured tool poses.
+        width: (S,) measured openings, meters.
+        points: (S, P, 3) tracked points, world frame, meters.
+        pairs: C pairs (robot link, other body) that were in contact.
+        forces: (S, C) normal forces summed over each pair's contact points, newtons.
+        tracking_error: largest distance of the tool from its commanded position, meters.
+        events: first event of each kind, in order of time.
     """
 
     joint_names: tuple[str, ...]
@@ -116,21 +114,21 @@ class Execution:
     events: tuple[Event, ...]
 
     def outcome(self, success: bool) -> str:
-        """One of flowplan.rollout.OUTCOMES: success if the end state is right, else what went wrong first of all."""
+        """One of flowplan.rollout.OUTCOMES: success for a right end state, else the first kind of event."""
         if success:
             return "success"
         kinds = {event.kind for event in self.events}
         return next((kind for kind in EVENTS if kind in kinds), "wrong_end_state")
 
     def rollout(self, success: bool, measures: Mapping[str, float]) -> Rollout:
-        """The record that simulator and robot share."""
+        """Record shared by simulator and robot."""
         return Rollout(
             self.times, self.joint_names, self.q, self.points, self.outcome(success), dict(measures)
         )
 
 
 def link_points(world: World, body: int, points: Mapping[str, ArrayLike]) -> Track:
-    """Tracks material points of a body's links: link name -> (P, 3) in the link's frame."""
+    """Track of material points of a body's links, given by link name as (P, 3) in the link's frame."""
     fixed = {link: checks.array(f"points[{link}]", p, ("P", 3)) for link, p in points.items()}
     return lambda: np.concatenate(
         [transform(world.link_pose(body, link), p) for link, p in fixed.items()]
@@ -148,20 +146,20 @@ def execute(
     on_step: OnStep | None = None,
     options: ExecuteOptions = ExecuteOptions(),
 ) -> Execution:
-    """Play a trajectory, then let everything come to rest.
+    """Execution of a trajectory until everything is at rest.
 
     Args:
-        world: with the robot standing at the trajectory's first configuration.
+        world: the world, its robot at the trajectory's first configuration.
         arm: the robot.
-        trajectory: for the robot's joints, in its order.
-        targets: names of the bodies that the fingers are meant to touch.
-        track: what to log of the object.
+        trajectory: trajectory of the robot's joints, in its order.
+        targets: names of the bodies that the fingers may touch.
+        track: points to log.
         kind: "grasp" and "pinch" hold the target between the fingers, "push" only touches it.
         on_step: called after every step, such as a `sim_envs.camera.Recorder`.
         options: see ExecuteOptions.
 
     Raises:
-        ValueError: when trajectory and robot do not fit together.
+        ValueError: if trajectory and robot do not fit together.
     """
     _check_start(arm, trajectory, options)
     for name in targets:
@@ -170,10 +168,11 @@ def execute(
     log = _Log(arm, track)
     rate = world.options.rate
     steps = int(np.ceil(trajectory.times[-1] * rate - 1e-9))
-    path = trajectory.at(
-        np.arange(steps + 1) / rate
-    )  # where the joints should be before each step and after the last
-    times, q, qd = np.arange(1, steps + 1) / rate, path[1:], np.diff(path, axis=0) * rate
+    # Targets before each step and after the last.
+    path = trajectory.at(np.arange(steps + 1) / rate)  # (steps + 1, J)
+    times = np.arange(1, steps + 1) / rate
+    q = path[1:]
+    qd = np.diff(path, axis=0) * rate
     grip = np.interp(times, trajectory.times, trajectory.grip)
     phase = trajectory.phase[np.searchsorted(trajectory.times, times - 1e-9, side="right") - 1]
     every = max(1, round(rate / options.log_rate))
@@ -203,15 +202,15 @@ def _check_start(arm: Arm, trajectory: Trajectory, options: ExecuteOptions) -> N
             f"got {', '.join(trajectory.joint_names)}; plan for the robot that stands in this world"
         )
     off = float(np.abs(arm.q() - trajectory.q[0]).max())
-    if off > options.start_tolerance:
+    if not off <= options.start_tolerance:
         raise ValueError(
-            f"trajectory.q[0]: the robot stands {off:.3f} rad away from it; arm.reset(trajectory.q[0], width) first, "
-            "or plan from where it stands"
+            f"trajectory.q[0]: the robot is {off:.3f} rad away from it; "
+            "call arm.reset(trajectory.q[0], width) first, or plan from its configuration"
         )
 
 
 class _Watch:
-    """Looks at the contacts of every step and notes events."""
+    """Events in the contacts of each step."""
 
     def __init__(
         self,
@@ -221,13 +220,11 @@ class _Watch:
         kind: ContactKind,
         options: ExecuteOptions,
     ) -> None:
-        self.world, self.arm, self.targets, self.kind, self.options = (
-            world,
-            arm,
-            targets,
-            kind,
-            options,
-        )
+        self.world = world
+        self.arm = arm
+        self.targets = targets
+        self.kind = kind
+        self.options = options
         self.cloths = [world.bodies[t] for t in targets if world.is_cloth(world.bodies[t])]
         self.events: dict[str, Event] = {}
         self.forces: dict[tuple[str, str], float] = {}
@@ -239,7 +236,7 @@ class _Watch:
         self._lost_since: float | None = None
 
     def look(self, time: float, phase: int) -> None:
-        """Note what this step's contacts mean."""
+        """Record the events of this step."""
         self.forces = {}
         for contact in self.arm.contacts():
             pair = (contact.link, contact.body)
@@ -261,6 +258,7 @@ class _Watch:
         self.events.setdefault(kind, Event(float(time), kind, detail))
 
     def _touching_sides(self) -> set[int]:
+        """Sides of the fingers in contact with a target."""
         sides = self.arm.finger_sides
         return {
             sides[link]
@@ -269,6 +267,7 @@ class _Watch:
         }
 
     def _look_for_collision(self, time: float) -> None:
+        """Stop if the low-passed force of a forbidden contact exceeds its limit."""
         blend = 1 - np.exp(-1 / (self.options.collision_time * self.world.options.rate))
         for pair in self.forces.keys() | self._averages.keys():
             link, body = pair
@@ -283,6 +282,7 @@ class _Watch:
                 self.stopped = True
 
     def _check_grasp(self, time: float, sides: set[int]) -> None:
+        """Record a missed grasp unless the closed fingers hold a target."""
         if self.kind == "push":
             return
         if self.cloths:
@@ -300,6 +300,7 @@ class _Watch:
             )
 
     def _check_hold(self, time: float, touching: bool) -> None:
+        """Record a drop once contact is lost for too long."""
         if touching:
             self._lost_since = None
         elif self._lost_since is None:
@@ -308,6 +309,7 @@ class _Watch:
             self._note(self._lost_since, "dropped", "neither finger touches it any more")
 
     def _pinch_cloth(self) -> bool:
+        """Anchor the cloth vertices between the fingertips; False if there are none."""
         link = self.arm.robot.gripper.finger_links[0]
         held = False
         for cloth in self.cloths:
@@ -319,14 +321,14 @@ class _Watch:
         return held
 
     def let_go(self) -> None:
-        """Release what is tied."""
+        """Remove the anchors of pinched cloths."""
         for cloth in self.cloths:
             self.world.release_cloth(cloth)
 
 
 @dataclass
 class _Log:
-    """Samples as they come."""
+    """Samples of an execution under way."""
 
     arm: Arm
     track: Track

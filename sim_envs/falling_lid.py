@@ -1,12 +1,12 @@
-"""The truth of NeuROK's box experiment (E.4, E.5): the lid of a box that falls under gravity, simulated by PyBullet.
+"""Reference for NeuROK's box experiment (E.4, E.5): a box's lid falling under gravity in PyBullet.
 
-The lid's shape takes no part: PyBullet would put convex hulls in the place of both meshes, and the hull of an open box
-is closed. What stops the lid is its joint's limits, one of which is where it lies on the rim, by Newton's law of
-impact: the velocity is turned around and multiplied by the restitution. Between impacts a lid is a compound pendulum,
+Shapes are left out: PyBullet replaces meshes by convex hulls, and the hull of an open box is closed.
+The joint's limits stop the lid, one of them where it lies on the rim, by Newton's law of impact: the
+velocity is reversed and multiplied by the restitution. Between impacts a lid is a compound pendulum,
 
     I q'' = m (a x r) . g - friction sign(q')
 
-with I its moment of inertia about the hinge's axis a, r from the hinge to its centre of mass.
+with its moment of inertia I about the hinge's axis a, and r from the hinge to its center of mass.
 """
 
 from __future__ import annotations
@@ -17,48 +17,44 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pybullet
 
 from flowplan.geometry import transform
 from flowplan.robot.urdf_xml import read_xml
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from sim_envs.world import World, WorldOptions
 
 
 @dataclass(frozen=True)
 class LidOptions:
-    """Physics of the fall."""
+    """Physics of a falling lid."""
 
-    step: float = 2e-4
-    """Seconds per step at most; a whole number of equal steps leads from each saved time to the next."""
-    gravity: float = 9.81
-    """Metres per second squared, downwards."""
-    restitution: float = 0.3
-    """Part of the velocity that an impact at a limit of the joint gives back; 0 is plastic, 1 elastic."""
-    friction: float = 0.0
+    step: Annotated[float, Interval(1e-9, 1)] = 2e-4
+    """Largest time step, seconds. A whole number of equal steps leads to each saved time."""
+    gravity: Annotated[float, Interval(0, 1000)] = 9.81
+    """Gravity, m/s^2, downward."""
+    restitution: Annotated[float, Interval(0, 1)] = 0.3
+    """Coefficient of restitution at the joint's limits; 0 is plastic, 1 elastic."""
+    friction: Annotated[float, Interval(0, 1000)] = 0.0
     """Coulomb friction of the hinge, N m."""
 
     def __post_init__(self) -> None:
-        checks.positive("LidOptions.step", self.step)
-        checks.positive("LidOptions.gravity", self.gravity, zero=True)
-        checks.positive("LidOptions.friction", self.friction, zero=True)
-        if not 0 <= self.restitution <= 1:
-            raise ValueError(
-                f"LidOptions.restitution: expected a number in [0, 1], got {self.restitution!r}"
-            )
+        bounds.check(self)
 
 
 @dataclass(frozen=True, eq=False)
 class RigidInertia:
-    """How a link's mass is spread.
+    """Mass, center of mass and inertia of a link.
 
     Attributes:
-        mass: kilograms.
-        center: (3,) of mass, link frame, metres.
-        inertia: (3, 3) about the centre of mass, along the link frame's axes, kg m^2.
+        mass: mass, kg.
+        center: (3,) center of mass, link frame, meters.
+        inertia: (3, 3) about the center of mass, axes of the link frame, kg m^2.
     """
 
     mass: float
@@ -79,8 +75,8 @@ class Push:
 
     Attributes:
         force: (3,) newtons, world frame.
-        start, end: seconds between which it acts.
-        point: (3,) where it acts, lid frame, metres; None is the centre of mass.
+        start, end: time interval of the force, seconds.
+        point: (3,) point of application, lid frame, meters. Defaults to the center of mass.
     """
 
     force: FloatArray
@@ -100,15 +96,15 @@ class Push:
 
 @dataclass(frozen=True, eq=False)
 class LidMotion:
-    """What the lid did.
+    """Motion of a falling lid.
 
     Attributes:
         times: (T,) seconds.
-        angle: (T,) position of its joint, rad.
-        velocity: (T,) rad/s.
-        center: (T, 3) its centre of mass, frame of the box, metres.
+        angle: (T,) joint position, rad.
+        velocity: (T,) joint velocity, rad/s.
+        center: (T, 3) center of mass, frame of the box, meters.
         link_poses: X_box_link (T, 4, 4) of every link; the box is its root link.
-        impacts: (I,) times at which it met a limit of its joint, those of a lid at rest there left out.
+        impacts: (I,) times of impacts at the joint's limits, without those of a lid at rest.
     """
 
     times: FloatArray
@@ -120,7 +116,7 @@ class LidMotion:
 
 
 _RESTING = 4.0
-"""Steps of falling that make an impact: a lid that meets a limit more slowly than after these comes to lie there."""
+"""Speed of the slowest impact, in multiples of the speed gained per step; a slower lid comes to rest."""
 
 
 def falling_lid(
@@ -132,18 +128,18 @@ def falling_lid(
     push: Push | None = None,
     options: LidOptions = LidOptions(),
 ) -> LidMotion:
-    """Let go of a box's lid, at rest, and watch it.
+    """Motion of a box's lid released at rest.
 
     Args:
-        urdf_path: a box whose root link stands on the ground and one joint of which moves; its meshes are not needed.
-        angle: of the lid at the start, within the joint's limits, rad.
-        times: (T,) seconds from 0 at which the motion is saved.
-        inertia: the lid's; None is what the URDF says.
-        push: a force on the lid besides gravity.
+        urdf_path: box with its root link on the ground and one moving joint; meshes are not needed.
+        angle: joint position at the start, within its limits, rad.
+        times: (T,) output times from 0, seconds.
+        inertia: inertia of the lid. Defaults to that of the URDF.
+        push: force on the lid besides gravity.
         options: see LidOptions.
 
     Raises:
-        ValueError: for a URDF that is no box, or an angle out of its lid's reach.
+        ValueError: for a URDF without exactly one revolute joint, or an angle outside its limits.
     """
     times = checks.times("times", times)
     with tempfile.TemporaryDirectory() as folder:
@@ -156,7 +152,7 @@ def falling_lid(
 def _without_shapes(
     path: Path, inertia: RigidInertia | None, folder: Path
 ) -> tuple[Path, str, str]:
-    """A copy of the URDF without shapes and with the lid's inertia, its moving joint, and the lid's link."""
+    """Copy of the URDF without shapes and with the lid's inertia; its moving joint; the lid's link."""
     robot = read_xml(path)
     moving = [j for j in robot.findall("joint") if j.attrib["type"] != "fixed"]
     if len(moving) != 1 or moving[0].attrib["type"] != "revolute":
@@ -193,14 +189,19 @@ def _inertial(inertia: RigidInertia) -> ET.Element:
 
 
 class _Fall:
-    """A lid in a world, its joint without damping, stopped at its limits."""
+    """A lid in a world, on an undamped joint with hard limits."""
 
     def __init__(
         self, world: World, body: int, joint: str, lid: str, push: Push | None, options: LidOptions
     ) -> None:
-        self.world, self.body, self.bullet = world, body, world.bullet
-        self.name, self.index, self.lid = joint, world.joint_index(body, joint), lid
-        self.push, self.options = push, options
+        self.world = world
+        self.body = body
+        self.bullet = world.bullet
+        self.name = joint
+        self.index = world.joint_index(body, joint)
+        self.lid = lid
+        self.push = push
+        self.options = options
         self.lower, self.upper = self.bullet.getJointInfo(body, self.index)[8:10]
         for link in range(-1, self.bullet.getNumJoints(body)):
             self.bullet.changeDynamics(
@@ -212,6 +213,7 @@ class _Fall:
         self.impacts: list[float] = []
 
     def run(self, angle: float, times: FloatArray) -> LidMotion:
+        """Motion from rest at `angle`, saved at `times` (T,)."""
         if not self.lower <= angle <= self.upper:
             raise ValueError(
                 f"angle: expected one within [{self.lower:g}, {self.upper:g}] rad, got {angle!r}"
@@ -237,6 +239,7 @@ class _Fall:
         )
 
     def _step(self, time: float, h: float) -> None:
+        """One step of h seconds: push, free motion, impact."""
         if self.push is not None and self.push.start <= time + h / 2 < self.push.end:
             point = self._center() if self.push.point is None else self._at(self.push.point)
             self.bullet.applyExternalForce(
@@ -249,9 +252,10 @@ class _Fall:
         before = self.bullet.getJointState(self.body, self.index)[1]
         self.world.step()
         angle, velocity = self.bullet.getJointState(self.body, self.index)[:2]
+        # An impact is faster than a few steps of free fall.
         hits = abs(velocity) > _RESTING * abs(velocity - before)
-        for limit, outwards in ((self.lower, -1), (self.upper, 1)):
-            if outwards * (angle - limit) > 0 and outwards * velocity > 0:
+        for limit, outward in ((self.lower, -1), (self.upper, 1)):
+            if outward * (angle - limit) > 0 and outward * velocity > 0:
                 rebound = -self.options.restitution * velocity if hits else 0.0
                 self.bullet.resetJointState(self.body, self.index, limit, rebound)
                 if hits:

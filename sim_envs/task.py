@@ -1,7 +1,7 @@
-"""What a task is: things put into a world, an instruction to move one of them, and a verdict on the physical end state.
+"""Simulated tasks: objects in a world, an instruction, and success measured on the physical end state.
 
-A task draws its variation from one random generator, so a seed is an episode. Where things stand is chosen so that an
-arm at the world's origin that faces +x can do the whole motion, whether it is a Panda or a UR5e.
+A task draws its variation from one random generator, so a seed is an episode. Objects are placed
+within reach of an arm at the world's origin that faces +x, a Panda or a UR5e.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from sim_envs.assets import surface_points, urdf_path
 from sim_envs.world import World
 
 Measures = dict[str, float]
-"""Named figures of the end state, SI units."""
+"""Named measures of the end state, SI units."""
 
 
 @dataclass(frozen=True, eq=False)
 class TaskSetup:
-    """One episode's beginning: what stands where, what is asked, and how the end is measured.
+    """Start of an episode, its instruction, and the measures of its end.
 
     Attributes:
-        objects: body id by name of what may be moved; the names are those of the instruction and the laws.
-        obstacles: body id by name of what stays and is in the way, or under the goal.
-        instruction: where some points of one object should be at the end, world frame.
-        laws: how each object of `objects` can move, for the kinematic generator.
-        measure: figures of the world as it is when called. Call it after everything was let go and has settled.
-        success: the verdict on what `measure` gave at the end.
-        randomised: what was drawn for this episode: x, y (m), yaw (rad), friction, mass_scale,
-            joint_friction_scale, scan_noise (multiplies the depth camera's noise), and what is the task's own.
+        objects: body ids of movable objects by the names that instruction and laws use.
+        obstacles: body ids of fixed objects by name.
+        instruction: handles of one object with their targets, world frame.
+        laws: law of motion of each object, for the kinematic generator.
+        measure: measures of the current world, called after release and settling.
+        success: success, decided on the measures of the end state.
+        randomized: values drawn for this episode: x, y (m), yaw (rad), friction, mass_scale,
+            joint_friction_scale, scan_noise (factor on the depth noise), and the task's own.
     """
 
     objects: dict[str, int]
@@ -45,7 +45,7 @@ class TaskSetup:
     laws: tuple[Law, ...]
     measure: Callable[[World], Measures]
     success: Callable[[Measures], bool]
-    randomised: dict[str, float]
+    randomized: dict[str, float]
 
     def __post_init__(self) -> None:
         for name in (self.instruction.object, *(law.object for law in self.laws)):
@@ -53,24 +53,24 @@ class TaskSetup:
 
     @property
     def scan_ids(self) -> dict[str, int]:
-        """Body ids to look for in the camera's segmentation image, by name."""
+        """Body ids by name in the camera's segmentation image."""
         return self.objects | self.obstacles
 
     @property
     def movable_ids(self) -> tuple[int, ...]:
-        """Bodies whose motion is the robot's doing."""
+        """Body ids of the movable objects."""
         return tuple(self.objects.values())
 
 
 @dataclass(frozen=True)
 class Task:
-    """Something to be done, in as many variations as there are seeds.
+    """A task with one variation per seed.
 
     Attributes:
-        name: unique among TASKS.
-        prompt: the same asked in words.
-        setup: puts things into a fresh world, lets them settle, and says what to do with them.
-        deformable: the world has to be made with WorldOptions(deformable=True).
+        name: unique name among TASKS.
+        prompt: the instruction in words.
+        setup: places objects into a new world, lets them settle, and states the task.
+        deformable: requires WorldOptions(deformable=True).
     """
 
     name: str
@@ -82,7 +82,7 @@ class Task:
 def draw(
     rng: np.random.Generator, *, x: float, y: float, yaw: float, turn: float = 0.26
 ) -> dict[str, float]:
-    """Where a thing stands (within 4 cm and `turn` rad of x, y, yaw) and what it is like, at random."""
+    """Random pose (within 4 cm and `turn` rad of x, y, yaw), friction, mass and scan noise."""
     ranges = {
         "x": (x - 0.04, x + 0.04),
         "y": (y - 0.04, y + 0.04),
@@ -103,7 +103,10 @@ def stand(
     fixed: bool = False,
     joints: Mapping[str, float] | None = None,
 ) -> int:
-    """Load the vendored model `name` as `drawn` says, its joints at these positions, and return its body id."""
+    """Body id of the vendored model `name`, loaded with the drawn pose and physics.
+
+    Joints default to position 0.
+    """
     X = on_table(drawn["x"], drawn["y"], drawn["yaw"])
     body = world.load(
         urdf_path(name),
@@ -124,19 +127,19 @@ def stand(
 
 
 def on_table(x: float, y: float, yaw: float, z: float = 0.0) -> FloatArray:
-    """(4, 4) pose turned by `yaw` about the vertical, its origin at x, y, z."""
+    """Pose (4, 4) with a rotation by `yaw` about the vertical and its origin at x, y, z."""
     return pose(exp_so3([0.0, 0.0, yaw]), [x, y, z])
 
 
 @dataclass(frozen=True, eq=False)
 class MovingPart:
-    """The part of an articulated body beyond one of its joints, as it stands.
+    """Part of an articulated body beyond one of its joints, in its current pose.
 
     Attributes:
-        axis_point: (3,) a point of the joint's axis, world frame, metres.
-        axis: (3,) its direction, world frame, unit; positive joint motion turns about it or slides along it.
-        part: (P, 3) surface points beyond the joint, world frame, metres.
-        rest: (R, 3) surface points of all other links, world frame, metres.
+        axis_point: (3,) point on the joint's axis, world frame, meters.
+        axis: (3,) unit vector of positive joint motion, world frame.
+        part: (P, 3) surface points beyond the joint, world frame, meters.
+        rest: (R, 3) surface points of all other links, world frame, meters.
     """
 
     axis_point: FloatArray
@@ -145,7 +148,7 @@ class MovingPart:
     rest: FloatArray
 
     def handles(self, count: int = 12) -> FloatArray:
-        """`count` points of the part, spread over all its links, world frame."""
+        """`count` points (count, 3) spread over all links of the part, world frame."""
         return self.part[np.linspace(0, len(self.part) - 1, count).astype(int)]
 
 

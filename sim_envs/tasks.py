@@ -1,7 +1,7 @@
-"""Six things to do: CHORD's four (pick and place, close a laptop, lower a lamp, fold a cloth), a drawer and a faucet.
+"""Six tasks: CHORD's four (pick and place, close a laptop, lower a lamp, fold a cloth), a drawer, a faucet.
 
-Success is read off the physical end state, after the robot has let go and everything has settled: a joint's angle,
-where a thing lies and what it touches, where a cloth's corner ended. How it came about counts for nothing.
+Success is measured on the physical end state, after release and settling: a joint's angle, the pose
+and the contacts of an object, the place of a cloth's corner.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from sim_envs.task import (
 )
 from sim_envs.world import ClothOptions, World
 
-FACING = -np.pi / 2  # the yaw at which the y axis of a Meta-World model points away from the robot
-SHARE = 0.8  # of the asked travel that counts as done
+FACING = -np.pi / 2  # yaw at which the y axis of a Meta-World model points away from the robot
+SHARE = 0.8  # smallest share of the asked travel in a success
 PLATE_RADIUS = 0.137
 LAPTOP_CLOSED = 1.57  # position of the lid's joint, rad
 FOLD_RADIUS = 0.005
@@ -69,7 +69,7 @@ def pick_place(world: World, rng: np.random.Generator) -> TaskSetup:
             and m["on_plate"] == 1.0
             and m["touches_else"] == 0.0
         ),
-        randomised=drawn
+        randomized=drawn
         | {f"plate_{k}": plate_drawn[k] for k in ("x", "y", "friction", "mass_scale")},
     )
 
@@ -93,7 +93,7 @@ def close_laptop(world: World, rng: np.random.Generator) -> TaskSetup:
         laws=(Hinge("laptop", lid.axis_point, lid.axis, lid.part, lid.rest),),
         measure=measure,
         success=lambda m: m["lid_angle"] < np.radians(12) and m["base_tilt"] < 0.2,
-        randomised=drawn,
+        randomized=drawn,
     )
 
 
@@ -121,7 +121,7 @@ def lower_lamp(world: World, rng: np.random.Generator) -> TaskSetup:
         laws=(Hinge("desk_lamp", arm.axis_point, arm.axis, arm.part, arm.rest),),
         measure=measure,
         success=lambda m: m["share"] > SHARE and m["base_tilt"] < 0.2,
-        randomised=drawn,
+        randomized=drawn,
     )
 
 
@@ -145,7 +145,7 @@ def open_drawer(world: World, rng: np.random.Generator) -> TaskSetup:
         laws=(Slide("drawer", outwards, box.part, box.rest),),
         measure=measure,
         success=lambda m: m["share"] > SHARE,
-        randomised=drawn,
+        randomized=drawn,
     )
 
 
@@ -168,7 +168,7 @@ def turn_faucet(world: World, rng: np.random.Generator) -> TaskSetup:
         laws=(Hinge("faucet", handle.axis_point, handle.axis, handle.part, handle.rest),),
         measure=measure,
         success=lambda m: m["share"] > SHARE,
-        randomised=drawn,
+        randomized=drawn,
     )
 
 
@@ -176,24 +176,23 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
     """Fold a square cloth along a diagonal: one of the corners near the robot goes onto the one across."""
     drawn = draw(rng, x=0.50, y=0.0, yaw=0.0)
     X = on_table(drawn["x"], drawn["y"], drawn["yaw"], z=0.005)
-    # PyBullet's soft contacts hold far less than their coefficient says: at 0.7 the whole cloth slides along with its
-    # corner instead of folding, at three times that the half that should lie still does so.
+    # PyBullet's soft contacts hold far less than their coefficient: at 0.7 the whole cloth slides
+    # along with its corner, at three times that its other half stays.
     sheet = ClothOptions(mass=0.08 * drawn["mass_scale"], friction=3 * drawn["friction"])
     cloth = world.add_cloth(CLOTH, X, name="cloth", options=sheet)
     for _ in range(120):
         world.step()
-    vertices, centre = world.cloth_vertices(cloth), X[:3, 3] * [1, 1, 0]
-    towards = (
-        transform(X, [[-1.0, rng.choice([-1.0, 1.0]), 0.0]])[0] - X[:3, 3]
-    )  # from the centre to the corner
+    vertices, center = world.cloth_vertices(cloth), X[:3, 3] * [1, 1, 0]
+    # Direction from the center to the corner.
+    towards = transform(X, [[-1.0, rng.choice([-1.0, 1.0]), 0.0]])[0] - X[:3, 3]
     away = towards / np.linalg.norm(towards)
-    corner = np.argsort(-(vertices - centre) @ away)[:4]
+    corner = np.argsort(-(vertices - center) @ away)[:4]
     handles = vertices[corner]
-    reach = (handles - centre) @ away
-    # Half a turn about the crease takes up an arc of pi * radius, and leaves the corner a cylinder's height up.
+    reach = (handles - center) @ away
+    # Half a turn about the crease uses an arc of pi * radius and leaves the corner 2 * radius up.
     targets = handles + (np.pi * FOLD_RADIUS - 2 * reach)[:, None] * away + [0, 0, 2 * FOLD_RADIUS]
 
-    stays = np.flatnonzero((vertices - centre) @ away < -0.02)  # the half that should not move
+    stays = np.flatnonzero((vertices - center) @ away < -0.02)  # half that should stay
 
     def measure(world: World) -> Measures:
         now = world.cloth_vertices(cloth)
@@ -206,27 +205,28 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
         objects={"cloth": cloth},
         obstacles={},
         instruction=Action("cloth", handles, targets=targets, duration=4.0),
-        laws=(Fold("cloth", centre, np.cross(away, [0, 0, 1]), radius=FOLD_RADIUS),),
+        laws=(Fold("cloth", center, np.cross(away, [0, 0, 1]), radius=FOLD_RADIUS),),
         measure=measure,
         success=lambda m: m["corner_error"] < 0.05 and m["dragged"] < 0.05,
-        randomised=drawn,
+        randomized=drawn,
     )
 
 
 def _turn(name: str, moving: MovingPart, angle: float, *, duration: float) -> Action:
+    """Instruction to turn a part about its axis by `angle` rad."""
     handles = moving.handles()
     return Action(name, handles, targets=turned(moving, handles, angle), duration=duration)
 
 
 def _elbow_to_head(world: World, lamp: int) -> FloatArray:
-    """(3,) from the elbow to the neck, world frame, metres: it tells how far the head is down, whatever joint gave."""
+    """Vector (3,) from the elbow to the neck, world frame, meters: independent of which joint moved."""
     return world.link_pose(lamp, "head")[:3, 3] - world.link_pose(lamp, "upper_arm")[:3, 3]
 
 
 def _height_at(world: World, body: int, xy: FloatArray) -> float:
-    """Height of the upper surface of a body at a point of the table, metres."""
+    """Height of a body's upper surface above a point of the table, meters."""
     (hit,) = world.bullet.rayTest([*xy, 0.1], [*xy, -0.1])
-    assert hit[0] == body, "something stands over the body"
+    assert hit[0] == body, "another body covers this one"
     return float(hit[3][2])
 
 
@@ -241,4 +241,4 @@ TASKS: dict[str, Task] = {
         Task("turn_faucet", Prompt("turn the faucet"), turn_faucet),
     )
 }
-"""By name."""
+"""Tasks by name."""

@@ -1,11 +1,11 @@
-"""A PyBullet world: a table top at z = 0 and what stands on it.
+"""PyBullet world: a table top at z = 0 and the bodies on it.
 
-Conventions. A pose given or returned is that of a link's own URDF frame, never of its centre of mass, which is what
-PyBullet's base poses mean. The friction coefficient of a contact is the product of the two bodies'; the table and the
-fingers have 1, so that the `friction` an object is loaded with is its coefficient against either. Every joint of an
-object resists with the Coulomb friction and the damping that its URDF states.
+Conventions: a pose is that of a link's own URDF frame, not of its center of mass, which PyBullet's
+base poses refer to. PyBullet multiplies the friction coefficients of two bodies in contact. The
+table and the fingers have 1, so an object's `friction` is its coefficient against either. Every
+joint of an object resists with the Coulomb friction and the damping of its URDF.
 
-Two worlds that are told the same things in the same order agree bit for bit.
+Two worlds that get the same calls in the same order agree bit for bit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pybullet
@@ -26,7 +26,8 @@ from numpy.typing import ArrayLike
 from pybullet_utils.bullet_client import BulletClient
 
 from flowplan.geometry import inverse, matrix_from_quat_xyzw, pose, quat_xyzw_from_matrix, transform
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 
 TABLE = "table"
@@ -38,38 +39,35 @@ _MOVABLE = (pybullet.JOINT_REVOLUTE, pybullet.JOINT_PRISMATIC)
 class WorldOptions:
     """Physics of a world."""
 
-    rate: float = 240.0
-    """Steps a second."""
-    iterations: int = 60
-    """Sweeps of the contact solver in a step."""
-    gravity: float = 9.81
-    """Metres per second squared, downwards."""
+    rate: Annotated[float, Interval(1, 1e6)] = 240.0
+    """Steps per second."""
+    iterations: Annotated[int, Interval(1, 10_000)] = 60
+    """Iterations of the contact solver per step."""
+    gravity: Annotated[float, Interval(0, 1000)] = 9.81
+    """Gravity, m/s^2, downward."""
     deformable: bool = False
-    """Solve for cloth too (slower)."""
+    """Simulate cloth too (slower)."""
 
     def __post_init__(self) -> None:
-        checks.positive("WorldOptions.rate", self.rate)
-        checks.positive("WorldOptions.gravity", self.gravity, zero=True)
-        if self.iterations < 1:
-            raise ValueError(f"WorldOptions.iterations: expected at least 1, got {self.iterations}")
+        bounds.check(self)
 
 
 @dataclass(frozen=True)
 class ClothOptions:
-    """A sheet of masses and springs."""
+    """Mass-spring model of a cloth."""
 
     mass: float = 0.08
-    """Kilograms."""
+    """Mass, kg."""
     elastic: float = 40.0
-    """Stiffness of the springs along the edges, N/m."""
+    """Stiffness of the springs along edges, N/m."""
     bending: float = 0.5
     """Stiffness of the springs across two faces, N/m."""
     damping: float = 0.2
     """Damping of the springs, N s/m."""
     friction: float = 0.6
-    """Coefficient against whatever it touches."""
+    """Friction coefficient."""
     margin: float = 0.003
-    """Half its thickness in contacts, metres."""
+    """Collision margin (half the thickness), meters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +75,11 @@ class Contact:
     """One contact point between a link of one body and another body.
 
     Attributes:
-        link: the first body's link.
+        link: link of the first body.
         body: name of the other body.
-        force: newtons along the normal.
-        normal: (3,) world frame, from the other body towards the link.
-        position: (3,) world frame, metres, on the link.
+        force: normal force, newtons.
+        normal: (3,) unit vector toward the link, world frame.
+        position: (3,) point on the link, world frame, meters.
     """
 
     link: str
@@ -92,13 +90,13 @@ class Contact:
 
 
 class World:
-    """One simulation, closed at the end of its `with` block.
+    """A simulation, closed at the end of its `with` block.
 
     Attributes:
-        bullet: the PyBullet client, for what is not wrapped here.
-        options: physics.
+        bullet: PyBullet client, for everything not wrapped here.
+        options: physics options.
         bodies: body id by name.
-        time: seconds simulated.
+        time: simulated time, seconds.
     """
 
     def __init__(self, options: WorldOptions = WorldOptions()) -> None:
@@ -140,7 +138,7 @@ class World:
             self.bullet._client = -1
 
     def _add_table(self) -> None:
-        # Not PyBullet's infinite plane: cloth comes to rest 10 cm above that.
+        # A box, since cloth comes to rest 10 cm above PyBullet's infinite plane.
         half = [2.0, 2.0, 0.25]
         slab = self.bullet.createCollisionShape(
             pybullet.GEOM_BOX, halfExtents=half, collisionFramePosition=[0, 0, -0.25]
@@ -175,15 +173,15 @@ class World:
         friction: float = 0.6,
         mass_scale: float = 1.0,
     ) -> int:
-        """Put a thing into the world.
+        """Load an object.
 
         Args:
-            urdf_path: its URDF; meshes are looked up relative to it.
-            X_world_base: (4, 4) pose of its base link's frame; the world's origin if not given.
-            name: unique in this world.
-            fixed: bolt the base link down.
-            friction: coefficient of each of its links against the table and the fingers.
-            mass_scale: multiplies every mass and inertia.
+            urdf_path: URDF file; mesh paths are relative to it.
+            X_world_base: (4, 4) pose of the base link's frame. Defaults to the world's origin.
+            name: unique name in this world.
+            fixed: fix the base link to the world.
+            friction: friction coefficient of every link against the table and the fingers.
+            mass_scale: factor on every mass and inertia.
 
         Returns:
             Body id.
@@ -255,17 +253,17 @@ class World:
         return body
 
     def name_of(self, body: int) -> str:
-        """The name a body was loaded under."""
+        """Name of a body."""
         return next(name for name, b in self.bodies.items() if b == body)
 
     def link_index(self, body: int, link: str) -> int:
-        """PyBullet's index of a link, -1 for the base."""
+        """PyBullet index of a link; -1 for the base."""
         links = self._links[body]
         checks.choice("link", link, list(links))
         return links[link]
 
     def link_pose(self, body: int, link: str | None = None) -> FloatArray:
-        """X_world_link (4, 4) of a link's URDF frame; of the base link if none is named."""
+        """X_world_link (4, 4) of a link's URDF frame. Defaults to the base link."""
         index = _BASE if link is None else self.link_index(body, link)
         if index != _BASE:
             state = self.bullet.getLinkState(body, index, computeForwardKinematics=True)
@@ -278,7 +276,7 @@ class World:
         return {link: self.link_pose(body, link) for link in self._links[body]}
 
     def set_base_pose(self, body: int, X_world_base: ArrayLike) -> None:
-        """Move a body, at rest, so that its base link's frame is at X_world_base (4, 4)."""
+        """Place a body at rest, its base link's frame at X_world_base (4, 4)."""
         X_world_com = checks.poses("X_world_base", X_world_base) @ self._base_com(body)
         quat_xyzw = quat_xyzw_from_matrix(X_world_com[:3, :3])
         self.bullet.resetBasePositionAndOrientation(
@@ -290,19 +288,19 @@ class World:
         return _pose(info[3], info[4])
 
     def joint_positions(self, body: int) -> dict[str, float]:
-        """Position of every movable joint, rad or m."""
+        """Positions of all movable joints, rad or m."""
         return {
             name: self.bullet.getJointState(body, j)[0] for name, j in self._joints[body].items()
         }
 
     def set_joint_positions(self, body: int, positions: Mapping[str, float]) -> None:
-        """Put joints, at rest, at these positions, rad or m."""
+        """Place joints at rest at these positions, rad or m."""
         for name, value in positions.items():
             checks.choice("joint", name, list(self._joints[body]))
             self.bullet.resetJointState(body, self._joints[body][name], float(value))
 
     def joint_index(self, body: int, joint: str) -> int:
-        """PyBullet's index of a movable joint."""
+        """PyBullet index of a movable joint."""
         checks.choice("joint", joint, list(self._joints[body]))
         return self._joints[body][joint]
 
@@ -314,13 +312,13 @@ class World:
         name: str,
         options: ClothOptions = ClothOptions(),
     ) -> int:
-        """Lay a cloth into a deformable world.
+        """Load a cloth into a deformable world.
 
         Args:
-            obj_path: a triangle mesh (.obj) of the sheet, metres.
+            obj_path: triangle mesh (.obj) of the sheet, meters.
             X_world_cloth: (4, 4) pose of the mesh's frame.
-            name: unique in this world.
-            options: what it is made of.
+            name: unique name in this world.
+            options: material.
 
         Returns:
             Body id.
@@ -353,18 +351,18 @@ class World:
         return body
 
     def is_cloth(self, body: int) -> bool:
-        """Whether a body came from `add_cloth`."""
+        """True for a body made by `add_cloth`."""
         return body in self._cloths
 
     def cloth_vertices(self, cloth: int) -> FloatArray:
-        """(V, 3) vertices of a cloth, world frame, metres, in the order of its file."""
+        """Vertices (V, 3) of a cloth in the order of its file, world frame, meters."""
         _, vertices = self.bullet.getMeshData(cloth, flags=pybullet.MESH_DATA_SIMULATION_MESH)
         return np.array(vertices)
 
     def anchor_cloth(self, cloth: int, vertices: ArrayLike, body: int, link: str) -> None:
-        """Tie vertices (indices) of a cloth to a link where they are now, until `release_cloth`.
+        """Anchor vertices (indices) of a cloth to a link at their current place until `release_cloth`.
 
-        This stands in for a pinch: friction between fingers and a sheet of springs is not reliable here.
+        This replaces a pinch: friction between fingers and a mass-spring sheet is unreliable.
         """
         X_link_world = inverse(self.link_pose(body, link))
         index = self.link_index(body, link)
@@ -376,31 +374,31 @@ class World:
             self._anchors.setdefault(cloth, []).append(anchor)
 
     def release_cloth(self, cloth: int) -> None:
-        """Untie every vertex of a cloth."""
+        """Remove all anchors of a cloth."""
         for anchor in self._anchors.pop(cloth, []):
             self.bullet.removeConstraint(anchor)
 
     def contacts(self, body: int) -> list[Contact]:
-        """Every contact point of a body with the others, as of the last step."""
+        """Contact points of a body with all others in the last step."""
         names = {other: name for name, other in self.bodies.items()}
         links = {index: link for link, index in self._links[body].items()}
         points = self.bullet.getContactPoints(bodyA=body)
         return [Contact(links[c[3]], names[c[2]], c[9], c[7], c[5]) for c in points if c[2] != body]
 
     def step(self) -> None:
-        """Advance by one step."""
+        """One simulation step."""
         self.bullet.stepSimulation()
         self.time += 1 / self.options.rate
 
     def settle(self, limit: float = 2.0, *, speed: float = 0.002) -> float:
-        """Step until nothing moves, or `limit` seconds have passed.
+        """Simulation until nothing moves, for at most `limit` seconds.
 
         Args:
-            limit: seconds.
-            speed: m/s (rad/s for joints) below which things count as at rest.
+            limit: largest simulated time, seconds.
+            speed: speed of a body at rest, m/s (rad/s for joints).
 
         Returns:
-            Seconds simulated.
+            Simulated time, seconds.
         """
         start = self.time
         window = max(1, round(0.1 * self.options.rate))
@@ -413,22 +411,21 @@ class World:
         return self.time - start
 
     def _coordinates(self) -> FloatArray:
-        """Positions of every base, joint and cloth vertex, m and rad alike."""
+        """Coordinates of all bases, joints and cloth vertices, m and rad."""
         values: list[float] = []
         for body in self.bodies.values():
             if body in self._cloths:
                 values += self.cloth_vertices(body).ravel().tolist()
             else:
-                values += (
-                    self.link_pose(body)[:3].ravel().tolist()
-                )  # the rotation's entries too: radians, nearly
+                # Position and rotation matrix; changes of its entries are close to radians.
+                values += self.link_pose(body)[:3].ravel().tolist()
                 values += self.joint_positions(body).values()
         return np.array(values)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """PyBullet prints to the process's standard output, which is the caller's, perhaps for JSON."""
+    """Standard output switched off: PyBullet prints to it, and the caller may write JSON there."""
     libc = ctypes.CDLL(None)
     sys.stdout.flush()
     libc.fflush(None)

@@ -118,7 +118,7 @@ def test_what_is_no_box_is_refused(box):
         match=r"expected one joint that moves, a revolute one with limits, got hinge \(pri",
     ):
         falling_lid(box, 0.5, FREE)
-    with pytest.raises(ValueError, match="LidOptions.restitution: expected a number in"):
+    with pytest.raises(ValueError, match="LidOptions.restitution: expected 0 to 1"):
         LidOptions(restitution=1.5)
     with pytest.raises(ValueError, match=r"Push.end: expected a time after start 1 s, got 0.5 s"):
         Push([0, 0, 1.0], start=1.0, end=0.5)

@@ -105,9 +105,9 @@ def test_a_seed_is_an_episode(name):
     first, again, other = (begin(name, seed) for seed in (5, 5, 6))
     for world, _ in (first, again, other):
         world.close()
-    assert first[1].randomised == again[1].randomised
+    assert first[1].randomized == again[1].randomized
     np.testing.assert_array_equal(first[1].instruction.handles, again[1].instruction.handles)
-    assert first[1].randomised != other[1].randomised
+    assert first[1].randomized != other[1].randomized
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))

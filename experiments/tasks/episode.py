@@ -25,7 +25,7 @@ from flowplan.utils import checks
 from sim_envs.arm import Arm
 from sim_envs.camera import Recorder
 from sim_envs.execute import Track, execute, link_points
-from sim_envs.look import look
+from sim_envs.scan_views import capture_views
 from sim_envs.task import TaskSetup
 from sim_envs.tasks import TASKS
 from sim_envs.world import World, WorldOptions
@@ -139,7 +139,7 @@ def run_episode(
             setup = task.setup(world, rng)
         progress(0.1, "scanning")
         with stages.timed("scan"):
-            stages.frames = look(world, setup, seed=spec.seed)
+            stages.frames = capture_views(world, setup, seed=spec.seed)
             stages.scene = scene = scan(stages.frames, setup)
         progress(0.3, "generating")
         with stages.timed("generate"):

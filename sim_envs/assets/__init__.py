@@ -1,4 +1,4 @@
-"""Vendored models (see ATTRIBUTION.md), by name, and where their surfaces are."""
+"""Vendored models (see ATTRIBUTION.md) by name, and points on their surfaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flowplan.utils.checks import FloatArray
 
 FOLDER = Path(__file__).parent
 SCANNED = ("ramekin", "black_bowl", "white_bowl", "plate", "frypan", "basket")
-"""Real scans that a gripper of 8 cm can hold somewhere."""
+"""Real scans that a gripper of 8 cm opening can hold."""
 METAWORLD = (
     "laptop",
     "drawer",
@@ -32,24 +32,24 @@ METAWORLD = (
 )
 """Meta-World's models with a joint."""
 ARTICULATED = (*METAWORLD, "desk_lamp")
-"""Models with joints: Meta-World's and the project's own."""
+"""Models with joints: Meta-World's and our own."""
 CLOTH = FOLDER / "cloth" / "cloth.obj"
-"""A sheet of 121 vertices, 0.3 m square."""
+"""Mesh of a 0.3 m square cloth with 121 vertices."""
 
 
 def urdf_path(name: str) -> Path:
-    """The URDF of the model called `name`."""
+    """URDF of the model called `name`."""
     checks.choice("name", name, SCANNED + ARTICULATED)
     return FOLDER / name / f"{name}.urdf"
 
 
 def metaworld_urdfs() -> dict[str, Path]:
-    """The URDF of each of Meta-World's articulated models, by name."""
+    """URDFs of Meta-World's articulated models by name."""
     return {name: urdf_path(name) for name in METAWORLD}
 
 
 def collision_pieces(name: str) -> tuple[trimesh.Trimesh, ...]:
-    """The convex pieces that the scanned model called `name` is to the simulator, in its link's frame, metres."""
+    """Convex pieces of the scanned model called `name` in the simulator, link frame, meters."""
     checks.choice("name", name, SCANNED)
     pieces = trimesh.load_mesh(FOLDER / name / "collision.obj", process=False).split(
         only_watertight=False
@@ -58,9 +58,9 @@ def collision_pieces(name: str) -> tuple[trimesh.Trimesh, ...]:
 
 
 def surface_points(path: Path, count: int, *, seed: int = 0) -> dict[str, FloatArray]:
-    """`count` points spread evenly over each link's visual surface: link name -> (count, 3), link frame, metres.
+    """Points on each link's visual surface, evenly spread: link name -> (count, 3), link frame, meters.
 
-    Links without visual geometry are absent.
+    Links without visual geometry are left out.
     """
     urdf = read_urdf(path)
     points = {}

@@ -19,7 +19,7 @@ from flowplan_sim_hw.trajectory_goal import TrajectoryGoal, Waypoint
 from flowplan.io.instruction import parse_instruction
 from flowplan.scene import Scene, SceneObject
 from sim_envs.camera import Camera, capture
-from sim_envs.look import viewpoints
+from sim_envs.scan_views import viewpoints
 from sim_envs.task import TaskSetup
 from sim_envs.tasks import TASKS
 from sim_envs.world import World

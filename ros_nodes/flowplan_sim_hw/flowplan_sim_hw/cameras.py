@@ -22,7 +22,7 @@ from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan_sim_hw.simulation import ROBOT, Episode, Snapshot
 from sim_envs.camera import Camera, capture
-from sim_envs.look import scan_noise, viewpoints
+from sim_envs.scan_views import scan_noise, viewpoints
 from sim_envs.task import TaskSetup
 from sim_envs.world import World
 

@@ -1,4 +1,4 @@
-"""What the depth camera sees of a task: noisy images from all around."""
+"""Simulated depth images of a task from cameras all around it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sim_envs.task import TaskSetup
 from sim_envs.world import World
 
 VIEWS = 8
-"""Depth images that make a scan."""
+"""Number of depth images in a scan."""
 STAND_OFF = 0.75
-"""Metres between the depth camera and the middle of what it scans."""
+"""Distance of the cameras from the middle of the scanned objects, meters."""
 
 
-def look(world: World, setup: TaskSetup, *, seed: int) -> list[DepthFrame]:
-    """Noisy depth images from all around what the task is about; the robot is filtered out of them.
+def capture_views(world: World, setup: TaskSetup, *, seed: int) -> list[DepthFrame]:
+    """Noisy depth images of a task from all around, the robot filtered out.
 
-    Each pixel carries which object it shows, 1, 2, ... in the order of `setup.scan_ids`: the simulator's own
-    segmentation stands in for a segmenter.
+    The mask numbers the objects 1, 2, ... in the order of `setup.scan_ids`. The simulator's
+    segmentation replaces a segmenter.
     """
     ids, noise = list(setup.scan_ids.values()), scan_noise(setup)
     unseen = [name for name, body in world.bodies.items() if name == "robot"]
@@ -38,14 +38,15 @@ def look(world: World, setup: TaskSetup, *, seed: int) -> list[DepthFrame]:
 
 
 def viewpoints(world: World, setup: TaskSetup, count: int = VIEWS) -> FloatArray:
-    """Camera poses (count, 4, 4) that look at what the task is about from all around."""
+    """Camera poses (count, 4, 4) all around the task's objects."""
     middle = np.mean([_middle(world, body) for body in setup.scan_ids.values()], axis=0)
     return views_around(middle, count, STAND_OFF)
 
 
 def scan_noise(setup: TaskSetup) -> NoiseOptions:
-    """What this episode's depth camera does to depth."""
-    usual, scale = NoiseOptions(), setup.randomised["scan_noise"]
+    """Depth noise of this episode."""
+    usual = NoiseOptions()
+    scale = setup.randomized["scan_noise"]
     return replace(
         usual,
         disparity_sigma=scale * usual.disparity_sigma,
@@ -54,6 +55,7 @@ def scan_noise(setup: TaskSetup) -> NoiseOptions:
 
 
 def _middle(world: World, body: int) -> FloatArray:
+    """Center (3,) of a body's bounding box, or of a cloth's vertices."""
     if world.is_cloth(body):
         return world.cloth_vertices(body).mean(axis=0)
     boxes = np.array(
