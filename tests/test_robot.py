@@ -168,11 +168,11 @@ def test_spheres_cover_the_hulls(robot: Robot) -> None:
         assert (robot.sphere_radius[on] - depth).max() < reach, link
 
 
-def test_manipulability_vanishes_at_a_singularity(robot: Robot) -> None:
-    stretched = np.zeros((1, len(robot.joint_names)))
-    assert (
-        robot.manipulability(stretched)[0] < 1e-9 < 0.01 < robot.manipulability(robot.home[None])[0]
-    )
+def test_the_tool_jacobian_loses_rank_at_a_singularity(robot: Robot) -> None:
+    stretched = np.zeros(len(robot.joint_names))
+    _, J = robot.tool_jacobian([stretched, robot.home])
+    manipulability = np.sqrt(np.maximum(np.linalg.det(J @ np.swapaxes(J, -1, -2)), 0.0))
+    assert manipulability[0] < 1e-9 < 0.01 < manipulability[1]
 
 
 def test_home_is_free_and_points_down(robot: Robot) -> None:

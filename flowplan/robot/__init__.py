@@ -1,5 +1,6 @@
-"""Robot arms with two-finger grippers: configuration files, kinematics, inverse kinematics."""
+"""Robot arms with two-finger grippers: robot files, kinematics, inverse kinematics."""
 
-from flowplan.robot.robot import Robot, load_robot
+from flowplan.robot.config_file import load_robot
+from flowplan.robot.robot import Robot
 
 __all__ = ["Robot", "load_robot"]

@@ -1,4 +1,4 @@
-"""A two-finger gripper whose pads stay parallel: what its joints do, and what space it takes, at every opening."""
+"""A two-finger gripper with parallel pads: its joint positions and its volume at every opening."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ class Gripper:
     """A parallel gripper. Tool frame: origin between the pads, z approaches, y closes.
 
     Attributes:
-        max_width: metres between the pads when wide open.
-        force: newtons between the pads, the most the gripper is asked for.
+        max_width: largest distance between the pads, meters.
+        force: largest force between the pads that is asked for, newtons.
         joints: names of its n joints.
-        table_width: (W,) ascending openings, metres, from 0 to max_width.
+        table_width: (W,) ascending openings from 0 to max_width, meters.
         table_joints: (W, n) joint positions at each of them.
-        table_pad_z: (W,) z of the pads' centre in the tool frame, metres: where the fingers swing, it moves.
+        table_pad_z: (W,) z of the pads' center in the tool frame, meters; it varies if the fingers
+            swing.
         finger_links: links that carry the pads, the one on the tool's +y side first.
         hand_links: the other links of the gripper.
-        finger_depth: the most, metres, that the fingertips reach past the tool origin along z at any opening.
-        pad_size: (2,) metres of a pad along the tool's x and z.
-        box_link, X_link_box, box_size: (n) links, (n, 4, 4) poses and (n, 3) sizes of boxes that stand for the gripper.
+        finger_depth: largest reach of the fingertips past the tool origin along z at any opening,
+            meters.
+        pad_size: (2,) size of a pad along the tool's x and z, meters.
+        box_link, X_link_box, box_size: (n) links, (n, 4, 4) poses and (n, 3) sizes of the boxes
+            that approximate the gripper.
         tree: the URDF's joints below the tool link.
-        tool_link, X_link_tool: the link the tool frame is fixed to, and its pose there.
+        tool_link, X_link_tool: the link that the tool frame is fixed to, and its pose there.
     """
 
     max_width: float
@@ -50,20 +53,26 @@ class Gripper:
     X_link_tool: FloatArray
 
     def joint_positions(self, width: float) -> dict[str, float]:
-        """Position (rad or m) of every gripper joint when the pads are `width` metres apart, clamped to the table."""
+        """Position (rad or m) of every gripper joint at an opening in meters, clamped to the table."""
         return {
             name: float(np.interp(width, self.table_width, self.table_joints[:, i]))
             for i, name in enumerate(self.joints)
         }
 
     def pad_z(self, width: float) -> float:
-        """z of the pads' centre in the tool frame, metres, when they are `width` metres apart."""
+        """z of the pads' center in the tool frame at an opening, both in meters."""
         return float(np.interp(width, self.table_width, self.table_pad_z))
 
     def boxes(self, width: float) -> tuple[FloatArray, FloatArray]:
-        """Boxes that stand for palm and fingers at an opening: poses (n, 4, 4) in the tool frame, sizes (n, 3) m."""
-        X_link = tree_poses(self.tree, self.tool_link, self.joint_positions(width))
-        X_tool_link = inverse(self.X_link_tool)
-        return np.stack(
-            [X_tool_link @ X_link[n] for n in self.box_link]
-        ) @ self.X_link_box, self.box_size.copy()
+        """Boxes that approximate palm and fingers at an opening.
+
+        Args:
+            width: distance between the pads, meters.
+
+        Returns:
+            Poses (n, 4, 4) in the tool frame, and sizes (n, 3) in meters.
+        """
+        X_hand_link = tree_poses(self.tree, self.tool_link, self.joint_positions(width))
+        X_tool_hand = inverse(self.X_link_tool)
+        X_tool_link = np.stack([X_tool_hand @ X_hand_link[n] for n in self.box_link])
+        return X_tool_link @ self.X_link_box, self.box_size.copy()
