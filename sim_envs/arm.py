@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import pybullet
 from numpy.typing import ArrayLike
 
 from flowplan.geometry import inverse, transform
@@ -28,6 +27,7 @@ from flowplan.robot.kinematics import tree_poses
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
+from sim_envs.bullet import pybullet
 from sim_envs.world import Contact, World
 
 

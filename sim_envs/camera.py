@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pybullet
 from numpy.typing import ArrayLike, NDArray
 
 from flowplan.geometry import inverse, look_at
@@ -27,6 +26,7 @@ from flowplan.scan.depth.noise import NoiseOptions, noisy_depth
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
+from sim_envs.bullet import pybullet
 from sim_envs.world import World
 
 OnStep = Callable[[World], None]

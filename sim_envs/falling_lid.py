@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import pybullet
 
 from flowplan.geometry import transform
 from flowplan.robot.urdf_xml import read_xml
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
+from sim_envs.bullet import pybullet
 from sim_envs.world import World, WorldOptions
 
 

@@ -10,25 +10,20 @@ Two worlds that get the same calls in the same order agree bit for bit.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
 
 import numpy as np
-import pybullet
 from numpy.typing import ArrayLike
-from pybullet_utils.bullet_client import BulletClient
 
 from flowplan.geometry import inverse, matrix_from_quat_xyzw, pose, quat_xyzw_from_matrix, transform
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
+from sim_envs.bullet import BulletClient, pybullet, quiet
 
 TABLE = "table"
 _BASE = -1  # PyBullet's index of a body's base link
@@ -101,7 +96,7 @@ class World:
 
     def __init__(self, options: WorldOptions = WorldOptions()) -> None:
         self.options = options
-        with _quiet():
+        with quiet():
             self.bullet: Any = BulletClient(pybullet.DIRECT)
         self.bodies: dict[str, int] = {}
         self.time = 0.0
@@ -238,7 +233,7 @@ class World:
         if not Path(urdf_path).is_file():
             raise ValueError(f"urdf_path: no such file: {urdf_path}")
         try:
-            with _quiet():
+            with quiet():
                 body: int = self.bullet.loadURDF(
                     str(urdf_path),
                     X[:3, 3].tolist(),
@@ -421,24 +416,6 @@ class World:
                 values += self.link_pose(body)[:3].ravel().tolist()
                 values += self.joint_positions(body).values()
         return np.array(values)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Standard output switched off: PyBullet prints to it, and the caller may write JSON there."""
-    libc = ctypes.CDLL(None)
-    sys.stdout.flush()
-    libc.fflush(None)
-    kept = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        libc.fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _pose(position: ArrayLike, quat_xyzw: ArrayLike) -> FloatArray:

@@ -73,6 +73,7 @@ def kabsch_ik(
         out,
         clock=options.clock,
         dwell=options.dwell,
-        tracking_error=(zero, zero),
+        position_error=zero,
+        rotation_error=zero,
     )
     return trajectory, ""

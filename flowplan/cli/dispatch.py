@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -40,20 +39,27 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """A command for one name of a registry.
+class GeneratorCommand:
+    """The command of a generator of the registry.
 
     Attributes:
-        make: the record whose fields are the options.
-        summary: one line for the list of commands.
+        name: name of the generator.
     """
 
-    make: Callable[[], type[Any]]
-    summary: str
+    name: str
+
+    @property
+    def summary(self) -> str:
+        """One line for the list of commands."""
+        from flowplan.cli.commands import generate
+
+        return generate.summary(self.name)
 
     def record(self) -> type[Any]:
         """The record whose fields are the options."""
-        return self.make()
+        from flowplan.cli.commands import generate
+
+        return generate.command(self.name)
 
 
 @dataclass(frozen=True)
@@ -66,21 +72,17 @@ class Group:
     """
 
     summary: str
-    load: Callable[[], Mapping[str, Command | Generated]]
+    load: Callable[[], Mapping[str, Command | GeneratorCommand]]
 
 
 def _group(summary: str, **commands: Command) -> Group:
     return Group(summary, lambda: commands)
 
 
-def _generators() -> Mapping[str, Command | Generated]:
+def _generators() -> Mapping[str, Command | GeneratorCommand]:
     from flowplan.cli import names
-    from flowplan.cli.commands import generate
 
-    return {
-        name: Generated(partial(generate.command, name), generate.summary(name))
-        for name in names.generators()
-    }
+    return {name: GeneratorCommand(name) for name in names.generators()}
 
 
 COMMANDS: dict[str, Command | Group] = {
@@ -124,9 +126,9 @@ def main() -> None:
     sys.exit(status)
 
 
-def commands() -> dict[tuple[str, ...], Command | Generated]:
+def commands() -> dict[tuple[str, ...], Command | GeneratorCommand]:
     """Every command by its words, such as ("bench", "plan")."""
-    found: dict[tuple[str, ...], Command | Generated] = {}
+    found: dict[tuple[str, ...], Command | GeneratorCommand] = {}
     for name, entry in COMMANDS.items():
         if isinstance(entry, Group):
             found |= {(name, second): command for second, command in entry.load().items()}

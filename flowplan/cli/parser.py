@@ -150,7 +150,12 @@ class _Rules(ConstructorRegistry):
         if not isinstance(spec, StructConstructorSpec):
             return None
         prefix = self._prefixes.setdefault(info.type.__name__, "")
-        ranges = bounds.intervals(info.type)
+        ranges: dict[str, Any] = dict(bounds.intervals(info.type))
+        ranges |= {
+            name: ", ".join(map(str, values))
+            for name, values in bounds.choices(info.type).items()
+            if not get_args(get_type_hints(info.type)[name])  # tyro shows those of a Literal
+        }
         notes = get_type_hints(info.type, include_extras=True)
         hidden = self._hidden.get(info.type, ())
         fields = []
@@ -167,10 +172,10 @@ class _Rules(ConstructorRegistry):
         return dataclasses.replace(spec, fields=tuple(fields))
 
     def _field(
-        self, field: StructFieldSpec, interval: bounds.Interval | None, notes: tuple[Any, ...]
+        self, field: StructFieldSpec, valid: object | None, notes: tuple[Any, ...]
     ) -> StructFieldSpec:
-        if interval is not None:
-            field = dataclasses.replace(field, helptext=_appended(field.helptext, interval))
+        if valid is not None:
+            field = dataclasses.replace(field, helptext=_appended(field.helptext, valid))
         for note in notes:
             if isinstance(note, OneOf):
                 field = dataclasses.replace(field, helptext=_appended(field.helptext, note))

@@ -1,4 +1,4 @@
-"""Assembly of a trajectory from its phases, each from rest to rest.
+"""The five phases of touching something, one after another, each from rest to rest.
 
 approach -> grip (the arm holds still while the fingers close) -> manipulate -> release -> retreat
 """
@@ -18,11 +18,11 @@ from flowplan.utils.checks import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """One phase, with the gripper openings (m) at its start and end."""
+    """One phase, and the finger opening at its start and end."""
 
-    phase: Phase
+    phase: int
     timed: TimedPath
-    openings: tuple[float, float]
+    grip: tuple[float, float]
 
 
 def compose(
@@ -34,56 +34,53 @@ def compose(
     *,
     clock: TimingOptions,
     dwell: float,
-    tracking_error: tuple[FloatArray, FloatArray],
+    position_error: FloatArray,
+    rotation_error: FloatArray,
 ) -> Trajectory:
     """One trajectory of all phases.
 
     Args:
-        robot: Joint limits for the paths to and from the contact.
-        contact: The contact that is made (one candidate).
+        robot: whose limits time the ways in and out.
+        contact: the contact that is made (one).
         into: (M, J) path to the contact.
-        along: The timed manipulation.
+        along: the timed manipulation.
         out: (M, J) path away from it.
-        clock: Sampling step and shares of the limits.
-        dwell: Seconds to close the gripper, and to open it; a push does not wait.
-        tracking_error: Position (m) and rotation (rad) errors (T,) at the waypoints of `along`.
+        clock: sampling and shares of the limits.
+        dwell: seconds that a grasp takes to close, and to open; a push does not wait.
+        position_error, rotation_error: (T,) at the waypoints of `along`, m and rad.
 
     Returns:
-        Trajectory with zeros for the clearance, which is not measured yet.
+        Trajectory whose clearance is not measured yet (zero).
     """
-    # The pieces, each starting one sample after the end of the piece before.
     wide, closed = float(contact.width[0]), 0.0
     wait = 2 * clock.dt if contact.kind[0] == "push" else dwell
     pieces = (
         _Piece(Phase.APPROACH, retime(into, robot, clock), (wide, wide)),
-        _Piece(Phase.GRIP, _hold(along.q[0], wait, clock.dt), (wide, closed)),
+        _Piece(Phase.GRIP, _still(along.q[0], wait, clock.dt), (wide, closed)),
         _Piece(Phase.MANIPULATE, along, (closed, closed)),
-        _Piece(Phase.RELEASE, _hold(along.q[-1], wait, clock.dt), (closed, wide)),
+        _Piece(Phase.RELEASE, _still(along.q[-1], wait, clock.dt), (closed, wide)),
         _Piece(Phase.RETREAT, retime(out, robot, clock), (wide, wide)),
     )
-    durations = [p.timed.times[-1] + clock.dt for p in pieces]
-    starts = np.cumsum([0.0, *durations[:-1]])
     lengths = [len(p.timed.times) for p in pieces]
+    starts = np.cumsum([0.0, *[p.timed.times[-1] + clock.dt for p in pieces[:-1]]])
     phase = np.repeat([p.phase for p in pieces], lengths)
-
-    # Errors at the samples of the manipulation, zero elsewhere.
     during = phase == Phase.MANIPULATE
+    frames = np.arange(len(position_error))
 
     def at_samples(values: FloatArray) -> FloatArray:
-        sampled = np.zeros(len(phase))
-        sampled[during] = np.interp(along.waypoint, np.arange(len(values)), values)
-        return sampled
+        out = np.zeros(len(phase))
+        out[during] = np.interp(along.waypoint, frames, values)
+        return out
 
-    position_error, rotation_error = tracking_error
-    times = [start + p.timed.times for start, p in zip(starts, pieces, strict=True)]
-    openings = [np.linspace(*p.openings, n) for p, n in zip(pieces, lengths, strict=True)]
     return Trajectory(
         joint_names=robot.joint_names,
-        times=np.concatenate(times),
+        times=np.concatenate([s + p.timed.times for s, p in zip(starts, pieces, strict=True)]),
         q=np.concatenate([p.timed.q for p in pieces]),
         qd=np.concatenate([p.timed.qd for p in pieces]),
         qdd=np.concatenate([p.timed.qdd for p in pieces]),
-        grip=np.concatenate(openings),
+        grip=np.concatenate(
+            [np.linspace(*p.grip, n) for p, n in zip(pieces, lengths, strict=True)]
+        ),
         phase=phase,
         position_error=at_samples(position_error),
         rotation_error=at_samples(rotation_error),
@@ -91,15 +88,9 @@ def compose(
     )
 
 
-def _hold(q: FloatArray, seconds: float, dt: float) -> TimedPath:
-    """The arm at rest at q (J,)."""
+def _still(q: FloatArray, seconds: float, dt: float) -> TimedPath:
     samples = max(2, round(seconds / dt))
-    still = np.zeros((samples, len(q)))
+    zero = np.zeros((samples, len(q)))
     return TimedPath(
-        times=np.arange(samples) * np.float64(dt),
-        q=still + q,
-        qd=still,
-        qdd=still,
-        waypoint=np.zeros(samples),
-        factor=1.0,
+        np.arange(samples) * np.float64(dt), zero + q, zero, zero, np.zeros(samples), 1.0
     )

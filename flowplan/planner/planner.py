@@ -451,7 +451,8 @@ def _assemble(
         out,
         clock=options.clock,
         dwell=options.dwell,
-        tracking_error=(solution.position_error, solution.rotation_error),
+        position_error=solution.position_error,
+        rotation_error=solution.rotation_error,
     )
     return replace(trajectory, clearance=_clearance(problem, trajectory))
 

@@ -26,6 +26,8 @@ class Tasks:
 
     generator: Annotated[str, OneOf(names.generators)] = "kinematic"
     """Generator that makes the motions"""
+    device: str = "auto"
+    """Device of the generator: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."""
     json: Path | None = None
     """File for the records. Defaults to stdout."""
     options: Annotated[
@@ -34,14 +36,14 @@ class Tasks:
 
     def run(self) -> int:
         from experiments.tasks.evaluate import evaluate, success_records, success_table
+        from flowplan.cli.commands.generate import with_device
         from generators.registry import factory, takes
 
         options = replace(self.options, instruction=takes(self.generator))
         log = console.beside(self.json, ".episodes.jsonl")
+        make = factory(self.generator, with_device(self.generator, self.device))
         with console.progress("evaluating") as tell:
-            episodes = evaluate(
-                factory(self.generator), self.generator, options, log=log, progress=tell
-            )
+            episodes = evaluate(make, self.generator, options, log=log, progress=tell)
         console.records(success_records(episodes), self.json)
         console.table(success_table(episodes))
         return 0

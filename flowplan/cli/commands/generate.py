@@ -38,6 +38,22 @@ def summary(name: str) -> str:
     return f"the {name} generator: {told} to motion"
 
 
+def with_device(name: str, device: str) -> Any:
+    """Default options of a generator on a device.
+
+    Raises:
+        ValueError: for a generator that runs on the CPU alone, unless the device is "auto" or "cpu".
+    """
+    from generators.registry import options_type
+
+    options = options_type(name)()
+    if hasattr(options, "device"):
+        return replace(options, device=device)
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"--device: expected auto or cpu for the generator {name}, got {device!r}")
+    return options
+
+
 class _OfGenerator:
     """The fields that `command` adds."""
 

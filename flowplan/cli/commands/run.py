@@ -26,6 +26,8 @@ class Run:
     """The planner, or a baseline in its place"""
     optimizer: Annotated[str, OneOf(names.optimizers)] = "lm"
     """Trajectory optimizer"""
+    device: str = "auto"
+    """Device of the generator: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."""
     out: Path | None = None
     """Folder for every stage's file, metrics, video and page. Defaults to runs/TASK-ROBOT-SEED."""
     seed: int = 0
@@ -36,6 +38,7 @@ class Run:
     def run(self) -> int:
         from experiments.tasks.episode import EpisodeSpec
         from experiments.tasks.record import run_and_record
+        from flowplan.cli.commands.generate import with_device
         from generators.registry import factory, takes
 
         spec = EpisodeSpec(
@@ -48,10 +51,9 @@ class Run:
             optimizer=self.optimizer,
         )
         folder = self.out or Path("runs") / f"{self.task}-{self.robot}-{self.seed}"
+        make = factory(self.generator, with_device(self.generator, self.device))
         with console.progress(spec.label()) as tell:
-            episode, report = run_and_record(
-                spec, factory(self.generator), folder, video=self.video, progress=tell
-            )
+            episode, report = run_and_record(spec, make, folder, video=self.video, progress=tell)
         if report:
             console.say(report)
         measures = ", ".join(f"{name} {value:.3g}" for name, value in episode.measures.items())
