@@ -103,7 +103,7 @@ def test_around_a_wall(panda, seed):
     wall = box((0.5, 0.04, 0.45), (0.55, 0.0, 0.225))
     start, end = contact(panda, (0.5, -0.3, 0.25)), contact(panda, (0.5, 0.3, 0.1))
     world = field(wall)
-    space = module._Space(panda, world, 0.0, None)
+    space = module._FreeSpace(panda, world, 0.0, None)
     assert not space.free(dense(np.stack([start, end])))
     reach = approach(panda, start, end, world, world, seed=seed)
     assert reach.reason == ""
@@ -152,7 +152,7 @@ def test_a_shelf_above_makes_the_straight_part_shorter(panda):
     assert "mm from the world" in stopped
     reach = approach(panda, panda.home, q_contact, shelf, shelf)
     assert reach.reason == ""
-    assert module._Space(panda, shelf, 0.0, None).free(dense(reach.q))
+    assert module._FreeSpace(panda, shelf, 0.0, None).free(dense(reach.q))
     asked = ApproachOptions(shortest=0.095)
     assert "of 95 mm" in approach(panda, panda.home, q_contact, shelf, shelf, asked).reason
 
@@ -288,7 +288,7 @@ def test_rounded_corners():
 
 def test_shortcuts_keep_ends_and_freedom(panda):
     wall = box((0.5, 0.04, 0.45), (0.55, 0.0, 0.225))
-    space = module._Space(panda, field(wall), 0.0, None)
+    space = module._FreeSpace(panda, field(wall), 0.0, None)
     start, end = contact(panda, (0.5, -0.3, 0.25)), contact(panda, (0.5, 0.3, 0.25))
     corners = module._sampled_path(space, start, end, 2000, 0)
     assert corners is not None

@@ -212,7 +212,7 @@ def test_any_path_is_timed_within_its_limits(seed, count, scale, jerk):
         ),
         (lambda: follow([0.0, 1.0], curve(3), Limits()), "times: expected 3 values"),
         (lambda: follow([0.0, 1.0, 0.5], curve(3), Limits()), "strictly increasing"),
-        (lambda: TimingOptions(velocity=1.5), "TimingOptions.velocity: expected a share"),
+        (lambda: TimingOptions(velocity=1.5), "TimingOptions.velocity: expected 0.01 to 1"),
         (lambda: TimingOptions(dt=0.0), "TimingOptions.dt"),
     ],
 )

@@ -73,7 +73,6 @@ def kabsch_ik(
         out,
         clock=options.clock,
         dwell=options.dwell,
-        position_error=zero,
-        rotation_error=zero,
+        tracking_error=(zero, zero),
     )
     return trajectory, ""

@@ -1,1 +1,1 @@
-"""Collision models of the planner: distance fields, sphere covers, and the geometry of each phase."""
+"""Collision models for planning: distance fields, sphere covers, geometry of each phase."""

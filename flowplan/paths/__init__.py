@@ -1,1 +1,1 @@
-"""Paths in joint space: to and from the contact, time parameterization, and the five phases put together."""
+"""Paths in joint space: to and from the contact, time parameterization, assembly of the phases."""

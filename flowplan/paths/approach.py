@@ -1,68 +1,75 @@
-"""Getting to a contact and away from it: a free path, and the last centimetres straight along the tool's z axis.
+"""Paths to a contact and away from it: a free part, and the last centimeters along the tool's z.
 
-The last centimetres are followed by inverse kinematics in small steps, fingers open, with the target left out of the
-world (touching it is the purpose). The rest is a straight line in joint space where that is free, and otherwise the
-sampling planner RRT-Connect (Kuffner and LaValle, ICRA 2000; OMPL), then shortcut. Corners are rounded: densely placed
+The last centimeters are followed by inverse kinematics in small steps, fingers open, with the
+target left out of the obstacles, since the path ends in contact with it. The free part is a
+straight line in joint space if that is collision-free, and otherwise found by the sampling planner
+RRT-Connect (Kuffner and LaValle, ICRA 2000; OMPL) and shortcut. Corners are rounded: densely placed
 waypoints become the control points of a uniform cubic B-spline,
 
-    q(u) = (P[i-1] (1-u)^3 + P[i] (3 u^3 - 6 u^2 + 4) + P[i+1] (-3 u^3 + 3 u^2 + 3 u + 1) + P[i+2] u^3) / 6,
+    q(u) = (P[i-1] (1-u)^3 + P[i] (3 u^3 - 6 u^2 + 4)
+            + P[i+1] (-3 u^3 + 3 u^2 + 3 u + 1) + P[i+2] u^3) / 6,
 
-which is C2, stays in their convex hull (so within joint limits), keeps straight lines straight and leaves a corner by no
-more than a third of their spacing. Robot spheres stand for the arm and a voxel distance field for the world, as in the
-optimizer; the independent validator has the last word.
+which is C2, stays in their convex hull (hence within joint limits), keeps straight lines straight
+and deviates from a corner by at most a third of their spacing. The arm is modeled by the robot's
+spheres and the obstacles by a voxel distance field, as in the optimizer; the independent validator
+checks the result.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 
 from flowplan.collision.distance_field import DistanceField
 from flowplan.geometry import log_so3
 from flowplan.robot import Robot
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 
-_STEP = 0.01  # metres of tool travel between waypoints of the straight part
-_JOINT_STEP = 0.03  # rad between collision checks on the free part
-_EDGE = 0.7  # rad (over all joints) that the sampling planner goes at once
-_ROUNDING = 0.12  # rad between the control points that round the corners
-_STAND_OUT = 0.01  # metres that spheres may stand out from the links that they cover
+_STEP = 0.01
+"""Meters of tool travel between waypoints of the straight part."""
+_JOINT_STEP = 0.03
+"""Radians between collision checks on the free part."""
+_EDGE = 0.7
+"""Radians (over all joints), the longest edge of the sampling planner."""
+_ROUNDING = 0.12
+"""Radians between the control points that round the corners."""
+_PROTRUSION = 0.01
+"""Meters by which spheres may protrude from the links that they cover."""
 
 
 @dataclass(frozen=True)
 class ApproachOptions:
-    """How a contact is reached and left."""
+    """Paths to a contact and away from it."""
 
-    distance: float = 0.10
-    """Metres of straight motion along the tool's z axis before contact, and after it."""
-    shortest: float = 0.02
-    """Metres of it that must be possible where the full distance is not (a shelf above, the arm's reach)."""
-    margin: float = 0.008
-    """Metres that the robot keeps from the world on the free part (less where it starts nearer)."""
-    near_margin: float = 0.0
-    """Metres it keeps on the straight part, the target left out (less where the contact itself is nearer)."""
-    edges: int = 2000
-    """Straight pieces that the sampling planner may try before it gives up."""
-    shortcuts: int = 60
-    """Tries at shortening a sampled path."""
+    distance: Annotated[float, Interval(0.001, 2)] = 0.10
+    """Meters of straight motion along the tool's z axis before contact, and after it."""
+    shortest: Annotated[float, Interval(0, 2)] = 0.02
+    """Meters of it that must be possible if the full distance is not (a shelf above, the reach)."""
+    margin: Annotated[float, Interval(0, 0.2)] = 0.008
+    """Clearance in meters on the free part (less if the path starts nearer)."""
+    near_margin: Annotated[float, Interval(0, 0.2)] = 0.0
+    """Clearance in meters on the straight part, target left out (less if the contact is nearer)."""
+    edges: Annotated[int, Interval(1, 1_000_000)] = 2000
+    """Maximum number of edges that the sampling planner tries."""
+    shortcuts: Annotated[int, Interval(0, 10_000)] = 60
+    """Attempts at shortening a sampled path."""
 
     def __post_init__(self) -> None:
-        for name in ("distance", "edges"):
-            checks.positive(f"ApproachOptions.{name}", getattr(self, name))
-        for name in ("shortest", "margin", "near_margin", "shortcuts"):
-            checks.positive(f"ApproachOptions.{name}", getattr(self, name), zero=True)
+        bounds.check(self)
 
 
 @dataclass(frozen=True, eq=False)
-class Reach:
-    """A path, or why there is none.
+class ApproachPath:
+    """A path, or the reason why none was found.
 
     Attributes:
-        q: (M, J) waypoints from start to end, dense enough for a spline through them; empty where there is no path.
-        reason: empty where there is one.
+        q: (M, J) waypoints from start to end, dense enough for a spline; empty without a path.
+        reason: Empty if there is a path.
     """
 
     q: FloatArray
@@ -79,56 +86,70 @@ def approach(
     *,
     width: float | None = None,
     seed: int = 0,
-) -> Reach:
-    """From a configuration to a contact.
+) -> ApproachPath:
+    """Path from a configuration to a contact.
 
     Args:
-        robot: the arm.
+        robot: The arm.
         q_start, q_contact: (J,) configurations, rad.
-        world: distance to everything, the target included.
-        near: distance to everything but the target, for the straight part.
-        options: see ApproachOptions.
-        width: finger opening on the way, metres; wide open where not given.
-        seed: of the sampling planner; one seed gives one path.
+        world: Distance to all obstacles, the target included.
+        near: Distance to all obstacles but the target, for the straight part.
+        options: Lengths, margins and effort.
+        width: Gripper opening on the way, meters. Defaults to the widest.
+        seed: Random seed of the sampling planner.
+
+    Raises:
+        ValueError: If a configuration does not fit the robot.
     """
     q_start = checks.array("q_start", q_start, (len(robot.joint_names),))
     q_contact = checks.array("q_contact", q_contact, (len(robot.joint_names),))
+    least = int(np.ceil(options.shortest / _STEP - 1e-9))  # steps of the shortest straight part
+
+    # Straight part, from the contact backwards.
     straight, stopped = _back_off(robot, q_contact, near, options, width)
-    deepest = int(np.ceil(options.shortest / _STEP - 1e-9))
-    if len(straight) <= deepest:
-        way = 1e3 * _STEP * (len(straight) - 1)
-        return _none(
+    if len(straight) <= least:
+        length = 1e3 * _STEP * (len(straight) - 1)
+        return _failure(
             robot,
-            f"straight way to the contact: {way:.0f} of {1e3 * options.shortest:.0f} mm, then {stopped}",
+            f"straight way to the contact: {length:.0f} of {1e3 * options.shortest:.0f} mm, "
+            f"then {stopped}",
         )
-    space = _Space(robot, world, options.margin, width)
-    start = space.gap(q_start[None])[0]
+    space = _FreeSpace(robot, world, options.margin, width)
+    start = space.signed_distance(q_start[None])[0]
     if start <= 0:
-        return _none(
+        return _failure(
             robot, f"at the start the robot overlaps the world or itself by {-1e3 * start:.0f} mm"
         )
-    # Stand off as far as possible, nearer where the open hand is not clear of the target there.
-    gaps = space.gap(straight)
-    clear = deepest + np.flatnonzero(gaps[deepest:] >= options.margin)
+
+    # Pre-contact configurations, at which the open hand is clear of the target too.
+    distances = space.signed_distance(straight)
+    clear = least + np.flatnonzero(distances[least:] >= options.margin)
     if not len(clear):
-        best = 1e3 * gaps[deepest:].max()
-        return _none(
+        best = 1e3 * distances[least:].max()
+        return _failure(
             robot,
-            f"standing off, the open hand is {best:.0f} mm from the world (needs {1e3 * options.margin:.0f})",
+            f"standing off, the open hand is {best:.0f} mm from the world "
+            f"(needs {1e3 * options.margin:.0f})",
         )
-    space = _Space(robot, world, min(options.margin, start), width)
+
+    # A straight line in joint space, to the farthest, a middle or the nearest of them.
+    space = _FreeSpace(robot, world, min(options.margin, start), width)
     for k in clear[[-1, len(clear) // 2, 0]]:
         if space.free(_line(q_start, straight[k])):
-            return Reach(_rounded(space, np.stack([q_start, straight[k]]), straight[k::-1]))
+            corners = np.stack([q_start, straight[k]])
+            return ApproachPath(_rounded(space, corners, straight[k::-1]))
+
+    # Otherwise the sampling planner, to the farthest one.
     k = int(clear[-1])
-    corners = _sampled_path(space, q_start, straight[k], options.edges, seed)
-    if corners is None:
-        return _none(
+    sampled = _sampled_path(space, q_start, straight[k], options.edges, seed)
+    if sampled is None:
+        return _failure(
             robot,
-            f"no free way found from the start to where the hand stands off ({options.edges} edges tried)",
+            "no free way found from the start to where the hand stands off "
+            f"({options.edges} edges tried)",
         )
-    corners = _shortcut(space, corners, options.shortcuts, np.random.default_rng(seed))
-    return Reach(_rounded(space, corners, straight[k::-1]))
+    corners = _shortcut(space, sampled, options.shortcuts, np.random.default_rng(seed))
+    return ApproachPath(_rounded(space, corners, straight[k::-1]))
 
 
 def retreat(
@@ -141,62 +162,84 @@ def retreat(
     *,
     width: float | None = None,
     seed: int = 0,
-) -> Reach:
-    """From a contact back out, and to `q_end` where there is a way; otherwise it stays where it backed off to.
+) -> ApproachPath:
+    """Path from a contact away from it, and on to `q_end` if possible.
 
-    Takes what `approach` takes: it is an approach from `q_end`, run backwards.
+    An approach from `q_end` in reverse. If there is none, the path ends once the straight part has
+    backed off from the contact.
+
+    Args:
+        robot: The arm.
+        q_contact, q_end: (J,) configurations, rad.
+        world: Distance to all obstacles, the target included.
+        near: Distance to all obstacles but the target, for the straight part.
+        options: Lengths, margins and effort.
+        width: Gripper opening on the way, meters. Defaults to the widest.
+        seed: Random seed of the sampling planner.
+
+    Raises:
+        ValueError: If a configuration does not fit the robot.
     """
     back = approach(robot, q_end, q_contact, world, near, options, width=width, seed=seed)
     if not back.reason:
-        return Reach(back.q[::-1])
-    straight, _ = _back_off(
-        robot, checks.array("q_contact", q_contact, (len(robot.joint_names),)), near, options, width
-    )
+        return ApproachPath(back.q[::-1])
+    q_contact = checks.array("q_contact", q_contact, (len(robot.joint_names),))
+    straight, _ = _back_off(robot, q_contact, near, options, width)
     if _STEP * (len(straight) - 1) < max(options.shortest, _STEP):
         return back
-    return Reach(straight)
+    return ApproachPath(straight)
 
 
-def _none(robot: Robot, reason: str) -> Reach:
-    return Reach(np.zeros((0, len(robot.joint_names))), reason)
+def _failure(robot: Robot, reason: str) -> ApproachPath:
+    return ApproachPath(np.zeros((0, len(robot.joint_names))), reason)
 
 
-class _Space:
-    """Which configurations are free: robot spheres at least `margin` metres from the world, and apart from each other."""
+class _FreeSpace:
+    """Collision-free configurations: robot spheres clear of the world and of each other.
+
+    Args:
+        robot: The arm.
+        world: Distance to the obstacles.
+        margin: Clearance from the obstacles, meters.
+        width: Gripper opening, meters. None for the widest.
+    """
 
     def __init__(
         self, robot: Robot, world: DistanceField, margin: float, width: float | None
     ) -> None:
         self.robot, self.world, self.margin, self.width = robot, world, margin, width
-        # The base stands on the support for good.
-        self.moving = np.array([robot.link_names[i] != robot.base_link for i in robot.sphere_link])
+        # The base stands on the support and does not move.
+        link_of_sphere = (robot.link_names[i] for i in robot.sphere_link)
+        self.moving = np.array([link != robot.base_link for link in link_of_sphere])
+        # Pairs of spheres that must not overlap, with the square of their summed radii.
         self.a, self.b = robot.self_pairs.reshape(-1, 2).T
         self.touching = (robot.sphere_radius[self.a] + robot.sphere_radius[self.b]) ** 2
 
-    def gap(self, q: FloatArray) -> FloatArray:
-        """(B,) metres from the world at q (B, J), or the overlap with itself (negative) where the robot has one."""
-        centers = self.robot.spheres(q, self.width)
-        gap = (
-            self.world.distance(centers[:, self.moving]) - self.robot.sphere_radius[self.moving]
-        ).min(axis=1)
-        apart = np.linalg.norm(centers[:, self.a] - centers[:, self.b], axis=-1) - np.sqrt(
-            self.touching
-        )
-        own = apart.min(axis=1, initial=0.0)
-        return np.where(own < 0, np.minimum(gap, own), gap)
+    def signed_distance(self, q: FloatArray) -> FloatArray:
+        """Meters (B,) from the world at q (B, J), negative at an overlap with world or self."""
+        centers = self.robot.spheres(q, self.width)  # (B, K, 3)
+        radius = self.robot.sphere_radius
+        to_world = self.world.distance(centers[:, self.moving]) - radius[self.moving]
+        nearest = to_world.min(axis=1)
+        between = np.linalg.norm(centers[:, self.a] - centers[:, self.b], axis=-1)
+        overlap = (between - np.sqrt(self.touching)).min(axis=1, initial=0.0)
+        return np.where(overlap < 0, np.minimum(nearest, overlap), nearest)
 
     def free(self, q: FloatArray) -> bool:
-        """Are all configurations q (B, J) free?"""
+        """True if all configurations q (B, J) are collision-free."""
         centers = self.robot.spheres(q, self.width)
-        moving, needed = (
-            centers[:, self.moving],
-            self.robot.sphere_radius[self.moving] + self.margin,
-        )
-        near = np.nonzero(self.world.lower_bound(moving) < needed)
-        if len(near[0]) and (self.world.distance(moving[near]) < needed[near[1]]).any():
-            return False
+        # Obstacles: exact distances only for spheres whose lower bound is too small.
+        moving = centers[:, self.moving]
+        needed = self.robot.sphere_radius[self.moving] + self.margin
+        suspect = np.nonzero(self.world.lower_bound(moving) < needed)
+        if len(suspect[0]):
+            distance = self.world.distance(moving[suspect])
+            if (distance < needed[suspect[1]]).any():
+                return False
+        # Self-collision, by squared distances.
         offset = centers[:, self.a] - centers[:, self.b]
-        return not (np.einsum("bpc,bpc->bp", offset, offset) < self.touching).any()
+        square = np.einsum("bpc,bpc->bp", offset, offset)
+        return not (square < self.touching).any()
 
 
 def _back_off(
@@ -206,77 +249,97 @@ def _back_off(
     options: ApproachOptions,
     width: float | None,
 ) -> tuple[FloatArray, str]:
-    """(M, J) from the contact backwards along the tool's z axis, as far as limits and world allow; and what stopped it."""
-    space = _Space(robot, near, 0.0, width)
+    """Straight part of the path, backwards along the tool's z axis.
+
+    Returns:
+        Configurations (M, J) from the contact as far as joint limits and obstacles allow, and what
+        stopped them (empty at the full distance).
+    """
     X = robot.tool_pose(q_contact[None])[0]
     path = [q_contact]
-    middle, half = 0.5 * (robot.lower + robot.upper), 0.5 * (robot.upper - robot.lower)
     for distance in np.arange(_STEP, options.distance + 1e-9, _STEP):
-        goal = X[:3, 3] - distance * X[:3, 2]
-        q = path[-1]
-        for _ in range(8):
-            here, J = robot.tool_jacobian(q[None])
-            error = np.concatenate([goal - here[0, :3, 3], log_so3(X[:3, :3] @ here[0, :3, :3].T)])
-            if np.linalg.norm(error) < 1e-5:
-                break
-            inverse = J[0].T @ np.linalg.inv(J[0] @ J[0].T + 1e-6 * np.eye(6))
-            # What the tool does not ask for keeps joints off their limits, and nothing else: the push is a fifth power.
-            away = -0.1 * np.clip((q - middle) / half, -1, 1) ** 5
-            q = q + inverse @ error + away - inverse @ (J[0] @ away)
+        X_goal = X.copy()
+        X_goal[:3, 3] = X[:3, 3] - distance * X[:3, 2]
+        q, error = _solve_ik(robot, path[-1], X_goal)
         beyond = np.flatnonzero((q < robot.lower) | (q > robot.upper))
         if len(beyond):
             return np.array(path), f"{robot.joint_names[beyond[0]]} at its limit"
-        if np.linalg.norm(error) > 1e-3:
+        if error > 1e-3:
             return np.array(path), "out of the arm's reach"
         path.append(q)
-    # The contact may be nearer than the margin (fingertips at a table): backing off must not come nearer still.
-    gaps = space.gap(np.array(path))
-    if gaps[0] < -_STAND_OUT:
-        return np.array(
-            path[:1]
-        ), f"the robot overlaps the world or itself by {-1e3 * gaps[0]:.0f} mm at the contact"
-    blocked = np.flatnonzero(gaps < min(options.near_margin, gaps[0]) - 1e-3)
+
+    # The contact may be nearer than the margin (fingertips at a table): backing off must not come
+    # nearer still.
+    space = _FreeSpace(robot, near, 0.0, width)
+    distances = space.signed_distance(np.array(path))
+    if distances[0] < -_PROTRUSION:
+        overlap = -1e3 * distances[0]
+        reason = f"the robot overlaps the world or itself by {overlap:.0f} mm at the contact"
+        return np.array(path[:1]), reason
+    blocked = np.flatnonzero(distances < min(options.near_margin, distances[0]) - 1e-3)
     if len(blocked):
-        return np.array(
-            path[: blocked[0]]
-        ), f"{1e3 * gaps[blocked[0]]:.0f} mm from the world or itself"
+        first = blocked[0]
+        return np.array(path[:first]), f"{1e3 * distances[first]:.0f} mm from the world or itself"
     return np.array(path), ""
 
 
+def _solve_ik(robot: Robot, q: FloatArray, X_goal: FloatArray) -> tuple[FloatArray, float]:
+    """Configuration (J,) near q that brings the tool to X_goal, and the remaining error.
+
+    Damped least squares; the null space keeps joints away from their limits.
+    """
+    middle, half = 0.5 * (robot.lower + robot.upper), 0.5 * (robot.upper - robot.lower)
+    for _ in range(8):
+        X, J = robot.tool_jacobian(q[None])
+        shift = X_goal[:3, 3] - X[0, :3, 3]
+        turn = log_so3(X_goal[:3, :3] @ X[0, :3, :3].T)
+        error = np.concatenate([shift, turn])  # (6,)
+        if np.linalg.norm(error) < 1e-5:
+            break
+        inverse = J[0].T @ np.linalg.inv(J[0] @ J[0].T + 1e-6 * np.eye(6))
+        # A fifth power pushes near the limits only.
+        away = -0.1 * np.clip((q - middle) / half, -1, 1) ** 5
+        q = q + inverse @ error + away - inverse @ (J[0] @ away)
+    return q, float(np.linalg.norm(error))
+
+
 def _line(a: FloatArray, b: FloatArray, step: float = _JOINT_STEP) -> FloatArray:
+    """Points (M, J) from a to b, no joint more than `step` apart."""
     count = 2 + int(np.abs(b - a).max() / step)
     return a + np.linspace(0, 1, count)[:, None] * (b - a)
 
 
 def _dense(corners: FloatArray, step: float = _JOINT_STEP) -> FloatArray:
-    return np.concatenate([corners[:1], *[_line(a, b, step)[1:] for a, b in pairwise(corners)]])
+    """Points (M, J) along the straight lines between corners (C, J)."""
+    lines = [_line(a, b, step)[1:] for a, b in pairwise(corners)]
+    return np.concatenate([corners[:1], *lines])
 
 
 def _sampled_path(
-    space: _Space, q_start: FloatArray, q_goal: FloatArray, edges: int, seed: int
+    space: _FreeSpace, q_start: FloatArray, q_goal: FloatArray, edges: int, seed: int
 ) -> FloatArray | None:
+    """Corners (C, J) of a free path by RRT-Connect, or None after `edges` edges."""
     from ompl import base, geometric, util
 
     util.setLogLevel(util.LogLevel.LOG_NONE)
     util.RNG.setSeed(seed + 1)
-    J, robot = len(q_start), space.robot
-    states = base.RealVectorStateSpace(J)
-    bounds = base.RealVectorBounds(J)
-    # Half a turn to either side is as far as any joint has reason to go, where its limits allow several turns.
-    low, high = np.minimum(q_start, q_goal), np.maximum(q_start, q_goal)
-    low, high = (
-        np.minimum(low, np.maximum(robot.lower, low - np.pi)),
-        np.maximum(high, np.minimum(robot.upper, high + np.pi)),
-    )
+
+    # State space: joint limits, at most half a turn beyond start and goal.
+    J = len(q_start)
+    low, high = _sampling_bounds(space.robot, q_start, q_goal)
+    box = base.RealVectorBounds(J)
     for j in range(J):
-        bounds.setLow(j, float(low[j]))
-        bounds.setHigh(j, float(high[j]))
-    states.setBounds(bounds)
+        box.setLow(j, float(low[j]))
+        box.setHigh(j, float(high[j]))
+    states = base.RealVectorStateSpace(J)
+    states.setBounds(box)
+
+    # Collision checks: whole edges, of which every accepted state is an end.
     info = base.SpaceInformation(states)
     tried = 0
 
     class Edges(base.MotionValidator):
-        """All states of an edge at once: a call from C++ costs as much as thirty configurations."""
+        """Checks all states of an edge at once: a call from C++ costs as much as thirty states."""
 
         def checkMotion(self, a: base.State, b: base.State) -> bool:
             nonlocal tried
@@ -285,10 +348,10 @@ def _sampled_path(
 
     validator = Edges(info)
     info.setMotionValidator(validator)
-    info.setStateValidityChecker(
-        lambda _: True
-    )  # no state is kept that does not end a checked edge
+    info.setStateValidityChecker(lambda _: True)
     info.setup()
+
+    # Problem and planner.
     start, goal = states.allocState(), states.allocState()
     start[0:J], goal[0:J] = q_start.tolist(), q_goal.tolist()
     problem = base.ProblemDefinition(info)
@@ -303,48 +366,72 @@ def _sampled_path(
     return np.array([state[0:J] for state in problem.getSolutionPath().getStates()])
 
 
+def _sampling_bounds(
+    robot: Robot, q_start: FloatArray, q_goal: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Lower and upper bounds (J,) of the search, for joints whose limits allow several turns."""
+    low, high = np.minimum(q_start, q_goal), np.maximum(q_start, q_goal)
+    lower = np.minimum(low, np.maximum(robot.lower, low - np.pi))
+    upper = np.maximum(high, np.minimum(robot.upper, high + np.pi))
+    return lower, upper
+
+
 def _shortcut(
-    space: _Space, corners: FloatArray, tries: int, rng: np.random.Generator
+    space: _FreeSpace, corners: FloatArray, tries: int, rng: np.random.Generator
 ) -> FloatArray:
-    """Corners of a path some of whose stretches are replaced by straight lines, where those are free."""
+    """Corners (C', J) of the path with stretches replaced by free straight lines."""
+    # The path as dense points, with a mask of its corners.
     path = _dense(corners)
-    kept = np.zeros(len(path), bool)  # which points are corners
-    kept[[0, -1]] = True
-    kept[np.cumsum([0, *[len(_line(a, b)) - 1 for a, b in pairwise(corners)]])] = True
+    lengths = [len(_line(a, b)) - 1 for a, b in pairwise(corners)]
+    is_corner = np.zeros(len(path), bool)
+    is_corner[[0, -1]] = True
+    is_corner[np.cumsum([0, *lengths])] = True
+
     for _ in range(tries):
-        if kept.sum() < 3:
+        if is_corner.sum() < 3:
             break
+        # A random stretch, if it has a corner to cut and the line across is free.
         i, j = np.sort(rng.choice(len(path), 2, replace=False))
-        if not kept[i + 1 : j].any() or not space.free(line := _line(path[i], path[j])):
+        if not is_corner[i + 1 : j].any():
             continue
-        inside = np.zeros(len(line), bool)
-        inside[[0, -1]] = True
+        line = _line(path[i], path[j])
+        if not space.free(line):
+            continue
+        ends = np.zeros(len(line), bool)
+        ends[[0, -1]] = True
         path = np.concatenate([path[:i], line, path[j + 1 :]])
-        kept = np.concatenate([kept[:i], inside, kept[j + 1 :]])
-    return path[kept]
+        is_corner = np.concatenate([is_corner[:i], ends, is_corner[j + 1 :]])
+    return path[is_corner]
 
 
-def _rounded(space: _Space, corners: FloatArray, straight: FloatArray) -> FloatArray:
-    """One smooth path along free corners (C, J) and then the straight part (M, J), which begins at the last corner."""
+def _rounded(space: _FreeSpace, corners: FloatArray, straight: FloatArray) -> FloatArray:
+    """Smooth path (M, J) along free corners (C, J) and then the straight part.
+
+    The straight part begins at the last corner. Rounding is finer where it would not be free.
+    """
+    lower, upper = space.robot.lower, space.robot.upper
     step = _ROUNDING
     while step >= _JOINT_STEP:
-        path = _b_spline(np.concatenate([_dense(corners, step), straight[1:]]))
-        # The straight part was checked without the target; what comes before its second waypoint was not yet.
-        free = path[: 2 * (len(_dense(corners, step)) - 1)]
-        if (
-            space.free(_dense(free))
-            and ((path >= space.robot.lower) & (path <= space.robot.upper)).all()
-        ):
+        dense = _dense(corners, step)
+        path = _b_spline(np.concatenate([dense, straight[1:]]))
+        # The straight part was checked already, without the target; the rest is checked here.
+        unchecked = path[: 2 * (len(dense) - 1)]
+        within = (path >= lower) & (path <= upper)
+        if space.free(_dense(unchecked)) and within.all():
             return path
         step /= 2
     return np.concatenate([_dense(corners), straight[1:]])
 
 
 def _b_spline(control: FloatArray) -> FloatArray:
-    """Points (2 M - 1, J), two a piece, of the uniform cubic B-spline of `control` (M, J); it keeps both ends."""
-    P = np.concatenate([[2 * control[0] - control[1]], control, [2 * control[-1] - control[-2]]])
-    at = (P[:-2] + 4 * P[1:-1] + P[2:]) / 6
-    between = (P[:-3] + 23 * (P[1:-2] + P[2:-1]) + P[3:]) / 48
+    """Points (2 M - 1, J), two a piece, of the uniform cubic B-spline of control points (M, J).
+
+    Both ends are interpolated.
+    """
+    before = 2 * control[0] - control[1]
+    after = 2 * control[-1] - control[-2]
+    P = np.concatenate([[before], control, [after]])
     out = np.empty((2 * len(control) - 1, control.shape[1]))
-    out[::2], out[1::2] = at, between
+    out[::2] = (P[:-2] + 4 * P[1:-1] + P[2:]) / 6
+    out[1::2] = (P[:-3] + 23 * (P[1:-2] + P[2:-1]) + P[3:]) / 48
     return out

@@ -1,4 +1,4 @@
-"""The five phases of touching something, one after another, each from rest to rest.
+"""Assembly of a trajectory from its phases, each from rest to rest.
 
 approach -> grip (the arm holds still while the fingers close) -> manipulate -> release -> retreat
 """
@@ -18,11 +18,11 @@ from flowplan.utils.checks import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """One phase, and the finger opening at its start and end."""
+    """One phase, with the gripper openings (m) at its start and end."""
 
-    phase: int
+    phase: Phase
     timed: TimedPath
-    grip: tuple[float, float]
+    openings: tuple[float, float]
 
 
 def compose(
@@ -34,53 +34,56 @@ def compose(
     *,
     clock: TimingOptions,
     dwell: float,
-    position_error: FloatArray,
-    rotation_error: FloatArray,
+    tracking_error: tuple[FloatArray, FloatArray],
 ) -> Trajectory:
     """One trajectory of all phases.
 
     Args:
-        robot: whose limits time the ways in and out.
-        contact: the contact that is made (one).
+        robot: Joint limits for the paths to and from the contact.
+        contact: The contact that is made (one candidate).
         into: (M, J) path to the contact.
-        along: the timed manipulation.
+        along: The timed manipulation.
         out: (M, J) path away from it.
-        clock: sampling and shares of the limits.
-        dwell: seconds that a grasp takes to close, and to open; a push does not wait.
-        position_error, rotation_error: (T,) at the waypoints of `along`, m and rad.
+        clock: Sampling step and shares of the limits.
+        dwell: Seconds to close the gripper, and to open it; a push does not wait.
+        tracking_error: Position (m) and rotation (rad) errors (T,) at the waypoints of `along`.
 
     Returns:
-        Trajectory whose clearance is not measured yet (zero).
+        Trajectory with zeros for the clearance, which is not measured yet.
     """
+    # The pieces, each starting one sample after the end of the piece before.
     wide, closed = float(contact.width[0]), 0.0
     wait = 2 * clock.dt if contact.kind[0] == "push" else dwell
     pieces = (
         _Piece(Phase.APPROACH, retime(into, robot, clock), (wide, wide)),
-        _Piece(Phase.GRIP, _still(along.q[0], wait, clock.dt), (wide, closed)),
+        _Piece(Phase.GRIP, _hold(along.q[0], wait, clock.dt), (wide, closed)),
         _Piece(Phase.MANIPULATE, along, (closed, closed)),
-        _Piece(Phase.RELEASE, _still(along.q[-1], wait, clock.dt), (closed, wide)),
+        _Piece(Phase.RELEASE, _hold(along.q[-1], wait, clock.dt), (closed, wide)),
         _Piece(Phase.RETREAT, retime(out, robot, clock), (wide, wide)),
     )
+    durations = [p.timed.times[-1] + clock.dt for p in pieces]
+    starts = np.cumsum([0.0, *durations[:-1]])
     lengths = [len(p.timed.times) for p in pieces]
-    starts = np.cumsum([0.0, *[p.timed.times[-1] + clock.dt for p in pieces[:-1]]])
     phase = np.repeat([p.phase for p in pieces], lengths)
+
+    # Errors at the samples of the manipulation, zero elsewhere.
     during = phase == Phase.MANIPULATE
-    frames = np.arange(len(position_error))
 
     def at_samples(values: FloatArray) -> FloatArray:
-        out = np.zeros(len(phase))
-        out[during] = np.interp(along.waypoint, frames, values)
-        return out
+        sampled = np.zeros(len(phase))
+        sampled[during] = np.interp(along.waypoint, np.arange(len(values)), values)
+        return sampled
 
+    position_error, rotation_error = tracking_error
+    times = [start + p.timed.times for start, p in zip(starts, pieces, strict=True)]
+    openings = [np.linspace(*p.openings, n) for p, n in zip(pieces, lengths, strict=True)]
     return Trajectory(
         joint_names=robot.joint_names,
-        times=np.concatenate([s + p.timed.times for s, p in zip(starts, pieces, strict=True)]),
+        times=np.concatenate(times),
         q=np.concatenate([p.timed.q for p in pieces]),
         qd=np.concatenate([p.timed.qd for p in pieces]),
         qdd=np.concatenate([p.timed.qdd for p in pieces]),
-        grip=np.concatenate(
-            [np.linspace(*p.grip, n) for p, n in zip(pieces, lengths, strict=True)]
-        ),
+        grip=np.concatenate(openings),
         phase=phase,
         position_error=at_samples(position_error),
         rotation_error=at_samples(rotation_error),
@@ -88,9 +91,15 @@ def compose(
     )
 
 
-def _still(q: FloatArray, seconds: float, dt: float) -> TimedPath:
+def _hold(q: FloatArray, seconds: float, dt: float) -> TimedPath:
+    """The arm at rest at q (J,)."""
     samples = max(2, round(seconds / dt))
-    zero = np.zeros((samples, len(q)))
+    still = np.zeros((samples, len(q)))
     return TimedPath(
-        np.arange(samples) * np.float64(dt), zero + q, zero, zero, np.zeros(samples), 1.0
+        times=np.arange(samples) * np.float64(dt),
+        q=still + q,
+        qd=still,
+        qdd=still,
+        waypoint=np.zeros(samples),
+        factor=1.0,
     )

@@ -1,51 +1,43 @@
-"""When to be where: a joint path, or a joint flow with its own clock, becomes a timed motion from rest to rest.
+"""Time parameterization of joint paths: timed motions from rest to rest within joint limits.
 
-Both ways compose a C2 spline through the waypoints, q(s), with a clock s(t), so the path in space never changes:
+The path is a C2 spline through the waypoints, q(s), composed with a clock s(t), so its shape in
+joint space never changes:
 
     qd = q'(s) sd,    qdd = q''(s) sd^2 + q'(s) sdd
 
-`retime` takes the fastest clock that velocity and acceleration limits allow (toppra: Pham and Pham, "A new approach to
-time-optimal path parameterization based on reachability analysis", T-RO 2018). `follow` takes the flow's own clock.
-Neither bounds jerk, and a flow need not start at rest. So the clock passes a moving average of width w (FIR smoothing:
-Biagiotti and Melchiorri, RCIM 2012), which makes sd and sdd start and end at zero and bounds the third derivative by
-2 max|sdd| / w, at the price of w seconds. Then time is stretched uniformly by the least factor k that meets all of the
-limits. Derivatives fall with k, k^2 and k^3, so k is closed-form for each w, and the w with the shortest total wins.
-The result is measured once more, on the samples as they will be executed (finite differences, rest before and after).
+`retime` takes the fastest clock within velocity and acceleration limits (toppra: Pham and Pham, "A
+new approach to time-optimal path parameterization based on reachability analysis", T-RO 2018).
+`follow` takes the flow's own clock. Neither bounds jerk, and a flow need not start at rest.
+
+The clock is therefore smoothed by a moving average of width w (FIR smoothing: Biagiotti and
+Melchiorri, RCIM 2012). This makes sd and sdd start and end at zero and bounds the third derivative
+by 2 max|sdd| / w, at the cost of w seconds. Time is then stretched uniformly by the least factor k
+that meets all limits. Derivatives fall with k, k^2 and k^3, so k is closed-form for each w, and the
+w with the shortest total duration is chosen. The result is measured once more on the samples as
+executed (finite differences, at rest before and after).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.interpolate import CubicSpline, PPoly
 
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 
-_WIDTHS = (
-    2,
-    3,
-    4,
-    6,
-    8,
-    12,
-    16,
-    24,
-    32,
-    48,
-    64,
-    96,
-    128,
-    192,
-)  # candidate averaging widths, in sampling steps
-_STILL = 1e-9  # waypoints closer than this many seconds at full speed are one
+_WIDTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+"""Candidate widths of the moving average, in sampling steps."""
+_STATIONARY = 1e-9
+"""Seconds at full speed; waypoints closer than this are one."""
 
 
 class Limits(Protocol):
-    """What timing needs of a robot: (J,) rad/s, rad/s^2, rad/s^3."""
+    """Joint limits (J,) of a robot: velocity, acceleration and jerk in rad/s, rad/s^2, rad/s^3."""
 
     @property
     def velocity(self) -> FloatArray: ...
@@ -57,36 +49,31 @@ class Limits(Protocol):
 
 @dataclass(frozen=True)
 class TimingOptions:
-    """How a path becomes a timed motion."""
+    """Sampling step, and shares of the robot's joint limits."""
 
-    dt: float = 0.01
+    dt: Annotated[float, Interval(1e-3, 0.1)] = 0.01
     """Seconds between samples of the result."""
-    velocity: float = 1.0
-    """Share of the robot's joint velocity limits to use, in (0, 1]."""
-    acceleration: float = 1.0
-    """Share of the robot's joint acceleration limits to use, in (0, 1]."""
-    jerk: float = 1.0
-    """Share of the robot's joint jerk limits to use, in (0, 1]."""
+    velocity: Annotated[float, Interval(0.01, 1)] = 1.0
+    """Share of the joint velocity limits to use."""
+    acceleration: Annotated[float, Interval(0.01, 1)] = 1.0
+    """Share of the joint acceleration limits to use."""
+    jerk: Annotated[float, Interval(0.01, 1)] = 1.0
+    """Share of the joint jerk limits to use."""
 
     def __post_init__(self) -> None:
-        checks.positive("TimingOptions.dt", self.dt)
-        for name in ("velocity", "acceleration", "jerk"):
-            if checks.positive(f"TimingOptions.{name}", getattr(self, name)) > 1:
-                raise ValueError(
-                    f"TimingOptions.{name}: expected a share in (0, 1], got {getattr(self, name):g}"
-                )
+        bounds.check(self)
 
 
 @dataclass(frozen=True, eq=False)
 class TimedPath:
-    """A joint motion from rest to rest, sampled at a fixed step.
+    """Joint motion from rest to rest, sampled at a fixed step.
 
     Attributes:
         times: (S,) seconds, times[0] = 0, S >= 2.
-        q, qd, qdd: (S, J) positions and their derivatives, rad or m, and per s, s^2.
-        waypoint: (S,) fractional index of the waypoint each sample is at, non-decreasing from 0 to M - 1.
-        factor: how much slower than the clock it was given: flow seconds become `factor` seconds (`follow`), or the
-            time-optimal clock without jerk limits is stretched by this much (`retime`; 1 where nothing moves).
+        q, qd, qdd: (S, J) positions, velocities and accelerations, rad or m, and per s, s^2.
+        waypoint: (S,) fractional waypoint index of each sample, non-decreasing from 0 to M - 1.
+        factor: Stretch of time. For `follow`, seconds per second of the flow; for `retime`,
+            relative to the time-optimal clock without jerk limits (1 if nothing moves).
     """
 
     times: FloatArray
@@ -97,137 +84,165 @@ class TimedPath:
     factor: float
 
 
+class _JointLimits(NamedTuple):
+    """Limits (J,) after their shares."""
+
+    velocity: FloatArray
+    acceleration: FloatArray
+    jerk: FloatArray
+
+
+class _Samples(NamedTuple):
+    """Samples of a timed path: parameter s (S,), and q, qd, qdd (S, J)."""
+
+    s: FloatArray
+    q: FloatArray
+    qd: FloatArray
+    qdd: FloatArray
+
+
 def retime(q: ArrayLike, robot: Limits, options: TimingOptions = TimingOptions()) -> TimedPath:
-    """The fastest motion along a path that the joint velocity, acceleration and jerk limits allow.
+    """Fastest motion along a path within joint velocity, acceleration and jerk limits.
 
     Args:
-        q: (M, J) waypoints, passed exactly and in order by a cubic spline; sample a path densely where it turns.
-            Repeated waypoints count once.
-        robot: its limits.
-        options: sampling step and shares of the limits.
+        q: (M, J) waypoints, interpolated in order by a cubic spline; sample a path densely where it
+            bends. Repeated waypoints count once.
+        robot: Joint limits.
+        options: Sampling step and shares of the limits.
+
+    Raises:
+        ValueError: If `q` or the limits have the wrong shape or values.
     """
     q = checks.array("q", q, ("M", "J"), hint="a path has one row per waypoint")
-    velocity, acceleration, jerk = _limits(robot, options, q.shape[1])
-    step = np.abs(np.diff(q, axis=0) / velocity).max(
-        1, initial=0.0
-    )  # seconds each piece takes at full speed
-    keep = np.concatenate([[True], step > _STILL])
+    limits = _scaled_limits(robot, options, q.shape[1])
+
+    # Path parameter: seconds at full speed, without repeated waypoints.
+    step = np.abs(np.diff(q, axis=0) / limits.velocity).max(1, initial=0.0)
+    keep = np.concatenate([[True], step > _STATIONARY])
     if keep.sum() < 2:
         return _hold(q[[0, 0]], options.dt, options.dt, len(q))
     s = np.concatenate([[0.0], np.cumsum(step[keep[1:]])])
     path = CubicSpline(s, q[keep])
-    fastest = _fastest_clock(s, q[keep], velocity, acceleration)
-    clocks = [
-        _average(fastest, n * options.dt)
-        for n in _WIDTHS
-        if n * options.dt <= max(fastest.x[-1], 0.1)
-    ]
+
+    # The time-optimal clock, smoothed by each of the widths.
+    fastest = _fastest_clock(s, q[keep], limits)
+    longest = max(fastest.x[-1], 0.1)
+    widths = [n * options.dt for n in _WIDTHS if n * options.dt <= longest]
+    clocks = [_average(fastest, width) for width in widths]
+
+    # Waypoint of each knot; the end is the last of any repeated waypoints.
     index = np.flatnonzero(keep).astype(float)
-    index[-1] = (
-        len(q) - 1
-    )  # the last of a run of equal waypoints is as good a name for the end as the first
-    timed = _fit(path, clocks, (velocity, acceleration, jerk), options.dt, 0.0, index)
+    index[-1] = len(q) - 1
+    timed = _fit(path, clocks, limits, options.dt, least=0.0, index=index)
     return replace(timed, factor=float(timed.times[-1] / fastest.x[-1]))
 
 
 def follow(
     times: ArrayLike, q: ArrayLike, robot: Limits, options: TimingOptions = TimingOptions()
 ) -> TimedPath:
-    """The flow's own timing, slowed uniformly by the least factor that meets the limits.
+    """The flow's own timing, slowed down uniformly by the least factor that meets the limits.
 
-    Where a flow starts or ends in motion, the clock runs up from rest and down to rest in the shortest way the limits
-    allow; between the two it is the flow's, `factor` times slower and delayed by half a run-up.
+    If the flow starts or ends in motion, the clock accelerates from rest and decelerates to rest in
+    the shortest way within the limits. In between it is the flow's, `factor` times slower and
+    delayed by half an acceleration phase.
 
     Args:
-        times: (M,) seconds of the waypoints, times[0] = 0; one waypoint is allowed.
-        q: (M, J) joint positions at those times, passed exactly by a cubic spline.
-        robot: its limits.
-        options: sampling step and shares of the limits.
+        times: (M,) seconds of the waypoints, times[0] = 0; M = 1 is allowed.
+        q: (M, J) joint positions at those times, interpolated by a cubic spline.
+        robot: Joint limits.
+        options: Sampling step and shares of the limits.
+
+    Raises:
+        ValueError: If `times`, `q` or the limits have the wrong shape or values.
     """
     q = checks.array("q", q, ("M", "J"), hint="a path has one row per waypoint")
-    velocity, acceleration, jerk = _limits(robot, options, q.shape[1])
+    limits = _scaled_limits(robot, options, q.shape[1])
     if len(q) == 1:
         return _hold(q[[0, 0]], options.dt, options.dt, 1)
     s = checks.times("times", times)
     if len(s) != len(q):
         raise ValueError(
-            f"times: expected {len(q)} values, one a waypoint of q, got {len(s)}; give both equally long"
+            f"times: expected {len(q)} values, one a waypoint of q, got {len(s)}; "
+            "give both equally long"
         )
-    if np.abs(np.diff(q, axis=0) / velocity).max() <= _STILL:
+    step = np.abs(np.diff(q, axis=0) / limits.velocity)
+    if step.max() <= _STATIONARY:
         return _hold(q[[0, -1]], s[-1], options.dt, len(q))
-    runups = [n * options.dt for n in _WIDTHS if n * options.dt <= s[-1] / 2] or [s[-1] / 2]
-    clocks = [_average(_runup_clock(s[-1], r), r / 2) for r in runups]
-    limits = (velocity, acceleration, jerk)
-    return _fit(CubicSpline(s, q), clocks, limits, options.dt, 1.0, np.arange(len(q), dtype=float))
+
+    # A unit-rate clock with each of the acceleration times, smoothed over half of that time.
+    half = s[-1] / 2
+    ramps = [n * options.dt for n in _WIDTHS if n * options.dt <= half] or [half]
+    clocks = [_average(_trapezoidal_clock(s[-1], ramp), ramp / 2) for ramp in ramps]
+    index = np.arange(len(q), dtype=float)
+    return _fit(CubicSpline(s, q), clocks, limits, options.dt, least=1.0, index=index)
 
 
-def _limits(
-    robot: Limits, options: TimingOptions, joints: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _scaled_limits(robot: Limits, options: TimingOptions, joints: int) -> _JointLimits:
+    """The robot's limits times the shares of the options."""
+    hint = "one limit per column of q"
     out = []
-    for name in ("velocity", "acceleration", "jerk"):
-        limit = checks.array(
-            f"robot.{name}", getattr(robot, name), (joints,), hint="one limit per column of q"
-        )
+    for name in _JointLimits._fields:
+        limit = checks.array(f"robot.{name}", getattr(robot, name), (joints,), hint=hint)
         if limit.min() <= 0:
             raise ValueError(
-                f"robot.{name}: expected positive limits, got {limit.min():g}; correct the robot file"
+                f"robot.{name}: expected positive limits, got {limit.min():g}; "
+                "correct the robot file"
             )
         out.append(limit * getattr(options, name))
-    return out[0], out[1], out[2]
+    return _JointLimits(*out)
 
 
 def _hold(q: FloatArray, duration: float, dt: float, waypoints: int) -> TimedPath:
+    """A path that stands still, up to a negligible difference of its two ends q (2, J)."""
     count = max(int(np.ceil(duration / dt - 1e-6)), 1) + 1
-    waypoint = np.linspace(0, waypoints - 1, count)
     still = np.zeros((count, q.shape[1]))
     return TimedPath(
-        dt * np.arange(count, dtype=float),
-        np.linspace(q[0], q[1], count),
-        still,
-        still.copy(),
-        waypoint,
-        1.0,
+        times=dt * np.arange(count, dtype=float),
+        q=np.linspace(q[0], q[1], count),
+        qd=still,
+        qdd=still.copy(),
+        waypoint=np.linspace(0, waypoints - 1, count),
+        factor=1.0,
     )
 
 
-def _fastest_clock(
-    s: FloatArray, q: FloatArray, velocity: FloatArray, acceleration: FloatArray
-) -> PPoly:
-    """s(t), piecewise quadratic, of the time-optimal motion under velocity and acceleration limits."""
+def _fastest_clock(s: FloatArray, q: FloatArray, limits: _JointLimits) -> PPoly:
+    """Time-optimal s(t) under velocity and acceleration limits, piecewise quadratic."""
     from toppra import SplineInterpolator
     from toppra.algorithm import TOPPRA
     from toppra.constraint import JointAccelerationConstraint, JointVelocityConstraint
 
-    limits = [
-        JointVelocityConstraint(np.stack([-velocity, velocity], 1)),
-        JointAccelerationConstraint(np.stack([-acceleration, acceleration], 1)),
-    ]
-    problem = TOPPRA(limits, SplineInterpolator(s, q))
+    velocity = np.stack([-limits.velocity, limits.velocity], 1)  # (J, 2)
+    acceleration = np.stack([-limits.acceleration, limits.acceleration], 1)
+    constraints = [JointVelocityConstraint(velocity), JointAccelerationConstraint(acceleration)]
+    problem = TOPPRA(constraints, SplineInterpolator(s, q))
     rate = problem.compute_parameterization(0.0, 0.0)[1]
     grid = problem.gridpoints
     if rate is None or not np.isfinite(rate).all() or (rate[1:] + rate[:-1]).min() <= 0:
-        # The solver can lose a path to round-off; a uniform clock is slower and always there.
-        return _runup_clock(s[-1], s[-1] / 2)
+        # The solver can lose a path to round-off; a uniform clock is slower, and always exists.
+        return _trapezoidal_clock(s[-1], s[-1] / 2)
+
+    # Constant acceleration sdd on each grid interval: sd^2 grows linearly with s.
     step = 2 * np.diff(grid) / (rate[1:] + rate[:-1])
-    half_accel = (rate[1:] ** 2 - rate[:-1] ** 2) / (4 * np.diff(grid))
+    half_acceleration = (rate[1:] ** 2 - rate[:-1] ** 2) / (4 * np.diff(grid))
     times = np.concatenate([[0.0], np.cumsum(step)])
-    return PPoly(np.stack([half_accel, rate[:-1], grid[:-1]]), times)
+    return PPoly(np.stack([half_acceleration, rate[:-1], grid[:-1]]), times)
 
 
-def _runup_clock(duration: float, runup: float) -> PPoly:
-    """s(t) from 0 to `duration`: unit rate, reached at constant acceleration in `runup` seconds and lost likewise."""
-    pieces = [
-        [0.5 / runup, 0.0, -0.5 / runup],
+def _trapezoidal_clock(duration: float, ramp: float) -> PPoly:
+    """s(t) from 0 to `duration` at unit rate, with `ramp` seconds of acceleration at both ends."""
+    coefficients = [
+        [0.5 / ramp, 0.0, -0.5 / ramp],
         [0.0, 1.0, 1.0],
-        [0.0, runup / 2, duration - runup / 2],
+        [0.0, ramp / 2, duration - ramp / 2],
     ]
-    return PPoly(np.array(pieces), np.array([0.0, runup, duration, duration + runup]))
+    breaks = [0.0, ramp, duration, duration + ramp]
+    return PPoly(np.array(coefficients), np.array(breaks))
 
 
 @dataclass(frozen=True)
 class _Averaged:
-    """A clock s(t) after a moving average: it runs from 0 to `duration` seconds; called, it gives s, sd, sdd."""
+    """A clock s(t) after a moving average, from 0 to `duration` seconds."""
 
     clock: PPoly
     integral: PPoly
@@ -236,8 +251,10 @@ class _Averaged:
     duration: float
 
     def __call__(self, t: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        pair = np.stack([t, t - self.width])
-        s, sd, sdd = (f(pair) for f in (self.integral, self.clock, self.rate))
+        """s, sd and sdd (S,) at times t (S,)."""
+        # The derivatives of an average are differences over its window.
+        window = np.stack([t, t - self.width])
+        s, sd, sdd = (f(window) for f in (self.integral, self.clock, self.rate))
         return (
             (s[0] - s[1]) / self.width,
             (sd[0] - sd[1]) / self.width,
@@ -246,82 +263,98 @@ class _Averaged:
 
 
 def _average(clock: PPoly, width: float) -> _Averaged:
-    """`clock` averaged over a window of `width` seconds that trails t; it stands still before 0 and after its end."""
-    end = float(clock(clock.x[-1]))
-    still = np.zeros((len(clock.c), 1))
-    # Two widths of stillness on either side, so that round-off in t never asks for more than there is.
+    """`clock` averaged over the last `width` seconds; constant before 0 and after its end."""
+    # Two widths of rest at either end, so that round-off in t never leaves the breaks.
+    before = np.zeros((len(clock.c), 1))
+    after = before.copy()
+    after[-1] = float(clock(clock.x[-1]))
     breaks = np.concatenate([[-2 * width], clock.x, [clock.x[-1] + 2 * width]])
-    after = still.copy()
-    after[-1] = end
-    padded = PPoly(np.concatenate([still, clock.c, after], axis=1), breaks)
+    padded = PPoly(np.concatenate([before, clock.c, after], axis=1), breaks)
     return _Averaged(
-        padded, padded.antiderivative(), padded.derivative(), width, float(clock.x[-1]) + width
+        clock=padded,
+        integral=padded.antiderivative(),
+        rate=padded.derivative(),
+        width=width,
+        duration=float(clock.x[-1]) + width,
     )
 
 
 def _fit(
     path: CubicSpline,
     clocks: list[_Averaged],
-    limits: tuple[FloatArray, FloatArray, FloatArray],
+    limits: _JointLimits,
     dt: float,
+    *,
     least: float,
     index: FloatArray,
 ) -> TimedPath:
-    """The clock, and its stretch k >= `least`, that end soonest within the limits; sampled every `dt` seconds.
+    """The clock and its stretch k >= `least` that end soonest within the limits.
 
-    `index` names the waypoint at each knot of the path; the factor of the result is k.
+    Args:
+        path: q(s).
+        clocks: Candidates, by increasing width.
+        limits: Joint limits.
+        dt: Seconds between samples.
+        least: Lower bound of k.
+        index: Waypoint at each knot of the path.
+
+    Returns:
+        The sampled motion, with k as its factor.
     """
     spline = (path, path.derivative(), path.derivative(2))
+
+    # Shortest total duration over the widths, ended once wider averages only take longer.
     best, clock, k = np.inf, clocks[0], 1.0
-    for wider in clocks:
-        stretch = max(least, _excess(_sample(spline, wider, 1.0, dt), limits, dt))
-        if stretch * wider.duration < best:
-            best, clock, k = stretch * wider.duration, wider, stretch
-        if wider.duration * least > best or best < 0.8 * stretch * wider.duration:
-            break  # smoother clocks only take longer
+    for candidate in clocks:
+        needed = _required_stretch(_sample(spline, candidate, 1.0, dt), limits, dt)
+        stretch = max(least, needed)
+        if stretch * candidate.duration < best:
+            best, clock, k = stretch * candidate.duration, candidate, stretch
+        if candidate.duration * least > best or best < 0.8 * stretch * candidate.duration:
+            break
+
+    # Stretch until the samples as executed are within the limits. The end falls on a sample: the
+    # last step is as long as the others.
     while True:
-        # The end falls on a sample: the last step is as long as the others, at a little less speed.
         steps = max(int(np.ceil(k * clock.duration / dt - 1e-9)), 1)
         k = steps * dt / clock.duration
-        s, q, qd, qdd = _sample(spline, clock, k, dt)
-        excess = _excess((s, q, qd, qdd), limits, dt)
+        samples = _sample(spline, clock, k, dt)
+        excess = _required_stretch(samples, limits, dt)
         if excess <= 1.0:
             break
         k *= max(excess, 1 + 1e-6)
-    waypoint = np.maximum.accumulate(np.interp(s, path.x, index))
-    return TimedPath(dt * np.arange(len(q), dtype=float), q, qd, qdd, waypoint, k)
+    waypoint = np.maximum.accumulate(np.interp(samples.s, path.x, index))
+    times = dt * np.arange(len(samples.q), dtype=float)
+    return TimedPath(times, samples.q, samples.qd, samples.qdd, waypoint, k)
 
 
 def _sample(
     spline: tuple[CubicSpline, PPoly, PPoly], clock: _Averaged, k: float, dt: float
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Path parameter (S,), positions, velocities and accelerations (S, J) of the clock stretched by k."""
+) -> _Samples:
+    """Samples of the path along the clock stretched by k."""
+    position, slope, curvature = spline
     steps = max(int(np.ceil(k * clock.duration / dt - 1e-9)), 1)
     t = np.minimum(np.arange(steps + 1) * dt / k, clock.duration)
     s, sd, sdd = clock(t)
-    s = np.clip(s, spline[0].x[0], spline[0].x[-1])
+    s = np.clip(s, position.x[0], position.x[-1])
+    # Chain rule, with the clock's derivatives divided by k and k^2.
     sd, sdd = sd[:, None] / k, sdd[:, None] / k**2
-    slope = spline[1](s)
-    return s, spline[0](s), slope * sd, spline[2](s) * sd**2 + slope * sdd
+    dq = slope(s)  # (S, J)
+    return _Samples(s, position(s), dq * sd, curvature(s) * sd**2 + dq * sdd)
 
 
-def _excess(
-    sample: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
-    limits: tuple[FloatArray, FloatArray, FloatArray],
-    dt: float,
-) -> float:
-    """The uniform stretch of time that would bring a sampled motion just within its limits (below 1: room is left)."""
-    _, q, qd, qdd = sample
-    velocity, acceleration, jerk = limits
-    held = np.concatenate(
-        [q[:1].repeat(3, 0), q, q[-1:].repeat(3, 0)]
-    )  # the arm rests before and after
+def _required_stretch(samples: _Samples, limits: _JointLimits, dt: float) -> float:
+    """Uniform stretch of time that just meets the limits; below 1 if they leave room."""
+    _, q, qd, qdd = samples
+    # Finite differences of the executed positions, at rest before and after.
+    held = np.concatenate([q[:1].repeat(3, 0), q, q[-1:].repeat(3, 0)])
     d1, d2, d3 = (np.diff(held, n, axis=0) / dt**n for n in (1, 2, 3))
-    # How far a mean of two rates may lie from the step between them: dt / 4 of the next derivative (trapezoidal rule).
-    # What exceeds that is a peak between two samples, which the differences alone would miss.
+    # The mean of two rates may differ from the step between them by dt / 4 of the next derivative
+    # (trapezoidal rule). Any excess is a peak between samples that the differences would miss.
     peak2 = (np.diff(q, axis=0) / dt - 0.5 * (qd[1:] + qd[:-1])) * (4 / dt)
     peak3 = (np.diff(qd, axis=0) / dt - 0.5 * (qdd[1:] + qdd[:-1])) * (4 / dt)
-    v = max(np.abs(x / velocity).max() for x in (qd, d1))
-    a = max(np.abs(x / acceleration).max() for x in (qdd, d2, peak2))
-    j = max(np.abs(x / jerk).max() for x in (d3, peak3))
+    # Largest share of each limit; a stretch of k divides them by k, k^2 and k^3.
+    v = max(np.abs(x / limits.velocity).max() for x in (qd, d1))
+    a = max(np.abs(x / limits.acceleration).max() for x in (qdd, d2, peak2))
+    j = max(np.abs(x / limits.jerk).max() for x in (d3, peak3))
     return float(max(v, np.sqrt(a), np.cbrt(j)))

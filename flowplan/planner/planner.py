@@ -451,8 +451,7 @@ def _assemble(
         out,
         clock=options.clock,
         dwell=options.dwell,
-        position_error=solution.position_error,
-        rotation_error=solution.rotation_error,
+        tracking_error=(solution.position_error, solution.rotation_error),
     )
     return replace(trajectory, clearance=_clearance(problem, trajectory))
 
