@@ -60,15 +60,23 @@ def check(options: Any) -> None:
             raise ValueError(f"{owner}.{name}: got {got!r}, expected one of {expected}")
 
 
-@functools.cache
 def intervals(kind: Any) -> dict[str, Interval]:
-    """The interval of each field of a dataclass that has one."""
+    """Interval of each field of a dataclass that has one."""
+    return _intervals(kind)
+
+
+def choices(kind: Any) -> dict[str, tuple[Any, ...]]:
+    """Values of each field of a dataclass that is a Literal or has Choices; None if it may be None."""
+    return _choices(kind)
+
+
+@functools.cache
+def _intervals(kind: Any) -> dict[str, Interval]:
     return _metadata(kind, Interval)
 
 
 @functools.cache
-def choices(kind: Any) -> dict[str, tuple[Any, ...]]:
-    """The values of each field of a dataclass that is a Literal or has Choices; None if it may be None."""
+def _choices(kind: Any) -> dict[str, tuple[Any, ...]]:
     hints = typing.get_type_hints(kind)
     found = {field.name: _literals(hints[field.name]) for field in dataclasses.fields(kind)}
     found |= {name: note.values for name, note in _metadata(kind, Choices).items()}

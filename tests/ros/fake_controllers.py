@@ -13,7 +13,7 @@ import numpy as np
 from control_msgs.action import FollowJointTrajectory, GripperCommand
 from flowplan_ros.conversions import seconds
 from flowplan_ros.server import spin
-from flowplan_ros.turn import turn
+from flowplan_ros.turn import yield_to_executor
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
@@ -77,7 +77,7 @@ class FakeControllers(Node):
         begun, fed, life = time.monotonic(), 0.0, self.life
         result = FollowJointTrajectory.Result()
         while (elapsed := time.monotonic() - begun) < times[-1]:
-            await turn()
+            await yield_to_executor()
             if handle.is_cancel_requested:
                 handle.canceled()
                 return result
@@ -112,7 +112,7 @@ class FakeControllers(Node):
     async def close(self, handle):
         target, begun = handle.request.command.position, time.monotonic()
         while time.monotonic() - begun < 0.2 or self.faulty("grip", "stuck"):
-            await turn()
+            await yield_to_executor()
             if handle.is_cancel_requested:
                 handle.canceled()
                 return GripperCommand.Result(position=self.opening)

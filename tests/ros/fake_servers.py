@@ -11,7 +11,7 @@ from flowplan_msgs.action import ExecutePlan, GenerateFlow, PlanFlow
 from flowplan_msgs.msg import ErrorCode, Instruction, SceneMotion, SceneObject
 from flowplan_msgs.srv import Scan
 from flowplan_ros.server import LATCHED, spin
-from flowplan_ros.turn import turn
+from flowplan_ros.turn import yield_to_executor
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.node import Node
 from std_srvs.srv import SetBool
@@ -72,11 +72,11 @@ class FakeServers(Node):
                 20
             ):  # the client's end of the topic may be there a moment later than its goal
                 handle.publish_feedback(kind.Feedback(progress=0.5, status=f"{stage} half done"))
-                await turn()
+                await yield_to_executor()
             if stage == "execute" and self.fault == "asks":
                 handle.publish_feedback(kind.Feedback(status="waiting for confirmation"))
                 while self.said is None and not handle.is_cancel_requested:
-                    await turn()
+                    await yield_to_executor()
                 if not self.said:
                     result.error_code, result.error_msg = ErrorCode.NOT_CONFIRMED, "declined"
             begun = time.monotonic()
@@ -84,7 +84,7 @@ class FakeServers(Node):
                 self.fault in (f"{stage} waits", f"{stage} hesitates")
                 and time.monotonic() - begun < 60
             ):
-                await turn()
+                await yield_to_executor()
                 if handle.is_cancel_requested:
                     self.get_logger().info(f"{stage} canceled")
                     result.error_code, result.error_msg = ErrorCode.CANCELED, "canceled"

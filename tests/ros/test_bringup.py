@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -257,3 +258,12 @@ def test_nothing_is_named_that_is_not_installed():
         assert re.search(rf"\b{node.executable}\b", setup[node.package]), (
             f"{node.package} installs no {node.executable}"
         )
+
+
+def test_parameter_files_say_what_the_options_say():
+    sys.path.insert(0, str(BRINGUP.parent))
+    import write_config
+
+    for node in write_config.NODES:
+        written = (BRINGUP / "config" / f"{node}.yaml").read_text()
+        assert written == write_config.text(node), f"{node}.yaml: run ros_nodes/write_config.py"

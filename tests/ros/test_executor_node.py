@@ -10,7 +10,8 @@ import pytest
 from action_msgs.msg import GoalStatus
 from flowplan_msgs.action import ExecutePlan
 from flowplan_msgs.msg import CertifiedPlan, ErrorCode, Grasps, ObjectFlow
-from flowplan_ros.conversions import digest, flow_to_msg, trajectory_to_msg
+from flowplan_ros.conversions import flow_to_msg, trajectory_to_msg
+from flowplan_ros.digest import digest
 from flowplan_ros.points import buffer
 from flowplan_ros.server import LATCHED
 from geometry_msgs.msg import Pose

@@ -1,11 +1,11 @@
-"""A sentence or a document in, a robot that has done it out: scan, flow, plan and execute as one call.
+"""Client of all servers: scan, generate, plan and execute as one call.
 
     with Client() as client:
         report = client.send(instruction_to_msg(Prompt("close the laptop")), on_progress=print)
 
-Everything happens in the thread that calls, so that no thread outlives the client, and an interruption (ctrl-C, or
-`stop` saying so) cancels the goal that runs and waits for its end. A server that dies is noticed when it leaves the
-graph; one that was started again is asked for the goal and does not know it.
+Everything happens in the calling thread, so no thread outlives the client. An interruption (ctrl-C,
+or `stop` returning True) cancels the running goal and waits for its end. The death of a server is
+noticed when it leaves the graph; a restarted server is asked about the goal and does not know it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from flowplan_ros.conversions import plain
 from flowplan_ros.server import LATCHED
 
 Report = Callable[[str, float, str], object]
-"""Is told the stage, the share of it that is done, and what is happening."""
+"""Callback with the stage, the share of it that is done, and a status."""
 STAGES = ("scan", "flow", "plan", "execute")
 SENDING = "sending the goal"
-"""What is happening when a server is there and nothing was heard of it yet."""
+"""Status of a server that has not reported yet."""
 
-_ASK_AGAIN = 2.0  # seconds between two looks whether a server still knows a goal
-_STOPPING = 10.0  # seconds to wait for the end of a goal that was canceled
-_SPIN = 0.02  # seconds at most between two looks at `stop`
+_ASK_AGAIN = 2.0  # seconds between two checks whether a server still knows a goal
+_STOPPING = 10.0  # seconds to wait for the end of a canceled goal
+_SPIN = 0.02  # largest time between two checks of `stop`, seconds
 
 
 @dataclass(frozen=True)
 class ClientOptions:
-    """What the client calls, relative to its namespace, and how long it waits."""
+    """Names that the client calls, relative to its namespace, and its timeouts."""
 
     scan: str = "scan"
     """Service of scan_node."""
@@ -53,25 +53,25 @@ class ClientOptions:
     execute: str = "execute_plan"
     """Action of executor_node."""
     confirm: str = "executor_node/confirm"
-    """Service of executor_node that takes a person's word."""
+    """Service of executor_node for the operator's answer."""
     tasks: str = "task/instruction"
-    """Latched topic of documents that say what some sentences mean."""
+    """Latched topic of documents that state the meaning of sentences."""
     server_timeout: float = 15.0
-    """Seconds to wait for a server to be there."""
+    """Seconds to wait for a server to appear."""
     scan_timeout: float = 120.0
-    """Seconds that a scan may take."""
+    """Timeout of a scan, seconds."""
     task_timeout: float = 2.0
-    """Seconds to wait for a document that may say what a sentence means."""
+    """Seconds to wait for a document that may state the meaning of a sentence."""
 
 
 class StageFailed(Exception):
-    """A stage that ended without success.
+    """Stage that ended without success.
 
     Args:
-        stage: of STAGES.
-        code: of ErrorCode.
-        message: the server's.
-        result: the action's or service's, as far as there is one.
+        stage: one of STAGES.
+        code: constant of ErrorCode.
+        message: the server's message.
+        result: result of the action or service, if there is one.
     """
 
     def __init__(self, stage: str, code: int, message: str, result: Any = None) -> None:
@@ -82,11 +82,11 @@ class StageFailed(Exception):
 
 @dataclass(frozen=True)
 class Done:
-    """What a run came to.
+    """Results of all stages.
 
     Attributes:
-        scene, motion, plan, execution: the messages of the stages.
-        seconds: each stage took, by the client's watch.
+        scene, motion, plan, execution: messages of the stages.
+        seconds: duration of each stage, measured by the client.
     """
 
     scene: Scene
@@ -97,18 +97,18 @@ class Done:
 
 
 def code_name(code: int) -> str:
-    """The name of one of ErrorCode's constants."""
+    """Name of one of ErrorCode's constants."""
     names = {getattr(ErrorCode, name): name for name in dir(ErrorCode) if name.isupper()}
     return str(names.get(code, code))
 
 
 class Client:
-    """Calls flowplan's servers, one at a time. Use it as a context, or close it.
+    """Client of flowplan's servers, one call at a time. Use it as a context, or close it.
 
     Args:
-        namespace: of the servers.
-        options: names and patience.
-        name: of the client's node.
+        namespace: namespace of the servers.
+        options: names and timeouts.
+        name: name of the client's node.
     """
 
     def __init__(
@@ -162,20 +162,20 @@ class Client:
         """Scan, generate, plan and execute.
 
         Args:
-            instruction: what is asked; a sentence that a task's document answers is replaced by that document.
-            names: of the objects, from the nearest to the robot outwards; the instruction's own where not given.
-            seed: of every random choice.
-            dry_run: show it, move nothing.
+            instruction: the instruction. A sentence that a task's document answers is replaced by that document.
+            names: names of the objects, nearest to the robot first. Defaults to the instruction's own.
+            seed: random seed.
+            dry_run: show the plan, move nothing.
             velocity_scaling: share of the planned speed; 0 for the executor's own.
-            on_progress: is told how it goes.
-            on_confirm: is asked when the executor waits for a person; where there is none, somebody else has to.
-            stop: whether to cancel what runs.
+            on_progress: callback with the progress.
+            on_confirm: callback for the operator's confirmation. If omitted, somebody else has to confirm.
+            stop: callback that returns True to cancel.
 
         Raises:
-            StageFailed: where a stage did not succeed.
+            StageFailed: if a stage did not succeed.
         """
         on_progress("scan", 0.0, f"waiting for {self.options.scan}")
-        self._scanner(stop)  # and with it the rest, a task's document among it
+        self._scanner(stop)  # receive latched messages, such as the document of a task
         asked = self.resolve(instruction)
         seconds: dict[str, float] = {}
         begun = time.monotonic()
@@ -205,10 +205,10 @@ class Client:
         return Done(scene, generated.motions[0], planned.plan, execution, seconds)
 
     def task(self) -> Instruction:
-        """The document of the task that is published now, as a simulation does.
+        """Document of the task that is published now, as a simulation does.
 
         Raises:
-            ValueError: where none is.
+            ValueError: if there is none.
         """
         document = self._published(self.options.server_timeout)
         if document is None:
@@ -218,7 +218,7 @@ class Client:
         return document
 
     def resolve(self, instruction: Instruction) -> Instruction:
-        """The document that a sentence stands for, if a task says so; else the instruction itself."""
+        """Document of a sentence, if the task has one; otherwise the instruction itself."""
         if instruction.kind != Instruction.PROMPT:
             return instruction
         document = self._published(self.options.task_timeout)
@@ -229,10 +229,10 @@ class Client:
         return document
 
     def _published(self, timeout: float) -> Instruction | None:
-        """The task's document as of now; None where nobody publishes one.
+        """Current document of the task; None if nobody publishes one.
 
-        A subscription of its own each time: nobody listens between two calls, so that what an older one has heard may
-        be of a task that was replaced since. A new one hears what was last published before it was made.
+        Each call subscribes anew, because an older subscription may hold the document of a task that was
+        replaced since. A new one receives what was last published.
         """
         heard: list[Instruction] = []
         subscription = self._node.create_subscription(
@@ -249,7 +249,7 @@ class Client:
         on_progress: Report = lambda stage, fraction, status: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Scene:
-        """What the cameras see; raises StageFailed."""
+        """Scene from the cameras; raises StageFailed."""
         client = self._scanner(stop)
         on_progress("scan", 0.0, "scanning")
         future = client.call_async(Scan.Request(names=list(names)))
@@ -275,7 +275,7 @@ class Client:
     def plan(
         self, scene: Scene, motion: SceneMotion, *, seed: int = 0, **waiting: Any
     ) -> PlanFlow.Result:
-        """A certified plan from where the robot is; raises StageFailed. `waiting` as for `execute`."""
+        """Certified plan from the robot's current state; raises StageFailed. `waiting` as for `execute`."""
         goal = PlanFlow.Goal(scene=scene, motion=motion, seed=seed)
         return self._goal("plan", PlanFlow, self.options.plan, goal, **waiting)
 
@@ -289,7 +289,7 @@ class Client:
         on_progress: Report = lambda stage, fraction, status: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> ExecutePlan.Result:
-        """Make the robot do a plan, or show it; raises StageFailed. Arguments as for `send`."""
+        """Execute a plan, or show it; raises StageFailed. Arguments as for `send`."""
         waits = False
 
         def watch(stage: str, fraction: float, status: str) -> None:
@@ -317,7 +317,7 @@ class Client:
         on_progress: Report = lambda stage, fraction, status: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> Any:
-        """The result of a goal that succeeds."""
+        """Result of a goal that succeeds."""
         if name not in self._actions:
             self._actions[name] = ActionClient(self._node, kind, name)
         client = self._actions[name]
@@ -331,7 +331,7 @@ class Client:
         on_progress(stage, 0.0, SENDING)
         sending = client.send_goal_async(goal, feedback_callback=tell)
         try:
-            # Not interrupted by `stop`: a goal that was sent has to be known to be canceled.
+            # Not interrupted by `stop`: a goal that was sent has to be canceled for certain.
             if not self._wait(sending.done, self.options.server_timeout):
                 raise StageFailed(stage, ErrorCode.NOT_READY, f"{name} does not answer")
             handle: Any = sending.result()
@@ -358,7 +358,7 @@ class Client:
     def _result(
         self, stage: str, name: str, client: ActionClient, handle: Any, stop: Callable[[], bool]
     ) -> Any:
-        """The end of a goal, whatever it is; cancels it where `stop` says so."""
+        """End of a goal; cancels it once `stop` returns True."""
         pending = [handle.get_result_async()]
         asked = time.monotonic()
         canceled: float | None = None
@@ -403,7 +403,7 @@ class Client:
         timeout: float,
         stop: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Spin until the condition holds, time is up or `stop` says so; does it hold?"""
+        """True once the condition holds; False after the timeout or once `stop` returns True."""
         end = time.monotonic() + timeout
         while not (holds := condition()) and time.monotonic() < end and not stop():
             self._executor.spin_once(timeout_sec=_SPIN)
@@ -411,7 +411,7 @@ class Client:
 
 
 def objects_of(instruction: Instruction) -> tuple[str, ...]:
-    """The names of objects that an instruction speaks of."""
+    """Names of the objects in an instruction."""
     name = (
         _entries(instruction).get("object", "")
         if instruction.kind == Instruction.DOCUMENT
@@ -424,7 +424,7 @@ def _entries(document: Instruction) -> dict[str, Any]:
     try:
         entries = json.loads(document.text)
     except ValueError:
-        return {}  # the server says what is wrong with it
+        return {}  # the server reports the error
     return entries if isinstance(entries, dict) else {}
 
 

@@ -1,16 +1,12 @@
-"""Records to messages and back: what crosses the wire, in numpy's buffers.
+"""Conversion of records to messages and back, through numpy's buffers.
 
-A message's frame is its header's; records know one world, so whoever converts says which frame that is (`frame_of`).
-Positions cross in single precision (a tenth of a micrometre at a metre), poses and joint values in double. What does not
-fit raises a ValueError that names the field of the message.
+The frame of a message is that of its header. Records have one world frame, so the caller states it
+(`frame_of`). Positions are sent in single precision (a tenth of a micrometer at one meter), poses and
+joint values in double. Misfits raise a ValueError that names the field of the message.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
-import sys
-from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,43 +30,43 @@ from flowplan.scene import Action, Instruction, Observation, Prompt, Scene, Scen
 from flowplan.trajectory import Trajectory
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+from flowplan_ros.digest import digest
 from flowplan_ros.points import buffer, cloud_from_msg, cloud_to_msg
 
-if (
-    TYPE_CHECKING
-):  # the planner's own packages are heavy, and nobody who only passes messages on needs them
+# Imported late: the planner's packages are heavy, and nodes that pass messages on do not need them.
+if TYPE_CHECKING:
     from flowplan.planner import Attempt, Plan
 
 _KINDS: tuple[ContactKind, ...] = ("grasp", "push", "pinch")
 
 
 def frame_of(header: Header, frame: str, field: str) -> None:
-    """Insist that a message is in the frame `frame`."""
+    """Refuse a message that is not in the frame `frame`."""
     if header.frame_id != frame:
         raise ValueError(
             f"{field}.header.frame_id: got {header.frame_id!r}, expected {frame!r}; transform it, or set parameter frame"
         )
 
 
-# -- Time ------------------------------------------------------------------------------------------------------------
+# -- Time --------------------------------------------------------------------------------------
 
 
 def duration_to_msg(seconds: float) -> Duration:
-    """Seconds, not negative, to the nanosecond."""
+    """Duration of non-negative seconds, to the nanosecond."""
     whole, rest = divmod(round(seconds * 1e9), 10**9)
     return Duration(sec=whole, nanosec=rest)
 
 
 def seconds(stamp: Duration | Time) -> float:
-    """A duration or stamp in seconds."""
+    """Seconds of a duration or stamp."""
     return stamp.sec + 1e-9 * stamp.nanosec
 
 
-# -- Poses -----------------------------------------------------------------------------------------------------------
+# -- Poses -------------------------------------------------------------------------------------
 
 
 def pose_to_msg(X: ArrayLike) -> Pose:
-    """A rigid transform (4, 4)."""
+    """Pose of a rigid transform (4, 4)."""
     X = np.asarray(X, float)
     x, y, z, w = map(float, quat_xyzw_from_matrix(X[:3, :3]))
     return Pose(
@@ -80,22 +76,22 @@ def pose_to_msg(X: ArrayLike) -> Pose:
 
 
 def pose_from_msg(msg: Pose, field: str = "pose") -> FloatArray:
-    """(4, 4) rigid transform; the quaternion may be off unit length by a thousandth."""
+    """Rigid transform (4, 4); the quaternion may be off unit length by a thousandth."""
     p, q = msg.position, msg.orientation
     quat_xyzw = np.array([q.x, q.y, q.z, q.w])
     length = float(np.linalg.norm(quat_xyzw))
     if not abs(length - 1.0) < 1e-3:
         raise ValueError(
-            f"{field}.orientation: expected a unit quaternion, got length {length:.4g}; normalise it"
+            f"{field}.orientation: expected a unit quaternion, got length {length:.4g}; normalize it"
         )
     return checks.poses(field, pose(matrix_from_quat_xyzw(quat_xyzw), [p.x, p.y, p.z]))
 
 
-# -- Scenes and how they move ----------------------------------------------------------------------------------------
+# -- Scenes and their motion -------------------------------------------------------------------
 
 
 def scene_to_msg(scene: Scene, header: Header) -> messages.Scene:
-    """A scene in the frame of `header`."""
+    """Scene in the frame of `header`."""
     return messages.Scene(
         header=header,
         objects=[_object_to_msg(o) for o in scene.objects],
@@ -106,7 +102,7 @@ def scene_to_msg(scene: Scene, header: Header) -> messages.Scene:
 
 
 def scene_from_msg(msg: messages.Scene, field: str = "scene") -> Scene:
-    """The scene in the frame of the message's header."""
+    """Scene in the frame of the message's header."""
     objects, obstacles = (
         tuple(_object_from_msg(o, f"{field}.{name}[{i}]") for i, o in enumerate(getattr(msg, name)))
         for name in ("objects", "obstacles")
@@ -150,7 +146,7 @@ def _object_from_msg(msg: messages.SceneObject, field: str) -> SceneObject:
 
 
 def motion_to_msg(motion: SceneMotion, scene: Scene, header: Header) -> messages.SceneMotion:
-    """A motion of `scene`, in the frame of `header`."""
+    """Motion of `scene`, in the frame of `header`."""
     moves = [
         messages.ObjectMotion(name=obj.name, vertices=buffer("f", vertices))
         for obj, vertices in zip(scene.objects, motion.vertices, strict=True)
@@ -159,7 +155,7 @@ def motion_to_msg(motion: SceneMotion, scene: Scene, header: Header) -> messages
 
 
 def motion_from_msg(msg: messages.SceneMotion, scene: Scene, field: str = "motion") -> SceneMotion:
-    """A motion of `scene`, whose objects it must name in their order."""
+    """Motion of `scene`, whose objects it must name in their order."""
     names = [o.name for o in msg.objects]
     if names != [o.name for o in scene.objects]:
         raise ValueError(
@@ -206,16 +202,16 @@ def flow_from_msg(msg: messages.ObjectFlow, field: str = "flow") -> ObjectFlow:
     )
 
 
-# -- What is asked ---------------------------------------------------------------------------------------------------
+# -- Instructions ------------------------------------------------------------------------------
 
 
 def plain(sentence: object) -> str:
-    """A sentence without the differences that mean nothing."""
+    """Sentence without differences of case, spacing and punctuation."""
     return " ".join(str(sentence).casefold().rstrip(" .!").split())
 
 
 def instruction_to_msg(instruction: Instruction) -> messages.Instruction:
-    """What is asked, in the frame of the scene that it goes with."""
+    """Instruction in the frame of its scene."""
     msg = messages.Instruction()
     match instruction:
         case Prompt():
@@ -235,12 +231,12 @@ def instruction_to_msg(instruction: Instruction) -> messages.Instruction:
 
 
 def document_to_msg(text: str) -> messages.Instruction:
-    """A JSON document (`flowplan.io.instruction`), law of motion included."""
+    """JSON document (`flowplan.io.instruction`), law of motion included."""
     return messages.Instruction(kind=messages.Instruction.DOCUMENT, text=text)
 
 
 def as_prompt(msg: messages.Instruction) -> messages.Instruction:
-    """The sentence of a document that has one; any other instruction as it is."""
+    """Sentence of a document that has one; any other instruction unchanged."""
     if msg.kind != messages.Instruction.DOCUMENT:
         return msg
     document = parse_json(msg.text, "instruction.text")
@@ -255,7 +251,7 @@ def as_prompt(msg: messages.Instruction) -> messages.Instruction:
 def instruction_from_msg(
     msg: messages.Instruction, scene: Scene, field: str = "instruction"
 ) -> tuple[tuple[Law, ...], Instruction]:
-    """The laws of motion (none but in a document) and what is asked of `scene`."""
+    """Laws of motion (only in a document) and instruction for `scene`."""
     if msg.kind == messages.Instruction.DOCUMENT:
         return parse_instruction(parse_json(msg.text, f"{field}.text"), scene, f"{field}.text")
     try:
@@ -285,7 +281,7 @@ def _instruction(msg: messages.Instruction, scene: Scene) -> Instruction:
     return Action(msg.object, **rest)
 
 
-# -- Contacts and plans ----------------------------------------------------------------------------------------------
+# -- Contacts and plans ------------------------------------------------------------------------
 
 
 def grasps_to_msg(grasps: ContactCandidates, header: Header) -> messages.Grasps:
@@ -300,7 +296,7 @@ def grasps_to_msg(grasps: ContactCandidates, header: Header) -> messages.Grasps:
 
 
 def grasps_from_msg(msg: messages.Grasps, field: str = "grasp") -> ContactCandidates:
-    """Contacts in the frame of the message's header; which object they touch is not in the message."""
+    """Contacts in the frame of the message's header; the message does not name their object."""
     poses = [pose_from_msg(p, f"{field}.tool_poses[{i}]") for i, p in enumerate(msg.tool_poses)]
     if any(kind >= len(_KINDS) for kind in msg.kinds):
         raise ValueError(
@@ -311,19 +307,19 @@ def grasps_from_msg(msg: messages.Grasps, field: str = "grasp") -> ContactCandid
 
 
 def attempt_to_msg(attempt: Attempt) -> messages.Attempt:
-    """One contact that was tried."""
+    """One attempted contact."""
     return messages.Attempt(
         **{name: getattr(attempt, name) for name in messages.Attempt.get_fields_and_field_types()}
     )
 
 
 def certified_plan(plan: Plan, robot: str, header: Header) -> messages.CertifiedPlan:
-    """A plan that the validator passed, sealed with its digest.
+    """Certified plan, sealed with its digest.
 
     Args:
-        plan: the planner's.
-        robot: name of the robot whose joints move.
-        header: stamp: when it was certified; frame_id: the frame that the plan's world poses are in.
+        plan: the planner's plan.
+        robot: name of the robot.
+        header: stamp: time of certification; frame_id: frame of the plan's world poses.
 
     Raises:
         ValueError: for a plan whose certificate is not a pass.
@@ -348,7 +344,7 @@ def certified_plan(plan: Plan, robot: str, header: Header) -> messages.Certified
 
 
 def trajectory_to_msg(trajectory: Trajectory) -> JointTrajectory:
-    """The arm's part of a trajectory, to start when it arrives (stamp 0)."""
+    """Arm's part of a trajectory, to start on arrival (stamp 0)."""
     rows = zip(trajectory.times, trajectory.q, trajectory.qd, trajectory.qdd, strict=True)
     points = [
         JointTrajectoryPoint(
@@ -363,7 +359,7 @@ def trajectory_to_msg(trajectory: Trajectory) -> JointTrajectory:
 
 
 def trajectory_from_msg(msg: messages.CertifiedPlan, field: str = "plan") -> Trajectory:
-    """The trajectory of a plan, every sample with its phase, grip and errors."""
+    """Trajectory of a plan, with phase, grip and errors of every sample."""
     points, joints = msg.trajectory.points, len(msg.trajectory.joint_names)
     columns = {}
     for name, part in (("q", "positions"), ("qd", "velocities"), ("qdd", "accelerations")):
@@ -388,7 +384,7 @@ def trajectory_from_msg(msg: messages.CertifiedPlan, field: str = "plan") -> Tra
 def positions_from_joint_state(
     msg: JointState, joint_names: Sequence[str], field: str = "joint_states"
 ) -> FloatArray:
-    """(J,) positions of `joint_names`, by name, whatever else the message holds."""
+    """Positions (J,) of `joint_names`, by name; other joints in the message are ignored."""
     if len(msg.position) != len(msg.name):
         raise ValueError(
             f"{field}.position: expected {len(msg.name)} numbers, one a name, got {len(msg.position)}"
@@ -404,44 +400,6 @@ def positions_from_joint_state(
     )
 
 
-def digest(msg: messages.CertifiedPlan) -> str:
-    """SHA-256 of every field of a plan but its digest, hexadecimal: the same wherever it is computed.
-
-    It tells a plan from one that was altered or cut short, not a friend from a foe: anybody can compute it.
-    """
-    sha = hashlib.sha256()
-    for name in msg.get_fields_and_field_types():
-        if name != "digest":
-            _feed(sha, getattr(msg, name))
-    return sha.hexdigest()
-
-
-def _feed(sha: hashlib._Hash, value: Any) -> None:
-    """One field, each with its type and length before it so that no two messages read alike."""
-    if isinstance(value, array):
-        if sys.byteorder == "big":
-            value = array(value.typecode, value)
-            value.byteswap()
-        sha.update(f"{value.typecode}{len(value)}:".encode())
-        sha.update(memoryview(value).cast("B"))
-    elif isinstance(value, str):
-        data = value.encode()
-        sha.update(f"s{len(data)}:".encode() + data)
-    elif isinstance(value, bool | int):
-        sha.update(f"i{int(value)}:".encode())
-    elif isinstance(value, float):
-        sha.update(b"d" + struct.pack("<d", value))
-    elif isinstance(value, list | tuple):
-        sha.update(f"l{len(value)}:".encode())
-        for item in value:
-            _feed(sha, item)
-    else:
-        fields = value.get_fields_and_field_types()
-        sha.update(f"m{len(fields)}:".encode())
-        for name in fields:
-            _feed(sha, getattr(value, name))
-
-
 def _vectors(rows: FloatArray, kind: type) -> list[Any]:
     return [kind(x=float(x), y=float(y), z=float(z)) for x, y, z in rows]
 
@@ -451,7 +409,7 @@ def _points(vectors: Sequence[Any]) -> FloatArray:
 
 
 def _rows(values: Sequence[float], width: int, field: str) -> NDArray[Any]:
-    """A flat field as rows of `width`."""
+    """Rows of `width` of a flat field."""
     if len(values) % width:
         raise ValueError(f"{field}: expected a multiple of {width} numbers, got {len(values)}")
     return np.asarray(values).reshape(-1, width)

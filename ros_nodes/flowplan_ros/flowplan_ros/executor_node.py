@@ -1,7 +1,8 @@
-"""Action server `execute_plan`: a certified plan to the arm's and the gripper's controllers, or to a preview.
+"""Action server `execute_plan`: a certified plan to the controllers of arm and gripper, or to a preview.
 
-The rules are in `flowplan_ros.execution`; this module gives them their ports: ros2_control's FollowJointTrajectory and
-GripperCommand actions, joint states, a person behind the service `~/confirm`, and RViz.
+The rules are in `flowplan_ros.execution`. This module implements its ports: ros2_control's
+FollowJointTrajectory and GripperCommand actions, joint states, the operator behind the service
+`~/confirm`, and RViz.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from flowplan.utils import checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan_ros import conversions, preview
+from flowplan_ros.digest import digest
 from flowplan_ros.execution import (
     ArmStep,
     Code,
@@ -51,9 +53,9 @@ from flowplan_ros.joint_readings import JointReadings
 from flowplan_ros.points import buffer
 from flowplan_ros.server import LATCHED, Failure, GoalServer, ServerNode, spin
 from flowplan_ros.server import Goal as Request
-from flowplan_ros.turn import turn
+from flowplan_ros.turn import yield_to_executor
 
-_TICK = 0.01  # seconds between two looks at a running motion
+_TICK = 0.01  # seconds between two checks of a running motion
 _GHOSTS = 0.1  # seconds between two previews of the robot
 
 
@@ -64,26 +66,26 @@ class ExecutorNodeOptions(ExecutionOptions):
     robot: str = "panda"
     """Name of a robot configuration, or path of a .toml file."""
     base_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Where the robot's base stands in the frame of the plans, metres: for the preview."""
+    """Position of the robot's base in the frame of the plans, meters, for the preview."""
     base_quat_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    """How it is turned: a quaternion, x y z w."""
+    """Orientation of the base: unit quaternion x y z w."""
     arm_action: str = "panda_arm_controller/follow_joint_trajectory"
     """Action of the arm's controller (control_msgs/FollowJointTrajectory)."""
     gripper_action: str = "panda_gripper/gripper_cmd"
     """Action of the gripper's controller (control_msgs/GripperCommand)."""
     gripper_open_position: float | None = None
-    """Position that opens the gripper as wide as it goes; its widest opening in metres where not given."""
+    """Position of the fully open gripper. Defaults to its widest opening in meters."""
     gripper_closed_position: float = 0.0
-    """Position that closes it; openings between are interpolated."""
+    """Position of the closed gripper; openings between are interpolated."""
     gripper_effort: Annotated[float, Interval(0, 1000)] = 20.0
-    """Newtons (max_effort) that the fingers close and open with."""
+    """Force of the fingers (max_effort), newtons."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         length = float(np.linalg.norm(self.base_quat_xyzw))
         if not abs(length - 1) < 1e-3:
             raise ValueError(
-                f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalise it"
+                f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalize it"
             )
         checks.array("base_position", self.base_position, (3,))
         if self.gripper_open_position == self.gripper_closed_position:
@@ -93,7 +95,7 @@ class ExecutorNodeOptions(ExecutionOptions):
 
 
 class ExecutorNode(ServerNode[ExecutorNodeOptions]):
-    """Executes plans."""
+    """Node that executes certified plans."""
 
     robot: Robot
     arm: ActionClient
@@ -120,7 +122,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         GoalServer(self, ExecutePlan, "execute_plan", self._execute)
 
     def configure(self) -> None:
-        """Load the robot, and look for its controllers."""
+        """Load the robot, and connect to its controllers."""
         options = self.options
         X_world_base = pose(matrix_from_quat_xyzw(options.base_quat_xyzw), options.base_position)
         self.robot = load_robot(options.robot, X_world_base)
@@ -129,12 +131,12 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         self.gripper = ActionClient(self, GripperCommand, options.gripper_action)
 
     def cleanup(self) -> None:
-        """Let the controllers go."""
+        """Release the controllers."""
         self.arm.destroy()
         self.gripper.destroy()
 
     def now(self) -> float:
-        """Seconds of a clock that never jumps; the simulator's with use_sim_time, so that a pause is no failure."""
+        """Seconds of a clock that never jumps; simulated time with use_sim_time, so that a pause is no failure."""
         clock = self.get_clock() if self._simulated else self._steady
         return clock.now().nanoseconds * 1e-9
 
@@ -175,13 +177,13 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
             return result
         self.get_logger().warning(outcome.message)
         if request.stopped is not None:
-            # Why it had to end is known already; what became of the motion is not.
+            # The reason to end is known; the end of the motion is added to it.
             request.stopped = Failure(request.stopped.code, f"{request.stopped}; {outcome.message}")
         raise Failure(outcome.code, outcome.message, result)
 
     def _plan(self, goal: ExecutePlan.Goal) -> ExecutionRequest:
         plan: CertifiedPlan = goal.plan
-        check_digest(plan.digest, conversions.digest(plan))
+        check_digest(plan.digest, digest(plan))
         if plan.robot != self.robot.name:
             raise ValueError(
                 f"plan.robot: got {plan.robot!r}, this executor moves {self.robot.name!r}"
@@ -215,18 +217,18 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
 
 
 class _RosPorts:
-    """An execution's ports (`execution.Ports`) in ROS."""
+    """Ports of an execution (`execution.Ports`) in ROS."""
 
     def __init__(self, node: ExecutorNode, request: Request, plan: ExecutionRequest) -> None:
         self._node, self._request = node, request
         self._names, self._frame = plan.trajectory.joint_names, plan.frame
         self._awake = False
         self._last_ghost = -np.inf
-        self._handles: dict[int, Any] = {}  # of accepted goals, by id(goal)
-        self._unwanted: set[int] = set()  # canceled before they were accepted
+        self._handles: dict[int, Any] = {}  # handles of accepted goals, by id(goal)
+        self._unwanted: set[int] = set()  # goals canceled before they were accepted
 
     def wake(self) -> None:
-        """Let the next look happen; the node's timer calls it."""
+        """Allow the next check; called by the node's timer."""
         self._awake = True
 
     def now(self) -> float:
@@ -238,7 +240,7 @@ class _RosPorts:
     async def tick(self) -> None:
         self._awake = False
         while not self._awake:
-            await turn()
+            await yield_to_executor()
 
     def stopped(self) -> bool:
         return self._request.stopped is not None
@@ -322,7 +324,7 @@ class _RosPorts:
         self._request.feedback(progress, status, phase=phase, tracking_error=float(error))
 
     def _in_order(self, trajectory: Trajectory) -> Trajectory:
-        """The trajectory with its columns as the robot has its joints."""
+        """Trajectory with its columns in the robot's order of joints."""
         names = self._node.robot.joint_names
         order = [trajectory.joint_names.index(name) for name in names]
         q, qd, qdd = (getattr(trajectory, name)[:, order] for name in ("q", "qd", "qdd"))
@@ -333,7 +335,7 @@ class _RosPorts:
         return Trajectory(names, q=q, qd=qd, qdd=qdd, **fields, **errors)
 
     def _openings(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Openings, metres, and the gripper's positions there."""
+        """Openings (meters) and the gripper's positions there."""
         options, widest = self._node.options, self._node.robot.gripper.max_width
         wide = widest if options.gripper_open_position is None else options.gripper_open_position
         return (0.0, widest), (options.gripper_closed_position, wide)

@@ -1,7 +1,8 @@
-"""Action server `generate_flow`: an instruction to motions of a scene, by any of the generators.
+"""Action server `generate_flow`: an instruction to motions of a scene, by any generator.
 
-The generator chord follows sentences. Others are told what a document on the latched topic `task/instruction` says whose
-`prompt` the sentence is. The flow of the newest motion is published for previews, to late subscribers too.
+The generator chord follows sentences. Others need a document on the latched topic
+`task/instruction` whose `prompt` is the sentence. The flow of the newest motion is published for
+previews, to late subscribers too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class FlowNodeOptions:
     flow_points: Annotated[int, Interval(100, 100_000)] = 2000
     """Points of object flow sampled on each object."""
     frame: str = "world"
-    """Frame that scenes have to be in."""
+    """Frame of all scenes."""
     warm_up_timeout: Annotated[float, Interval(1.0, 3600.0)] = 120.0
     """Seconds that loading the generator may take."""
 
@@ -42,7 +43,7 @@ class FlowNodeOptions:
 
 
 class FlowNode(ServerNode[FlowNodeOptions]):
-    """Generates flow."""
+    """Node that generates motions."""
 
     worker: Worker
 
@@ -61,11 +62,11 @@ class FlowNode(ServerNode[FlowNodeOptions]):
         )
 
     def cleanup(self) -> None:
-        """Unload it."""
+        """Unload the generator."""
         self.worker.close()
 
     def _learn(self, msg: Instruction) -> None:
-        """Remember a document by the sentence that it answers."""
+        """Remember a document by its sentence."""
         try:
             prompt = json.loads(msg.text).get("prompt", "")
         except (ValueError, AttributeError) as error:
@@ -76,7 +77,7 @@ class FlowNode(ServerNode[FlowNodeOptions]):
         self._documents[conversions.plain(prompt)] = msg.text
 
     def _asked(self, instruction: Instruction) -> Instruction:
-        """The instruction as the generator takes it: as a sentence, or as the document that a sentence stands for."""
+        """Instruction as the generator takes it: a sentence, or the document of a sentence."""
         if registry.takes(self.options.generator) == "prompt":
             return conversions.as_prompt(instruction)
         if (

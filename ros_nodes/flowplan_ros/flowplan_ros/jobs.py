@@ -1,12 +1,13 @@
-"""What the nodes' workers do: the library's long calls, and what has to be loaded before the first. No ROS in here.
+"""Long calls of the nodes' workers, and the set-up before the first. No ROS in here.
 
-Each function imports what it needs, because the nodes import this module only to name them.
+Each function imports its library late, because the nodes import this module only to name functions.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from flowplan.scene import Instruction, Scene
     from flowplan.utils.checks import FloatArray
 
-_loaded: dict[str, Any] = {}  # what a worker's set-up leaves for its calls
+_loaded: dict[str, Any] = {}  # left by a worker's set-up for its calls
 
 
 class Planned(NamedTuple):
-    """A plan or the reasons for none, whose joints it moves, and the seconds that it took."""
+    """A plan or the reasons for none, the robot, and the duration in seconds."""
 
     found: Plan | NoPlan
     robot: str
@@ -31,7 +32,7 @@ class Planned(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """Motions, best first, points sampled on the first of them, and the seconds that it took."""
+    """Motions, best first, flow sampled on the first, and the duration in seconds."""
 
     motions: list[SceneMotion]
     flow: ObjectFlow
@@ -44,13 +45,14 @@ def warm_generator(name: str, device: str) -> None:
     from generators.registry import factory, options_type
 
     kind = options_type(name)
-    on_device = {"device": device} if "device" in kind.__dataclass_fields__ else {}
-    _loaded["generator"] = factory(name, kind(**on_device))
+    takes_device = any(field.name == "device" for field in fields(kind))
+    options = kind(device=device) if takes_device else kind()
+    _loaded["generator"] = factory(name, options)
     _loaded["generator"]((Rigid("anything"),))
 
 
 def warm_planner(robot: str, X_world_base: FloatArray) -> None:
-    """Load the planner and a robot, and go once through its kinematics."""
+    """Load the planner and a robot, and warm up its kinematics."""
     import flowplan.planner  # noqa: F401
     from flowplan.robot import load_robot
 
@@ -62,7 +64,7 @@ def warm_planner(robot: str, X_world_base: FloatArray) -> None:
 
 
 def warm_scanner() -> None:
-    """Load what fuses depth frames."""
+    """Load the fusion of depth frames."""
     from flowplan.scan import scan_frames  # noqa: F401
 
 
@@ -124,7 +126,7 @@ def plan_motion(
 def scan_depth(
     frames: Sequence[DepthFrame], options: ScanOptions, *, progress: Progress
 ) -> tuple[Scene, float]:
-    """The scene that depth frames show, and the seconds that it took."""
+    """Scene fused from depth frames, and the duration in seconds."""
     from flowplan.scan import scan_frames
 
     begun = time.perf_counter()

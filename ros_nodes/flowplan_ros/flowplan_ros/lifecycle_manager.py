@@ -1,9 +1,10 @@
-"""Brings lifecycle nodes up in order, keeps them up, and takes them down in reverse.
+"""Manager that brings lifecycle nodes up in order, keeps them up, and takes them down in reverse.
 
-There is no script of transitions: a few times a second the manager looks at what state every node is in and asks for the
-next step of those that lag behind, so that a node which was killed and started again comes back like any other. All
-nodes are configured at once, because that is where they load and warm up; each is activated once those before it are
-active. On the way down all are deactivated, last first, and then all cleaned up, last first.
+There is no script of transitions. A few times per second the manager reads the state of every node
+and requests the next transition of those that lag behind, so a node that was killed and started again
+comes back like any other. All nodes are configured at once, because they load and warm up then. Each
+is activated once those before it are active. On the way down all are deactivated, last first, and then
+all cleaned up, last first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.client import Client
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
@@ -26,7 +28,7 @@ from flowplan.utils import bounds
 from flowplan.utils.bounds import Interval
 from flowplan_ros.parameters import Parameters
 from flowplan_ros.server import LATCHED, spin
-from flowplan_ros.turn import turn
+from flowplan_ros.turn import yield_to_executor
 
 _UP = {State.PRIMARY_STATE_UNCONFIGURED: Transition.TRANSITION_CONFIGURE}
 _DOWN = {
@@ -39,7 +41,7 @@ _WORDS = {
     Transition.TRANSITION_DEACTIVATE: "deactivate",
     Transition.TRANSITION_CLEANUP: "clean up",
 }
-_ANSWER = 2.0  # seconds in which a node that is there says what state it is in
+_ANSWER = 2.0  # seconds in which a running node answers the request for its state
 
 
 @dataclass(frozen=True)
@@ -47,43 +49,45 @@ class ManagerOptions:
     """Parameters of lifecycle_manager."""
 
     nodes: tuple[str, ...] = ("scan_node", "flow_node", "plan_node", "executor_node")
-    """The nodes, in the order in which they are activated."""
+    """Nodes in their order of activation."""
     autostart: bool = True
-    """Bring them up at once; otherwise when service ~/startup is called."""
+    """Start at once; otherwise service ~/startup starts."""
     period: Annotated[float, Interval(0.02, 60.0)] = 0.25
-    """Seconds between two looks at the nodes."""
+    """Seconds between two checks of the nodes."""
     retry: Annotated[float, Interval(0.1, 600.0)] = 5.0
-    """Seconds before a step that a node refused is asked for again."""
+    """Seconds until a refused transition is requested again."""
     timeout: Annotated[float, Interval(1.0, 3600.0)] = 180.0
-    """Seconds that a transition may take, and that ~/startup and ~/shutdown wait."""
+    """Timeout of a transition, of ~/startup and of ~/shutdown, seconds."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
 
 
 class Managed:
-    """One node, as far as its manager knows."""
+    """A managed node as the manager knows it."""
 
     def __init__(self, manager: LifecycleManager, name: str) -> None:
         group = manager.group
         self.name = name
         self.state = State.PRIMARY_STATE_UNKNOWN
         self._manager = manager
-        self._get = manager.create_client(GetState, f"{name}/get_state", callback_group=group)
-        self._change = manager.create_client(
+        self._get: Client = manager.create_client(
+            GetState, f"{name}/get_state", callback_group=group
+        )
+        self._change: Client = manager.create_client(
             ChangeState, f"{name}/change_state", callback_group=group
         )
-        self._asked: tuple[Any, Any, float] | None = None  # client, future, when it is given up
-        self._changing = 0  # the transition that was asked for
+        self._asked: tuple[Any, Any, float] | None = None  # client, future, deadline
+        self._changing = 0  # requested transition
         self._not_before = 0.0
 
     @property
     def here(self) -> bool:
-        """Is there such a node?"""
+        """True if the node exists."""
         return self._get.service_is_ready()
 
     def look(self) -> None:
-        """Take in what was answered, and ask again what state the node is in."""
+        """Take in the answers, and request the node's state again."""
         now = time.monotonic()
         if not self.here:
             self._give_up()
@@ -100,7 +104,7 @@ class Managed:
             self._ask(self._get, GetState.Request(), _ANSWER)
 
     def step(self, transition: int) -> None:
-        """Ask for a transition, unless the node is busy or has just refused one."""
+        """Request a transition, unless the node is busy or has just refused one."""
         if (
             self._changing
             or time.monotonic() < self._not_before
@@ -129,7 +133,7 @@ class Managed:
         else:
             self._manager.get_logger().info(f"{self.name}: {word} done")
         self._changing = 0
-        self.state = State.PRIMARY_STATE_UNKNOWN  # until it is asked
+        self.state = State.PRIMARY_STATE_UNKNOWN  # until it is requested
 
     def _give_up(self) -> None:
         if self._asked is not None:
@@ -139,12 +143,12 @@ class Managed:
 
 
 class LifecycleManager(Node):
-    """Manages."""
+    """Node that manages lifecycle nodes."""
 
     def __init__(self) -> None:
         super().__init__("lifecycle_manager")
         self.group = ReentrantCallbackGroup()
-        self._parameters_of = Parameters(self, ManagerOptions(), {}, (), self._may_change)
+        self._parameters_of = Parameters(self, ManagerOptions(), (), self._may_change)
         self._up = self.options.autostart
         self._managed = [Managed(self, name) for name in self.options.nodes]
         self._active = self.create_publisher(Bool, "~/active", LATCHED)
@@ -160,7 +164,7 @@ class LifecycleManager(Node):
 
     @property
     def options(self) -> ManagerOptions:
-        """As the parameters are now."""
+        """Options with the current values of the parameters."""
         return self._parameters_of.options
 
     @staticmethod
@@ -214,7 +218,7 @@ class LifecycleManager(Node):
     ) -> Trigger.Response:
         end = time.monotonic() + self.options.timeout
         while lagging() and time.monotonic() < end:
-            await turn()  # the timer wakes the executor
+            await yield_to_executor()  # the timer wakes the executor
         return self._say(lagging(), word, response)
 
     def _is_active(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -1,9 +1,9 @@
-"""A node's parameters, declared from the frozen dataclass that holds its options.
+"""Parameters of a node, declared from the frozen dataclass of its options.
 
-A field becomes a parameter of the same name, a field of options within options one with a dot
-(`plan.dwell`). Its docstring is the description, a Literal its choices, and
-`Annotated[float, Interval(0, 1)]` its range. ROS has no parameter without a value: None is NaN
-here. A value that the dataclass refuses is refused as a parameter with the same message.
+A field becomes a parameter of the same name, a field of nested options one with a dot (`plan.dwell`).
+Its docstring is the description, a Literal its choices, and `Annotated[float, Interval(0, 1)]` its
+range. ROS has no parameter without a value: None is NaN here. A value that the dataclass refuses is
+refused as a parameter with the same message.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Options = TypeVar("Options")
 
 
 class Spec(NamedTuple):
-    """One parameter: its name, its value if nobody sets it, and what to say about it."""
+    """Declaration of a parameter: name, default, description, range and choices."""
 
     name: str
     default: Any
@@ -43,7 +43,7 @@ class Spec(NamedTuple):
     choices: tuple[str, ...]
 
     def descriptor(self) -> ParameterDescriptor:
-        """For `declare_parameter`."""
+        """Descriptor for `declare_parameter`."""
         out = ParameterDescriptor(name=self.name, description=self.description)
         if self.choices:
             out.additional_constraints = f"one of {', '.join(self.choices)}"
@@ -59,11 +59,11 @@ class Spec(NamedTuple):
 
 
 def specs(options: Any, prefix: str = "") -> tuple[Spec, ...]:
-    """What `options` declares, its own values as defaults.
+    """Parameters that `options` declares, with its values as defaults.
 
     Args:
-        options: a dataclass of booleans, numbers, strings, tuples of them, and further such dataclasses.
-        prefix: in front of every name.
+        options: dataclass of booleans, numbers, strings, tuples of them, and nested dataclasses.
+        prefix: prefix of every name.
     """
     hints = typing.get_type_hints(type(options), include_extras=True)
     intervals, choices = bounds.intervals(type(options)), bounds.choices(type(options))
@@ -81,13 +81,13 @@ def specs(options: Any, prefix: str = "") -> tuple[Spec, ...]:
 
 
 class Parameters(Generic[Options]):
-    """A node's declared parameters, and the options that they amount to now.
+    """Declared parameters of a node, and its options with their current values.
 
     Args:
-        node: declares them.
-        options: the defaults.
-        leave_out: names that are not declared: options that something else decides.
-        may_change: says why a parameter of this name cannot be set now, or nothing.
+        node: node that declares them.
+        options: defaults.
+        leave_out: names of options that are not declared because something else decides them.
+        may_change: reason why a parameter of this name cannot be set now, or an empty string.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class Parameters(Generic[Options]):
 
 
 def replaced(options: Options, values: Mapping[str, Any], prefix: str = "") -> Options:
-    """`options` with the values of parameters in place of its own.
+    """Copy of `options` with the values of parameters.
 
     Raises:
-        ValueError: what the dataclass raises, or for a string that is not among the choices.
+        ValueError: raised by the dataclass, or for a string outside the choices.
     """
     hints = typing.get_type_hints(type(options), include_extras=True)
     given: dict[str, Any] = {}
@@ -158,7 +158,7 @@ def replaced(options: Options, values: Mapping[str, Any], prefix: str = "") -> O
 
 
 def field_docs(options: type) -> dict[str, str]:
-    """The string literal below each field of a dataclass, on one line; inherited fields too."""
+    """Docstring below each field of a dataclass, inherited ones too, on one line each."""
     out: dict[str, str] = {}
     for kind in reversed([kind for kind in options.__mro__ if dataclasses.is_dataclass(kind)]):
         body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]

@@ -1,7 +1,7 @@
 """Action server `plan_flow`: a motion of a scene to a certified trajectory of the robot.
 
-Where a goal brings an instruction in place of a motion, the motion is asked of `generate_flow` first. The trajectory
-starts where the goal says the arm is, else where `joint_states` say, else at the robot's home.
+If a goal has an instruction in place of a motion, `generate_flow` makes the motion first. The
+trajectory starts at the goal's start state, which defaults to `joint_states`, then to the robot's home.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ class PlanNodeOptions:
     optimizer: Annotated[str, Choices(optimizers.NAMES)] = optimizers.DEFAULT
     """Trajectory optimizer."""
     frame: str = "world"
-    """Frame that scenes have to be in, and that the robot's base stands in."""
+    """Frame of all scenes and of the robot's base."""
     base_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Where the robot's base stands in that frame, metres."""
+    """Position of the robot's base in that frame, meters."""
     base_quat_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    """How it is turned: a quaternion, x y z w."""
+    """Orientation of the base: unit quaternion x y z w."""
     state_age: Annotated[float, Interval(0.01, 60.0)] = 0.5
-    """Seconds that a joint state counts as the measured one."""
+    """Largest age of a joint state that counts as measured, seconds."""
     warm_up_timeout: Annotated[float, Interval(1.0, 3600.0)] = 120.0
     """Seconds that loading the robot and the planner may take."""
     plan: PlanOptions = field(default_factory=PlanOptions)
-    """The planner's own."""
+    """Options of the planner."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
         length = float(np.linalg.norm(self.base_quat_xyzw))
         if not abs(length - 1) < 1e-3:
             raise ValueError(
-                f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalise it"
+                f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalize it"
             )
         checks.array("base_position", self.base_position, (3,))
 
 
 class PlanNode(ServerNode[PlanNodeOptions]):
-    """Plans."""
+    """Node that plans."""
 
     worker: Worker
 
@@ -72,7 +72,7 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         super().__init__("plan_node", PlanNodeOptions(), fixed=fixed)
         self._joints = JointReadings(time.monotonic, self._date)
         self.create_subscription(JointState, "joint_states", self._joints.take, 10)
-        self._generator = ActionClient(self, GenerateFlow, "generate_flow")
+        self._generator: ActionClient = ActionClient(self, GenerateFlow, "generate_flow")
         GoalServer(self, PlanFlow, "plan_flow", self._plan)
 
     def configure(self) -> None:
@@ -131,7 +131,7 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         return self._joints.positions(self.options.state_age)
 
     async def _generate(self, goal: Goal) -> SceneMotion:
-        """The best motion that `generate_flow` makes of the goal's instruction."""
+        """Best motion by `generate_flow` for the goal's instruction."""
         request = goal.request
         if not self._generator.server_is_ready():
             raise Failure(
@@ -147,14 +147,17 @@ class PlanNode(ServerNode[PlanNodeOptions]):
                 0.5 * msg.feedback.progress, msg.feedback.status
             ),
         )
-        goal.on_stop(
-            lambda: sending.add_done_callback(lambda sent: sent.result().cancel_goal_async())
-        )
+        goal.on_stop(lambda: sending.add_done_callback(_cancel))
         handle: Any = await self.done(sending, goal)
         answer: Any = await self.done(handle.get_result_async(), goal)
         if answer.status != GoalStatus.STATUS_SUCCEEDED:
             raise Failure(answer.result.error_code, f"generate_flow: {answer.result.error_msg}")
         return answer.result.motions[0]
+
+
+def _cancel(sent: Any) -> None:
+    """Cancel a goal once it was answered."""
+    sent.result().cancel_goal_async()
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Point clouds, depth images and camera matrices as sensor_msgs, by whole buffers.
 
-Depth images come as 32FC1 (metres) or 16UC1 (millimetres), REP 118; 0, NaN and infinities mean that nothing returned.
+Depth images are 32FC1 (meters) or 16UC1 (millimeters), REP 118. Zero, NaN and infinities mean no return.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 
 _DEPTH = {"32FC1": ("f4", 1.0), "16UC1": ("u2", 1e-3)}
-"""Encoding -> type of a pixel, and metres of its unit."""
+"""Encoding -> pixel type, and its unit in meters."""
 
 
 def buffer(typecode: str, values: ArrayLike) -> array:
-    """Numbers as the flat array.array that a sequence field takes without looking at each."""
+    """Numbers as a flat array.array, which a sequence field takes without checking each item."""
     out = array(typecode)
     out.frombytes(np.ascontiguousarray(values, np.dtype(typecode)).tobytes())
     return out
 
 
 def cloud_to_msg(points: ArrayLike, header: Header, colors: ArrayLike | None = None) -> PointCloud2:
-    """Points (N, 3) in metres, and where given colours (N, 3) uint8 RGB, as an unordered cloud."""
+    """Unordered cloud of points (N, 3) in meters, with optional colors (N, 3) uint8 RGB."""
     xyz = np.asarray(points, np.float32).reshape(-1, 3)
     names = ["x", "y", "z"]
     columns: list[tuple] = [("xyz", "<f4", (3,))]
@@ -51,7 +51,7 @@ def cloud_to_msg(points: ArrayLike, header: Header, colors: ArrayLike | None = N
 
 
 def cloud_from_msg(msg: PointCloud2, field: str = "cloud") -> FloatArray:
-    """The finite points (N, 3) of a cloud whatever else it carries, metres.
+    """Finite points (N, 3) of a cloud, meters; other fields are ignored.
 
     Raises:
         ValueError: naming `field`, for a cloud without x, y, z as floats, or a buffer of another size.
@@ -84,7 +84,7 @@ def cloud_from_msg(msg: PointCloud2, field: str = "cloud") -> FloatArray:
 
 
 def depth_from_image(msg: Image, field: str = "image") -> NDArray[np.float32]:
-    """(H, W) metres, 0 where nothing returned.
+    """Depth (H, W) in meters, 0 for no return.
 
     Raises:
         ValueError: naming `field`, for another encoding or a buffer of another size.
@@ -106,16 +106,16 @@ def depth_from_image(msg: Image, field: str = "image") -> NDArray[np.float32]:
     rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[
         :, : pixel.itemsize * msg.width
     ]
-    metres = np.ascontiguousarray(rows).view(pixel).astype(np.float32) * np.float32(unit)
-    return np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0))
+    meters = np.ascontiguousarray(rows).view(pixel).astype(np.float32) * np.float32(unit)
+    return np.where(np.isfinite(meters) & (meters > 0), meters, np.float32(0))
 
 
 def depth_to_image(depth: ArrayLike, header: Header) -> Image:
-    """A depth image (H, W) in metres as 32FC1."""
-    metres = np.asarray(depth, "<f4")
-    height, width = metres.shape
+    """Depth image (H, W) in meters as 32FC1."""
+    meters = np.asarray(depth, "<f4")
+    height, width = meters.shape
     msg = Image(header=header, height=height, width=width, encoding="32FC1", step=4 * width)
-    msg.data = buffer("B", metres.view(np.uint8))
+    msg.data = buffer("B", meters.view(np.uint8))
     return msg
 
 
@@ -148,7 +148,7 @@ def intrinsics_from_info(msg: CameraInfo, field: str = "camera_info") -> FloatAr
 def intrinsics_to_info(
     intrinsics: ArrayLike, height: int, width: int, header: Header
 ) -> CameraInfo:
-    """The camera info of a rectified image with this K (3, 3)."""
+    """Camera info of a rectified image with camera matrix K (3, 3)."""
     K = np.asarray(intrinsics, float)
     msg = CameraInfo(header=header, height=height, width=width, distortion_model="plumb_bob")
     msg.d = [0.0] * 5

@@ -1,8 +1,8 @@
-"""What a plan will do, as markers for RViz: the tool's path, the fingers where they close and open, the robot itself.
+"""Preview of a plan as RViz markers: path of the tool, fingers closed and open, and the robot.
 
-The robot is drawn from the convex hulls of its links, thinned, so that a preview needs neither mesh files nor
-transforms: every marker is in the plan's own frame. Shapes are converted once; from one moment to the next only poses
-change, which keeps ten previews a second cheap.
+The robot is drawn as thinned convex hulls of its links, so a preview needs neither mesh files nor
+transforms: every marker is in the plan's frame. Shapes are converted once and only poses change,
+which keeps ten previews per second cheap.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _PHASE_COLORS = (
     (0.95, 0.65, 0.1),
     (0.6, 0.6, 0.6),
 )
-_FACES = 80  # of a link's hull in a preview
-_SPACING = 0.005  # metres between points of the tool's path
-_TRACKS = 150  # of an object's flow
+_FACES = 80  # faces of a link's hull in a preview
+_SPACING = 0.005  # meters between points of the tool's path
+_TRACKS = 150  # tracks of an object's flow
 
 
 def plan_markers(robot: Robot, trajectory: Trajectory, header: Header) -> MarkerArray:
-    """The tool's path, coloured by phase, and the gripper where its fingers have closed and opened.
+    """Path of the tool, colored by phase, and the gripper where its fingers close and open.
 
     Args:
-        robot: stands where it stands in the header's frame.
-        trajectory: of that robot.
+        robot: robot, placed in the header's frame.
+        trajectory: trajectory of that robot.
         header: frame and time of the preview.
     """
     tool = robot.tool_pose(trajectory.q)
@@ -63,7 +63,7 @@ def plan_markers(robot: Robot, trajectory: Trajectory, header: Header) -> Marker
 
 
 def flow_markers(flow: ObjectFlow, header: Header) -> MarkerArray:
-    """Where an object's points go: some of their tracks as lines, from dark to bright."""
+    """Tracks of some of an object's points as lines, from dark to bright."""
     N = flow.points.shape[1]
     chosen = np.unique(np.linspace(0, N - 1, min(N, _TRACKS)).astype(int))
     lines = _marker(header, "object flow", 0, Marker.LINE_LIST, 2, 0.6)
@@ -79,10 +79,10 @@ def flow_markers(flow: ObjectFlow, header: Header) -> MarkerArray:
 
 
 class Ghost:
-    """A robot in markers, one a link, that is posed again and again.
+    """Markers of a robot, one per link, that can be posed repeatedly.
 
     Args:
-        robot: whose links to draw.
+        robot: the robot.
     """
 
     def __init__(self, robot: Robot) -> None:
@@ -95,7 +95,7 @@ class Ghost:
         ]
 
     def markers(self, q: FloatArray, opening: float, header: Header) -> MarkerArray:
-        """The robot at q (J,) with its fingers `opening` metres apart; it fades away when no more come."""
+        """Robot at q (J,) with its fingers `opening` meters apart; it fades unless it is updated."""
         X_world_link = self._robot.fk(q[None], opening)[0]
         out = []
         for n, (i, points) in enumerate(zip(self._links, self._shapes, strict=True)):
@@ -109,9 +109,9 @@ class Ghost:
 
 
 def _triangles(mesh: trimesh.Trimesh) -> FloatArray:
-    """(3 F, 3) corners of a convex mesh, of its hull over a few of its vertices where it has many faces."""
+    """Corners (3 F, 3) of a convex mesh, thinned to a hull of few vertices if it has many faces."""
     if len(mesh.faces) > _FACES:
-        # The hull of the vertices furthest out in evenly spread directions: what a convex body looks like from afar.
+        # Hull of the extreme vertices in evenly spread directions: the outline of a convex body.
         directions = trimesh.creation.icosphere(subdivisions=1).vertices
         extreme = np.unique(np.argmax(directions @ mesh.vertices.T, axis=1))
         mesh = trimesh.convex.convex_hull(mesh.vertices[extreme])
@@ -141,7 +141,7 @@ def _marker(
 
 
 def _thinned(points: FloatArray) -> FloatArray:
-    """A path with its points at least _SPACING apart, both ends kept."""
+    """Path with points at least _SPACING apart, both ends kept."""
     keep = [0]
     for i, point in enumerate(points):
         if np.linalg.norm(point - points[keep[-1]]) >= _SPACING:

@@ -1,8 +1,9 @@
-"""Service `scan`: what depth cameras see now, fused into a scene of objects on their support.
+"""Service `scan`: current depth images fused into a scene of objects on their support.
 
-Each camera has its topics below its name: `CAMERA/depth/image` (32FC1 or 16UC1, rectified), `CAMERA/depth/camera_info`
-and, unless tf2 is asked, `CAMERA/pose`. Images are received only while they are needed: during a scan, and while
-somebody listens to the live cloud on `points`. The scanned scene is published for late subscribers too.
+The topics of a camera are below its name: `CAMERA/depth/image` (32FC1 or 16UC1, rectified),
+`CAMERA/depth/camera_info` and, unless tf2 is used, `CAMERA/pose`. Images are received only while they
+are needed: during a scan, and while somebody listens to the live cloud on `points`. The scanned scene
+is published for late subscribers too.
 """
 
 from __future__ import annotations
@@ -41,23 +42,23 @@ class ScanNodeOptions:
     """Parameters of scan_node."""
 
     cameras: tuple[str, ...] = ("camera",)
-    """Names of the depth cameras, in front of their topics."""
+    """Names of the depth cameras, the prefix of their topics."""
     frame: str = "world"
     """Frame of the scene."""
     pose_source: Literal["topic", "tf"] = "topic"
-    """Where the cameras' poses come from: a PoseStamped on CAMERA/pose, or tf2."""
+    """Source of the cameras' poses: a PoseStamped on CAMERA/pose, or tf2."""
     images: Annotated[int, Interval(1, 100)] = 1
-    """Images of each camera that make a scan; more average the noise out."""
+    """Images per camera in a scan; more reduce the noise."""
     image_timeout: Annotated[float, Interval(0.1, 600.0)] = 5.0
     """Seconds to wait for them."""
     slop: Annotated[float, Interval(0.0, 60.0)] = 0.1
-    """Seconds that the images of different cameras may lie apart."""
+    """Largest time between images of different cameras, seconds."""
     robot_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Where the robot stands in that frame, metres; objects are named from there outwards."""
+    """Position of the robot in that frame, meters; objects are named from there outward."""
     warm_up_timeout: Annotated[float, Interval(1.0, 3600.0)] = 120.0
     """Seconds that loading the scanner may take."""
     scan: ScanOptions = field(default_factory=ScanOptions)
-    """The library's own."""
+    """Options of the fusion."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -69,17 +70,17 @@ class ScanNodeOptions:
 
 
 class Feed:
-    """The newest images of one camera, while they are received, and its newest camera info."""
+    """Newest images of one camera while they are received, and its newest camera info."""
 
     def __init__(self, node: ScanNode, camera: str) -> None:
         self.camera = camera
-        self.images: deque[tuple[float, Image]] = deque()  # when it came, real time
+        self.images: deque[tuple[float, Image]] = deque()  # time of arrival, image
         self._node = node
         self._info: CameraInfo | None = None
         self._subscriptions: list[Subscription] = []
 
     def open(self) -> None:
-        """Receive."""
+        """Start to receive."""
         if self._subscriptions:
             return
         self.images = deque(maxlen=self._node.options.images + _SPARE)
@@ -93,7 +94,7 @@ class Feed:
             )
 
     def _quality(self, topic: str) -> QoSProfile:
-        """As its publishers offer it: best effort loses images of cameras that publish all at once."""
+        """Quality of service of the publishers: best effort loses images of cameras that publish at once."""
         publishers = self._node.get_publishers_info_by_topic(topic)
         sure = publishers and all(
             p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers
@@ -104,37 +105,37 @@ class Feed:
         )
 
     def close(self) -> None:
-        """Receive no more."""
+        """Stop receiving."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
-        self._info = None  # the camera may be set up anew until it is next needed
+        self._info = None  # the camera may be reconfigured until it is next needed
         self.images.clear()
 
     def since(self, came: float) -> list[Image]:
-        """Images that came at this time or later, oldest first."""
+        """Images that arrived at this time or later, oldest first."""
         return [image for when, image in self.images if when >= came]
 
     def nearest(self, when: float, came: float) -> list[Image]:
-        """Those, the one whose stamp is nearest to `when` first."""
+        """The same images, the stamp nearest to `when` first."""
         return sorted(
             self.since(came), key=lambda image: abs(conversions.seconds(image.header.stamp) - when)
         )
 
     def missing(self, came: float, count: int) -> str:
-        """What is not there yet, in words."""
+        """Description of what is missing; empty if nothing is."""
         got = len(self.since(came))
         lacks = [f"{self.camera}/depth/image ({got} of {count})"] if got < count else []
         lacks += [f"{self.camera}/depth/camera_info"] if self._info is None else []
         return " and ".join(lacks)
 
     def frame(self, image: Image) -> DepthFrame:
-        """An image and where it was taken from.
+        """Depth frame of an image.
 
         Raises:
             ValueError: for an image, info or pose that cannot be used.
         """
-        assert self._info is not None  # asked for by `missing`
+        assert self._info is not None  # checked by `missing`
         where = f"{self.camera}/depth"
         if (image.height, image.width) != (self._info.height, self._info.width):
             raise ValueError(
@@ -154,7 +155,7 @@ class Feed:
 
 
 class ScanNode(ServerNode[ScanNodeOptions]):
-    """Scans."""
+    """Node that scans."""
 
     worker: Worker
     poses: TopicPoses | TfPoses
@@ -164,7 +165,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         super().__init__("scan_node", ScanNodeOptions(), leave_out=("scan.names",), fixed=fixed)
         self._feeds: list[Feed] = []
         self._scanning = False
-        self._shown = 0.0  # when the newest image came that is in the live cloud
+        self._shown = 0.0  # arrival of the newest image in the live cloud
         self._scene = self.create_lifecycle_publisher(SceneMsg, "scene", LATCHED)
         self._scene_points = self.create_lifecycle_publisher(PointCloud2, "scene/points", LATCHED)
         self._points = self.create_lifecycle_publisher(PointCloud2, "points", 10)
@@ -175,7 +176,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         self.create_timer(0.2, self._listen)
 
     def configure(self) -> None:
-        """Load the scanner, and find out where the cameras are."""
+        """Load the scanner, and connect to the cameras' poses."""
         options = self.options
         self.poses = (
             TfPoses(self, options.frame)
@@ -190,7 +191,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         self._feeds = [Feed(self, camera) for camera in options.cameras]
 
     def cleanup(self) -> None:
-        """Undo that."""
+        """Undo `configure`."""
         for feed in self._feeds:
             feed.close()
         self._feeds = []
@@ -198,7 +199,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         self.worker.close()
 
     def deactivate(self) -> None:
-        """End a scan that runs."""
+        """End a running scan."""
         self.worker.cancel()
 
     def _listen(self) -> None:
@@ -249,7 +250,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         return self._named(scene, names), Header(stamp=stamp, frame_id=self.options.frame), seconds
 
     async def _images(self) -> list[tuple[Feed, list[Image]]]:
-        """Images of each camera that came after this was called, and of one time."""
+        """Images of each camera from one time, received after this call."""
         options, begun = self.options, time.monotonic()
 
         def lacking() -> tuple[int, str] | None:
@@ -277,7 +278,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         return [(feed, feed.nearest(when, begun)[: options.images]) for feed in self._feeds]
 
     def _when(self, came: float) -> float:
-        """The latest time of which every camera may have an image, by the images' stamps."""
+        """Latest stamp for which every camera may have an image."""
         return min(conversions.seconds(feed.since(came)[-1].header.stamp) for feed in self._feeds)
 
     def _apart(self, came: float) -> float:
@@ -288,7 +289,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         )
 
     def _named(self, scene: Scene, names: Sequence[str]) -> Scene:
-        """Objects from the nearest to the robot outwards."""
+        """Objects, nearest to the robot first."""
         if len(scene.objects) < len(names):
             raise Failure(
                 ErrorCode.NOTHING_SEEN,
@@ -316,7 +317,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         self._scene_points.publish(cloud_to_msg(vertices, header))
 
     def show(self) -> None:
-        """Publish the live cloud, once for each image of the camera whose images come last."""
+        """Publish the live cloud, once per image of the slowest camera."""
         if not self._points.get_subscription_count() or any(
             not feed.since(self._shown) for feed in self._feeds
         ):

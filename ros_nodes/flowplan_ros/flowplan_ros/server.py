@@ -1,9 +1,10 @@
-"""What flowplan's servers share: lifecycle, parameters, goals one at a time, and ends that say why.
+"""Shared parts of flowplan's servers: lifecycle, parameters, one goal at a time, and ends with a reason.
 
-One thread runs all of a node's callbacks (a SingleThreadedExecutor: the multi-threaded one of rclpy stalls for hundreds
-of milliseconds under back-to-back traffic). A goal's body is a coroutine that the executor resumes whenever it wakes, so
-cancel requests are served while the body waits; what takes long runs in a `Worker`'s process. A goal is always accepted
-and ended with an error code and a message, because a rejection could not say why. A newer goal ends the older one.
+One thread runs all callbacks of a node (a SingleThreadedExecutor: rclpy's multi-threaded one stalls
+for hundreds of milliseconds under back-to-back traffic). A goal's body is a coroutine that the
+executor resumes whenever it wakes, so cancel requests are served while the body waits. Long calls
+run in the process of a `Worker`. Every goal is accepted and ended with an error code and a message,
+because a rejection cannot carry a reason. A newer goal preempts the older one.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from flowplan_ros.parameters import Parameters
-from flowplan_ros.turn import turn
+from flowplan_ros.turn import yield_to_executor
 from flowplan_ros.worker import Worker
 
 Options = TypeVar("Options")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""A late subscriber gets the last message."""
+"""Quality of service for late subscribers: they get the last message."""
 
-_TICK = 0.01  # seconds between looks at a condition that nothing announces
+_TICK = 0.01  # seconds between two checks of a condition that nothing announces
 
 
 class Failure(Exception):
-    """A goal's end that is not a success.
+    """End of a goal without success.
 
     Args:
-        code: of ErrorCode.
-        message: what happened and what to do, in a line.
-        result: the action's Result as far as it was filled in; its error_code and error_msg are set from the above.
+        code: constant of ErrorCode.
+        message: the reason and the remedy, in one line.
+        result: the action's Result, as far as it is known; error_code and error_msg are set from the above.
     """
 
     def __init__(self, code: int, message: str, result: Any = None) -> None:
@@ -53,11 +54,11 @@ class Failure(Exception):
 
 
 class Goal:
-    """One goal while it runs.
+    """A running goal.
 
     Attributes:
         request: the action's Goal message.
-        stopped: why it has to end now (canceled, preempted, node deactivated), or None.
+        stopped: reason to end now (canceled, preempted, node deactivated), or None.
     """
 
     def __init__(self, handle: ServerGoalHandle, feedback_type: type) -> None:
@@ -68,7 +69,7 @@ class Goal:
         self._on_stop: list[Callable[[], object]] = []
 
     def feedback(self, progress: float, status: str, **fields: Any) -> None:
-        """Publish feedback: the fraction done, a word, and whatever else the action's Feedback has."""
+        """Publish feedback: the fraction done, a status word, and further fields of the action's Feedback."""
         if self._handle.is_active:
             self._handle.publish_feedback(
                 self._feedback(progress=float(progress), status=status, **fields)
@@ -79,28 +80,29 @@ class Goal:
         self._on_stop.append(callback)
 
     def stop(self, code: int, message: str) -> None:
-        """Make it end; the first reason stands."""
+        """End the goal. The first reason counts."""
         if self.stopped is None and not self.ended:
             self.stopped = Failure(code, message)
             for callback in self._on_stop:
                 callback()
 
     def check(self) -> None:
-        """Raise the reason where the goal has to end."""
+        """Raise the reason to end, if there is one."""
         if self.stopped is not None:
             raise self.stopped
 
 
 class ServerNode(LifecycleNode, Generic[Options]):
-    """A lifecycle node whose options are parameters.
+    """Lifecycle node whose options are parameters.
 
-    Subclasses override `configure`, `activate`, `deactivate`, `cleanup` and raise ValueError where one cannot be done.
+    Subclasses override `configure`, `activate`, `deactivate` and `cleanup`, and raise ValueError if one
+    of them cannot be done.
 
     Args:
-        name: of the node, unless remapped.
+        name: name of the node, unless remapped.
         options: defaults of the parameters.
-        leave_out: names of options that are no parameters.
-        fixed: parameters that `configure` reads, and that cannot be set from then on until `cleanup`.
+        leave_out: names of options that are not parameters.
+        fixed: parameters that `configure` reads; they cannot be set from then on until `cleanup`.
     """
 
     def __init__(
@@ -120,23 +122,23 @@ class ServerNode(LifecycleNode, Generic[Options]):
 
     @property
     def options(self) -> Options:
-        """As the parameters are now."""
+        """Options with the current values of the parameters."""
         return self._parameters_of.options
 
     def configure(self) -> None:
-        """Get ready: load, warm up, connect."""
+        """Load, warm up, connect."""
 
     def activate(self) -> None:
-        """Begin to serve."""
+        """Start to serve."""
 
     def deactivate(self) -> None:
-        """Cease to serve; running goals are being stopped."""
+        """Stop to serve; running goals are being stopped."""
 
     def cleanup(self) -> None:
         """Undo `configure`."""
 
     def close(self) -> None:
-        """Let go of everything before the node is destroyed."""
+        """Release everything before the node is destroyed."""
         self._stop_goals("the node is shutting down")
         if self._configured:
             self._configured = False
@@ -150,36 +152,36 @@ class ServerNode(LifecycleNode, Generic[Options]):
             )
 
     def wake(self) -> None:
-        """Make the executor resume waiting coroutines; any thread may call it."""
+        """Resume waiting coroutines. Any thread may call it."""
         if self.executor is not None:
             self.executor.wake()
 
     async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait for a condition at most `timeout` seconds of real time; does it hold?"""
+        """True once a condition holds, False after `timeout` seconds of real time."""
         end = time.monotonic() + timeout
         timer = self.create_timer(
             _TICK, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         try:
             while not (holds := condition()) and time.monotonic() < end:
-                await turn()
+                await yield_to_executor()
             return holds
         finally:
             self.destroy_timer(timer)
 
     async def done(self, future: Any, goal: Goal) -> Any:
-        """The result of an rclpy future, unless the goal has to end before; then its reason is raised."""
+        """Result of an rclpy future. Raises the reason to end if the goal has to end before."""
         while True:
             goal.check()
             if future.done():
                 return future.result()
-            await turn()
+            await yield_to_executor()
 
     def start_worker(self, setup: Callable[[], object], timeout: float) -> Worker:
-        """A worker that is warm.
+        """A warm worker.
 
         Raises:
-            ValueError: when it cannot be set up, or not within `timeout` seconds.
+            ValueError: if it cannot be set up, or not within `timeout` seconds.
         """
         worker = Worker(setup, self.get_name(), wake=self.wake, report=self.get_logger().error)
         worker.start()
@@ -191,35 +193,35 @@ class ServerNode(LifecycleNode, Generic[Options]):
         return worker
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle."""
+        """Lifecycle callback."""
         self._configured = self._try("configure", self.configure)
         return self._outcome(self._configured)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle."""
+        """Lifecycle callback."""
         self.active = self._try("activate", self.activate)
         return super().on_activate(state) if self.active else self._outcome(False)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle."""
+        """Lifecycle callback."""
         self.active = False
         self._stop_goals("the node was deactivated")
         done = self._try("deactivate", self.deactivate)
         return super().on_deactivate(state) if done else self._outcome(False)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle."""
+        """Lifecycle callback."""
         self._configured = False
         return self._outcome(self._try("clean up", self.cleanup))
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Lifecycle."""
+        """Lifecycle callback."""
         self.active = False
         self.close()
         return TransitionCallbackReturn.SUCCESS
 
     def _try(self, what: str, step: Callable[[], None]) -> bool:
-        """rclpy swallows what a transition raises; say it instead."""
+        """A transition whose error is logged: rclpy swallows what it raises."""
         try:
             step()
         except Exception as error:
@@ -246,15 +248,15 @@ class ServerNode(LifecycleNode, Generic[Options]):
 
 
 class GoalServer:
-    """An action of a ServerNode: one goal at a time, the newest.
+    """Action of a ServerNode: one goal at a time, the newest.
 
     Args:
-        node: serves it while active.
-        action_type: whose Result has error_code and error_msg, and whose Feedback has progress and status.
-        name: relative.
-        run: does a goal and returns its Result. It may raise Failure; ValueError means that a field of the goal is
-            wrong, anything else is a defect. When `goal.stopped` is set it has to return or raise soon: what it then
-            raises does not matter.
+        node: node that serves the action while it is active.
+        action_type: action whose Result has error_code and error_msg, and whose Feedback has progress and status.
+        name: relative name.
+        run: coroutine that works on a goal and returns its Result. It may raise Failure. ValueError means
+            that a field of the goal is wrong; anything else is a defect. Once `goal.stopped` is set it has
+            to return or raise soon; what it then raises is ignored.
     """
 
     def __init__(
@@ -277,7 +279,7 @@ class GoalServer:
         )
 
     def stop(self, code: int, message: str) -> None:
-        """End whatever runs."""
+        """End all goals."""
         for goal in self._goals.values():
             goal.stop(code, message)
 
@@ -299,9 +301,9 @@ class GoalServer:
         key = bytes(handle.goal_id.uuid)
         goal = self._goals[key]
         try:
-            # Goals are kept in the order in which they came: the older ones end first.
+            # Goals are kept in their order of arrival: older ones end first.
             while next(iter(self._goals)) != key:
-                await turn()
+                await yield_to_executor()
             result = await self._outcome(goal)
         finally:
             goal.ended = True
@@ -323,7 +325,7 @@ class GoalServer:
         except Exception as error:
             if goal.stopped is not None:
                 failure = goal.stopped
-                failure.result = getattr(error, "result", None)  # what was measured until then
+                failure.result = getattr(error, "result", None)  # measured so far
             elif isinstance(error, Failure):
                 failure = error
             elif isinstance(error, ValueError):
@@ -339,11 +341,11 @@ class GoalServer:
 
 
 def spin(make: Callable[[], Node]) -> None:
-    """A node's whole life: the body of its `main`. A mistake in its parameters is one line and exit status 1.
+    """Whole life of a node: the body of its `main`. A mistake in its parameters is one line and exit status 1.
 
-    `make` is called with ROS initialised. Where the node has a method `close`, it is called at the end. After a clean end
-    the process is over at once. A node that was stopped was seen, once, to exit with a segmentation fault instead of 0; what
-    is left to run by then are the destructors of native libraries, which are not needed.
+    `make` is called with ROS initialized. A method `close` of the node is called at the end. After a
+    clean end the process exits at once: a stopped node was seen, once, to exit with a segmentation fault
+    instead of 0. Only destructors of native libraries are left to run then, and they are not needed.
     """
     rclpy.init()
     try:

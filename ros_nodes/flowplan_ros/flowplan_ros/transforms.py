@@ -1,6 +1,6 @@
-"""Where cameras are: from a pose topic of each, or from tf2.
+"""Camera poses from a pose topic of each camera, or from tf2.
 
-tf2 is not among the packages that this project can be tested with: `TfPoses` is kept to what its documentation shows.
+tf2 is not among the packages that this project can be tested with: `TfPoses` follows its documentation.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from flowplan_ros.conversions import frame_of, pose_from_msg
 
 
 class Poses(Protocol):
-    """Knows where cameras are."""
+    """Source of camera poses."""
 
     def __call__(self, camera: str, header: Header) -> FloatArray:
-        """X_world_camera (4, 4), OpenCV convention, of a camera whose image has this header.
+        """X_world_camera (4, 4), OpenCV convention, of the camera of an image with this header.
 
         Raises:
-            ValueError: when it is not known.
+            ValueError: if it is not known.
         """
 
 
 class TopicPoses:
-    """The newest message on `CAMERA/pose`, a PoseStamped of the optical frame in the frame `frame`."""
+    """Newest message on `CAMERA/pose`: a PoseStamped of the optical frame in the frame `frame`."""
 
     def __init__(self, node: Node, cameras: tuple[str, ...], frame: str) -> None:
         self._node, self._frame = node, frame
@@ -59,7 +59,7 @@ class TopicPoses:
 
 
 class TfPoses:
-    """The transform from an image's own frame, an optical frame (REP 103), to the frame `frame`, when it was taken."""
+    """Transform from an image's optical frame (REP 103) to the frame `frame` at the time of the image."""
 
     def __init__(self, node: Node, frame: str) -> None:
         try:

@@ -1,11 +1,12 @@
-"""Long library calls in a warm process of their own, so that a cancel is a kill and the node stays awake.
+"""Long library calls in a warm process of their own: a cancel is a kill, and the node stays responsive.
 
-numpy and compiled planners hold Python's lock for seconds and cannot be interrupted; in a process of its own a call
-disturbs nobody, and killing it takes a millisecond whatever it does. The process is started and warmed up (imports,
-weights, robot) before it is needed; when it was killed or died, the next one warms up in the background.
+numpy and compiled planners hold Python's lock for seconds and cannot be interrupted. A call in its
+own process blocks nothing else, and killing it takes a millisecond. The process is started and warmed
+up (imports, weights, robot) before it is needed. If it was killed or died, the next one warms up in
+the background.
 
-The two ends talk through a socket pair that nobody else can reach, in pickles, which therefore nobody else can forge.
-The process ends when its end of the pair closes, however its owner ended.
+Both ends communicate through a private socket pair with pickles, which therefore nobody else can
+forge. The process ends when its end of the pair closes, however its owner ended.
 """
 
 from __future__ import annotations
@@ -27,25 +28,25 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-from flowplan_ros.turn import turn
+from flowplan_ros.turn import yield_to_executor
 
 if TYPE_CHECKING:
     from flowplan.motion import Progress
 
-_PERIOD = 0.05  # seconds at least between two reports of progress
+_PERIOD = 0.05  # smallest time between two reports of progress, seconds
 
 
 class Canceled(Exception):
-    """The call was canceled."""
+    """Cancellation of a call."""
 
 
 class Crashed(Exception):
-    """The process died in the middle of the call, or the call raised something that is not the caller's mistake."""
+    """Death of the process during a call, or an error that is not the caller's mistake."""
 
 
 @dataclass
 class _Call:
-    """One call on its way, touched by the executor's thread and by the worker's."""
+    """One call under way, shared by the executor's thread and the worker's."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -56,18 +57,18 @@ class _Call:
     done: bool = False
 
     def end(self, result: Any = None, error: Exception | None = None) -> None:
-        if not self.done:  # what came first counts
+        if not self.done:  # the first result counts
             self.result, self.error, self.done = result, error, True
 
 
 class Worker:
-    """One process that runs one call at a time.
+    """Process that runs one call at a time.
 
     Args:
         setup: importable function that warms the process up; it runs once in each new process.
-        name: for messages.
-        wake: called from another thread when a waiting `call` should be resumed; a node's `wake`.
-        report: called from another thread with a line about a process that died.
+        name: name for messages.
+        wake: callback from another thread to resume a waiting `call`; a node's `wake`.
+        report: callback from another thread with a line about a process that died.
     """
 
     def __init__(
@@ -83,29 +84,29 @@ class Worker:
         self._waiting: deque[_Call] = deque()
         self._running: _Call | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._killed = False  # by us, that process
+        self._killed = False  # process that we killed
         self._closed = False
         self._warm = threading.Event()
-        self._failure = ""  # why the last process could not be set up
+        self._failure = ""  # reason why the last process could not be set up
         self._settled = threading.Event()  # warm, or failed to become so
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin to warm up the process, in the background."""
+        """Start to warm up the process, in the background."""
         self._thread.start()
 
     @property
     def ready(self) -> bool:
-        """Is there a warm process?"""
+        """True if there is a warm process."""
         return self._warm.is_set()
 
     def wait_ready(self, timeout: float) -> None:
-        """Block until the process is warm.
+        """Wait until the process is warm.
 
         Raises:
-            ValueError: when it cannot be set up, or not in time.
+            ValueError: if it cannot be set up, or not in time.
         """
         if not self._settled.wait(timeout):
             raise ValueError(f"{self._name}: not warm after {timeout:g} s; allow more time")
@@ -115,17 +116,17 @@ class Worker:
     async def call(
         self, function: Callable[..., Any], *arguments: Any, on_progress: Progress | None = None
     ) -> Any:
-        """`function(*arguments)` in the process, as soon as that is warm.
+        """Result of `function(*arguments)` in the process, as soon as it is warm.
 
         Args:
-            function: importable; where `on_progress` is given it also gets a keyword `progress`.
-            arguments: picklable.
-            on_progress: called in this thread with the fraction done and a word.
+            function: importable function. With `on_progress` it also gets a keyword `progress`.
+            arguments: arguments that can be pickled.
+            on_progress: callback in this thread with the fraction done and a status word.
 
         Raises:
-            ValueError: as the function raised it.
+            ValueError: raised by the function.
             Canceled: after `cancel`.
-            Crashed: when the process died, or the function raised anything else.
+            Crashed: if the process died, or the function raised anything else.
         """
         call = _Call(function, arguments, on_progress is not None)
         with self._lock:
@@ -134,18 +135,18 @@ class Worker:
             self._waiting.append(call)
         self._ring()
         while True:
-            done = call.done  # before the reports are read: none comes after
+            done = call.done  # checked before the reports are read: none comes after
             while call.reports and on_progress is not None:
                 on_progress(*call.reports.popleft())
             if done:
                 break
-            await turn()
+            await yield_to_executor()
         if call.error is not None:
             raise call.error
         return call.result
 
     def cancel(self) -> None:
-        """End every call now, by killing the process where one runs."""
+        """End every call now, by killing the process of a running one."""
         with self._lock:
             for call in [*self._waiting, *([self._running] if self._running else [])]:
                 call.end(error=Canceled(f"{self._name}: canceled"))
@@ -175,10 +176,10 @@ class Worker:
     def _ring(self) -> None:
         with contextlib.suppress(
             BlockingIOError, OSError
-        ):  # full: it rings already; closed: nobody listens
+        ):  # full: a wake-up is pending; closed: nobody listens
             self._bell.send(b".")
 
-    # What follows runs in the worker's thread.
+    # Everything below runs in the worker's thread.
 
     def _serve(self) -> None:
         while not self._closed:
@@ -187,13 +188,13 @@ class Worker:
                 with connection:
                     self._attend(connection)
             except (EOFError, OSError):
-                pass  # the process is gone
+                pass  # the process has ended
             finally:
                 process.kill()
                 process.wait()
             self._bury(process.returncode)
             while self._failure and not self._waiting and not self._closed:
-                self._ear.recv(4096)  # what cannot be set up is tried again when somebody asks
+                self._ear.recv(4096)  # the set-up is tried again on the next request
 
     def _spawn(self) -> tuple[subprocess.Popen[bytes], Connection]:
         ours, theirs = socket.socketpair()
@@ -212,7 +213,7 @@ class Worker:
         return self._process, Connection(ours.detach())
 
     def _attend(self, connection: Connection) -> None:
-        """Talk to one process until it is gone (EOFError, OSError), cannot be set up, or the worker is closed."""
+        """Serve one process until it ends (EOFError, OSError), cannot be set up, or the worker is closed."""
         connection.send(self._setup)
         kind, value = connection.recv()
         if kind == "error":
@@ -226,7 +227,7 @@ class Worker:
             if call is not None:
                 self._run(connection, call)
             elif connection in wait([connection, self._ear]):
-                connection.recv()  # it has nothing to say now: this is its end
+                connection.recv()  # an end without a message
             else:
                 self._ear.recv(4096)
 
@@ -240,7 +241,7 @@ class Worker:
             data = pickle.dumps(
                 (call.function, call.arguments, call.progress), pickle.HIGHEST_PROTOCOL
             )
-        except Exception as error:  # each type that cannot be pickled has its own way to say so
+        except Exception as error:  # each type that cannot be pickled raises its own error
             self._end(call, error=Crashed(f"{self._name}: {call.function.__name__}: {error}"))
             return
         connection.send_bytes(data)
@@ -263,7 +264,7 @@ class Worker:
         self._wake()
 
     def _bury(self, status: int) -> None:
-        """A process has ended: say so where nobody wanted it to."""
+        """Report the end of a process that nobody asked for."""
         self._warm.clear()
         with self._lock:
             expected = self._killed
@@ -287,8 +288,10 @@ class Worker:
 
 
 def serve(fd: int) -> None:
-    """The process's side: do calls until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the owner decides when this ends
+    """The process's side: serve calls until the other side closes."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # interrupts are for the owner, who decides about the end
     connection = Connection(fd)
     calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, calls), daemon=True).start()

@@ -1,1 +1,1 @@
-"""A simulated robot that speaks ROS 2 as the real one does."""
+"""Simulated robot with the ROS 2 interfaces of a real one."""

@@ -1,9 +1,9 @@
-"""Runs of the whole demo over ROS, one after the other, counted and timed.
+"""Repeated runs of the whole demo over ROS, counted and timed.
 
-A run builds the task anew with the next seed, goes from a sentence to a laptop that the simulator says is closed, and
-then cancels a planning and a motion. The nodes live for ten runs, so that what a run leaves behind is met by the next,
-and then have to end by themselves. Runs are appended to a log as they end, one JSON object a line, so a benchmark that
-was interrupted goes on where it stopped.
+A run rebuilds the task with the next seed, goes from a sentence to a laptop that the simulator reports
+closed, and then cancels one planning and one motion. The nodes live for ten runs, so each run meets
+what the last one left behind, and then have to end by themselves. Runs are appended to a JSON-lines
+log as they end, so an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from sim_envs.tasks import TASKS
 
 TASK = "close_laptop"
 OUTCOMES = ("success", "failure", "hang", "crash")
-"""Of a run: the task is done; it is not, or a stage said why not; a stage did not end; a node died or a defect showed."""
+"""Outcomes of a run: success; failure or a stage with a reason; a stage that did not end; a dead node or a defect."""
 
 _TIMED = ("flow", "plan")
-"""Stages whose call of the library is timed by itself."""
+"""Stages whose library call is timed separately."""
 _RUNS_OF_A_BRING_UP = 10
 _HANG = 600.0  # seconds after which a stage counts as hung
 _BRING_UP = 300.0  # seconds in which the nodes have to be active
-_STILL = 0.02  # rad/s: an arm that is no faster stands
+_STILL = 0.02  # rad/s: largest speed of an arm at rest
 _PATIENT = ClientOptions(server_timeout=30.0, scan_timeout=_HANG, task_timeout=30.0)
 
 
@@ -53,16 +53,16 @@ class Run:
     """One run.
 
     Attributes:
-        seed: of the task's variation and of planning.
-        outcome: of OUTCOMES.
-        detail: the simulator's measures, or what went wrong.
-        left: processes that were too many after it, or had to be killed after the last run of a bring-up.
+        seed: random seed of the task and of planning.
+        outcome: one of OUTCOMES.
+        detail: measures of the simulator, or the failure.
+        left: processes too many after it, or killed after the last run of a bring-up.
         feedback: seconds from sending a goal to its first feedback, by stage.
-        stop: seconds from a cancel to the end of the goal, by stage, and to the standing of the arm (`arm`).
+        stop: seconds from a cancel to the end of the goal, by stage, and to the rest of the arm (`arm`).
         asked: seconds from a goal to its result, by stage.
-        computed: seconds of them that the library's call took.
-        load: the machine's load average, processes that wanted to run.
-        pace: simulated seconds in a second, while the plan was executed; 0 where that was not measured.
+        computed: part of it used by the library call, seconds.
+        load: load average of the machine.
+        pace: simulated seconds per second during the execution; 0 if not measured.
     """
 
     seed: int
@@ -80,13 +80,13 @@ class Run:
 def bench_ros(
     *, runs: int = 50, seed: int = 0, log: Path | None = None, progress: Progress = silent
 ) -> list[dict[str, Any]]:
-    """Records {key, value, unit, direction, n} of so many runs, or of what of them the log does not hold yet.
+    """Records {key, value, unit, direction, n} of repeated runs.
 
     Args:
-        runs: how many.
-        seed: of the first; the others count up.
+        runs: number of runs.
+        seed: random seed of the first run; the others count up.
         log: JSON-lines file of finished runs, read first and appended to.
-        progress: called after each run with the fraction done and a word.
+        progress: callback after each run with the fraction done and a status.
     """
     if runs < 1:
         raise ValueError(f"runs: expected at least 1, got {runs}")
@@ -113,7 +113,7 @@ def _read(log: Path | None) -> list[Run]:
 
 
 def _bring_up_and_run(seeds: Sequence[int]) -> Iterable[Run]:
-    """Runs with one bring-up, or with several where a run breaks it."""
+    """Runs with one bring-up, or with several if a run breaks it."""
     todo = list(seeds)
     while todo:
         with BringUp() as nodes:
@@ -129,21 +129,21 @@ def _bring_up_and_run(seeds: Sequence[int]) -> Iterable[Run]:
 
 
 class Hung(Exception):
-    """Something did not end in time."""
+    """Timeout of something that has to end."""
 
 
 class Watcher:
-    """A node that calls services and knows how fast the arm is; it spins in a thread of its own. Use it as a context.
+    """Node that calls services and watches the arm, spinning in its own thread. Use it as a context.
 
     Attributes:
-        heard: when the last joint states came, by time.monotonic, and their stamp, simulated seconds.
+        heard: arrival of the last joint states (time.monotonic) and their stamp (simulated seconds).
     """
 
     def __init__(self) -> None:
         self._context, self._node = node_context("bench")
         self._speeds: deque[tuple[float, float]] = deque(
             maxlen=3000
-        )  # when, and the fastest joint's speed
+        )  # arrival, speed of the fastest joint
         self.heard = (0.0, 0.0)
         self._clients: dict[str, Any] = {}
         self._node.create_subscription(JointState, "joint_states", self._hear, 10)
@@ -165,10 +165,10 @@ class Watcher:
         self._context.try_shutdown()
 
     def call(self, kind: Any, name: str, request: Any = None, timeout: float = 60.0) -> Any:
-        """The answer of a service.
+        """Response of a service.
 
         Raises:
-            Hung: when there is none.
+            Hung: if there is none.
         """
         if name not in self._clients:
             self._clients[name] = self._node.create_client(kind, name)
@@ -183,17 +183,17 @@ class Watcher:
         return future.result()
 
     def stands_since(self, begun: float, timeout: float = 10.0) -> float:
-        """Seconds from `begun` (by time.monotonic) to the first of the joint states that say that the arm stands.
+        """Seconds from `begun` (time.monotonic) to the first of the joint states of an arm at rest.
 
         Raises:
-            Hung: when it does not stand.
+            Hung: if it does not come to rest.
         """
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             heard = [(when, speed) for when, speed in list(self._speeds) if when >= begun]
             moving = [when for when, speed in heard if speed > _STILL]
             still = [when for when, _ in heard if not moving or when > moving[-1]]
-            if len(still) >= 20:  # it does not merely turn round
+            if len(still) >= 20:  # not only a reversal of direction
                 return still[0] - begun
             time.sleep(0.02)
         raise Hung("the arm does not stand after a cancel")
@@ -208,14 +208,14 @@ class Watcher:
 
 
 class _Cell:
-    """The demo's nodes, and who asks them."""
+    """Nodes of the demo, and their client."""
 
     def __init__(self, nodes: BringUp, watcher: Watcher, client: Client) -> None:
         self._nodes, self._watcher, self._client = nodes, watcher, client
-        self._processes = 0  # as many as there are when all is well
+        self._processes = 0  # number of processes of a healthy demo
 
     def run(self, seed: int) -> Run:
-        """One run, whatever becomes of it."""
+        """One run, whatever its outcome."""
         run = Run(seed, "failure")
         try:
             self._ready(seed)
@@ -231,7 +231,7 @@ class _Cell:
         return replace(run, load=os.getloadavg()[0])
 
     def _ready(self, seed: int) -> None:
-        """All nodes active, and the task built anew."""
+        """Activate all nodes, and rebuild the task."""
         end = time.monotonic() + _BRING_UP
         while not self._watcher.call(
             Trigger, "lifecycle_manager/is_active", timeout=_BRING_UP
@@ -247,7 +247,7 @@ class _Cell:
         self._watcher.call(Trigger, "task/reset")
 
     def _work(self, run: Run) -> Run:
-        """From a sentence to a closed laptop, then the cancels."""
+        """One success from a sentence to a closed laptop, then the cancels."""
         client, feedback, seed = self._client, run.feedback, run.seed
         asked = client.resolve(instruction_to_msg(TASKS[TASK].prompt))
         scene = client.scan(objects_of(asked), stop=_deadline())
@@ -291,7 +291,7 @@ class _Cell:
     def _cancel(
         self, stage: str, times: dict[str, float], do: Callable[..., object], at: float
     ) -> float:
-        """Cancel a goal once so much of it is done; when that was."""
+        """Time at which a goal was canceled, once this much of it was done."""
         asked: list[float] = []
         far: list[float] = []
 
@@ -315,7 +315,7 @@ class _Cell:
         raise Hung(f"{stage} went on although it was canceled")
 
     def _left(self) -> int:
-        """Processes that are too many, once those that are to end had the time to."""
+        """Number of processes too many, after those that are to end had time to do so."""
         end = time.monotonic() + 10.0
         while (left := self._nodes.processes() - self._processes) > 0 and time.monotonic() < end:
             time.sleep(0.1)
@@ -323,7 +323,7 @@ class _Cell:
 
 
 def _deadline() -> Callable[[], bool]:
-    """Raises Hung in the caller of a stage that takes too long."""
+    """Callback that raises Hung in a stage that takes too long."""
     end = time.monotonic() + _HANG
 
     def stop() -> bool:
@@ -335,7 +335,7 @@ def _deadline() -> Callable[[], bool]:
 
 
 def _first(times: dict[str, float]) -> Callable[[str, float, str], None]:
-    """Listens to a stage's progress for the seconds from its goal to its first feedback."""
+    """Time from a goal to its first feedback, by a stage's progress."""
     begun: list[float] = []
 
     def listen(stage: str, fraction: float, status: str) -> None:
@@ -348,7 +348,7 @@ def _first(times: dict[str, float]) -> Callable[[str, float, str], None]:
 
 
 def records(runs: Sequence[Run], lost: int, cloud_seconds: Sequence[float]) -> list[dict[str, Any]]:
-    """What the runs and the clouds come to."""
+    """Records of the runs and the clouds."""
     n = len(runs)
     counts = {outcome: sum(run.outcome == outcome for run in runs) for outcome in OUTCOMES}
     low, high = wilson(counts["success"], n)

@@ -1,6 +1,6 @@
-"""The nodes of the demo as processes of a benchmark's own, in a ROS domain that nobody else is in.
+"""Nodes of the demo as child processes of a benchmark, in a ROS domain of their own.
 
-They are kept from everybody else, because a benchmark sends motions: a robot that happens to listen must not hear them.
+They are isolated because a benchmark sends motions: no robot in reach must receive them.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ PARAMETERS = {
     "watchdog_slack": 5.0,
     "confirm": False,
 }
-"""Those of the demo with use_sim_time, where they differ from the nodes' own; those that a node does not have are
-nothing to it. By the simulation's clock a machine that is busy makes a run take longer, not fail."""
+"""Parameters of the demo with use_sim_time that differ from the nodes' own; a node ignores those that it
+does not have. With simulated time a busy machine makes a run slower instead of failing it.
+"""
 _STOPPING = 15.0  # seconds in which interrupted nodes have to end
 
 
 def isolate() -> None:
-    """Put this process, and those it starts from now on, into a ROS domain of this machine that is not in use."""
+    """Move this process and its future children into an unused ROS domain of this machine."""
     ports = {int(line.split()[1].rsplit(":", 1)[1], 16) for line in _sockets()}
     free = [d for d in range(1, 102) if not ports & set(range(7400 + 250 * d, 7650 + 250 * d))]
     if not free:
@@ -55,7 +56,7 @@ def isolate() -> None:
         )
     os.environ["ROS_DOMAIN_ID"] = str(
         random.choice(free)
-    )  # not the seed's: neighbours begin with the same
+    )  # independent of the seed: other processes start with the same one
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
@@ -67,11 +68,11 @@ def _sockets() -> list[str]:
 
 
 class BringUp:
-    """The demo's processes. Use it as a context.
+    """Processes of the demo. Use it as a context.
 
     Args:
-        nodes: which of NODES.
-        parameters: of all of them.
+        nodes: subset of NODES.
+        parameters: parameters of all of them.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class BringUp:
         self.stop()
 
     def dead(self) -> str:
-        """Which node has ended, and its last words; empty if none has."""
+        """Name and last output of a node that has ended; empty if none has."""
         for name, process in self._processes.items():
             if process.poll() is not None:
                 lines = self._logs[name].read_text(errors="replace").strip().splitlines()
@@ -118,7 +119,7 @@ class BringUp:
         return ""
 
     def processes(self) -> int:
-        """How many processes there are: the nodes and whatever they started."""
+        """Number of processes: the nodes and their children."""
         groups = {process.pid for process in self._processes.values()}
         count = 0
         for status in Path("/proc").glob("[0-9]*/stat"):
@@ -128,7 +129,7 @@ class BringUp:
         return count
 
     def stop(self) -> int:
-        """Interrupt everything as ctrl-C does, and kill what remains; how many processes had to be killed."""
+        """Interrupt everything like ctrl-C, and kill what remains; the number of killed processes."""
         self._signal(signal.SIGINT)
         end = time.monotonic() + _STOPPING
         while (left := self.processes()) and time.monotonic() < end:
@@ -152,7 +153,7 @@ class BringUp:
 
 
 def node_context(name: str) -> tuple[rclpy.Context, rclpy.node.Node]:
-    """A node in a context of its own."""
+    """Node in a context of its own."""
     context = rclpy.Context()
     rclpy.init(args=[], context=context, signal_handler_options=rclpy.SignalHandlerOptions.NO)
     return context, rclpy.create_node(name, context=context, enable_rosout=False)

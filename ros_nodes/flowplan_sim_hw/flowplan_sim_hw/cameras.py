@@ -1,8 +1,8 @@
 """Depth cameras around the scene, rendered in a process of their own.
 
-An image takes the software renderer a tenth of a second, in which neither the physics nor the control may stand still:
-the process builds the same world, puts everything where a `Snapshot` says, and looks. It ends when its end of the pipe
-closes, however its owner ended.
+The software renderer takes a tenth of a second per image, during which physics and control must go on.
+The process builds the same world, places everything as in a `Snapshot`, and renders. It ends when its
+end of the pipe closes, however its owner ended.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from sim_envs.world import World
 
 @dataclass(frozen=True)
 class CameraOptions:
-    """The cameras, all alike and all around what the task is about."""
+    """Depth cameras, all alike, around the objects of the task."""
 
     count: Annotated[int, Interval(0, 64)] = 8
-    """How many."""
+    """Number of cameras."""
     rate: Annotated[float, Interval(0.01, 100)] = 1.0
-    """Times a second that all of them take an image, while somebody subscribes; fewer where the machine is too slow."""
+    """Images per second and camera while somebody subscribes; fewer on a slow machine."""
     width: Annotated[int, Interval(2, 4096)] = 320
     """Columns."""
     height: Annotated[int, Interval(2, 4096)] = 240
     """Rows."""
     noise: bool = True
-    """Depth is noisy, by as much as the episode drew."""
+    """Add the episode's depth noise."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -52,9 +52,9 @@ class Shot:
     """One image of one camera.
 
     Attributes:
-        camera: its number.
-        time: seconds simulated.
-        depth: (H, W) float32, metres, 0 where nothing returned.
+        camera: number of the camera.
+        time: simulated seconds.
+        depth: (H, W) float32, meters, 0 for no return.
         color: (H, W, 3) uint8 RGB.
         intrinsics: (3, 3) pixels.
         X_world_camera: (4, 4), OpenCV convention.
@@ -69,19 +69,19 @@ class Shot:
 
 
 class Cameras:
-    """The process, from outside.
+    """The rendering process, seen from outside.
 
     Attributes:
         options: the cameras.
-        busy: whether images that were asked for are still to come.
+        busy: True while requested images are still to come.
     """
 
     def __init__(self, options: CameraOptions, episode: Episode) -> None:
-        """Start it.
+        """Start the process.
 
         Args:
             options: the cameras.
-            episode: what to build at once; another one is built when a snapshot is of it.
+            episode: episode to build at once; another one is built if a snapshot shows it.
         """
         self.options = options
         self.busy = False
@@ -93,7 +93,7 @@ class Cameras:
         theirs.close()
 
     def shoot(self, snapshot: Snapshot) -> None:
-        """Ask for an image of every camera."""
+        """Request an image of every camera."""
         self.busy = True
         try:
             self._pipe.send(snapshot)
@@ -101,10 +101,10 @@ class Cameras:
             raise self._death() from None
 
     def arrived(self) -> list[Shot]:
-        """An image of every camera, in their order, if the last of them has come; else none.
+        """Requested images in the order of the cameras, once the last one has come; else none.
 
         Raises:
-            RuntimeError: when the process has died; so does `shoot`.
+            RuntimeError: if the process has died; so does `shoot`.
         """
         try:
             while self._pipe.poll():
@@ -121,7 +121,7 @@ class Cameras:
         return RuntimeError(f"the cameras' process ended with status {self._process.exitcode}")
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._pipe.close()
         self._process.terminate()
         self._process.join()
@@ -132,7 +132,7 @@ def _serve(pipe: Connection, options: CameraOptions, episode: Episode) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # ctrl-C goes to the whole group; the owner closes the pipe
-    os.nice(5)  # the robot comes first
+    os.nice(5)  # the robot is added first, as in the simulation
     stage = _Stage(episode, options)
     try:
         while True:
@@ -148,7 +148,7 @@ def _serve(pipe: Connection, options: CameraOptions, episode: Episode) -> None:
 
 
 class _Stage:
-    """A world like the simulated one, which only stands."""
+    """A world like the simulated one, at rest."""
 
     def __init__(self, episode: Episode, options: CameraOptions) -> None:
         self.episode = episode

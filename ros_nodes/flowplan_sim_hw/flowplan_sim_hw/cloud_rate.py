@@ -1,6 +1,6 @@
-"""Whether scan_node turns depth images of a hundred thousand points into clouds as fast as a camera sends them.
+"""Benchmark of scan_node's clouds: depth images of a hundred thousand points at the rate of a camera.
 
-The camera is in this process, and so is who looks at the clouds. An image is lost when no cloud of its stamp comes.
+Camera and subscriber are in this process. An image is lost if no cloud with its stamp arrives.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from flowplan_sim_hw.bring_up import BringUp, node_context
 
 WIDTH, HEIGHT = 400, 250
 RATE = 10.0
-"""Images a second."""
-_PATIENCE = 120.0  # seconds for the node to be there and active
-_LAST = 2.0  # seconds for the last clouds to come
+"""Images per second."""
+_PATIENCE = 120.0  # seconds for the node to become active
+_LAST = 2.0  # seconds for the last clouds to arrive
 
 
 def cloud_rate(images: int = 100) -> tuple[int, list[float]]:
-    """How many of the images never became a cloud, and the seconds from image to cloud of the others."""
+    """Number of lost images, and the seconds from image to cloud of the others."""
     with BringUp(("scan_node",), {"cameras": ["camera"]}):
         context, node = node_context("cloud_rate")
         executor = SingleThreadedExecutor(context=context)
@@ -42,7 +42,7 @@ def cloud_rate(images: int = 100) -> tuple[int, list[float]]:
 
 
 def _measure(node: Any, executor: SingleThreadedExecutor, images: int) -> tuple[int, list[float]]:
-    arrived: dict[int, float] = {}  # nanoseconds of the stamp -> when
+    arrived: dict[int, float] = {}  # stamp in nanoseconds -> time sent
 
     def take(cloud: PointCloud2) -> None:
         if cloud.width * cloud.height != WIDTH * HEIGHT:
@@ -69,7 +69,7 @@ def _measure(node: Any, executor: SingleThreadedExecutor, images: int) -> tuple[
             raise RuntimeError("scan_node did not become active")
     node.create_subscription(PointCloud2, "points", take, 10)
     send = [node.create_publisher(kind, f"camera/{topic}", 10) for kind, topic in _TOPICS]
-    # The node receives images once it has noticed that somebody looks.
+    # The node receives images once it has noticed a subscriber.
     if not spin(lambda: all(publisher.get_subscription_count() for publisher in send), _PATIENCE):
         raise RuntimeError("scan_node does not receive the camera's images")
     depth = np.full((HEIGHT, WIDTH), 1.0) + 0.1 * np.random.default_rng(0).random((HEIGHT, WIDTH))

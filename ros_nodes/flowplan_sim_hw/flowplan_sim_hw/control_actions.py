@@ -1,7 +1,7 @@
-"""The controllers as ROS 2 actions: FollowJointTrajectory and GripperCommand.
+"""Controllers as ROS 2 actions: FollowJointTrajectory and GripperCommand.
 
-As ros2_control does, a monitor looks at the goals a number of times a second, publishes feedback and delivers results:
-a goal's end reaches its client up to one such period after the controller has acted.
+As in ros2_control, a monitor checks the goals at a fixed rate, publishes feedback and delivers results:
+the end of a goal reaches its client up to one period after the controller has acted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from builtin_interfaces.msg import Time
 from control_msgs.action import FollowJointTrajectory, GripperCommand
 from control_msgs.msg import JointTolerance
 from flowplan_ros.conversions import duration_to_msg, seconds
-from flowplan_ros.turn import turn
+from flowplan_ros.turn import yield_to_executor
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
@@ -28,9 +28,9 @@ from flowplan_sim_hw.trajectory_controller import GoalHandle, Status
 from flowplan_sim_hw.trajectory_goal import Tolerance, TrajectoryGoal, Waypoint
 
 StampToTime = Callable[[Time], float]
-"""From a stamp to simulated seconds."""
+"""Simulated seconds of a stamp."""
 TimeToStamp = Callable[[float], Time]
-"""From simulated seconds to a stamp."""
+"""Stamp of simulated seconds."""
 
 
 class _HasStatus(Protocol):
@@ -41,27 +41,27 @@ Handle = TypeVar("Handle", bound=_HasStatus)
 
 
 class Port(Protocol[Handle]):
-    """A controller, in the messages of its action."""
+    """Controller in the messages of its action."""
 
     def accept(self, request: Any) -> Handle:
-        """Take a goal; ValueError turns it down."""
+        """Accept a goal; ValueError rejects it."""
 
     def cancel(self, handle: Handle) -> None:
         """Stop a goal."""
 
     def feedback(self, handle: Handle) -> Any:
-        """The Feedback message, or None where there is none yet."""
+        """Feedback message, or None if there is none yet."""
 
     def result(self, handle: Handle) -> Any:
-        """The Result message of a goal that has ended."""
+        """Result message of a goal that has ended."""
 
 
 class ControllerAction(Generic[Handle]):
-    """An action server for one controller. `monitor` has to be called regularly."""
+    """Action server of one controller. `monitor` has to be called regularly."""
 
     def __init__(self, node: Node, action_type: Any, name: str, port: Port[Handle]) -> None:
         self._node, self._port = node, port
-        self._taken: Handle | None = None  # between the two callbacks that rclpy makes of one goal
+        self._taken: Handle | None = None  # between rclpy's two callbacks for one goal
         self._goals: dict[bytes, tuple[ServerGoalHandle, Handle]] = {}
         self._delivered: set[bytes] = set()
         self._server = ActionServer(
@@ -75,7 +75,7 @@ class ControllerAction(Generic[Handle]):
         )
 
     def monitor(self, *, mute: bool = False) -> None:
-        """Publish feedback (unless mute) and deliver what has ended."""
+        """Publish feedback (unless mute) and deliver results."""
         for key, (goal, handle) in self._goals.items():
             if handle.status is not Status.EXECUTING:
                 self._delivered.add(key)
@@ -103,7 +103,7 @@ class ControllerAction(Generic[Handle]):
     async def _execute(self, goal: ServerGoalHandle) -> Any:
         key = bytes(goal.goal_id.uuid)
         while key not in self._delivered:
-            await turn()
+            await yield_to_executor()
         self._delivered.remove(key)
         _, handle = self._goals.pop(key)
         if handle.status is Status.SUCCEEDED:

@@ -1,6 +1,6 @@
-"""A simulated task's instruction as the JSON document that `flowplan.io.instruction` reads.
+"""Instruction of a simulated task as the JSON document that `flowplan.io.instruction` reads.
 
-It is what the task itself would give to a generator, its law of motion included, and the sentence that asks for it.
+It holds what the task gives to a generator, its law of motion included, and its sentence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sim_envs.task import Task, TaskSetup
 
 
 def task_document(task: Task, setup: TaskSetup) -> str:
-    """The document of this episode; points are in the world frame, to the micrometre."""
+    """Document of this episode; points in the world frame, to the micrometer."""
     action = setup.instruction
     law = next(law for law in setup.laws if law.object == action.object)
     targets = {} if action.targets is None else {"targets": _plain(action.targets)}

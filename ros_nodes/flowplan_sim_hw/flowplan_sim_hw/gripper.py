@@ -1,16 +1,16 @@
-"""ros2_control's gripper action controller without ROS: its rules over an injected clock and fingers.
+"""Rules of ros2_control's gripper action controller, without ROS, over an injected clock and fingers.
 
-| what happens | what follows |
+| event | result |
 |---|---|
 | the opening is within `goal_tolerance` of the command | SUCCEEDED, reached_goal |
-| the fingers have stood still for `stall_timeout` elsewhere | stalled: SUCCEEDED if `allow_stalling`, else ABORTED |
-| the client cancels | CANCELED; the fingers hold where they are |
-| another goal is accepted | ABORTED; the real one tries CANCELED, which ROS refuses where nobody asked for it |
+| the fingers are at rest elsewhere for `stall_timeout` | stalled: SUCCEEDED if `allow_stalling`, else ABORTED |
+| the client cancels | CANCELED; the fingers hold |
+| another goal is accepted | ABORTED; the real one tries CANCELED, which ROS refuses without a request |
 | the controller is deactivated | ABORTED; goals are rejected |
 
-Fingers that close on a thing stall, so with `allow_stalling` a grasp is `stalled`, and `reached_goal` means that there
-was nothing between them. Position is the gap between the fingertips in metres, as control_msgs has it; some drivers mean
-the position of one finger's joint instead.
+Fingers that close on an object stall: with `allow_stalling` a grasp is `stalled`, and `reached_goal` means
+that nothing was between them. Position is the gap between the fingertips in meters, as in control_msgs;
+some drivers use the position of one finger's joint instead.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from flowplan_sim_hw.trajectory_controller import Status
 
 
 class Fingers(Protocol):
-    """What the gripper controller drives."""
+    """Fingers that the controller drives."""
 
     def opening(self) -> float:
-        """Measured gap, metres."""
+        """Measured gap, meters."""
 
     def effort(self) -> float:
-        """Newtons the fingers press with."""
+        """Force of the fingers, newtons."""
 
     def command(self, opening: float, effort: float) -> None:
-        """Go to a gap, metres, pressing with no more than `effort` newtons."""
+        """Move to a gap (meters) with at most `effort` newtons."""
 
 
 @dataclass(frozen=True)
 class GripperOptions:
-    """Parameters of the controller, by ros2_control's names."""
+    """Parameters of the controller, with ros2_control's names."""
 
     goal_tolerance: Annotated[float, Interval(1e-5, 0.1)] = 0.002
-    """Metres the opening may be off when it counts as reached."""
+    """Deviation of the opening that counts as reached, meters."""
     stall_velocity_threshold: Annotated[float, Interval(1e-5, 1)] = 0.001
-    """Metres per second below which the fingers count as standing."""
+    """Speed of fingers at rest, m/s."""
     stall_timeout: Annotated[float, Interval(0.01, 60)] = 0.25
-    """Seconds of standing that make a stall."""
+    """Time at rest that makes a stall, seconds."""
     allow_stalling: bool = True
-    """A stall is a success: the way to grasp things. ros2_control's default is that it is not."""
+    """A stall is a success, as for grasps. ros2_control's default is False."""
     max_effort: Annotated[float, Interval(0.1, 1000)] = 70.0
-    """Newtons, for goals that name none, and the most for those that do."""
+    """Effort of goals that name none, and the largest of those that do, newtons."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -60,16 +60,16 @@ class GripperOptions:
 
 @dataclass(eq=False)
 class GripperHandle:
-    """A goal that was accepted, and what has become of it.
+    """Accepted goal and its state.
 
     Attributes:
-        position: gap asked for, metres.
+        position: requested gap, meters.
         max_effort: newtons.
         status: as for trajectories.
-        stalled: the fingers stood still elsewhere than asked.
-        reached_goal: they are where they were asked to be.
-        opening: metres, as of the last update.
-        effort: newtons, as of the last update.
+        stalled: the fingers came to rest elsewhere than requested.
+        reached_goal: the fingers are at the requested gap.
+        opening: gap at the last update, meters.
+        effort: force at the last update, newtons.
     """
 
     position: float
@@ -82,11 +82,11 @@ class GripperHandle:
 
 
 class GripperController:
-    """One gripper. Every method must be called from one thread at a time.
+    """One gripper. All methods must be called from one thread at a time.
 
     Attributes:
         options: parameters.
-        active: whether it drives the fingers and takes goals.
+        active: True while it drives the fingers and accepts goals.
     """
 
     def __init__(
@@ -105,30 +105,30 @@ class GripperController:
         self._last_movement = clock()
 
     def activate(self) -> None:
-        """Take over, holding the fingers where they are."""
+        """Take over, holding the fingers."""
         self._target, self._effort = self._fingers.opening(), self.options.max_effort
         self.active = True
 
     def deactivate(self) -> None:
-        """Abort the goal, if there is one, and leave the fingers with their last command."""
+        """Abort a goal, and leave the fingers with their last command."""
         self._end(Status.ABORTED)
         self.active = False
 
     def reason_to_reject(self, position: float, max_effort: float) -> str:
-        """Why a goal would be rejected now; empty if it would not."""
+        """Reason to reject a goal now; empty if there is none."""
         if not self.active:
             return "the controller is not active"
         if not np.isfinite(position):
-            return f"command.position: expected metres, got {position}"
+            return f"command.position: expected meters, got {position}"
         if not (np.isfinite(max_effort) and max_effort >= 0):
             return f"command.max_effort: expected newtons, or 0 for the gripper's own, got {max_effort}"
         return ""
 
     def accept(self, position: float, max_effort: float = 0.0) -> GripperHandle:
-        """Drive the fingers `position` metres apart with at most `max_effort` newtons; 0 for the gripper's own.
+        """Drive the fingers to `position` meters with at most `max_effort` newtons; 0 for the gripper's own.
 
         Raises:
-            ValueError: when it is to be rejected; a goal under way then goes on.
+            ValueError: if it is rejected; a goal under way then goes on.
         """
         reason = self.reason_to_reject(position, max_effort)
         if reason:
@@ -141,13 +141,13 @@ class GripperController:
         return self._handle
 
     def cancel(self, handle: GripperHandle) -> None:
-        """Stop a goal; one that has ended already stays as it is."""
+        """Stop a goal; one that has ended stays as it is."""
         if handle is self._handle:
             self._target = self._opening
             self._end(Status.CANCELED)
 
     def update(self) -> None:
-        """One cycle of control."""
+        """One control cycle."""
         if not self.active:
             return
         now, opening = self._clock(), self._fingers.opening()

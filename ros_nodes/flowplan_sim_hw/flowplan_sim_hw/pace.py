@@ -1,6 +1,6 @@
-"""A simulation that goes on by itself, in a thread, at the pace of the clock on the wall or a multiple of it.
+"""Simulation that runs in a thread at a multiple of real time.
 
-What falls behind by more than a fifth of a second is not caught up: on a machine too slow, simulated time runs slower.
+A delay of more than a fifth of a second is not caught up: on a slow machine simulated time runs slower.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from contextlib import contextmanager
 
 from flowplan_sim_hw.simulation import Simulation
 
-_LAG = 0.2  # seconds of wall time
+_LAG = 0.2  # seconds of real time
 
 
 class Pace:
-    """Owns a simulation and steps it until `close`.
+    """Owner of a simulation, which it steps until `close`.
 
     Args:
-        make: builds the simulation, also each time it is reset, given the time that it begins with.
-        factor: simulated seconds in a second of wall time.
+        make: builder of the simulation, given its start time; also called for each reset.
+        factor: simulated seconds per second of real time.
     """
 
     def __init__(self, make: Callable[[float], Simulation], factor: float = 1.0) -> None:
@@ -36,27 +36,27 @@ class Pace:
 
     @contextmanager
     def held(self) -> Iterator[Simulation]:
-        """The simulation, standing still meanwhile: be brief."""
+        """The simulation, paused meanwhile: be brief."""
         with self._lock:
             yield self._simulation
 
     @property
     def alive(self) -> bool:
-        """Whether the physics goes on; it ends with a traceback if there is a defect in it."""
+        """True while the physics runs; a defect ends it with a traceback."""
         return self._thread.is_alive()
 
     @property
     def resets(self) -> int:
-        """How often the simulation has been built anew."""
+        """Number of times that the simulation was rebuilt."""
         return self._resets
 
     def reset(self) -> None:
-        """Build the simulation anew, in the background; `resets` tells when that is done, `error` that it failed."""
+        """Rebuild the simulation in the background; `resets` counts up when done, `error` reports a failure."""
         self.error = None
         self._reset.set()
 
     def close(self) -> None:
-        """End it."""
+        """End the simulation."""
         self._stop.set()
         self._thread.join()
         self._simulation.close()
@@ -69,7 +69,7 @@ class Pace:
                 begun, steps = time.monotonic(), 0
             wall = (
                 self._simulation.period / self._factor
-            )  # seconds of wall time that a step may take
+            )  # largest duration of a step, seconds of real time
             due = begun + steps * wall
             late = time.monotonic() - due
             if late < 0:

@@ -1,20 +1,21 @@
-"""The simulated robot's node: what a robot's driver, controllers and cameras offer, and a task to do.
+"""Node of the simulated robot: interfaces of a driver, controllers and cameras, and a task.
 
-| name | what |
+| name | type |
 |---|---|
 | `joint_states` | sensor_msgs/JointState of arm and gripper |
 | `panda_arm_controller/follow_joint_trajectory` | action, control_msgs/FollowJointTrajectory |
-| `panda_gripper/gripper_cmd` | action, control_msgs/GripperCommand; position is the gap in metres |
-| `camera_0/depth/image`, `camera_0/depth/camera_info` | sensor_msgs/Image (32FC1, metres), CameraInfo |
+| `panda_gripper/gripper_cmd` | action, control_msgs/GripperCommand; position is the gap in meters |
+| `camera_0/depth/image`, `camera_0/depth/camera_info` | sensor_msgs/Image (32FC1, meters), CameraInfo |
 | `camera_0/color/image` | sensor_msgs/Image (rgb8), registered to the depth |
 | `camera_0/pose` | geometry_msgs/PoseStamped of the optical frame in the world, with each image |
-| `task/instruction` | flowplan_msgs/Instruction, latched: the document that asks for the task |
-| `task/success` | service, std_srvs/Trigger: whether it is done as things stand, and the measures |
-| `task/reset` | service, std_srvs/Trigger: build the episode of `task` and `seed` anew; running goals are aborted |
-| `/clock` | where `use_sim_time` |
+| `task/instruction` | flowplan_msgs/Instruction, latched: the document of the task |
+| `task/success` | service, std_srvs/Trigger: current success, and the measures |
+| `task/reset` | service, std_srvs/Trigger: rebuild the episode of `task` and `seed`; running goals are aborted |
+| `/clock` | with `use_sim_time` |
 
-The images of all cameras that were taken together carry one stamp. The robot filters itself out of them. Parameters
-`fault.*` break the robot while it runs; those of the controllers, `task` and `seed` count from the next reset.
+Images of all cameras that were taken together have one stamp. The robot filters itself out of them.
+Parameters `fault.*` break the robot while it runs; those of the controllers, `task` and `seed` take effect
+at the next reset.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from flowplan_ros.conversions import pose_to_msg, seconds
 from flowplan_ros.parameters import Parameters
 from flowplan_ros.points import buffer, depth_to_image, intrinsics_to_info
 from flowplan_ros.server import LATCHED, spin
-from flowplan_ros.turn import turn
+from flowplan_ros.turn import yield_to_executor
 from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
@@ -74,19 +75,19 @@ class SimOptions:
     """Parameters of the simulated robot."""
 
     task: str = "close_laptop"
-    """What stands on the table: a task of the simulator without cloth."""
+    """Task of the simulator, without cloth."""
     robot: str = "panda"
-    """Robot configuration: panda, ur5e or a path to a .toml."""
+    """Name of a robot configuration, or path of a .toml file."""
     seed: Annotated[int, Interval(0, 2**31 - 1)] = 0
-    """Of the task's variation."""
+    """Random seed of the task's variation."""
     real_time_factor: Annotated[float, Interval(0.01, 100)] = 1.0
-    """Simulated seconds in a second; with use_sim_time everybody keeps up with it."""
+    """Simulated seconds per second; with use_sim_time all nodes keep up with it."""
     joint_state_rate: Annotated[float, Interval(1, 1000)] = 100.0
-    """Joint states a second of wall time."""
+    """Joint states per second of real time."""
     action_monitor_rate: Annotated[float, Interval(0.1, 1000)] = 20.0
-    """Times a second of wall time that feedback is sent and results are delivered."""
+    """Rate of feedback and results, per second of real time."""
     world_frame: str = "world"
-    """Frame of the camera poses; the robot's base stands at its origin."""
+    """Frame of the camera poses; the robot's base is at its origin."""
     arm_controller: str = "panda_arm_controller"
     """Namespace of the action follow_joint_trajectory."""
     gripper_controller: str = "panda_gripper"
@@ -108,16 +109,16 @@ class SimOptions:
 
     @property
     def episode(self) -> Episode:
-        """What is simulated."""
+        """Simulated episode."""
         return Episode(self.task, self.robot, self.seed)
 
 
-_LIVE = ("task", "seed", "arm.", "gripper.", "fault.")  # what may be set while it runs
-_LOOK = 0.05  # seconds between looks whether somebody wants images
+_LIVE = ("task", "seed", "arm.", "gripper.", "fault.")  # parameters that may be set while it runs
+_LOOK = 0.05  # seconds between two checks for subscribers of images
 
 
 class SimNode(Node):
-    """A robot, ready as soon as the node is there: drivers know no lifecycle here."""
+    """Robot that is ready as soon as the node exists: drivers have no lifecycle here."""
 
     def __init__(self) -> None:
         super().__init__("sim_node")
@@ -142,7 +143,7 @@ class SimNode(Node):
         )
         self._instruction = self.create_publisher(Instruction, "task/instruction", LATCHED)
         self.create_service(Trigger, "task/success", self._on_success)
-        # A coroutine keeps its group to itself while it waits: the timers are not to wait with it.
+        # A waiting coroutine blocks its callback group: the timers have another one.
         self.create_service(
             Trigger, "task/reset", self._on_reset, callback_group=ReentrantCallbackGroup()
         )
@@ -150,9 +151,7 @@ class SimNode(Node):
         self._cameras = Cameras(options.camera, options.episode) if options.camera.count else None
         self._shot_stamp, self._shot_at = Time(), -math.inf
         self._to_publish: deque[tuple[Shot, Time]] = deque()
-        steady = Clock(
-            clock_type=ClockType.STEADY_TIME
-        )  # by the simulated clock nothing would begin
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # with simulated time nothing would start
         self.create_timer(1 / options.joint_state_rate, self._tick, clock=steady)
         self.create_timer(1 / options.action_monitor_rate, self._monitor, clock=steady)
         self.create_timer(_LOOK, self._shoot, clock=steady)
@@ -163,7 +162,7 @@ class SimNode(Node):
 
     @property
     def options(self) -> SimOptions:
-        """As the parameters are now."""
+        """Options with the current values of the parameters."""
         return self._parameters_of.options
 
     def close(self) -> None:
@@ -193,7 +192,7 @@ class SimNode(Node):
             return simulation.time + seconds(stamp) - 1e-9 * self.get_clock().now().nanoseconds
 
     def _to_stamp(self, simulated: float) -> Time:
-        """The stamp of something that has happened just now, at `simulated` seconds."""
+        """Stamp of an event just now, at `simulated` seconds."""
         if not self._sim_time:
             return self.get_clock().now().to_msg()
         return rclpy.time.Time(nanoseconds=round(1e9 * simulated)).to_msg()
@@ -224,7 +223,7 @@ class SimNode(Node):
             action.monitor(mute=self.options.fault.mute)
 
     def _shoot(self) -> None:
-        """Take images if somebody wants them and it is time."""
+        """Take images if somebody subscribes and it is time."""
         since = time.monotonic() - self._shot_at
         if self._cameras is None or self._cameras.busy or since < 1 / self.options.camera.rate:
             return
@@ -236,7 +235,7 @@ class SimNode(Node):
         self._with_cameras(lambda cameras: cameras.shoot(snapshot))
 
     def _publish_images(self) -> None:
-        """One camera's at a time: bursts of megabytes are more than best-effort subscribers can take."""
+        """Publish one camera at a time: bursts of megabytes are too much for best-effort subscribers."""
         if not self._to_publish:
             stamp = self._shot_stamp
             self._to_publish.extend(
@@ -247,7 +246,7 @@ class SimNode(Node):
             self._images[shot.camera].publish(shot, stamp, self.options.world_frame)
 
     def _with_cameras(self, do: Callable[[Cameras], T]) -> T | None:
-        """What the cameras say, while there are any."""
+        """Publish finished images."""
         if self._cameras is None:
             return None
         try:
@@ -277,7 +276,7 @@ class SimNode(Node):
         before = self._pace.resets
         self._pace.reset()
         while self._pace.resets == before and self._pace.error is None:
-            await turn()
+            await yield_to_executor()
         response.success = self._pace.error is None
         response.message = str(
             self._pace.error or f"{self.options.task} with seed {self.options.seed}"
@@ -287,7 +286,7 @@ class SimNode(Node):
 
 
 class _Camera:
-    """The topics of one camera."""
+    """Topics of one camera."""
 
     def __init__(self, node: Node, number: int) -> None:
         name = f"camera_{number}"
@@ -298,11 +297,11 @@ class _Camera:
         self._pose = node.create_publisher(PoseStamped, f"{name}/pose", 5)
 
     def wanted(self) -> bool:
-        """Whether somebody looks."""
+        """True if somebody subscribes."""
         return bool(self._depth.get_subscription_count() or self._color.get_subscription_count())
 
     def publish(self, shot: Shot, stamp: Time, world_frame: str) -> None:
-        """Everything about one image."""
+        """Publish all topics of one image."""
         header = Header(stamp=stamp, frame_id=self._frame)
         height, width = shot.depth.shape
         pose = PoseStamped(
@@ -317,7 +316,7 @@ class _Camera:
 
 
 def main() -> None:
-    """The executable."""
+    """Entry point."""
     spin(SimNode)
 
 

@@ -1,6 +1,6 @@
-"""A task's world with a robot in it, whose joints and fingers two controllers drive, one physics step at a time.
+"""World of a task with a robot whose joints and fingers are driven by two controllers, step by step.
 
-The physics is that of `sim_envs`: motors under the URDF's torque limits, contacts, and friction alone to hold things.
+The physics is that of `sim_envs`: motors under the URDF's torque limits, contacts and friction.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sim_envs.tasks import TASKS
 from sim_envs.world import World
 
 RIGID_TASKS = tuple(name for name, task in TASKS.items() if not task.deformable)
-"""What can be simulated here: a cloth would have to be tied to the fingers, which no gripper controller does."""
+"""Tasks that can be simulated here: a cloth would have to be anchored to the fingers, which no gripper controller does."""
 
 ROBOT = "robot"
 """Name of the robot's body in the world."""
@@ -29,7 +29,7 @@ ROBOT = "robot"
 
 @dataclass(frozen=True)
 class Episode:
-    """What stands in the world. An episode is built alike wherever it is built."""
+    """Contents of the world. An episode is built alike everywhere."""
 
     task: str
     robot: str
@@ -39,17 +39,17 @@ class Episode:
         checks.choice("task", self.task, RIGID_TASKS)
 
     def build(self, world: World) -> tuple[Arm, TaskSetup]:
-        """Put everything into a fresh world and let it settle."""
+        """Place everything in a new world and let it settle."""
         arm = Arm.add(world, load_robot(self.robot), ROBOT)
         return arm, TASKS[self.task].setup(world, np.random.default_rng(self.seed))
 
 
 @dataclass(frozen=True)
 class Faults:
-    """What is broken; for tests of whoever uses the robot."""
+    """Faults of the robot, for tests of its users."""
 
     stuck_joint: str = ""
-    """Name of an arm joint that does not move from where it is; empty for none."""
+    """Name of an arm joint that does not move; empty for none."""
     jammed_gripper: bool = False
     """The fingers do not move."""
     mute: bool = False
@@ -60,13 +60,13 @@ class Faults:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """Everything that moves, at one time.
+    """Poses of everything that moves, at one time.
 
     Attributes:
-        episode: whose world it is.
-        time: seconds simulated.
-        joints: position of every movable joint by name, rad or m, by body.
-        bases: (4, 4) pose of the base link by body that is not bolted down.
+        episode: episode of the world.
+        time: simulated seconds.
+        joints: position of every movable joint by body and name, rad or m.
+        bases: (4, 4) base pose of each body that is not fixed.
     """
 
     episode: Episode
@@ -77,10 +77,10 @@ class Snapshot:
 
 @dataclass(frozen=True, eq=False)
 class JointReading:
-    """What a joint state says.
+    """Joint state.
 
     Attributes:
-        time: seconds simulated.
+        time: simulated seconds.
         names: arm joints, then the gripper's.
         positions: rad or m.
         velocities: per second.
@@ -93,7 +93,7 @@ class JointReading:
 
 
 class _Joints:
-    """The arm as a trajectory controller sees it; one of its joints may be stuck."""
+    """Arm as a trajectory controller sees it; one joint may be stuck."""
 
     def __init__(self, arm: Arm) -> None:
         self._arm = arm
@@ -110,14 +110,14 @@ class _Joints:
         self.q, self.qd = q, qd
 
     def jam(self, joint: int | None) -> None:
-        """Let a joint stay where it is; None frees them all."""
+        """Block a joint; None frees all."""
         if joint is not None and joint != self.stuck:
             self.q[joint] = self._arm.q()[joint]
         self.stuck = joint
 
 
 class _Fingers:
-    """The hand as a gripper controller sees it; it may be jammed."""
+    """Hand as a gripper controller sees it; it may be jammed."""
 
     def __init__(self, arm: Arm) -> None:
         self._arm = arm
@@ -140,13 +140,13 @@ class _Fingers:
 
 
 class Simulation:
-    """One episode under way. Not for two threads at once.
+    """Running episode. One thread at a time.
 
     Attributes:
-        episode: what stands in it.
-        world, arm, setup: of the episode.
-        joints: the arm's controller.
-        gripper: the fingers' controller.
+        episode: contents of the world.
+        world, arm, setup: parts of the episode.
+        joints: controller of the arm.
+        gripper: controller of the fingers.
     """
 
     def __init__(
@@ -158,14 +158,14 @@ class Simulation:
         start: float = 0.0,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """Build a world and let the controllers hold the robot in it.
+        """Build a world whose controllers hold the robot.
 
         Args:
-            episode: what stands in it.
+            episode: contents of the world.
             joints: parameters of the arm's controller.
             gripper: parameters of the fingers' controller.
-            start: what `time` begins with, seconds.
-            warn: told in one line what a client of the controllers should know.
+            start: initial `time`, seconds.
+            warn: callback with a line that clients of the controllers should know.
         """
         self.episode = episode
         self.world = World()
@@ -185,12 +185,12 @@ class Simulation:
 
     @property
     def time(self) -> float:
-        """Seconds simulated."""
+        """Simulated seconds."""
         return self.world.time + self._start
 
     @property
     def period(self) -> float:
-        """Seconds of a step."""
+        """Duration of a step, seconds."""
         return 1 / self.world.options.rate
 
     def step(self) -> None:
@@ -198,18 +198,18 @@ class Simulation:
         self.joints.update(self.period)
         self.gripper.update()
         plant, fingers = self._joints, self._fingers
-        # A controller says where to be after the step, the arm wants to know where to be before it.
+        # A controller commands the state after the step, the arm needs the state before it.
         self.arm.command(
             plant.q - plant.qd * self.period, plant.qd, fingers.width, grip_force=fingers.force
         )
-        plant.qd = np.zeros_like(plant.qd)  # without another command it stays
+        plant.qd = np.zeros_like(plant.qd)  # the last command stays
         self.world.step()
 
     def break_(self, faults: Faults) -> None:
-        """Break this from now on, and repair everything else.
+        """Apply these faults, and repair all others.
 
         Raises:
-            ValueError: when there is no such joint.
+            ValueError: if there is no such joint.
         """
         names = self.arm.robot.joint_names
         if faults.stuck_joint:
@@ -225,7 +225,7 @@ class Simulation:
                 controller.activate()
 
     def reading(self) -> JointReading:
-        """The measured joints."""
+        """Measured joints."""
         names = (*self.arm.robot.joint_names, *self.arm.robot.gripper.joints)
         body, bullet = self.arm.body, self.world.bullet
         states = bullet.getJointStates(body, [self.world.joint_index(body, name) for name in names])
@@ -234,7 +234,7 @@ class Simulation:
         )
 
     def snapshot(self) -> Snapshot:
-        """Everything that moves, now."""
+        """Current poses of everything that moves."""
         joints = {
             name: self.world.joint_positions(body) for name, body in self.world.bodies.items()
         }
@@ -246,7 +246,7 @@ class Simulation:
         )
 
     def verdict(self) -> tuple[bool, dict[str, float]]:
-        """Whether the task is done as things stand, and the measures of it."""
+        """Current success of the task, and its measures."""
         measures = {name: float(value) for name, value in self.setup.measure(self.world).items()}
         return bool(self.setup.success(measures)), measures
 

@@ -1,13 +1,13 @@
-"""What an accepted trajectory says at a time.
+"""Interpolation of an accepted trajectory.
 
-Between two waypoints every joint follows the polynomial of the lowest degree that meets what both of them state:
-positions alone a line, velocities too a cubic, accelerations too a quintic. With h the time between them and u in
-[0, 1] the share of it that has passed,
+Between two waypoints every joint follows the polynomial of the lowest degree that meets what both of them
+state: a line for positions, a cubic with velocities, a quintic with accelerations. With h the time between
+them and u in [0, 1] the share of it that has passed,
 
     q(u) = sum_k c_k u^k,    q(0), q(1) = positions,    q'(0), q'(1) = h velocities,    q''(0), q''(1) = h^2 accelerations
 
-Before the first waypoint there is one more: where the arm was when the trajectory began to be followed. A first
-waypoint at time zero leaves it no time, and the target jumps.
+One more waypoint precedes the first: the arm's state at the start of the trajectory. A first waypoint at
+time zero makes the target jump.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from flowplan.utils.checks import FloatArray
 from flowplan_sim_hw.trajectory_goal import Waypoint
 
-# Coefficients c_0, c_1, ... of u from what the two ends state, in the order position, velocity, acceleration at 0, then
+# Coefficients c_0, c_1, ... of u from the values at both ends, in the order position, velocity, acceleration at 0, then
 # at 1, times powers of h: the inverses of the equations above.
 _LINEAR = np.linalg.inv([[1, 0], [1, 1]])
 _CUBIC = np.linalg.inv([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 2, 3]])
@@ -39,7 +39,7 @@ _QUINTIC = np.linalg.inv(
 
 @dataclass(frozen=True, eq=False)
 class JointState:
-    """Positions, velocities and accelerations (J,) each."""
+    """Positions, velocities and accelerations, (J,) each."""
 
     positions: FloatArray
     velocities: FloatArray
@@ -48,12 +48,12 @@ class JointState:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What a timeline says at a time.
+    """State of a timeline at one time.
 
     Attributes:
-        state: of the J joints.
-        following: index of the waypoint that comes next; their number when all have passed.
-        since: seconds since the last waypoint that has passed; negative, to the first one, before it.
+        state: state of the J joints.
+        following: index of the next waypoint; their number after the last.
+        since: seconds since the last waypoint; before the first one, negative seconds to it.
     """
 
     state: JointState
@@ -62,10 +62,10 @@ class Sample:
 
 
 class Timeline:
-    """A trajectory that is being followed.
+    """Trajectory under way.
 
     Attributes:
-        start: time of its beginning, seconds of the controller's clock.
+        start: time of its start, seconds of the controller's clock.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class Timeline:
         *,
         splines: bool = True,
     ) -> None:
-        """Begin to follow waypoints.
+        """Start to follow waypoints.
 
         Args:
-            now: seconds.
-            before: where the joints are now; its time is not read.
-            waypoints: for all J joints, in the controller's order.
-            start: time of the waypoints' zero; None for now.
-            splines: interpolate; otherwise the target jumps to each waypoint in turn.
+            now: current time, seconds.
+            before: current state of the joints; its time is ignored.
+            waypoints: waypoints of all J joints, in the controller's order.
+            start: time of the waypoints' zero. Defaults to now.
+            splines: interpolate; otherwise the target jumps to each waypoint.
         """
         self.start = now if start is None else start
         self._splines = splines
         first = waypoints[0]
         J = len(before.positions)
-        # What the first waypoint states the state before it states too, or the first piece would be of a lower degree.
+        # The initial state states what the first waypoint states, or the first piece would be of a lower degree.
         velocities = (
             before.velocities
             if len(before.velocities) or not len(first.velocities)
@@ -107,7 +107,7 @@ class Timeline:
         return self._points[-1]
 
     def at(self, time: float) -> Sample:
-        """What holds at `time`, which is not before `now` of the beginning."""
+        """State at `time`, not before the `now` of the start."""
         t = time - self.start
         following = bisect_right(self._times, t)
         since = t - self._times[max(following - 1, 0)]
@@ -116,14 +116,14 @@ class Timeline:
         a, b = (
             self._points[following],
             self._points[following + 1],
-        )  # _points has the state before them all in front
+        )  # _points starts with the initial state
         if self._splines:
             return Sample(between(a, b, t), following, since)
         return Sample(_state(b if following else a), following, since)
 
 
 def between(a: Waypoint, b: Waypoint, t: float) -> JointState:
-    """The state at time t between waypoints a and b, which state positions."""
+    """State at time t between waypoints a and b, which state positions."""
     h = b.time - a.time
     ends = [a.positions, b.positions]
     inverse = _LINEAR
@@ -150,7 +150,7 @@ def _state(point: Waypoint) -> JointState:
 
 
 def _integrated(points: Sequence[Waypoint]) -> list[Waypoint]:
-    """Positions that are missing, by the trapezoidal rule from velocities, and those from accelerations."""
+    """Missing positions from velocities, and those from accelerations, by the trapezoidal rule."""
     done = [points[0]]
     J = len(points[0].positions)
     for point in points[1:]:

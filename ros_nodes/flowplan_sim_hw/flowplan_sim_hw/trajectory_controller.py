@@ -1,20 +1,21 @@
-"""ros2_control's `joint_trajectory_controller` without ROS: its rules over an injected clock and plant.
+"""Rules of ros2_control's `joint_trajectory_controller`, without ROS, over an injected clock and plant.
 
-Each update samples the trajectory twice: at now, to compare with what is measured, and one period later, to command.
+Each update samples the trajectory twice: now, to compare with the measured state, and one period later, to
+command.
 
-| what happens | what follows |
+| event | result |
 |---|---|
-| a joint leaves its path tolerance on the way | ABORTED, PATH_TOLERANCE_VIOLATED; the arm holds where it is |
-| the end has come and every joint is within its goal tolerance | SUCCEEDED; the arm holds the last waypoint |
-| it is not, `goal_time` after the end | ABORTED, GOAL_TOLERANCE_VIOLATED; the arm holds where it is |
-| the same, but `goal_time` is 0 | nothing, for ever |
-| the client cancels | CANCELED, whose error code is 0; the arm holds where it is |
+| a joint leaves its path tolerance | ABORTED, PATH_TOLERANCE_VIOLATED; the arm holds |
+| at the end every joint is within its goal tolerance | SUCCEEDED; the arm holds the last waypoint |
+| it is not, `goal_time` after the end | ABORTED, GOAL_TOLERANCE_VIOLATED; the arm holds |
+| the same, but `goal_time` is 0 | nothing, forever |
+| the client cancels | CANCELED with error code 0; the arm holds |
 | another goal is accepted | ABORTED, INVALID_GOAL; the new one starts from the measured state |
 | the controller is deactivated | ABORTED, INVALID_GOAL; goals are rejected |
 
-This is the behaviour from Humble to Kilted, where a new goal replaces the old one entirely, of a controller that commands
-positions, or positions and velocities. Left out are PID gains, effort, speed scaling, joints without limits that wrap
-around, `cmd_timeout`, `decelerate_on_cancel`, and trajectories that come by topic.
+This is the behavior from Humble to Kilted, where a new goal replaces the old one entirely, of a controller
+that commands positions, or positions and velocities. Left out are PID gains, effort, speed scaling,
+continuous joints, `cmd_timeout`, `decelerate_on_cancel`, and trajectories by topic.
 """
 
 from __future__ import annotations
@@ -45,17 +46,17 @@ from flowplan_sim_hw.trajectory_goal import (
 
 
 class Plant(Protocol):
-    """The joints, in the controller's order."""
+    """Joints in the controller's order."""
 
     def state(self) -> tuple[FloatArray, FloatArray]:
         """Measured positions (J,) and velocities (J,)."""
 
     def command(self, positions: FloatArray, velocities: FloatArray) -> None:
-        """Where the joints should be at the next update, and how fast; velocities are 0 under position control."""
+        """Command positions and velocities for the next update; velocities are 0 under position control."""
 
 
 class Status(Enum):
-    """Of a goal."""
+    """Status of a goal."""
 
     EXECUTING = "executing"
     SUCCEEDED = "succeeded"
@@ -65,24 +66,24 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class ControllerOptions:
-    """Parameters of the controller, by ros2_control's names."""
+    """Parameters of the controller, with ros2_control's names."""
 
     command_velocities: bool = False
-    """The hardware takes velocities beside positions. Only then do velocity tolerances count."""
+    """The hardware takes velocities beside positions. Only then velocity tolerances count."""
     interpolate_from_desired_state: bool = False
-    """A new trajectory starts from what was last commanded, not from what is measured."""
+    """A new trajectory starts from the last command, not from the measured state."""
     splines: bool = True
-    """Interpolate; otherwise the target jumps to each waypoint in turn."""
+    """Interpolate; otherwise the target jumps to each waypoint."""
     goal_time: Annotated[float, Interval(0, 3600)] = 0.0
-    """Seconds after the end within which the joints must be there; 0 waits for ever."""
+    """Seconds after the end in which the joints must arrive; 0 waits forever."""
     stopped_velocity_tolerance: Annotated[float, Interval(0, 10)] = 0.01
-    """Velocity that counts as standing at the end, rad/s; 0 for any."""
+    """Speed of a joint at rest at the end, rad/s; 0 for any."""
     trajectory: Annotated[float, Interval(0, 10)] = 0.0
-    """Radians a joint may be off on the way; 0 for any."""
+    """Path tolerance of a joint, rad; 0 for any."""
     goal: Annotated[float, Interval(0, 10)] = 0.0
-    """Radians a joint may be off at the end; 0 for any."""
+    """Goal tolerance of a joint, rad; 0 for any."""
     rules: GoalRules = field(default_factory=GoalRules)
-    """Which goals are taken."""
+    """Rules for accepting goals."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -90,15 +91,15 @@ class ControllerOptions:
 
 @dataclass(frozen=True, eq=False)
 class Feedback:
-    """Of a goal, after an update.
+    """Feedback of a goal after an update.
 
     Attributes:
         time: seconds of the controller's clock.
         elapsed: seconds since the trajectory's start.
-        desired: what the trajectory says.
-        actual: what is measured; no accelerations.
-        error: desired - actual, in what the tolerances are applied to.
-        index: of the waypoint that comes next.
+        desired: desired state.
+        actual: measured state, without accelerations.
+        error: desired - actual, of the quantities with tolerances.
+        index: index of the next waypoint.
     """
 
     time: float
@@ -111,7 +112,7 @@ class Feedback:
 
 @dataclass(eq=False)
 class GoalHandle:
-    """A goal that was accepted, and what has become of it."""
+    """Accepted goal and its state."""
 
     goal: TrajectoryGoal
     status: Status = Status.EXECUTING
@@ -120,7 +121,7 @@ class GoalHandle:
     feedback: Feedback | None = None
 
     def end(self, status: Status, error_code: int = SUCCESSFUL, error_string: str = "") -> None:
-        """Make it terminal; the status comes last, for who looks at it from another thread."""
+        """End the goal; the status is set last, for readers in other threads."""
         self.error_code, self.error_string = error_code, error_string
         self.status = status
 
@@ -134,7 +135,7 @@ class _Limits:
     acceleration: FloatArray
 
     def violated(self, error: JointState) -> FloatArray:
-        """(J,) by which factor each joint is beyond its limits; 0 within them."""
+        """Factor (J,) by which each joint exceeds its limits; 0 within them."""
         worst = np.zeros(len(self.position))
         for limit, value in (
             (self.position, error.positions),
@@ -150,7 +151,7 @@ class _Limits:
 
 @dataclass(frozen=True, eq=False)
 class _Pursuit:
-    """A goal that is being followed, and what applies to it."""
+    """Goal that is being followed, and its tolerances."""
 
     handle: GoalHandle
     path: _Limits
@@ -160,13 +161,13 @@ class _Pursuit:
 
 @dataclass(eq=False)
 class _Motion:
-    """A trajectory on its way: to be followed from the next update on, then followed.
+    """Trajectory to be followed from the next update on, or under way.
 
     Attributes:
-        waypoints: for all joints, in the controller's order; all there is to a motion that only holds.
-        start: seconds; None for when it is first followed.
-        pursuit: whose it is; None while holding: a stand is not checked.
-        timeline: None until it is first followed.
+        waypoints: waypoints of all joints, in the controller's order.
+        start: start time, seconds; None for the next update.
+        pursuit: its goal; None while holding, which is not checked.
+        timeline: None before the first update.
     """
 
     waypoints: list[Waypoint]
@@ -176,12 +177,12 @@ class _Motion:
 
 
 class TrajectoryController:
-    """One controller. Every method must be called from one thread at a time.
+    """One controller. All methods must be called from one thread at a time.
 
     Attributes:
-        joint_names: J names.
+        joint_names: names of the J joints.
         options: parameters.
-        active: whether it controls the plant and takes goals.
+        active: True while it controls the plant and accepts goals.
     """
 
     def __init__(
@@ -196,11 +197,11 @@ class TrajectoryController:
         """A controller that is not active yet.
 
         Args:
-            joint_names: in the plant's order.
-            plant: what is controlled.
-            clock: seconds.
+            joint_names: names in the plant's order.
+            plant: controlled joints.
+            clock: clock, seconds.
             options: parameters.
-            warn: told in one line what a client should know but does not fail for.
+            warn: callback with a line that a client should know but does not fail for.
         """
         self.joint_names = tuple(joint_names)
         self.options = options
@@ -212,30 +213,30 @@ class TrajectoryController:
         self._handle: GoalHandle | None = None
 
     def activate(self) -> None:
-        """Take over, holding where the joints are."""
+        """Take over, holding the joints."""
         self._actual, self._velocity = self._plant.state()
         self._commanded = Waypoint(0.0, self._actual, np.zeros(len(self._actual)))
         self._motion = self._hold(self._actual)
         self.active = True
 
     def deactivate(self) -> None:
-        """Abort the goal, if there is one, and leave the plant with its last command."""
+        """Abort a goal, and leave the plant with its last command."""
         self._end(
             Status.ABORTED, INVALID_GOAL, "Current goal cancelled during deactivate transition."
         )
         self.active = False
 
     def reason_to_reject(self, goal: TrajectoryGoal) -> str:
-        """Why a goal would be rejected now; empty if it would not."""
+        """Reason to reject a goal now; empty if there is none."""
         if not self.active:
             return "the controller is not active"
         return reason_to_reject(goal, self.joint_names, self._clock(), self.options.rules)
 
     def accept(self, goal: TrajectoryGoal) -> GoalHandle:
-        """Follow a goal from the next update on; one that is under way is preempted.
+        """Follow a goal from the next update on; it preempts one under way.
 
         Raises:
-            ValueError: when it is to be rejected; a goal under way then goes on.
+            ValueError: if it is rejected; a goal under way then goes on.
         """
         reason = self.reason_to_reject(goal)
         if reason:
@@ -247,16 +248,16 @@ class TrajectoryController:
         return handle
 
     def cancel(self, handle: GoalHandle) -> None:
-        """Stop a goal; one that has ended already stays as it is."""
+        """Stop a goal; one that has ended stays as it is."""
         if handle is self._handle:
             self._end(Status.CANCELED)
             self._motion = self._hold(self._actual)
 
     def update(self, period: float) -> None:
-        """One cycle of control: measure, compare, command.
+        """One control cycle: measure, compare, command.
 
         Args:
-            period: seconds until the next one.
+            period: seconds to the next one.
         """
         if not self.active:
             return
@@ -273,7 +274,7 @@ class TrajectoryController:
             pursuit.handle.feedback = Feedback(
                 now, now - timeline.start, here.state, actual, error, here.following
             )
-            # A trajectory may be over when it is first looked at: even then the way there is checked once.
+            # A trajectory may be over at its first update: its path is still checked once.
             if (underway or first) and self._off_the_path(pursuit, error):
                 return
             if not underway and self._at_the_end(
@@ -300,7 +301,7 @@ class TrajectoryController:
     def _at_the_end(
         self, pursuit: _Pursuit, last: Waypoint, error: JointState, late: float
     ) -> bool:
-        """Judge a trajectory that is over since `late` seconds; whether this update must not command any more."""
+        """Check a trajectory that is over since `late` seconds; True if this update must not command."""
         off = pursuit.goal.violated(error)
         if not off.any():
             self._end(Status.SUCCEEDED, error_string="Goal successfully reached!")
@@ -344,7 +345,7 @@ class TrajectoryController:
         return JointState(desired.positions - self._actual, velocities, zeros)
 
     def _in_own_order(self, goal: TrajectoryGoal) -> list[Waypoint]:
-        """The goal's waypoints for all joints of the controller, in its order."""
+        """Waypoints of the goal for all joints of the controller, in its order."""
         columns = [self.joint_names.index(name) for name in goal.joint_names]
         J = len(self.joint_names)
 
@@ -367,7 +368,7 @@ class TrajectoryController:
         ]
 
     def _pursuit_of(self, handle: GoalHandle) -> _Pursuit:
-        """The goal's tolerances over the controller's own; its own alone where the goal's make no sense."""
+        """Tolerances of the goal over the controller's own; the latter alone if the goal's are invalid."""
         goal, options, zeros = handle.goal, self.options, np.zeros(len(self.joint_names))
         path = _Limits(zeros + options.trajectory, zeros, zeros)
         end = _Limits(zeros + options.goal, zeros + options.stopped_velocity_tolerance, zeros)
@@ -397,7 +398,7 @@ class TrajectoryController:
 
 
 def _either(default: float, asked: float, name: str) -> float:
-    """The limit that holds where a goal asks for `asked`; 0 for none."""
+    """Limit for a requested tolerance `asked`; 0 for none."""
     if asked > 0:
         return float(asked)
     if asked == 0:

@@ -1,9 +1,9 @@
-"""What a client asks of a joint trajectory controller, and when that is turned down.
+"""Goals of a joint trajectory controller, and reasons to reject them.
 
-The rules are those of ros2_control's `joint_trajectory_controller`. Three goals that it takes, to the harm of whoever
-sent them, are refused here, so that a client that sends them is found out before it meets a robot: a joint named
-twice (one of the others would be moved to wherever it last went), accelerations without velocities (it commands
-zeros), and numbers that are not finite.
+The rules are those of ros2_control's `joint_trajectory_controller`. Three harmful goals that it accepts are
+rejected here, so that a client that sends them is found before it meets a robot: a joint named twice (another
+one would move to wherever it last went), accelerations without velocities (it commands zeros), and numbers
+that are not finite.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from flowplan.utils.checks import FloatArray
 SUCCESSFUL, INVALID_GOAL, PATH_TOLERANCE_VIOLATED, GOAL_TOLERANCE_VIOLATED = 0, -1, -4, -5
 """Error codes of control_msgs/action/FollowJointTrajectory."""
 
-EPSILON = float(np.finfo(np.float32).eps)  # what still counts as zero
+EPSILON = float(np.finfo(np.float32).eps)  # largest value that counts as zero
 
 _NONE = np.zeros(0)
 
 
 @dataclass(frozen=True, eq=False)
 class Waypoint:
-    """Where the joints should be at a time. What is not given has no entries.
+    """Desired state of the joints at one time. Quantities that are not given have no entries.
 
     Attributes:
         time: seconds from the trajectory's start.
@@ -48,10 +48,10 @@ class Waypoint:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a joint may be off. In a goal, 0 stands for the controller's default and -1 for no limit at all."""
+    """Tolerance of a joint. In a goal, 0 is the controller's default and -1 no limit."""
 
     position: float = 0.0
-    """Radians or metres."""
+    """Radians or meters."""
     velocity: float = 0.0
     """Per second."""
     acceleration: float = 0.0
@@ -60,15 +60,15 @@ class Tolerance:
 
 @dataclass(frozen=True, eq=False)
 class TrajectoryGoal:
-    """A goal of FollowJointTrajectory, as it arrives.
+    """Goal of FollowJointTrajectory as it arrives.
 
     Attributes:
-        joint_names: of the waypoints' entries.
-        waypoints: in order of time.
-        start: when the trajectory begins, seconds of the controller's clock; None for at once (a stamp of zero).
-        path_tolerance: by joint, while it moves.
+        joint_names: names of the waypoints' entries.
+        waypoints: waypoints in order of time.
+        start: start time, seconds of the controller's clock; None for at once (a stamp of zero).
+        path_tolerance: by joint, during the motion.
         goal_tolerance: by joint, at the end.
-        goal_time_tolerance: seconds after the end within which the joints must be there; 0 and -1 as in Tolerance.
+        goal_time_tolerance: seconds after the end in which the joints must arrive; 0 and -1 as in Tolerance.
     """
 
     joint_names: Sequence[str]
@@ -81,10 +81,10 @@ class TrajectoryGoal:
 
 @dataclass(frozen=True)
 class GoalRules:
-    """What a controller takes beyond complete trajectories of positions that end at rest."""
+    """Goals accepted beyond complete trajectories of positions that end at rest."""
 
     allow_partial_joints_goal: bool = False
-    """Goals may leave joints out; these hold where they were last told to be."""
+    """Goals may leave joints out; these hold their last command."""
     allow_integration_in_goal_trajectories: bool = False
     """Positions may be left out; they are integrated from velocities or accelerations."""
     allow_nonzero_velocity_at_trajectory_end: bool = False
@@ -94,7 +94,7 @@ class GoalRules:
 def reason_to_reject(
     goal: TrajectoryGoal, joint_names: Sequence[str], now: float, rules: GoalRules
 ) -> str:
-    """Why a controller of these joints turns the goal down; empty when it does not."""
+    """Reason for a controller of these joints to reject the goal; empty if there is none."""
     return (
         _about_joints(goal, joint_names, rules)
         or _about_the_end(goal, now, rules)
