@@ -18,7 +18,7 @@ from flowplan.geometry import pose, rotation_about, transform
 from flowplan.paths.time_parameterization import TimedPath, follow, retime
 from flowplan.robot import load_robot
 from flowplan.trajectory import Trajectory
-from flowplan.validation.collision_geometry import gap, mesh_body, winding_number
+from flowplan.validation.collision_geometry import mesh_body, signed_distance, winding_number
 from flowplan.validation.joint_limits import differences
 from flowplan.validation.validator import HELD, PhaseWorld, ValidationOptions, Validator, validate
 
@@ -431,8 +431,8 @@ def test_the_quick_answer_for_two_concave_bodies_is_a_bound_on_the_true_one():
     for _ in range(100):
         turn = rotation_about([0, 0, 0], rng.normal(size=3), rng.uniform(0, 3))
         X = coal.Transform3s(turn[:3, :3], rng.uniform(-0.3, 0.3, 3))
-        truth = gap(a, X, b, coal.Transform3s(), 1.0)
-        quick = gap(a, X, b, coal.Transform3s(), 1.0, 0.0)
+        truth = signed_distance(a, X, b, coal.Transform3s(), 1.0)
+        quick = signed_distance(a, X, b, coal.Transform3s(), 1.0, 0.0)
         assert quick <= truth + 1e-5  # GJK stops at a millionth
         quick_says_free += quick > 0
     assert quick_says_free > 50
@@ -449,7 +449,9 @@ def test_flat_faces_of_many_corners(sides):
         ([0, 1, 0], 0.15),
     ):
         X = coal.Transform3s(np.eye(3), (distance + 0.01) * np.array(direction, float))
-        assert gap(ball, X, plate, coal.Transform3s(), 1.0) == pytest.approx(0.01, abs=1e-3)
+        assert signed_distance(ball, X, plate, coal.Transform3s(), 1.0) == pytest.approx(
+            0.01, abs=1e-3
+        )
 
 
 @pytest.mark.parametrize(

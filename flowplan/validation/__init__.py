@@ -1,4 +1,5 @@
 """Independent validation: continuous collision checking on exact geometry, and joint limits.
 
-This room may use the robot, trajectory and utils only: what it says does not rest on the code that it checks.
+This package uses only robot, trajectory and utils, so that its results do not depend on the code
+that they check.
 """

@@ -1,10 +1,11 @@
-"""Solid bodies for the independent collision check, and the signed distance between two of them (coal: GJK and EPA).
+"""Solid bodies for independent collision checks, and the signed distance between two of them.
 
-A convex body is its hull. Any other is a triangle surface (a tree of oriented boxes) inside its hull: the hull answers
-first, because it is a hundred times cheaper and can only be nearer than the body itself; the surface is asked where the
-hull says "too near". A surface has no inside: a body that lies wholly within a closed surface is found by the winding
-number of a point of it (Jacobson et al., "Robust inside-outside segmentation using generalized winding numbers",
-SIGGRAPH 2013).
+Distances come from coal (GJK and EPA). A convex body is represented by its hull. Any other is a
+triangle surface (a tree of oriented boxes) inside its hull. The hull is queried first, as it is a
+hundred times faster and its distance is a lower bound; the surface only if the hull is too near. A
+surface has no inside: a body that lies wholly within a closed surface is detected by the winding
+number of one of its points (Jacobson et al., "Robust inside-outside segmentation using generalized
+winding numbers", SIGGRAPH 2013).
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from scipy.spatial import ConvexHull, QhullError
 from flowplan.utils.checks import FloatArray
 
 _MOST_CONTACTS = 1000
-_HAIR = 1e-6  # metres
-_MOST_NEIGHBOURS = 200  # of one corner of a hull
+_MOST_NEIGHBORS = 200
+"""Neighbors of one hull vertex that coal can store."""
+_TINY = 1e-6
+"""Meters; smallest cutoff distance, and padding of flat sheets."""
+_NO_TRIANGLES = np.zeros((0, 3, 3))
 _DISTANCE = coal.DistanceRequest()
 _CONTACTS = coal.CollisionRequest()
 _CONTACTS.enable_contact = True
@@ -29,13 +33,13 @@ _CONTACTS.num_max_contacts = _MOST_CONTACTS
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A rigid solid in a frame of its own.
+    """A rigid solid in its own frame.
 
     Attributes:
         hull: coal convex geometry that contains the body.
-        points: (V, 3) metres, points whose convex hull contains the body.
-        surface: coal triangle tree where the body is not convex, else None.
-        triangles: (F, 3, 3) corners of that surface, metres; empty for a convex body.
+        points: (V, 3) points whose convex hull contains the body, meters.
+        surface: coal triangle tree of a non-convex body, else None.
+        triangles: (F, 3, 3) corners of that surface, meters; empty for a convex body.
     """
 
     hull: coal.CollisionGeometry
@@ -45,22 +49,23 @@ class Body:
 
 
 def mesh_body(mesh: trimesh.Trimesh, *, solid: bool = False) -> Body:
-    """The body of a mesh, in the mesh's frame.
+    """Body of a mesh, in the mesh's frame.
 
     Args:
-        mesh: metres; convex, concave or open.
-        solid: take its convex hull for the body, whatever its shape.
+        mesh: Convex, concave or open; meters.
+        solid: Use the convex hull, whatever the shape.
     """
     vertices = np.asarray(mesh.vertices, float)[np.unique(mesh.faces)]
     try:
         hull = ConvexHull(vertices)
         points = vertices[hull.vertices]
-        fills_hull = mesh.is_watertight and abs(abs(mesh.volume) - hull.volume) < 1e-3 * hull.volume
-    except QhullError:  # a flat sheet has no hull: its bounding box, a hair thicker, contains it
-        points = _corners(vertices.min(0) - 1e-6, vertices.max(0) + 1e-6)
-        fills_hull = False
-    if solid or fills_hull:
-        return Body(convex(points), points, None, np.zeros((0, 3, 3)))
+        deviation = abs(abs(mesh.volume) - hull.volume)
+        is_convex = mesh.is_watertight and deviation < 1e-3 * hull.volume
+    except QhullError:  # a flat sheet has no hull: its padded bounding box contains it
+        points = _box_corners(vertices.min(0) - _TINY, vertices.max(0) + _TINY)
+        is_convex = False
+    if solid or is_convex:
+        return Body(convex(points), points, None, _NO_TRIANGLES)
     surface = coal.BVHModelOBBRSS()
     surface.beginModel(len(mesh.faces), len(mesh.vertices))
     surface.addVertices(np.asarray(mesh.vertices, float))
@@ -70,120 +75,159 @@ def mesh_body(mesh: trimesh.Trimesh, *, solid: bool = False) -> Body:
 
 
 def shape_body(geometry: coal.CollisionGeometry) -> Body:
-    """The body of a coal geometry of a robot link: a mesh becomes its hull, a primitive stays what it is."""
+    """Body of a coal geometry of a robot link: the hull of a mesh, or the primitive itself."""
     if isinstance(geometry, coal.BVHModelBase):
         points = np.array(geometry.vertices())
         points = points[ConvexHull(points).vertices]
-        return Body(convex(points), points, None, np.zeros((0, 3, 3)))
+        return Body(convex(points), points, None, _NO_TRIANGLES)
     geometry.computeLocalAABB()
     box = geometry.aabb_local
-    return Body(geometry, _corners(box.min_, box.max_), None, np.zeros((0, 3, 3)))
+    return Body(geometry, _box_corners(box.min_, box.max_), None, _NO_TRIANGLES)
 
 
 def convex(points: FloatArray) -> coal.Convex:
-    """The convex hull of points (V, 3) that span a volume."""
+    """Convex hull of points (V, 3) that span a volume."""
     hull = ConvexHull(points)
-    if np.bincount(hull.simplices.ravel()).max() > _MOST_NEIGHBOURS:
-        # A flat face of many corners comes as a fan about one of them, more than coal can hold. Seen a hair uneven
-        # (joggled), it falls into triangles that share their corners out; the points stay what they are.
+    if np.bincount(hull.simplices.ravel()).max() > _MOST_NEIGHBORS:
+        # A flat face of many corners comes as a fan about one of them, more neighbors than coal can
+        # store. Joggled input spreads its triangles over the corners; the points stay unchanged.
         hull = ConvexHull(points, qhull_options="QJ")
+    # Number the hull's vertices from zero.
     index = np.zeros(len(points), int)
     index[hull.vertices] = np.arange(len(hull.vertices))
     vertices = coal.StdVec_Vec3s()
     vertices.extend(list(points[hull.vertices]))
+    triangles = [coal.Triangle(int(a), int(b), int(c)) for a, b, c in index[hull.simplices]]
     faces = coal.StdVec_Triangle()
-    faces.extend([coal.Triangle(int(a), int(b), int(c)) for a, b, c in index[hull.simplices]])
+    faces.extend(triangles)
     return coal.Convex(vertices, faces)
 
 
-def gap(
+def signed_distance(
     a: Body,
     X_a: coal.Transform3s,
     b: Body,
     X_b: coal.Transform3s,
-    enough: float,
+    sufficient: float,
     threshold: float = np.inf,
 ) -> float:
-    """Metres between two bodies, negative by how deep they overlap; neither must lie wholly inside the other.
+    """Signed distance between two bodies, neither of which lies wholly inside the other.
 
-    Where that is `enough` or more, any number from `enough` up to it may come back: looking closer would tell nothing.
-    Of two concave bodies any number above `threshold` may, up to it: such a bound costs a tenth of the truth.
+    Lower bounds are returned where they decide the question, as they are cheaper by far.
+
+    Args:
+        a, b: The bodies.
+        X_a, X_b: Their poses in one frame.
+        sufficient: Meters. If the distance is at least this, any value between this and the
+            distance may be returned.
+        threshold: Meters. For two concave bodies, any value between this and the distance may be
+            returned too.
+
+    Returns:
+        Meters, negative by the depth of an overlap.
     """
+    # Hulls: a lower bound, and exact for convex bodies.
     result = coal.DistanceResult()
     distance = float(coal.distance(a.hull, X_a, b.hull, X_b, _DISTANCE, result))
-    if distance >= enough or (a.surface is None and b.surface is None):
+    if distance >= sufficient or (a.surface is None and b.surface is None):
         return distance
-    # From here on the hulls are too near, and at least one of the bodies is less than its hull.
+
+    # One concave body: its surface against the hull.
     if a.surface is None or b.surface is None:
-        return _surface_gap(_shape(a), X_a, _shape(b), X_b, enough)
-    bound = _surface_gap(a.hull, X_a, b.surface, X_b, enough)
+        return _surface_distance(_shape(a), X_a, _shape(b), X_b, sufficient)
+
+    # Two concave bodies: each surface against the other's hull, a bound from below.
+    bound = _surface_distance(a.hull, X_a, b.surface, X_b, sufficient)
     if bound <= threshold:
-        bound = max(bound, _surface_gap(a.surface, X_a, b.hull, X_b, enough))
+        bound = max(bound, _surface_distance(a.surface, X_a, b.hull, X_b, sufficient))
     if bound > threshold:
         return bound
+
+    # Both surfaces. Crossing ones have no depth; the depth within the other's hull stands for it.
+    cutoff = max(sufficient, _TINY)
     result.clear()
-    result.min_distance = max(enough, _HAIR)
+    result.min_distance = cutoff
     distance = float(coal.distance(a.surface, X_a, b.surface, X_b, _DISTANCE, result))
-    # Two surfaces that cross have no depth of their own; what is within the other's hull has.
-    return bound if distance <= 0 else min(distance, max(enough, _HAIR))
+    return bound if distance <= 0 else min(distance, cutoff)
 
 
 def contained(a: Body, X_a: coal.Transform3s, b: Body, X_b: coal.Transform3s) -> bool:
-    """Does a point of one body lie inside the closed surface of the other? Their surfaces need not touch for that."""
-    return _holds(a, X_a, b, X_b) or _holds(b, X_b, a, X_a)
+    """True if a point of one body lies inside the closed surface of the other.
+
+    The two surfaces need not touch.
+    """
+    return _contains(a, X_a, b, X_b) or _contains(b, X_b, a, X_a)
 
 
 def _shape(body: Body) -> coal.CollisionGeometry:
+    """The exact geometry of a body."""
     return body.hull if body.surface is None else body.surface
 
 
-def _surface_gap(
+def _surface_distance(
     a: coal.CollisionGeometry,
     X_a: coal.Transform3s,
     b: coal.CollisionGeometry,
     X_b: coal.Transform3s,
-    enough: float,
+    sufficient: float,
 ) -> float:
-    """`gap` of a convex geometry and a surface, in either order."""
+    """Signed distance between a convex geometry and a surface, in either order."""
+    # Apart: the tree search is cut off at the sufficient distance.
     result = coal.DistanceResult()
-    reach = max(enough, _HAIR)
-    result.min_distance = reach  # the tree leaves out what is farther
+    cutoff = max(sufficient, _TINY)
+    result.min_distance = cutoff
     distance = float(coal.distance(a, X_a, b, X_b, _DISTANCE, result))
     if distance > 0:
-        return min(distance, reach)
+        return min(distance, cutoff)
+    # In contact: the deepest of the contacts.
     contacts = coal.CollisionResult()
     coal.collide(a, X_a, b, X_b, _CONTACTS, contacts)
-    return -max((abs(c.penetration_depth) for c in contacts.getContacts()), default=0.0)
+    depths = (abs(c.penetration_depth) for c in contacts.getContacts())
+    return -max(depths, default=0.0)
 
 
-def _holds(outer: Body, X_outer: coal.Transform3s, inner: Body, X_inner: coal.Transform3s) -> bool:
+def _contains(
+    outer: Body, X_outer: coal.Transform3s, inner: Body, X_inner: coal.Transform3s
+) -> bool:
+    """True if a point of `inner` lies inside the surface of `outer`."""
     if outer.surface is None:
         return False
+    # Any point of the inner body, in the frame of the outer one.
     point = inner.points[0] if inner.surface is None else inner.triangles[0, 0]
     point = X_inner.getRotation() @ point + X_inner.getTranslation()
     point = X_outer.getRotation().T @ (point - X_outer.getTranslation())
-    if (point < outer.points.min(0)).any() or (point > outer.points.max(0)).any():
+    low, high = outer.points.min(0), outer.points.max(0)
+    if (point < low).any() or (point > high).any():
         return False
     return winding_number(outer.triangles, point) > 0.5
 
 
 def winding_number(triangles: FloatArray, point: FloatArray) -> float:
-    """How often the surface of `triangles` (F, 3, 3) winds around `point` (3,): 1 inside a closed one, 0 outside.
+    """Generalized winding number of a surface about a point, in absolute value.
 
-    The sum of the triangles' signed solid angles (Van Oosterom and Strackee 1983) over 4 pi, whichever way they face.
+    The sum of the triangles' signed solid angles (Van Oosterom and Strackee 1983) over 4 pi.
+
+    Args:
+        triangles: (F, 3, 3) corners, meters, consistently oriented.
+        point: (3,) meters.
+
+    Returns:
+        1 inside a closed surface, 0 outside.
     """
-    r = triangles - point
-    length = np.linalg.norm(r, axis=-1)
+    # tan(angle / 2) = r0 . (r1 x r2) / (|r0||r1||r2| + (r0.r1)|r2| + (r1.r2)|r0| + (r2.r0)|r1|)
+    r = triangles - point  # (F, 3, 3)
+    length = np.linalg.norm(r, axis=-1)  # (F, 3)
     volume = np.einsum("fc,fc->f", r[:, 0], np.cross(r[:, 1], r[:, 2]))
-    dots = [
-        np.einsum("fc,fc->f", r[:, i], r[:, j]) * length[:, k]
-        for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1))
+    denominator = length.prod(1)
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        denominator = denominator + np.einsum("fc,fc->f", r[:, i], r[:, j]) * length[:, k]
+    solid_angle = 2 * np.arctan2(volume, denominator)
+    return float(abs(solid_angle.sum()) / (4 * np.pi))
+
+
+def _box_corners(low: FloatArray, high: FloatArray) -> FloatArray:
+    """Corners (8, 3) of an axis-aligned box."""
+    corners = [
+        [x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])
     ]
-    solid = 2 * np.arctan2(volume, length.prod(1) + dots[0] + dots[1] + dots[2])
-    return float(abs(solid.sum()) / (4 * np.pi))
-
-
-def _corners(low: FloatArray, high: FloatArray) -> FloatArray:
-    return np.array(
-        [[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
-    )
+    return np.array(corners)

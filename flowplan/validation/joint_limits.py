@@ -1,10 +1,11 @@
-"""Joint limits of a trajectory as it will be executed, whatever its derivative fields say.
+"""Joint limits of a trajectory as executed, whatever its derivative fields state.
 
-The samples are joined by straight lines, so what counts are divided differences of the positions. Those never exceed
-the true derivative's largest value, at equal or unequal steps (n! times the n-th divided difference is a weighted mean
-of the n-th derivative), so a lawful motion always passes. Derivative fields must then agree with the positions: over a
-step h the mean of the two velocities may differ from the difference quotient by A h / 4, no more, where the
-acceleration is at most A (the error of the trapezoidal rule), and likewise for accelerations and jerk.
+The samples are joined by straight lines, so divided differences of the positions are checked. They
+never exceed the largest value of the true derivative, at equal or unequal steps (n! times the n-th
+divided difference is a weighted mean of the n-th derivative), so a motion within its limits always
+passes. The derivative fields must agree with the positions: over a step h the mean of the two
+velocities may differ from the difference quotient by at most A h / 4, where A bounds the
+acceleration (the error of the trapezoidal rule), and likewise for accelerations and jerk.
 """
 
 from __future__ import annotations
@@ -17,93 +18,116 @@ from flowplan.robot import Robot
 from flowplan.trajectory import Phase, Trajectory
 from flowplan.utils.checks import FloatArray
 
-_ROUND_OFF = (
-    1e-6  # rad/s and rad/s^2 by which derivative fields may differ from the positions' differences
-)
+_ROUND_OFF = 1e-6
+"""rad/s and rad/s^2 by which derivative fields may differ from the positions' differences."""
 
 
 def limit_reasons(
     robot: Robot, trajectory: Trajectory, *, tolerance: float, at_rest: bool
 ) -> Iterator[str]:
-    """One line for every limit that a joint exceeds, at the time where it does so most.
+    """One line for every limit that a joint exceeds, at the time of the largest excess.
 
     Args:
-        robot: its limits.
-        trajectory: its samples.
-        tolerance: share of a limit by which it may be exceeded.
-        at_rest: the arm holds still before the first and after the last sample, and that jump counts.
+        robot: Joint and gripper limits.
+        trajectory: The samples.
+        tolerance: Share of a limit by which it may be exceeded.
+        at_rest: If True, the arm is at rest before the first and after the last sample, and a jump
+            there counts.
     """
-    t, q, qd, qdd = (np.asarray(getattr(trajectory, name)) for name in ("times", "q", "qd", "qdd"))
-    reach, width = tolerance * (robot.upper - robot.lower), np.asarray(trajectory.grip)[:, None]
+    yield from _position_reasons(robot, trajectory, tolerance)
+    yield from _rate_reasons(robot, trajectory, tolerance, at_rest)
+    yield from _mismatch_reasons(robot, trajectory, tolerance)
+
+
+def _position_reasons(robot: Robot, trajectory: Trajectory, tolerance: float) -> Iterator[str]:
+    """Positions of joints and fingers beyond their range."""
+    t, q = trajectory.times, trajectory.q
+    # Joints, each within a share of its range.
+    room = tolerance * (robot.upper - robot.lower)
+    text = "{name} is {value:.4g} above its upper limit"
+    yield from _worst(trajectory, t, q - robot.upper, room, text, robot)
+    text = "{name} is {value:.4g} below its lower limit"
+    yield from _worst(trajectory, t, robot.lower - q, room, text, robot)
+
+    # Fingers, as one opening.
+    opening = trajectory.grip[:, None]  # (S, 1)
     widest = robot.gripper.max_width
-    yield from _worst(
-        trajectory, t, q - robot.upper, reach, "{name} is {value:.4g} above its upper limit", robot
-    )
-    yield from _worst(
-        trajectory, t, robot.lower - q, reach, "{name} is {value:.4g} below its lower limit", robot
-    )
-    yield from _worst(
-        trajectory, t, width - widest, tolerance * widest, "fingers open {value:.4g} m too far"
-    )
-    yield from _worst(
-        trajectory, t, -width, tolerance * widest, "fingers close {value:.4g} m beyond shut"
-    )
+    text = "fingers open {value:.4g} m too far"
+    yield from _worst(trajectory, t, opening - widest, tolerance * widest, text)
+    text = "fingers close {value:.4g} m beyond shut"
+    yield from _worst(trajectory, t, -opening, tolerance * widest, text)
 
-    velocity, acceleration, jerk = differences(t, q, at_rest=at_rest)
-    for (when, found), stated, limit, what in (
-        (velocity, qd, robot.velocity, "velocity"),
-        (acceleration, qdd, robot.acceleration, "acceleration"),
-        (jerk, None, robot.jerk, "jerk"),
-    ):
-        text = "{name} " + what + " exceeds its limit by {value:.4g}"
-        yield from _worst(trajectory, when, np.abs(found) - limit, tolerance * limit, text, robot)
-        if stated is not None:
-            text = "{name} stated " + what + " exceeds its limit by {value:.4g}"
-            yield from _worst(trajectory, t, np.abs(stated) - limit, tolerance * limit, text, robot)
 
+def _rate_reasons(
+    robot: Robot, trajectory: Trajectory, tolerance: float, at_rest: bool
+) -> Iterator[str]:
+    """Velocity, acceleration and jerk above their limits, of the positions and as stated."""
+    found = differences(trajectory.times, trajectory.q, at_rest=at_rest)
+    stated = (trajectory.qd, trajectory.qdd, None)
+    limits = (robot.velocity, robot.acceleration, robot.jerk)
+    names = ("velocity", "acceleration", "jerk")
+    for (times, rate), field, limit, name in zip(found, stated, limits, names, strict=True):
+        # Divided differences of the positions.
+        excess = np.abs(rate) - limit
+        text = "{name} " + name + " exceeds its limit by {value:.4g}"
+        yield from _worst(trajectory, times, excess, tolerance * limit, text, robot)
+        # The trajectory's own field, which has no jerk.
+        if field is None:
+            continue
+        excess = np.abs(field) - limit
+        text = "{name} stated " + name + " exceeds its limit by {value:.4g}"
+        yield from _worst(trajectory, trajectory.times, excess, tolerance * limit, text, robot)
+
+
+def _mismatch_reasons(robot: Robot, trajectory: Trajectory, tolerance: float) -> Iterator[str]:
+    """Derivative fields that disagree with the differences of the field below."""
+    t, q, qd, qdd = trajectory.times, trajectory.q, trajectory.qd, trajectory.qdd
     step = np.diff(t)[:, None]
     middle = 0.5 * (t[1:] + t[:-1])
-    for rate, stated, limit, what in (
-        (np.diff(q, axis=0), qd, robot.acceleration, "velocity"),
-        (np.diff(qd, axis=0), qdd, robot.jerk, "acceleration"),
+    for integral, stated, limit, name in (
+        (q, qd, robot.acceleration, "velocity"),
+        (qd, qdd, robot.jerk, "acceleration"),
     ):
-        lie = np.abs(rate / step - 0.5 * (stated[1:] + stated[:-1]))
-        error = 0.25 * limit * step
+        # The mean of two stated values stands for the average over the step.
+        quotient = np.diff(integral, axis=0) / step
+        derivative_mismatch = np.abs(quotient - 0.5 * (stated[1:] + stated[:-1]))
+        allowed = 0.25 * limit * step
         text = (
             "{name} stated "
-            + what
+            + name
             + " is {value:.4g} further from the motion of its samples than limits allow"
         )
-        yield from _worst(
-            trajectory, middle, lie - error, tolerance * error + _ROUND_OFF, text, robot
-        )
+        room = tolerance * allowed + _ROUND_OFF
+        yield from _worst(trajectory, middle, derivative_mismatch - allowed, room, text, robot)
 
 
 def differences(
     times: FloatArray, q: FloatArray, *, at_rest: bool
 ) -> list[tuple[FloatArray, FloatArray]]:
-    """Velocity, acceleration and jerk of samples q (S, J): each with the times (n,) it belongs to, and values (n, J).
+    """Velocity, acceleration and jerk of samples by divided differences.
 
     Args:
         times: (S,) seconds, increasing by any steps.
-        q: positions, rad or m.
-        at_rest: continue the first and the last sample by as long as it takes to see a jump there.
+        q: (S, J) positions, rad or m.
+        at_rest: If True, the first and the last sample are held for three steps, which turns a
+            jump from or to rest into a difference.
+
+    Returns:
+        For each order the times (n,) and the values (n, J).
     """
     if at_rest:
-        still = np.arange(1, 4)
-        times = np.concatenate(
-            [
-                times[0] - still[::-1] * (times[1] - times[0]),
-                times,
-                times[-1] + still * (times[-1] - times[-2]),
-            ]
-        )
+        steps = np.arange(1, 4)
+        before = times[0] - steps[::-1] * (times[1] - times[0])
+        after = times[-1] + steps * (times[-1] - times[-2])
+        times = np.concatenate([before, times, after])
         q = np.concatenate([q[:1].repeat(3, 0), q, q[-1:].repeat(3, 0)])
+    # n! times the n-th divided difference, from the one before.
     out, values = [], q
     for order in (1, 2, 3):
         span = times[order:] - times[:-order]
+        middle = 0.5 * (times[order:] + times[:-order])
         values = order * np.diff(values, axis=0) / span[:, None]
-        out.append((0.5 * (times[order:] + times[:-order]), values))
+        out.append((middle, values))
     return out
 
 
@@ -115,11 +139,23 @@ def _worst(
     text: str,
     robot: Robot | None = None,
 ) -> Iterator[str]:
-    """Lines for the columns of `excess` (n, J) that are anywhere above `room`, each where it is so most."""
+    """One line for each column of `excess` (n, J) that is anywhere above `room`, at its maximum.
+
+    Args:
+        trajectory: For the phase and the range of times.
+        times: (n,) seconds of the rows.
+        excess: (n, J) amounts beyond the limits.
+        room: Tolerated excess, broadcast to `excess`.
+        text: Format of the line, with fields `name` and `value`.
+        robot: For the joint names. None if the columns are no joints.
+    """
     over = excess - room
     for j in np.flatnonzero(over.max(axis=0, initial=-np.inf) > 0):
         i = int(np.argmax(over[:, j]))
         t = float(np.clip(times[i], trajectory.times[0], trajectory.times[-1]))
+        # The phase of the last sample before.
         sample = int(np.searchsorted(trajectory.times, t, side="right")) - 1
-        line = text.format(name="" if robot is None else robot.joint_names[j], value=excess[i, j])
-        yield f"{Phase(int(trajectory.phase[sample])).label} phase, t = {t:.3f} s: {line}"
+        phase = Phase(int(trajectory.phase[sample]))
+        name = "" if robot is None else robot.joint_names[j]
+        line = text.format(name=name, value=excess[i, j])
+        yield f"{phase.label} phase, t = {t:.3f} s: {line}"

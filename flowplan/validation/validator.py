@@ -1,9 +1,10 @@
-"""The last word on a trajectory: collisions of true shapes over continuous time, and joint limits as executed.
+"""Independent validation: continuous collision checking on exact geometry, and joint limits.
 
-Nothing here is shared with the optimizer: links are the convex hulls of the URDF's collision meshes (flowplan.validation.collision_geometry),
-moved by pinocchio, against the obstacles' own meshes, where the optimizer knows spheres and a voxel field. Between
-samples the arm moves linearly in its joints, and every moment in between is covered (flowplan.validation.continuous_collision). Limits hold for
-the samples themselves, not for what the trajectory says of their derivatives (flowplan.validation.joint_limits).
+Nothing is shared with the optimizer. Links are the convex hulls of the URDF's collision meshes,
+moved by pinocchio, against the obstacles' own meshes (flowplan.validation.collision_geometry),
+while the optimizer uses spheres and a voxel field. Between samples the arm moves linearly in its
+joints, and every instant in between is covered (flowplan.validation.continuous_collision). Limits
+apply to the samples themselves, not to the stated derivatives (flowplan.validation.joint_limits).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
+from typing import Annotated
 
 import numpy as np
 import pinocchio
@@ -20,52 +22,59 @@ import trimesh
 
 from flowplan.robot import Robot
 from flowplan.trajectory import Phase, Trajectory
-from flowplan.utils import checks
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan.validation.collision_geometry import Body, mesh_body, shape_body
-from flowplan.validation.continuous_collision import Carried, Failure, Nearest, Pairs, Path, Sweep
+from flowplan.validation.continuous_collision import (
+    ClosestPair,
+    JointPath,
+    MovingBodies,
+    Pairs,
+    Sweep,
+    Violation,
+)
 from flowplan.validation.joint_limits import limit_reasons
 
 HELD = "held"
-"""Name of the held object among the links: `touch` may hold (HELD, obstacle), reasons say it."""
-_REMEMBERED = 512  # obstacle bodies kept from one call to the next
+"""Name of the attached object among the links, in `touch` and in reasons."""
+_CACHED_BODIES = 512
+"""Obstacle bodies kept from one call to the next."""
 
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """What a trajectory must satisfy to be certified."""
+    """Requirements for a trajectory to be certified."""
 
-    margin: float = 0.0
-    """Metres that the robot must keep from itself and from everything it may not touch."""
-    held_depth: float = 0.005
-    """Metres the held object may sink into what it stands on or is put on: the error of a scan."""
-    resolution: float = 5e-4
-    """Metres: two bodies closer than this all along count as checked once neither moves farther between two looks."""
-    spacing: float = 0.1
-    """Metres that no body moves farther than between the first looks; clearance is measured at those."""
-    horizon: float = 0.3
-    """Metres beyond which clearance is not told apart."""
-    limit_tolerance: float = 1e-4
+    margin: Annotated[float, Interval(0, 0.2)] = 0.0
+    """Meters that the robot must keep from itself and from everything it may not touch."""
+    held_depth: Annotated[float, Interval(0, 0.1)] = 0.005
+    """Meters that the attached object may penetrate its support: the error of a scan."""
+    resolution: Annotated[float, Interval(1e-5, 0.1)] = 5e-4
+    """Meters of relative motion below which two clear instants settle the interval between them."""
+    spacing: Annotated[float, Interval(1e-3, 1)] = 0.1
+    """Meters that no body moves farther than between instants at which clearance is measured."""
+    horizon: Annotated[float, Interval(1e-3, 10)] = 0.3
+    """Meters at which the clearance is truncated."""
+    limit_tolerance: Annotated[float, Interval(0, 1e6)] = 1e-4
     """Share by which a joint limit may be exceeded: round-off, not slack."""
     at_rest: bool = True
-    """The arm stands still before the first and after the last sample: a jump from or to rest is an acceleration."""
+    """The arm is at rest before the first and after the last sample: a jump is an acceleration."""
 
     def __post_init__(self) -> None:
-        for name in ("resolution", "spacing", "horizon"):
-            checks.positive(f"ValidationOptions.{name}", getattr(self, name))
-        for name in ("margin", "held_depth", "limit_tolerance"):
-            checks.positive(f"ValidationOptions.{name}", getattr(self, name), zero=True)
+        bounds.check(self)
 
 
 @dataclass(frozen=True, eq=False)
 class PhaseWorld:
-    """What surrounds the robot in one phase.
+    """Surroundings of the robot in one phase.
 
     Attributes:
-        obstacles: (name, mesh) pairs, names unique, meshes in the world frame, metres; convex, concave or open.
-        held: mesh of what the gripper carries, in the tool frame, metres; or None.
-        touch: (link, obstacle) pairs that are allowed to touch, the link HELD among them. The held object may always
-            touch the gripper.
+        obstacles: (name, mesh) pairs with unique names; meshes convex, concave or open, world
+            frame, meters.
+        held: Mesh of the object attached to the gripper, tool frame, meters; or None.
+        touch: (link, obstacle) pairs that may touch, the link HELD among them. The attached object
+            may always touch the gripper.
     """
 
     obstacles: tuple[tuple[str, trimesh.Trimesh], ...] = ()
@@ -77,27 +86,32 @@ class PhaseWorld:
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(
-                    f"PhaseWorld.obstacles: {name!r} is there twice; give every obstacle its own name"
+                    f"PhaseWorld.obstacles: {name!r} is there twice; "
+                    "give every obstacle its own name"
                 )
-        named = [(f"obstacles[{name}]", mesh) for name, mesh in self.obstacles]
-        for where, mesh in named if self.held is None else [*named, ("held", self.held)]:
+        meshes = [(f"obstacles[{name}]", mesh) for name, mesh in self.obstacles]
+        if self.held is not None:
+            meshes.append(("held", self.held))
+        for field, mesh in meshes:
             if not len(mesh.faces) or not np.isfinite(mesh.vertices).all():
                 raise ValueError(
-                    f"PhaseWorld.{where}: expected a finite mesh, got {len(mesh.faces)} faces or NaNs; repair it first"
+                    f"PhaseWorld.{field}: expected a finite mesh, got {len(mesh.faces)} faces "
+                    "or NaNs; repair it first"
                 )
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The verdict on one trajectory.
+    """Result of the validation of one trajectory.
 
     Attributes:
-        ok: safe to execute.
-        reasons: why not, worst phase by phase: each names phase, time, joint or pair, and by how much.
-        clearance: metres, the smallest gap found between what must not touch (negative: overlap), up to the horizon.
-        worst_time: seconds at which the clearance is smallest.
-        closest: the two bodies that are closest there; empty when nothing is within the horizon.
-        checked: how many pairs of bodies were looked at closely.
+        ok: True if the trajectory is safe to execute.
+        reasons: Why it is not, one line each with phase, time, joint or pair, and amount.
+        clearance: Meters, the smallest distance between bodies that must not touch (negative:
+            overlap), up to the horizon.
+        worst_time: Seconds at which the clearance is smallest.
+        closest: The two bodies that are closest then; empty if none are within the horizon.
+        checked: Number of exact distance computations.
     """
 
     ok: bool
@@ -114,25 +128,27 @@ def validate(
     worlds: Mapping[int, PhaseWorld],
     options: ValidationOptions = ValidationOptions(),
 ) -> Certificate:
-    """Certify a trajectory, or say why not.
+    """Certify a trajectory, or report why it fails.
 
     Args:
-        robot: the arm; what is built for it is kept for the next call.
-        trajectory: from rest to rest.
-        worlds: what surrounds the robot in each phase. The step between two phases belongs to the first.
-        options: see ValidationOptions.
+        robot: The arm; its validator is cached for the next call.
+        trajectory: Motion from rest to rest.
+        worlds: Surroundings of the robot in each phase. The step between two phases belongs to the
+            first.
+        options: Requirements.
 
     Raises:
-        ValueError: when the trajectory is another robot's, a phase has no world, or a world names an unknown link.
+        ValueError: If the trajectory is another robot's, a phase has no world, or a world names an
+            unknown link.
     """
     return _validator(robot).certify(trajectory, worlds, options)
 
 
 class Validator:
-    """A robot's bodies and kinematics, and the obstacles seen so far, held ready.
+    """Bodies and kinematics of a robot, with a cache of obstacle bodies.
 
     Args:
-        robot: the arm.
+        robot: The arm.
     """
 
     def __init__(self, robot: Robot) -> None:
@@ -140,16 +156,20 @@ class Validator:
         path = str(robot.urdf_path)
         self.model = pinocchio.buildModelFromUrdf(path)
         self.data = self.model.createData()
+
+        # Collision bodies of the links.
         shapes = pinocchio.buildGeomFromUrdf(
             self.model, path, pinocchio.COLLISION, package_dirs=[str(robot.urdf_path.parent)]
         ).geometryObjects
-        self.links = Carried(
+        placements = [s.placement.homogeneous for s in shapes]
+        self.links = MovingBodies(
             names=tuple(self.model.frames[s.parentFrame].name for s in shapes),
             bodies=tuple(shape_body(s.geometry) for s in shapes),
             joint=np.array([s.parentJoint for s in shapes], int),
-            X_joint_body=np.array([s.placement.homogeneous for s in shapes]).reshape(-1, 4, 4),
+            X_joint_body=np.array(placements).reshape(-1, 4, 4),
         )
-        # Joint 0 is the universe; supports[j, m]: does joint m carry what is fixed to joint j?
+
+        # Kinematic tree; joint 0 is the world.
         count = self.model.njoints
         self.supports = np.zeros((count, count), bool)
         for j in range(1, count):
@@ -157,89 +177,114 @@ class Validator:
             self.supports[j, j] = True
         self.length = np.array([np.linalg.norm(X.translation) for X in self.model.jointPlacements])
         screws = [np.ravel(self.model.joints[j].createData().S) for j in range(1, count)]
-        self.axis = np.array([np.zeros(3), *[s[3:] if np.any(s[3:]) else s[:3] for s in screws]])
-        self.turns = np.array([False, *[bool(np.any(s[3:])) for s in screws]])
+        revolute = [bool(np.any(s[3:])) for s in screws]
+        axes = [s[3:] if turns else s[:3] for s, turns in zip(screws, revolute, strict=True)]
+        self.axis = np.array([np.zeros(3), *axes])
+        self.revolute = np.array([False, *revolute])
+
+        # Joints that the trajectory moves, and the tool.
         self.arm = np.array([self.model.getJointId(name) for name in robot.joint_names])
         self.fingers = np.array([self.model.getJointId(name) for name in robot.gripper.joints], int)
         tool = self.model.frames[self.model.getFrameId(robot.tool_link, pinocchio.BODY)]
         self.tool = int(tool.parentJoint)
         self.X_joint_tool = tool.placement.homogeneous @ robot.X_link_tool
-        self._seen: OrderedDict[int, Body] = OrderedDict()
+
+        self._bodies: OrderedDict[int, Body] = OrderedDict()
         self._within: dict[bool, list[tuple[int, int]]] = {}
 
     def certify(
         self, trajectory: Trajectory, worlds: Mapping[int, PhaseWorld], options: ValidationOptions
     ) -> Certificate:
-        """See `validate`."""
+        """Certificate of a trajectory; see `validate`."""
         robot = self.robot
         if tuple(trajectory.joint_names) != tuple(robot.joint_names):
             raise ValueError(
                 f"trajectory.joint_names: expected {robot.name}'s {', '.join(robot.joint_names)}, "
                 f"got {', '.join(trajectory.joint_names)}; plan for the robot that is to execute it"
             )
-        reasons = list(
-            limit_reasons(
-                robot, trajectory, tolerance=options.limit_tolerance, at_rest=options.at_rest
-            )
+        limits = limit_reasons(
+            robot, trajectory, tolerance=options.limit_tolerance, at_rest=options.at_rest
         )
+        reasons = list(limits)
+
+        # Collisions, phase by phase.
         path = self._path(trajectory)
-        phase, index = np.asarray(trajectory.phase), np.arange(len(trajectory.times))
-        nearest, checked = Nearest(options.horizon, 0.0, ()), 0
+        phase = trajectory.phase
+        index = np.arange(len(trajectory.times))
+        closest, checked = ClosestPair(options.horizon, 0.0, ()), 0
         for number in np.unique(phase):
             if number not in worlds:
                 raise ValueError(
-                    f"worlds: expected one for phase {number} ({Phase(number).label}), got {sorted(worlds)}"
+                    f"worlds: expected one for phase {number} ({Phase(number).label}), "
+                    f"got {sorted(worlds)}"
                 )
             first, last = np.flatnonzero(phase == number)[[0, -1]]
             sweep = self._sweep(worlds[number], path, options)
             sweep.run(float(first), float(min(last + 1, index[-1])), options.spacing)
-            for failure in sorted(sweep.failed.values()):
-                t = float(np.interp(failure.x, index, trajectory.times))
-                reasons.append(_collision_reason(Phase(number).label, t, failure))
-            nearest = min(nearest, sweep.nearest(nearest.gap), key=lambda n: n.gap)
+            for violation in sorted(sweep.violations.values()):
+                t = float(np.interp(violation.x, index, trajectory.times))
+                reasons.append(_collision_reason(Phase(number).label, t, violation))
+            closest = min(closest, sweep.nearest(closest.distance), key=lambda c: c.distance)
             checked += sweep.checked
-        worst_time = float(np.interp(nearest.x, index, trajectory.times))
+        worst_time = float(np.interp(closest.x, index, trajectory.times))
         return Certificate(
-            not reasons, tuple(reasons), nearest.gap, worst_time, nearest.names, checked
+            ok=not reasons,
+            reasons=tuple(reasons),
+            clearance=closest.distance,
+            worst_time=worst_time,
+            closest=closest.names,
+            checked=checked,
         )
 
-    def _sweep(self, world: PhaseWorld, path: Path, options: ValidationOptions) -> Sweep:
-        """The checks that one world asks for: robot and held object against obstacles, and the robot against itself."""
-        carried = self.links
-        if world.held is not None:
-            carried = Carried(
-                (*carried.names, HELD),
-                (*carried.bodies, self.body(world.held)),
-                np.append(carried.joint, self.tool),
-                np.concatenate([carried.X_joint_body, self.X_joint_tool[None]]),
-            )
+    def _sweep(self, world: PhaseWorld, path: JointPath, options: ValidationOptions) -> Sweep:
+        """Check of robot and attached object against obstacles, and of the robot against itself."""
         known = {*self.robot.link_names, HELD}
         for link, _ in world.touch:
             if link not in known:
                 raise ValueError(
-                    f"PhaseWorld.touch: no link {link!r} in {self.robot.name}; it has {', '.join(sorted(known))}"
+                    f"PhaseWorld.touch: no link {link!r} in {self.robot.name}; "
+                    f"it has {', '.join(sorted(known))}"
                 )
+        moving = self.links if world.held is None else self._with_held(world.held)
+
+        # Pairs of links, then links against obstacles. Links that no joint moves do not count.
         within = self._self_pairs(world.held is not None)
-        # What no joint moves (the base) stands where it was put, whatever the arm does.
-        moving = np.flatnonzero(self.supports[carried.joint].any(axis=1))
-        count = len(carried.names)
+        movable = np.flatnonzero(self.supports[moving.joint].any(axis=1))
+        count = len(moving.names)
         against = [
             (i, count + o)
             for o, (name, _) in enumerate(world.obstacles)
-            for i in moving
-            if (carried.names[i], name) not in world.touch
+            for i in movable
+            if (moving.names[i], name) not in world.touch
         ]
         a, b = np.array([*within, *against], int).reshape(-1, 2).T
-        resting = (np.array(carried.names)[a] == HELD) & (b >= count)
-        pairs = Pairs(a, b, np.where(resting, -options.held_depth, options.margin), ~resting)
+
+        # The attached object may rest on obstacles, and does not count for the clearance there.
+        resting = (np.array(moving.names)[a] == HELD) & (b >= count)
+        threshold = np.where(resting, -options.held_depth, options.margin)
+        pairs = Pairs(a, b, threshold, counts=~resting)
         obstacles = tuple((name, self.body(mesh)) for name, mesh in world.obstacles)
-        return Sweep(self, path, carried, obstacles, pairs, options.resolution)
+        return Sweep(self, path, moving, obstacles, pairs, options.resolution)
+
+    def _with_held(self, held: trimesh.Trimesh) -> MovingBodies:
+        """The links and the attached object, which is the last body."""
+        links = self.links
+        return MovingBodies(
+            names=(*links.names, HELD),
+            bodies=(*links.bodies, self.body(held)),
+            joint=np.append(links.joint, self.tool),
+            X_joint_body=np.concatenate([links.X_joint_body, self.X_joint_tool[None]]),
+        )
 
     def _self_pairs(self, held: bool) -> list[tuple[int, int]]:
-        """Pairs of links, and of the held object as the last, that an arm joint moves and that may not touch anyway."""
+        """Pairs of links that may not touch and that an arm joint moves relative to each other.
+
+        With `held`, the attached object is the last link.
+        """
         if held not in self._within:
             names = (*self.links.names, HELD) if held else self.links.names
-            by_arm = self.supports[np.append(self.links.joint, self.tool)][:, self.arm]
+            joints = np.append(self.links.joint, self.tool)
+            by_arm = self.supports[joints][:, self.arm]
             self._within[held] = [
                 (i, j)
                 for i, j in combinations(range(len(names)), 2)
@@ -249,27 +294,26 @@ class Validator:
         return self._within[held]
 
     def body(self, mesh: trimesh.Trimesh) -> Body:
-        """The body of a mesh, remembered by its content."""
+        """Body of a mesh, cached by its content."""
         key = hash(mesh)
-        if key not in self._seen:
-            self._seen[key] = mesh_body(mesh)
-        self._seen.move_to_end(key)
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
-        return self._seen[key]
+        if key not in self._bodies:
+            self._bodies[key] = mesh_body(mesh)
+        self._bodies.move_to_end(key)
+        if len(self._bodies) > _CACHED_BODIES:
+            self._bodies.popitem(last=False)
+        return self._bodies[key]
 
-    def _path(self, trajectory: Trajectory) -> Path:
-        """Positions of all joints of the model at the samples, fingers included, and how far each has travelled."""
+    def _path(self, trajectory: Trajectory) -> JointPath:
+        """Positions and travel of all joints of the model at the samples, fingers included."""
         gripper = self.robot.gripper
         positions = np.zeros((len(trajectory.times), self.model.njoints))
         positions[:, self.arm] = trajectory.q
         for i, joint in enumerate(self.fingers):
-            positions[:, joint] = np.interp(
-                trajectory.grip, gripper.table_width, gripper.table_joints[:, i]
-            )
+            table = gripper.table_joints[:, i]
+            positions[:, joint] = np.interp(trajectory.grip, gripper.table_width, table)
         travel = np.zeros_like(positions)
         travel[1:] = np.cumsum(np.abs(np.diff(positions, axis=0)), axis=0)
-        return Path(positions, travel)
+        return JointPath(positions, travel)
 
     def joint_poses(self, positions: FloatArray) -> FloatArray:
         """X_world_joint (n, joints, 4, 4) at positions (n, joints) of the model's joints."""
@@ -277,7 +321,8 @@ class Validator:
         for j in range(1, self.model.njoints):
             start = self.model.idx_qs[j]
             if self.model.nqs[j] == 2:  # a continuous joint is a point on the circle
-                q[:, start], q[:, start + 1] = np.cos(positions[:, j]), np.sin(positions[:, j])
+                q[:, start] = np.cos(positions[:, j])
+                q[:, start + 1] = np.sin(positions[:, j])
             else:
                 q[:, start] = positions[:, j]
         X = np.empty((len(q), self.model.njoints, 4, 4))
@@ -292,9 +337,12 @@ def _validator(robot: Robot) -> Validator:
     return Validator(robot)
 
 
-def _collision_reason(phase: str, t: float, failure: Failure) -> str:
-    where = f"{phase} phase, t = {t:.3f} s: {failure.names[0]} and {failure.names[1]}"
-    if failure.gap <= 0:
-        allowed = f" ({-1e3 * failure.threshold:.1f} mm allowed)" if failure.threshold < 0 else ""
-        return f"{where} overlap by {-1e3 * failure.gap:.1f} mm{allowed}"
-    return f"{where} come within {1e3 * failure.gap:.1f} mm ({1e3 * failure.threshold:.1f} mm required)"
+def _collision_reason(phase: str, t: float, violation: Violation) -> str:
+    """One line that names phase, time, pair and amount."""
+    a, b = violation.names
+    distance, threshold = 1e3 * violation.distance, 1e3 * violation.threshold
+    prefix = f"{phase} phase, t = {t:.3f} s: {a} and {b}"
+    if distance <= 0:
+        allowed = f" ({-threshold:.1f} mm allowed)" if threshold < 0 else ""
+        return f"{prefix} overlap by {-distance:.1f} mm{allowed}"
+    return f"{prefix} come within {distance:.1f} mm ({threshold:.1f} mm required)"
