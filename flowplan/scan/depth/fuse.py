@@ -1,17 +1,19 @@
-"""From depth frames to a scene: support, objects, their closed meshes.
+"""Depth frames to a scene: the support, the objects on it, and their closed meshes.
 
     frames -> trusted pixels -> support plane -> labels (masks, or clusters above the support)
-           -> per object: signed distance on its own grid -> unseen cells by winding number -> marching cubes
-           -> stray parts dropped, smoothed, decimated, coloured
+           -> per object: signed distance on its own grid -> unseen cells by winding number
+           -> marching cubes -> stray parts dropped, smoothed, decimated, colored
 
-What no camera saw is closed by the smoothest guess (`flowplan.scan.meshes.winding`); the bottom of an object on the support is
-closed flat on it. Whatever lies as flat as a cloth becomes a height field (`flowplan.scan.depth.sheet`).
+Surfaces that no camera saw are closed smoothly (`flowplan.scan.meshes.winding`); the bottom of an
+object on the support is closed flat on it. An object as flat as a cloth becomes a height field
+(`flowplan.scan.depth.sheet`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import trimesh
@@ -26,70 +28,61 @@ from flowplan.scan.depth.segment import SUPPORT, UNKNOWN, Support
 from flowplan.scan.depth.sheet import sheet_surface
 from flowplan.scan.meshes import surface
 from flowplan.scene import Scene, SceneObject
-from flowplan.utils import checks
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 
 FRONT, BEHIND = 4.0, 2.0
 """Truncation of the signed distance before and behind a surface, voxels."""
+STRAYS = 0.02
+"""Parts of less than this share of the largest part's volume are dropped."""
+SEEN_WITHIN = 0.01
+"""A pixel gives a vertex its color if its depth is this close to the vertex's, meters."""
 
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """How depth frames become objects."""
+    """Conversion of depth frames to objects."""
 
     names: tuple[str, ...] = ()
-    """Names of the objects: of mask ids 1, 2, ... where the frames have masks, else of the clusters, largest first
-    (and then only as many clusters are kept). Objects beyond them are called object_0, object_1, ..."""
-    voxel: float = 0.003
-    """Cell of the signed distance, metres; enlarged for an object that would take more than `max_cells`."""
-    max_cells: int = 3_000_000
-    """Most cells that one object's grid may have."""
-    faces: int = 6000
+    """Names of the objects: of mask ids 1, 2, ... if the frames have masks, else of the clusters,
+    largest first (and then only as many clusters are kept). Further objects are called object_0,
+    object_1, ..."""
+    voxel: Annotated[float, Interval(1e-4, 0.1)] = 0.003
+    """Cell of the signed distance, meters; enlarged for an object of more than `max_cells`."""
+    max_cells: Annotated[int, Interval(1000, 100_000_000)] = 3_000_000
+    """Maximum number of cells of one object's grid."""
+    faces: Annotated[int, Interval(20, 1_000_000)] = 6000
     """Meshes are decimated to about this many faces."""
-    blur: float = 0.6
-    """Standard deviation of the blur of the signed distance, voxels: less noise, rounder edges; 0 for none."""
-    smoothing: int = 10
-    """Iterations of Taubin smoothing; 0 for none."""
+    blur: Annotated[float, Interval(0, 10)] = 0.6
+    """Standard deviation of the blur of the signed distance, voxels. More gives less noise and
+    rounder edges; 0 turns it off."""
+    smoothing: Annotated[int, Interval(0, 1000)] = 10
+    """Iterations of Taubin smoothing; 0 turns it off."""
     support: bool = True
-    """Is there a support that objects stand on? Without one, whatever is seen is an object."""
+    """Objects stand on a support. If false, everything that is seen is an object."""
     support_height: float | None = None
-    """Height of the support in the world, metres, if it is known; found in the frames if not."""
-    support_tilt: float = 0.1
+    """Known height of the support in the world, meters. Defaults to the plane in the frames."""
+    support_tilt: Annotated[float, Interval(1e-3, 1.6)] = 0.1
     """Largest angle between the found support and the horizontal, radians."""
-    support_band: float = 0.008
-    """What rises less than this above the support cannot be told from it, except by mask, metres."""
-    sheet_height: float = 0.008
-    """An object whose points stay below this height above the support is taken for a sheet, metres; 0 for never."""
-    cluster_gap: float = 0.02
-    """Objects nearer to each other than this are one, except by mask, metres."""
-    min_size: float = 0.015
-    """Objects whose largest side is smaller than this are dropped, metres."""
-    edge_jump: float = 0.02
-    """Depth difference between neighbouring pixels that is taken for an edge, metres."""
+    support_band: Annotated[float, Interval(1e-4, 0.1)] = 0.008
+    """Height above the support below which only masks tell an object from it, meters."""
+    sheet_height: Annotated[float, Interval(0, 0.1)] = 0.008
+    """An object whose points stay below this height above the support is meshed as a sheet, meters;
+    0 turns it off."""
+    cluster_gap: Annotated[float, Interval(1e-4, 1)] = 0.02
+    """Objects nearer to each other than this are one, except by mask, meters."""
+    min_size: Annotated[float, Interval(0, 1)] = 0.015
+    """Objects whose largest side is smaller than this are dropped, meters."""
+    edge_jump: Annotated[float, Interval(1e-4, 1)] = 0.02
+    """Depth difference between neighboring pixels that counts as an edge, meters."""
     lower: tuple[float, float, float] = (-np.inf, -np.inf, -np.inf)
-    """Lower corner of the box that is scanned, world frame, metres."""
+    """Lower corner of the scanned box, world frame, meters."""
     upper: tuple[float, float, float] = (np.inf, np.inf, np.inf)
-    """Upper corner of the box that is scanned, world frame, metres."""
+    """Upper corner of the scanned box, world frame, meters."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "voxel",
-            "max_cells",
-            "support_tilt",
-            "support_band",
-            "cluster_gap",
-            "edge_jump",
-        ):
-            checks.positive(f"ScanOptions.{name}", getattr(self, name))
-        for name in ("blur", "smoothing", "sheet_height", "min_size"):
-            checks.positive(f"ScanOptions.{name}", getattr(self, name), zero=True)
-        for name in ("voxel", "support_band", "cluster_gap"):
-            if getattr(self, name) < 1e-4:
-                raise ValueError(
-                    f"ScanOptions.{name}: expected metres, at least 0.0001, got {getattr(self, name):g}"
-                )
-        if self.faces < 20:
-            raise ValueError(f"ScanOptions.faces: expected at least 20, got {self.faces}")
+        bounds.check(self)
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"ScanOptions.names: expected different names, got {self.names}")
         if not self.support and self.support_height is not None:
@@ -109,18 +102,24 @@ def scan_frames(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Scene:
-    """The objects that depth frames show, and the support they stand on.
+    """The objects in depth frames, and the support that they stand on.
 
-    Where every frame has a mask, each positive id is an object, even if it touches another or lies flush with the
-    support; else objects are what stands apart from each other above the support.
+    If the frames have masks, each positive id is an object, even if it touches another or lies
+    flush with the support. Otherwise the objects are the clusters of points above the support.
+
+    Args:
+        frames: all with a mask, or none.
+        options: see there.
+        seed: random seed of the search for the support.
+        progress: receives the fraction done and the step.
 
     Returns:
-        Scene of named objects, largest first (by mask id where there are masks). An object's frame has the world's
-        axes and lies at the centre of its bounding box. Meshes are watertight, except for sheets; vertices carry
-        colours where the frames do.
+        Scene of named objects, by mask id if there are masks, else largest first. An object's frame
+        has the world's axes and lies at the center of its bounding box. Meshes are watertight,
+        except for sheets; vertices are colored if the frames are.
 
     Raises:
-        ValueError: one line, when there is no support or object to be found, or a named one was not seen.
+        ValueError: one line, if no support or no object is found, or a named one was not seen.
     """
     frames = tuple(frames)
     if not frames:
@@ -129,6 +128,7 @@ def scan_frames(
     if masks and len(masks) < len(frames):
         raise ValueError(f"frames: {len(masks)} of {len(frames)} have a mask; expected all or none")
 
+    # Trusted pixels and their points in the world.
     progress(0.0, "finding the support")
     points = [frame.points_world for frame in frames]
     trusted = [
@@ -137,11 +137,14 @@ def scan_frames(
     ]
     if not any(t.any() for t in trusted):
         raise ValueError(
-            "frames: no depth in any of them within the scanned box; check depth_scale, lower and upper"
+            "frames: no depth in any of them within the scanned box; "
+            "check depth_scale, lower and upper"
         )
+    # The support, and which pixel shows which object.
     support = _support(points, trusted, masks, options, seed)
     labels, ids = _labels(points, trusted, masks, support, options)
 
+    # A mesh for each object.
     views = [
         tsdf.view(frame, label, options.edge_jump)
         for frame, label in zip(frames, labels, strict=True)
@@ -153,19 +156,22 @@ def scan_frames(
         if len(mesh.faces) == 0:
             if name in options.names:
                 raise ValueError(
-                    f"ScanOptions.names: {name!r} left no surface; add views of it, or make voxel smaller"
+                    f"ScanOptions.names: {name!r} left no surface; "
+                    "add views of it, or make voxel smaller"
                 )
             continue
         objects.append(_scene_object(name, mesh, frames))
     if not objects:
         raise ValueError(
-            "frames: no object above the support; check support_height, or lower min_size or support_band, or add masks"
+            "frames: no object above the support; check support_height, "
+            "or lower min_size or support_band, or add masks"
         )
     progress(1.0, "scanned")
     return Scene(tuple(objects), None if support is None else float(support.center[2]))
 
 
 def _in_box(points: FloatArray, options: ScanOptions) -> NDArray[np.bool_]:
+    """Points (H, W, 3) inside the scanned box (H, W)."""
     return np.all((points >= options.lower) & (points <= options.upper), axis=-1)
 
 
@@ -176,15 +182,16 @@ def _support(
     options: ScanOptions,
     seed: int,
 ) -> Support | None:
+    """The known support, or the plane found in the trusted points (H, W, 3) of the frames."""
     if not options.support:
         return None
     if options.support_height is not None:
         return Support(np.array([0.0, 0.0, 1.0]), np.array([0.0, 0.0, options.support_height]))
     cloud = np.concatenate([p[t] for p, t in zip(points, trusted, strict=True)])
-    if masks:  # what lies flat on the support would lift it
-        cloud = cloud[
-            np.concatenate([mask[t] <= SUPPORT for mask, t in zip(masks, trusted, strict=True)])
-        ]
+    if masks:
+        # Without the objects: one that lies flat on the support would lift the plane.
+        background = [mask[t] <= SUPPORT for mask, t in zip(masks, trusted, strict=True)]
+        cloud = cloud[np.concatenate(background)]
     return segment.find_support(
         cloud, thickness=options.support_band, tilt=options.support_tilt, seed=seed
     )
@@ -197,7 +204,7 @@ def _labels(
     support: Support | None,
     options: ScanOptions,
 ) -> tuple[list[NDArray[np.int32]], list[int]]:
-    """Labels (H, W) a frame, and the objects among them."""
+    """Labels (H, W) of each frame, and the object labels among them."""
     heights = [
         np.full(p.shape[:2], np.inf) if support is None else support.height_of(p) for p in points
     ]
@@ -212,22 +219,31 @@ def _labels(
 
 
 def _objects(labels: Sequence[NDArray[np.int32]]) -> list[int]:
+    """The labels of objects, ascending."""
     return sorted({int(i) for one in labels for i in np.unique(one) if i > SUPPORT})
 
 
 def _keep_clusters(
     labels: list[NDArray[np.int32]], points: Sequence[FloatArray], label: int, options: ScanOptions
 ) -> None:
-    """Make unknown what a mask caught beside its object: clusters with less than a tenth of the object's points."""
+    """Relabel as unknown the clusters with less than a tenth of a mask's points, in place.
+
+    They are what the mask caught beside its object.
+    """
     _, numbers = _clustered(labels, points, label, options)
     share = np.bincount(numbers + 1, minlength=2)[1:] / max(len(numbers), 1)
-    _relabel(labels, label, np.where(np.append(share >= 0.1, False)[numbers], label, UNKNOWN))
+    # Scattered points have the number -1, which picks the last entry.
+    keep = np.append(share >= 0.1, False)[numbers]
+    _relabel(labels, label, np.where(keep, label, UNKNOWN))
 
 
 def _split_clusters(
     labels: list[NDArray[np.int32]], points: Sequence[FloatArray], options: ScanOptions
 ) -> None:
-    """Number what rises above the support by cluster, 1 the largest; small ones are unknown."""
+    """Relabel the points above the support by cluster, 1 the largest, in place.
+
+    Clusters smaller than `min_size` become unknown.
+    """
     cloud, numbers = _clustered(labels, points, 1, options)
     out = np.full(len(numbers), UNKNOWN)
     kept = 0
@@ -245,12 +261,13 @@ def _clustered(
     label: int,
     options: ScanOptions,
 ) -> tuple[FloatArray, NDArray[np.int64]]:
+    """All points (P, 3) of a label, and their cluster numbers (P,)."""
     cloud = np.concatenate([p[one == label] for p, one in zip(points, labels, strict=True)])
     return cloud, segment.cluster(cloud, gap=options.cluster_gap, cell=options.cluster_gap / 4)
 
 
 def _relabel(labels: Sequence[NDArray[np.int32]], label: int, values: NDArray) -> None:
-    """Give the pixels of a label new values, in the order in which they were gathered."""
+    """Give the pixels of a label new values (P,), in the order of `_clustered`."""
     start = 0
     for one in labels:
         here = one == label
@@ -260,15 +277,16 @@ def _relabel(labels: Sequence[NDArray[np.int32]], label: int, values: NDArray) -
 
 
 def _named(ids: Sequence[int], masked: bool, options: ScanOptions) -> dict[int, str]:
-    """Label -> name, of the objects to be meshed."""
+    """Names by label of the objects to be meshed, by ascending label."""
     missing = [n for i, n in enumerate(options.names) if i + 1 not in ids]
     if missing:
         what = "mask id" if masked else "cluster"
         raise ValueError(
-            f"ScanOptions.names: {missing[0]!r} ({what} {options.names.index(missing[0]) + 1}) is seen in no frame; "
-            f"found {what}s {list(ids) or 'none'}"
+            f"ScanOptions.names: {missing[0]!r} ({what} {options.names.index(missing[0]) + 1}) "
+            f"is seen in no frame; found {what}s {list(ids) or 'none'}"
         )
     names = {i + 1: n for i, n in enumerate(options.names)}
+    # Named clusters are the only ones wanted; masks name further objects.
     rest = [i for i in ids if i not in names] if masked or not names else []
     free = (n for n in (f"object_{k}" for k in range(10**9)) if n not in options.names)
     return dict(sorted((names | dict(zip(rest, free, strict=False))).items()))
@@ -283,20 +301,21 @@ def _object_mesh(
     masked: bool,
     options: ScanOptions,
 ) -> trimesh.Trimesh:
-    """One object's mesh in the world frame."""
+    """One object's mesh in the world frame; without faces if too little of it was seen."""
     X_world_grid = pose() if support is None else support.X_world_support
-    cloud = transform(
-        inverse(X_world_grid),
-        np.concatenate([p[one == label] for p, one in zip(points, labels, strict=True)]),
-    )
+    X_grid_world = inverse(X_world_grid)
+    seen = [p[one == label] for p, one in zip(points, labels, strict=True)]
+    cloud = transform(X_grid_world, np.concatenate(seen))  # (P, 3)
     if len(cloud) < 10 or np.ptp(cloud, axis=0).max() < options.min_size:
         return trimesh.Trimesh()
-    if support is not None and np.percentile(cloud[:, 2], 98) < options.sheet_height:
-        others = np.concatenate(
-            [p[(one != label) & (one != UNKNOWN)] for p, one in zip(points, labels, strict=True)]
-        )
+    flat = support is not None and np.percentile(cloud[:, 2], 98) < options.sheet_height
+    if flat:
+        beside = [
+            p[(one != label) & (one != UNKNOWN)] for p, one in zip(points, labels, strict=True)
+        ]
+        others = transform(X_grid_world, np.concatenate(beside))
         cell = max(1.5 * options.voxel, float(np.ptp(cloud, axis=0).max()) / 300)
-        mesh = sheet_surface(cloud, transform(inverse(X_world_grid), others), cell)
+        mesh = sheet_surface(cloud, others, cell)
     else:
         mesh = _closed_mesh(views, cloud, label, X_world_grid, support is not None, masked, options)
     mesh = surface.decimated(mesh, options.faces)
@@ -312,9 +331,10 @@ def _closed_mesh(
     masked: bool,
     options: ScanOptions,
 ) -> trimesh.Trimesh:
-    """Watertight mesh in the grid frame of the object whose seen points (P, 3) are `cloud`."""
+    """Watertight mesh, grid frame, of the object that was seen at the points `cloud` (P, 3)."""
     grid = _grid_around(cloud, X_world_grid, on_support, options)
     front, behind = FRONT * grid.voxel, BEHIND * grid.voxel
+    # Without a mask, the border between object and support is not known to the pixel.
     union = on_support and not masked
     f, seen = tsdf.fuse(views, grid, label, front=front, behind=behind, union_with_support=union)
     if union:
@@ -322,19 +342,22 @@ def _closed_mesh(
         f = tsdf.close_to_support(f, seen, layers=layers, behind=behind)
     else:
         f = tsdf.complete(f, seen, behind=behind, on_support=on_support)
-    if options.blur > 0:  # clipped alike on both sides, or a plane would move
+    if options.blur > 0:
+        # Clipped alike on both sides: otherwise the blur would move a plane.
         f = ndimage.gaussian_filter(np.clip(f, -behind, behind), options.blur, mode="nearest")
     mesh = surface.closed_surface(f, grid.voxel, grid.lower, flat_bottom=on_support)
-    return surface.smoothed(surface.without_strays(mesh, 0.02), options.smoothing)
+    return surface.smoothed(surface.without_strays(mesh, STRAYS), options.smoothing)
 
 
 def _grid_around(
     cloud: FloatArray, X_world_grid: FloatArray, on_support: bool, options: ScanOptions
 ) -> tsdf.Grid:
+    """A grid around the points (P, 3), its bottom on the support if there is one."""
     margin = (FRONT + 1) * options.voxel
     lower, upper = cloud.min(0) - margin, cloud.max(0) + margin
     if on_support:
         lower[2] = 0.0
+    # Larger voxels if the grid would have too many cells.
     voxel = max(options.voxel, float(np.prod(upper - lower) / options.max_cells) ** (1 / 3))
     shape = np.maximum(np.ceil((upper - lower) / voxel).astype(int), 2)
     return tsdf.Grid(
@@ -343,28 +366,30 @@ def _grid_around(
 
 
 def _scene_object(name: str, mesh: trimesh.Trimesh, frames: Sequence[DepthFrame]) -> SceneObject:
+    """An object at the center of its mesh (world frame), with the frames' colors."""
     center = mesh.bounds.mean(0)
-    colors = (
-        _vertex_colors(mesh, frames) if any(frame.color is not None for frame in frames) else None
-    )
+    colored = any(frame.color is not None for frame in frames)
+    colors = _vertex_colors(mesh, frames) if colored else None
     local = trimesh.Trimesh(mesh.vertices - center, mesh.faces, vertex_colors=colors, process=False)
     return SceneObject(name, local, pose(translation=center))
 
 
 def _vertex_colors(mesh: trimesh.Trimesh, frames: Sequence[DepthFrame]) -> NDArray[np.uint8]:
-    """(V, 3) mean colour of the pixels that see a vertex within a centimetre of their depth; grey where none does."""
+    """Mean colors (V, 3) of the pixels that see each vertex; gray if none does."""
     total = np.zeros((len(mesh.vertices), 3))
     count = np.zeros(len(mesh.vertices))
     for frame in frames:
         if frame.color is None:
             continue
-        local = transform(inverse(frame.X_world_camera), mesh.vertices)
+        # Project the vertices to the nearest pixels.
+        local = transform(inverse(frame.X_world_camera), mesh.vertices)  # (V, 3)
         image = local @ frame.intrinsics.T
         u, v = np.round(image[:, :2] / np.maximum(image[:, 2:], 1e-6)).astype(int).T
         height, width = frame.depth.shape
         inside = (local[:, 2] > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        # A pixel whose depth differs sees something else.
         u, v = np.where(inside, u, 0), np.where(inside, v, 0)
-        sees = inside & (np.abs(frame.depth[v, u] - local[:, 2]) < 0.01)
+        sees = inside & (np.abs(frame.depth[v, u] - local[:, 2]) < SEEN_WITHIN)
         total[sees] += frame.color[v[sees], u[sees]]
         count += sees
     return np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], 128).astype(np.uint8)

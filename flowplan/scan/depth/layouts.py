@@ -1,11 +1,11 @@
 """Folders of depth frames in the layouts of other programs.
 
-| layout | poses | camera |
-|---|---|---|
-| Open3D | `camera_trajectory.json`: world-to-camera 4 x 4, by columns | in the same file, by columns |
-| Redwood | `*.log`: five lines a frame, camera-to-world | `intrinsic.json`, by columns |
-| BundleFusion, 7-Scenes | `frame-000000.pose.txt`: camera-to-world | `info.txt`, `camera-intrinsics.txt` |
-| nerfstudio, instant-ngp | `transforms.json`: camera-to-world, OpenGL (y up, looking along -z) | in the same file |
+- Open3D: `camera_trajectory.json` with world-to-camera poses (4 x 4) and intrinsics, by columns.
+- Redwood: `*.log` with camera-to-world poses, five lines per frame; `intrinsic.json`, by columns.
+- BundleFusion and 7-Scenes: `frame-000000.pose.txt` with camera-to-world poses; `info.txt` or
+  `camera-intrinsics.txt`.
+- nerfstudio and instant-ngp: `transforms.json` with camera-to-world poses in OpenGL's convention
+  (y up, looking along -z) and intrinsics.
 
 Camera frames are converted to OpenCV's. instant-ngp and nerfstudio place the corner of the first
 pixel at (0, 0), this project its center, so their principal point moves by half a pixel. Their

@@ -1,4 +1,4 @@
-"""What an ideal depth camera would see of some meshes, by casting one ray a pixel (Open3D)."""
+"""Ideal depth images of meshes, by casting one ray per pixel (Open3D)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ def render_frame(
     width: int = 320,
     height: int = 240,
 ) -> DepthFrame:
-    """A depth frame without noise, of meshes in the world frame.
+    """A depth frame without noise.
 
     Args:
+        meshes: in the world frame.
         intrinsics: (3, 3).
         X_world_camera: (4, 4), OpenCV convention.
+        width, height: image size, pixels.
 
     Returns:
-        DepthFrame whose mask holds i + 1 where meshes[i] is seen, and 0 where nothing is.
+        DepthFrame whose mask is i + 1 at pixels that see meshes[i], and 0 elsewhere.
     """
     if not meshes:
-        raise ValueError("meshes: expected at least one mesh to look at, got none")
+        raise ValueError("meshes: expected at least one mesh to render, got none")
     blank = DepthFrame(
         np.zeros((height, width), np.float32), np.asarray(intrinsics), np.asarray(X_world_camera)
     )
     X = blank.X_world_camera
-    directions = (
-        blank.rays @ X[:3, :3].T
-    )  # one metre along the optical axis each, so that a ray's length is its depth
+    # Rays of one meter along the optical axis, so that their parameter is the depth.
+    directions = blank.rays @ X[:3, :3].T
     rays = np.concatenate([np.broadcast_to(X[:3, 3], directions.shape), directions], axis=-1)
     hits = raycasting_scene(*meshes).cast_rays(open3d().core.Tensor(rays.astype(np.float32)))
     depth = hits["t_hit"].numpy()
