@@ -47,7 +47,7 @@ def frame_by_frame(
         clearance=clearance,
         held_clearance=held,
         slowdown=max(1.0, float(rate.max())),
-        converged=bool(position.max() < options.max_position_error and clearance.min() > 0),
+        converged=bool(position.max() < options.converged_position_error and clearance.min() > 0),
         iterations=len(track),
         cost=float((position**2).sum()),
     )

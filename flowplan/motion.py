@@ -18,6 +18,10 @@ Progress = Callable[[float, str], None]
 """Called with the fraction done in [0, 1] and a word on what is being done."""
 
 
+MOTION_THRESHOLD = 2e-3
+"""Meters: a point that never leaves its first position by more counts as static."""
+
+
 def silent(fraction: float, message: str) -> None:
     """The progress callback of those who do not want one."""
 
@@ -46,7 +50,7 @@ class SceneMotion:
             raise ValueError("SceneMotion.vertices: expected one array per object, got none")
         object.__setattr__(self, "vertices", vertices)
 
-    def moving(self, threshold: float = 2e-3) -> tuple[NDArray[np.bool_], ...]:
+    def moving(self, threshold: float = MOTION_THRESHOLD) -> tuple[NDArray[np.bool_], ...]:
         """Per object (V,): does this vertex ever leave its first position by more than `threshold` metres?"""
         return tuple(np.linalg.norm(v - v[0], axis=-1).max(0) > threshold for v in self.vertices)
 

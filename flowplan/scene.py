@@ -1,4 +1,4 @@
-"""What there is, before anything moves: objects, the support they stand on, obstacles, and what is asked of them."""
+"""Scenes (objects, support plane, obstacles) and the instructions given to a motion generator."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from flowplan.utils.checks import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class SceneObject:
-    """One object: a triangle mesh and where it is.
+    """One object: a triangle mesh and its pose.
 
     Attributes:
         name: unique within its scene.
-        mesh: trimesh.Trimesh, vertices in the object frame, metres. It need not be convex or watertight.
+        mesh: trimesh.Trimesh, vertices in the object frame, meters. It need not be convex or watertight.
         X_world_object: (4, 4) pose of the object frame in the world.
+        deformable: True for cloth and the like, which is pinched at one point and does not block the fingers; False for
+            anything rigid or articulated, which is grasped or pushed and is an obstacle. None lets the planner guess
+            (flowplan.collision.phase_geometry.is_deformable) and report its guess.
     """
 
     name: str
     mesh: trimesh.Trimesh
     X_world_object: FloatArray = field(default_factory=pose)
+    deformable: bool | None = None
 
     def __post_init__(self) -> None:
         where = f"SceneObject[{self.name}]"
@@ -46,7 +50,7 @@ class SceneObject:
 
     @property
     def vertices_world(self) -> FloatArray:
-        """Vertices (V, 3) in the world frame, metres."""
+        """Vertices (V, 3) in the world frame, meters."""
         return transform(self.X_world_object, self.mesh.vertices)
 
     @property
@@ -57,12 +61,13 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Everything the planner knows of the world.
+    """The planner's model of the world.
 
     Attributes:
-        objects: what a generator may move; names are unique.
-        support_height: z of the horizontal support plane in the world, metres; None where there is none.
-        obstacles: what nothing moves and the robot must not touch, each convex or not; names are unique too.
+        objects: objects that a generator may move.
+        support_height: z of the horizontal support plane in the world frame, meters; None without a support.
+        obstacles: static objects that the robot must not touch, convex or not. Names are unique among all objects and
+            obstacles.
     """
 
     objects: tuple[SceneObject, ...]
@@ -80,11 +85,11 @@ class Scene:
             )
         if self.support_height is not None and not np.isfinite(self.support_height):
             raise ValueError(
-                f"Scene.support_height: expected metres or None, got {self.support_height}"
+                f"Scene.support_height: expected meters or None, got {self.support_height}"
             )
 
     def index(self, name: str) -> int:
-        """Position of the object called `name` in `objects`."""
+        """Index in `objects` of the object with this name."""
         names = [o.name for o in self.objects]
         checks.choice("object", name, names)
         return names.index(name)
@@ -92,7 +97,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Say it: "close the laptop"."""
+    """A sentence, such as "close the laptop"."""
 
     text: str
 
@@ -103,14 +108,14 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Action:
-    """Show where some points of one object should go, or what pushes them.
+    """Targets, forces or velocities of some points of one object.
 
     Attributes:
         object: name of the scene object.
-        handles: (H, 3) points on it at t = 0, world frame, metres.
-        targets: (H, 3) where they should be at the end, world frame, metres; or None.
-        forces: (H, 3) newtons in the world frame, applied at the handles; or None.
-        velocities: (H, 3) initial velocities, m/s, world frame; or None.
+        handles: (H, 3) points on the object at t = 0, world frame, meters.
+        targets: (H, 3) positions of the handles at the end, world frame, meters; or None.
+        forces: (H, 3) forces applied at the handles, world frame, newtons; or None.
+        velocities: (H, 3) initial velocities, world frame, m/s; or None.
         duration: seconds.
     """
 
@@ -141,12 +146,12 @@ class Action:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """Demonstrate it: one point cloud per time, of the object as it moved.
+    """A demonstration: one point cloud of the moving object per time.
 
     Attributes:
         object: name of the scene object.
         times: (T,) seconds, times[0] = 0.
-        clouds: T arrays (P_t, 3), world frame, metres.
+        clouds: T arrays (P_t, 3), world frame, meters.
     """
 
     object: str
@@ -161,7 +166,7 @@ class Observation:
         )
         if len(clouds) != len(times):
             raise ValueError(
-                f"Observation.clouds: expected {len(times)} clouds, one a time, got {len(clouds)}"
+                f"Observation.clouds: expected {len(times)} clouds, one per time, got {len(clouds)}"
             )
         object.__setattr__(self, "clouds", clouds)
 

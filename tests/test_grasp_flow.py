@@ -5,6 +5,7 @@ import pytest
 import trimesh
 from grasp_fixtures import BoxGripper, scanned
 
+from flowplan.collision.phase_geometry import phase_geometry
 from flowplan.geometry import angle_between, exp_so3, inverse, pose, rotation_about, transform
 from flowplan.grasp import merge, propose_grasps, propose_pinches, propose_pushes, rank_with_flow
 from flowplan.grasp.candidates import best_first
@@ -204,7 +205,7 @@ def test_ranked_grasps_reach_all_along_and_reports_cover_every_candidate(panda):
     scene, motion = carried()
     flow = sample_flow(scene, motion)
     grasps = propose_grasps(scene.objects[0], scene, panda.gripper)
-    ranked, reports = rank_with_flow(grasps, flow, scene, motion, panda)
+    ranked, reports = rank_with_flow(grasps, flow, phase_geometry(scene, motion, 0), panda)
     assert len(reports) == len(grasps)
     assert len(ranked) == sum(not r.reasons for r in reports) > 5
     for report in reports:
@@ -224,7 +225,7 @@ def test_a_motion_that_leaves_the_reach_is_refused_with_the_time(panda):
     scene, motion = carried(to=(1.2, 0.0))
     flow = sample_flow(scene, motion)
     grasps = propose_grasps(scene.objects[0], scene, panda.gripper).select(np.arange(20))
-    ranked, reports = rank_with_flow(grasps, flow, scene, motion, panda)
+    ranked, reports = rank_with_flow(grasps, flow, phase_geometry(scene, motion, 0), panda)
     assert len(ranked) == 0
     assert all("out of reach from" in r.reasons[0] for r in reports)
     started = [r for r in reports if r.reachable > 0]
@@ -237,8 +238,10 @@ def test_the_arm_may_not_jump_to_another_branch(panda):
     scene, motion = carried()
     flow = sample_flow(scene, motion)
     grasps = propose_grasps(scene.objects[0], scene, panda.gripper).select(np.arange(20))
-    ranked, _ = rank_with_flow(grasps, flow, scene, motion, panda)
-    stiff, reports = rank_with_flow(grasps, flow, scene, motion, panda, RankOptions(jump=0.01))
+    ranked, _ = rank_with_flow(grasps, flow, phase_geometry(scene, motion, 0), panda)
+    stiff, reports = rank_with_flow(
+        grasps, flow, phase_geometry(scene, motion, 0), panda, RankOptions(jump=0.01)
+    )
     assert len(ranked)
     assert not len(stiff)
     assert all("out of reach" in r.reasons[0] for r in reports)
@@ -252,8 +255,8 @@ def test_a_motion_into_an_obstacle_is_refused(panda):
     walled = Scene(scene.objects, obstacles=(wall,))
     flow = sample_flow(scene, motion)
     grasps = propose_grasps(scene.objects[0], scene, panda.gripper).select(np.arange(20))
-    free, _ = rank_with_flow(grasps, flow, scene, motion, panda)
-    blocked, reports = rank_with_flow(grasps, flow, walled, motion, panda)
+    free, _ = rank_with_flow(grasps, flow, phase_geometry(scene, motion, 0), panda)
+    blocked, reports = rank_with_flow(grasps, flow, phase_geometry(walled, motion, 0), panda)
     assert len(free)
     assert not len(blocked)
     assert any("inside the surroundings" in reason for r in reports for reason in r.reasons)
@@ -264,26 +267,40 @@ def test_closing_a_lid_and_folding_a_cloth_are_feasible(robot):
     arm = load_robot(robot)
     scene, motion = laptop()
     contacts = merge([propose_pushes(scene, motion, 0, arm.gripper)])
-    assert len(rank_with_flow(contacts, sample_flow(scene, motion), scene, motion, arm)[0]) > 5
+    assert (
+        len(
+            rank_with_flow(
+                contacts, sample_flow(scene, motion), phase_geometry(scene, motion, 0), arm
+            )[0]
+        )
+        > 5
+    )
     scene, motion = cloth()
     pinches = propose_pinches(scene, motion, 0, arm.gripper)
-    assert len(rank_with_flow(pinches, sample_flow(scene, motion), scene, motion, arm)[0]) > 5
+    assert (
+        len(
+            rank_with_flow(
+                pinches, sample_flow(scene, motion), phase_geometry(scene, motion, 0), arm
+            )[0]
+        )
+        > 5
+    )
 
 
 def test_nothing_to_rank_and_mixed_objects(panda):
     scene, motion = carried()
     flow = sample_flow(scene, motion)
     none = propose_grasps(scene.objects[0], scene, panda.gripper).select([])
-    assert rank_with_flow(none, flow, scene, motion, panda)[1] == ()
+    assert rank_with_flow(none, flow, phase_geometry(scene, motion, 0), panda)[1] == ()
     X = pose(translation=np.zeros((1, 3)))
     mixed = merge([best_first(X, np.zeros(1), np.ones(1), "grasp", i) for i in (0, 1)])
     with pytest.raises(
         ValueError, match=r"candidates.object_id: expected one object, got \[0, 1\]"
     ):
-        rank_with_flow(mixed, flow, scene, motion, panda)
+        rank_with_flow(mixed, flow, phase_geometry(scene, motion, 0), panda)
 
 
-@pytest.mark.parametrize("bad", [{"times": 1}, {"restarts": -1}, {"radius": 0.0}])
+@pytest.mark.parametrize("bad", [{"times": 1}, {"restarts": -1}, {"slip_factor": 0.0}])
 def test_bad_rank_options_are_named(bad):
     with pytest.raises(ValueError, match=f"RankOptions.{next(iter(bad))}"):
         RankOptions(**bad)

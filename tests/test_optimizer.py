@@ -478,7 +478,7 @@ def test_jitter_is_smoothed_to_within_the_limits(robot):
     cloud = np.random.default_rng(1).uniform(-0.05, 0.05, (100, 3))
     flow = ObjectFlow(times, transform(shaken, cloud), np.ones((41, 100)), np.zeros(100, int))
     task = TrackProblem(robot, times, attach(flow, steady[0]), FREE)
-    solution = optimize(task, TrackOptions(max_position_error=0.02))
+    solution = optimize(task, TrackOptions(converged_position_error=0.02))
     assert solution.slowdown < 1.2
     assert solution.position_error.max() < 0.012
 
@@ -553,7 +553,7 @@ def test_bad_input_is_one_line_that_names_the_field(robot):
         ("margin", -1),
         ("seeds", 0),
         ("limit_share", 2),
-        ("max_position_error", 0),
+        ("converged_position_error", 0),
     ):
         with pytest.raises(ValueError, match=rf"TrackOptions\.{name}"):
             TrackOptions(**{name: value})

@@ -1,14 +1,24 @@
 """The planner end to end on scenes small enough to know the answer: what it returns is true, what it refuses is named."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trimesh
 
 from flowplan import optimizers
-from flowplan.geometry import exp_so3, inverse, pose, transform
-from flowplan.laws import Rigid
+from flowplan.collision.phase_geometry import is_deformable, phase_geometry
+from flowplan.geometry import exp_so3, inverse, pose, rotation_about, transform
+from flowplan.laws import Fold, Rigid
 from flowplan.motion import SceneMotion
-from flowplan.planner import NoPlan, Plan, PlanOptions, moved_object, plan
+from flowplan.planner import (
+    NoPlan,
+    Plan,
+    PlanOptions,
+    moved_object,
+    plan,
+    propose_contacts,
+)
 from flowplan.report import feasibility
 from flowplan.robot import load_robot
 from flowplan.scene import Action, Scene, SceneObject
@@ -71,6 +81,7 @@ def test_a_plan_starts_at_home_keeps_limits_and_says_how_close_it_came(panda, br
     assert result.certificate.ok
     assert result.attempts[-1].stage == "planned"
     assert "certified" in feasibility(result)
+    assert "assumed    brick is rigid or articulated, a guess" in feasibility(result)
 
 
 def test_a_plan_may_start_elsewhere_and_still_ends_at_home(panda):
@@ -146,6 +157,87 @@ def test_a_brick_under_a_low_lid_cannot_be_grasped(panda):
     )
     scene, motion = pick_up([0.45, -0.1], obstacles=(slab, *walls))
     assert isinstance(plan(scene, motion, panda, options=PlanOptions(candidates=4)), NoPlan)
+
+
+def slab(size, *, deformable=None, name="slab"):
+    """A box that lies flat on the table."""
+    mesh = trimesh.creation.box(size).subdivide().subdivide().subdivide()
+    return SceneObject(name, mesh, pose(translation=[0.45, 0.0, size[2] / 2]), deformable)
+
+
+def carried_rigidly(obj, lift=0.1):
+    """The object alone on the table, and a motion that lifts it as one rigid body."""
+    start = obj.vertices_world
+    motion = SceneMotion([0.0, 1.0], (np.stack([start, start + np.array([0.0, 0.0, lift])]),))
+    return Scene((obj,)), motion
+
+
+def folded(obj):
+    """The object alone on the table, and a motion that folds its half with x < 0.45 over the other."""
+    start = obj.vertices_world
+    turn = rotation_about([0.45, 0.0, start[:, 2].min()], [0, 1, 0], 2.5)
+    end = np.where(start[:, :1] < 0.45, transform(turn, start), start)
+    return Scene((obj,)), SceneMotion([0.0, 1.0], (np.stack([start, end]),))
+
+
+def cloth(deformable=None):
+    """A single open layer of triangles, 2 mm above the table."""
+    x, y = np.meshgrid(np.linspace(-0.1, 0.1, 21), np.linspace(-0.1, 0.1, 21), indexing="ij")
+    vertices = np.stack([x.ravel(), y.ravel(), np.full(x.size, 0.002)], axis=1)
+    corner = (np.arange(20)[:, None] * 21 + np.arange(20)).ravel()
+    faces = np.concatenate([
+        np.stack([corner, corner + 21, corner + 1], axis=1),
+        np.stack([corner + 21, corner + 22, corner + 1], axis=1),
+    ])  # fmt: skip
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    return SceneObject("cloth", mesh, pose(translation=[0.45, 0.0, 0.0]), deformable)
+
+
+@pytest.mark.parametrize(
+    ("build", "move", "expected"),
+    [
+        (lambda: slab([0.07, 0.15, 0.008]), carried_rigidly, False),  # a phone
+        (lambda: slab([0.03, 0.30, 0.0025]), carried_rigidly, False),  # a ruler
+        (lambda: slab([0.20, 0.15, 0.012]), carried_rigidly, False),  # a book
+        (lambda: slab([0.20, 0.15, 0.012]), folded, False),  # a book that is opened
+        (lambda: slab([0.20, 0.15, 0.002]), folded, True),  # felt, closed and thin
+        (cloth, folded, True),
+        (lambda: cloth(deformable=False), folded, False),
+        (lambda: slab([0.05, 0.05, 0.05], deformable=True), carried_rigidly, True),
+    ],
+)
+def test_cloth_is_what_is_said_or_what_bends_and_is_thin(panda, build, move, expected):
+    """What is rigid is an obstacle and is never pinched; what is deformable is pinched and no obstacle."""
+    scene, motion = move(build())
+    assert is_deformable(scene, motion, 0) == expected
+    around = phase_geometry(scene, motion, 0)
+    names = {name for name, _ in (*around.before, *around.during, *around.after)}
+    assert (scene.objects[0].name in names) != expected
+    assert (around.moving is None) == expected
+    contacts = propose_contacts(scene, motion, panda, 0, PlanOptions(), seed=0)
+    assert set(contacts.kind) <= ({"pinch"} if expected else {"grasp", "push"})
+
+
+def test_a_cloth_is_pinched_and_the_guess_is_reported(panda):
+    obj = cloth()
+    handles = transform(obj.X_world_object, np.array([[-0.1, -0.1, 0.002], [-0.1, 0.1, 0.002]]))
+    action = Action("cloth", handles, targets=handles + np.array([0.2, 0.0, 0.005]), duration=3.0)
+    law = Fold("cloth", [0.45, 0.0, 0.0], [0.0, 1.0, 0.0])
+    scene = Scene((obj,))
+    (motion,) = kinematic((law,))(scene, action)
+    result = plan(scene, motion, panda)
+    assert isinstance(result, Plan), feasibility(result)
+    assert result.contact.kind == ("pinch",)
+    assert {a.kind for a in result.attempts} == {"pinch"}
+    assert "assumed    cloth is deformable, a guess" in feasibility(result)
+    said = Scene((cloth(deformable=True),))
+    again = plan(said, motion, panda)
+    np.testing.assert_array_equal(again.trajectory.q, result.trajectory.q)
+    assert "assumed" not in feasibility(again)
+    # Contacts of a deformable object are pinches, however they come.
+    grasps = replace(result.contact, kind=("grasp",))
+    given = plan(scene, motion, panda, contacts=grasps, options=PlanOptions(rank=False))
+    assert given.contact.kind == ("pinch",)
 
 
 def test_nothing_moves_and_a_foreign_motion_are_refused(panda):

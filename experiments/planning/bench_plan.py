@@ -155,7 +155,7 @@ def solve(
     marks.append(time.perf_counter())
     reason = "" if certificate.ok else certificate.reasons[0]
     worst = solution.position_error.max(), solution.rotation_error.max()
-    if worst[0] > options.max_position_error or worst[1] > options.max_rotation_error:
+    if worst[0] > options.converged_position_error or worst[1] > options.converged_rotation_error:
         reason = f"off the flow by {1e3 * worst[0]:.1f} mm, {worst[1]:.3f} rad"
     stages = ("attach", "track", "timing", "validate")
     return Outcome(not reason, reason, dict(zip(stages, np.diff(marks).tolist(), strict=True)))

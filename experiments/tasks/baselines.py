@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from flowplan.collision.phase_geometry import phase_geometry
 from flowplan.geometry import fit_rigid
 from flowplan.grasp import ContactCandidates
 from flowplan.grasp.propose import GraspOptions, propose_grasps
 from flowplan.grasp.rank import rank_with_flow
-from flowplan.motion import SceneMotion, sample_flow
+from flowplan.motion import MOTION_THRESHOLD, SceneMotion, sample_flow
 from flowplan.paths.compose import compose
 from flowplan.paths.time_parameterization import follow
 from flowplan.planner import PlanOptions, moved_object, propose_contacts
@@ -47,14 +48,15 @@ def kabsch_ik(
     target = moved_object(scene, motion)
     contacts = propose_contacts(scene, motion, robot, target, options, seed=seed)
     flow = sample_flow(scene, motion, points_per_object=options.flow_points, seed=seed)
-    ranked, _ = rank_with_flow(contacts, flow, scene, motion, robot)
+    around = phase_geometry(scene, motion, target)
+    ranked, _ = rank_with_flow(contacts, flow, around, robot)
     if not len(ranked):
         return None, "no proposed grasp is within reach" if len(
             contacts
         ) else "no grasp was proposed"
     contact = ranked.select([0])
     points = flow.of_object(target).points
-    moving = np.linalg.norm(points - points[0], axis=-1).max(axis=0) > 2e-3
+    moving = np.linalg.norm(points - points[0], axis=-1).max(axis=0) > MOTION_THRESHOLD
     X_world_tool = fit_rigid(points[0, moving], points[:, moving]) @ contact.X_world_tool[0]
     q = [robot.inverse_kinematics(X_world_tool[:1], seed=seed)[0][0]]
     for X in X_world_tool[1:]:

@@ -68,6 +68,8 @@ class AttachmentOptions:
     """Meters; rotation about an axis that all held points are closer to than this is free."""
     max_speed: Annotated[float, Interval(0.01, 100)] = 5.0
     """Meters per second; a patch faster than this between two frames is refused as a teleport."""
+    max_slip: Annotated[float, Interval(1e-4, 1)] = 0.02
+    """RMS deviation in meters of the patch from rigid motion above which the planner refuses it."""
     screw: bool = False
     """Replace the poses by one screw motion (hinge, slide or helix) if it explains the flow."""
     screw_fit: ScrewOptions = field(default_factory=ScrewOptions)

@@ -1,7 +1,8 @@
-"""What the robot must not touch: before it makes contact, while the flow is followed, and after it has let go.
+"""Obstacles of the robot before contact, while it moves the object, and after release.
 
-A motion tells which faces of the touched object move. Those that do not are obstacles throughout; those that do are
-obstacles where they start (approach) and where they end (retreat), and in between they go with the tool.
+The motion determines which faces of the touched object move. Static faces are obstacles throughout. Moving faces are
+obstacles at their start (approach) and at their end (retreat); in between they move with the tool. A deformable target
+is no obstacle: fingers slide over and under it.
 """
 
 from __future__ import annotations
@@ -12,37 +13,46 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
-from flowplan.geometry import transform
-from flowplan.motion import SceneMotion
+from flowplan.geometry import fit_rigid, transform
+from flowplan.motion import MOTION_THRESHOLD, SceneMotion
 from flowplan.scene import Scene
+from flowplan.utils.checks import FloatArray
 
 SUPPORT = "support"
-SHEET_THICKNESS = 0.015
-"""An object no higher than this above its support is a sheet: fingers slide over and under it, so nothing avoids it."""
+"""Name of the support plane among the obstacles."""
+VOXEL = 0.01
+"""Default edge length in meters of the voxels of distance fields."""
+FLAT_HEIGHT = 0.015
+"""Height in meters above the support below which an object lies flat."""
+SHEET_THICKNESS = 0.004
+"""Mean thickness in meters below which a mesh is a sheet."""
 
-Named = tuple[tuple[str, trimesh.Trimesh], ...]
+NamedMeshes = tuple[tuple[str, trimesh.Trimesh], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Surroundings:
-    """World meshes by phase, world frame, metres; the support plane is kept apart as a height.
+class PhaseGeometry:
+    """Obstacle meshes by phase, world frame, meters; the support plane is stored as a height.
 
     Attributes:
-        before: everything at t = 0, the target included.
-        during: what stays where it is while the target moves, the target's own unmoving faces included.
-        after: everything at the end of the motion.
-        moving: the target's moving faces at t = 0, or None when it is a sheet (no rigid body goes with the tool).
+        before: all objects and obstacles at t = 0, the target included.
+        during: geometry that is static while the target moves, the target's own static faces included.
+        after: all objects and obstacles at the end of the motion.
+        moving: the target's moving faces at t = 0. None if no rigid body moves with the tool: the target is deformable,
+            or no face of it moves.
         support_height: z of the support plane, or None.
+        deformable: True if the target is deformable, so that it is pinched and no obstacle.
     """
 
-    before: Named
-    during: Named
-    after: Named
+    before: NamedMeshes
+    during: NamedMeshes
+    after: NamedMeshes
     moving: trimesh.Trimesh | None
     support_height: float | None
+    deformable: bool = False
 
-    def support(self) -> Named:
-        """The support as a slab under the robot's reach, for checkers that want meshes."""
+    def support(self) -> NamedMeshes:
+        """The support plane as a slab under the robot's reach, for checkers that need meshes."""
         if self.support_height is None:
             return ()
         slab = trimesh.creation.box([4.0, 4.0, 0.2])
@@ -50,12 +60,13 @@ class Surroundings:
         return ((SUPPORT, slab),)
 
 
-def surroundings(scene: Scene, motion: SceneMotion, target: int) -> Surroundings:
-    """Sort the scene's geometry by when it is in the way of touching object `target`.
+def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeometry:
+    """Obstacles by phase for contact with object `target`.
 
-    Another object that moves too (a lid that falls when a box is lifted) is in the way at its start, in its middle and
-    at its end, all three at once: wider than need be, never narrower.
+    Another object that moves too (a lid that falls when a box is lifted) is present at its start, middle and end poses
+    at once while the target moves: conservative, never too small.
     """
+    deformable = is_deformable(scene, motion, target)
     obstacles = tuple((o.name, o.mesh_world) for o in scene.obstacles)
     before, during, after = list(obstacles), list(obstacles), list(obstacles)
     moving_part = None
@@ -63,45 +74,72 @@ def surroundings(scene: Scene, motion: SceneMotion, target: int) -> Surroundings
         zip(scene.objects, motion.vertices, motion.moving(), strict=True)
     ):
         faces = obj.mesh.faces
+        if index == target and deformable:
+            continue
         start, end = _mesh(vertices[0], faces), _mesh(vertices[-1], faces)
-        if index != target:
-            before.append((obj.name, start))
-            after.append((obj.name, end))
-            during.append((obj.name, start))
-            if moves.any():
-                during.append(
-                    (f"{obj.name} in the middle", _mesh(vertices[len(vertices) // 2], faces))
-                )
-                during.append((f"{obj.name} at the end", end))
-            continue
-        if is_sheet(vertices[0], scene.support_height):
-            continue
         before.append((obj.name, start))
         after.append((obj.name, end))
-        moving_face = moves[faces].any(axis=1)
+        if index != target:
+            during.append((obj.name, start))
+            if moves.any():
+                middle = _mesh(vertices[len(vertices) // 2], faces)
+                during.append((f"{obj.name} in the middle", middle))
+                during.append((f"{obj.name} at the end", end))
+            continue
+        moving_face = moves[faces].any(axis=1)  # (F,)
         if not moving_face.all():
             during.append((obj.name, _mesh(vertices[0], faces[~moving_face])))
         if moving_face.any():
             moving_part = _mesh(vertices[0], faces[moving_face])
-    return Surroundings(
-        tuple(before), tuple(during), tuple(after), moving_part, scene.support_height
+    return PhaseGeometry(
+        tuple(before), tuple(during), tuple(after), moving_part, scene.support_height, deformable
     )
 
 
-def is_sheet(vertices: NDArray[np.float64], support_height: float | None) -> bool:
-    """Does an object of these vertices (V, 3) lie flat on its support?"""
+def is_deformable(scene: Scene, motion: SceneMotion, target: int) -> bool:
+    """True if object `target` is deformable: as its record says, or else as guessed.
+
+    The guess is cloth if the object lies flat on the support, its mesh is a sheet (a single open layer, or closed and
+    thin), and its motion bends it. Phones, rulers and books are rigid by this rule: they move as rigid bodies, or are
+    too thick. All contacts of a deformable object are pinches.
+    """
+    obj = scene.objects[target]
+    if obj.deformable is not None:
+        return obj.deformable
+    vertices = motion.vertices[target]
     return (
-        support_height is not None
-        and float(vertices[:, 2].max()) - support_height < SHEET_THICKNESS
+        _lies_flat(vertices[0], scene.support_height)
+        and _mean_thickness(vertices[0], obj.mesh.faces) < SHEET_THICKNESS
+        and _bends(vertices)
     )
 
 
-def in_frame(mesh: trimesh.Trimesh, X_frame_world: NDArray[np.float64]) -> trimesh.Trimesh:
-    """A world mesh, its vertices expressed in another frame."""
+def mesh_in_frame(mesh: trimesh.Trimesh, X_frame_world: FloatArray) -> trimesh.Trimesh:
+    """A world mesh with its vertices expressed in another frame."""
     return trimesh.Trimesh(transform(X_frame_world, mesh.vertices), mesh.faces, process=False)
 
 
-def _mesh(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> trimesh.Trimesh:
+def _lies_flat(vertices: FloatArray, support_height: float | None) -> bool:
+    """True if no vertex (V, 3) is higher than FLAT_HEIGHT above the support."""
+    return support_height is not None and vertices[:, 2].max() - support_height < FLAT_HEIGHT
+
+
+def _mean_thickness(vertices: FloatArray, faces: NDArray[np.int64]) -> float:
+    """Thickness in meters of the plate with a mesh's enclosed volume and area, 2 V / A; near 0 for one open layer."""
+    a, b, c = np.moveaxis((vertices - vertices.mean(axis=0))[faces], 1, 0)  # (F, 3) each
+    normal = np.cross(b - a, c - a)
+    volume = np.einsum("fi,fi->", a, normal) / 6
+    area = np.linalg.norm(normal, axis=1).sum() / 2
+    return float(2 * abs(volume) / max(area, 1e-12))
+
+
+def _bends(vertices: FloatArray) -> bool:
+    """True if a vertex ever deviates noticeably from the best rigid motion of all vertices (T, V, 3)."""
+    rigid = transform(fit_rigid(vertices[:1], vertices), vertices[0])  # (T, V, 3)
+    return bool(np.linalg.norm(vertices - rigid, axis=-1).max() > MOTION_THRESHOLD)
+
+
+def _mesh(vertices: FloatArray, faces: NDArray[np.int64]) -> trimesh.Trimesh:
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     mesh.remove_unreferenced_vertices()
     return mesh

@@ -26,13 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from flowplan.attachment import AttachmentOptions
 from flowplan.collision.distance_field import DistanceField, distance_field
-from flowplan.collision.phase_geometry import is_sheet, surroundings
+from flowplan.collision.phase_geometry import VOXEL, PhaseGeometry
 from flowplan.geometry import fit_rigid, transform
 from flowplan.grasp.candidates import ContactCandidates, ContactKind, no_candidates
 from flowplan.grasp.reachability import RankOptions, follow
-from flowplan.motion import ObjectFlow, SceneMotion
-from flowplan.scene import Scene
+from flowplan.motion import ObjectFlow
 from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ class ContactReport:
 def rank_with_flow(
     candidates: ContactCandidates,
     flow: ObjectFlow,
-    scene: Scene,
-    motion: SceneMotion,
+    around: PhaseGeometry,
     robot: Robot,
     options: RankOptions | None = None,
     *,
+    attachment: AttachmentOptions | None = None,
     field: DistanceField | None = None,
     seed: int = 0,
 ) -> tuple[ContactCandidates, tuple[ContactReport, ...]]:
@@ -99,12 +99,12 @@ def rank_with_flow(
     Args:
         candidates: Candidates on one object.
         flow: Flow that they are to follow.
-        scene: The scene.
-        motion: Its motion, which tells what stays in place.
+        around: Obstacles by phase (flowplan.collision.phase_geometry).
         robot: The robot, placed in the scene.
         options: See RankOptions.
+        attachment: Radius of the held patch and its largest slip. Defaults to AttachmentOptions().
         field: Distances to everything that the gripper must not touch along the motion. Built from
-            `scene` if omitted.
+            `around` if omitted.
         seed: Random seed of the inverse kinematics' restarts.
 
     Returns:
@@ -115,7 +115,7 @@ def rank_with_flow(
     Raises:
         ValueError: If the candidates touch different objects.
     """
-    options = options or RankOptions()
+    options, attachment = options or RankOptions(), attachment or AttachmentOptions()
     if not len(candidates):
         return no_candidates(), ()
     ids = np.unique(candidates.object_id)
@@ -123,24 +123,22 @@ def rank_with_flow(
         raise ValueError(
             f"candidates.object_id: expected one object, got {ids.tolist()}; split them by object"
         )
-    target = int(ids[0])
 
     # Carry every candidate along the flow and follow it with the arm.
     frames = np.unique(np.linspace(0, len(flow.times) - 1, options.times).round().astype(int))
-    sheet = is_sheet(motion.vertices[target][0], scene.support_height)
-    X, slip = patch_motion(candidates, flow, frames, options.radius, sheet=sheet)
-    free_rotation = np.array([sheet or kind == "push" for kind in candidates.kind])
+    X, slip = patch_motion(candidates, flow, frames, attachment.radius)
+    free_rotation = np.array([kind != "grasp" for kind in candidates.kind])
     if field is None:
-        field = _static_field(scene, motion, target, X, options)
+        field = _static_field(around, X)
     followed = follow(robot, X, candidates.width, free_rotation, field, options, seed)
     limits = followed.limit_margin(robot)
 
     # Judge each of them.
-    times = flow.times[frames]
+    times, max_slip = flow.times[frames], options.slip_factor * attachment.max_slip
     reports = []
     for g in range(len(candidates)):
         ok, clearance = followed.ok[g], followed.clearance[g]
-        reasons = _reasons(ok, clearance, float(slip[g]), times, options)
+        reasons = _reasons(ok, clearance, float(slip[g]), times, options, max_slip)
         nearest = float(clearance.min()) if ok.any() else -1.0
         comfort = np.clip([nearest / options.comfortable, limits[g] / options.limit_margin], 0, 1)
         score = candidates.score[g] * np.exp(-slip[g] / _SLIP_SCALE) * np.prod(0.5 + 0.5 * comfort)
@@ -165,13 +163,11 @@ def patch_motion(
     flow: ObjectFlow,
     frames: NDArray[np.int64],
     radius: float,
-    *,
-    sheet: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
     """Tool poses that carry each contact's patch along the flow.
 
     The attachment of every candidate at once, on its nearest flow points: Kabsch fits with the same
-    distance weights and Geman-McClure reweighting as flowplan.attachment. On a `sheet`, the tool
+    distance weights and Geman-McClure reweighting as flowplan.attachment. In a pinch, the tool
     follows the point that it holds.
 
     Args:
@@ -179,7 +175,6 @@ def patch_motion(
         flow: The flow.
         frames: (T',) frames of the flow.
         radius: Radius of the held patch, meters.
-        sheet: True if the object is a cloth.
 
     Returns:
         X_world_tool (G, T', 4, 4), and the largest RMS slip (G,) in meters.
@@ -220,28 +215,27 @@ def patch_motion(
     slip = np.sqrt((weights * robust * residual**2).sum(-1) / total)
 
     X = M @ candidates.X_world_tool[:, None]
-    if sheet:
+    pinched = np.array([kind == "pinch" for kind in candidates.kind])
+    if pinched.any():
         # A folded patch turns over and would carry a tool above it below the support: the tool
         # keeps its offset from the held point.
         held = source[:, :, 0]  # (G, 1, 3), the point nearest to the tool
         origin = candidates.X_world_tool[:, None, :3, 3]
-        X[..., :3, 3] = origin + transform(M, held[:, :, None])[..., 0, :] - held
+        origin = origin + transform(M, held[:, :, None])[..., 0, :] - held  # (G, T', 3)
+        X[pinched, :, :3, 3] = origin[pinched]
     return X, slip.max(1)
 
 
-def _static_field(
-    scene: Scene, motion: SceneMotion, target: int, X: FloatArray, options: RankOptions
-) -> DistanceField:
+def _static_field(around: PhaseGeometry, X: FloatArray) -> DistanceField:
     """Distances to everything static while the target moves, around all tool poses X."""
-    around = surroundings(scene, motion, target)
     origin = X[..., :3, 3].reshape(-1, 3)
     meshes = [mesh for _, mesh in around.during]
     return distance_field(
         meshes,
         lower=origin.min(0) - _FIELD_MARGIN,
         upper=origin.max(0) + _FIELD_MARGIN,
-        voxel=options.voxel if meshes else 0.1,
-        support_height=scene.support_height,
+        voxel=VOXEL if meshes else 0.1,
+        support_height=around.support_height,
     )
 
 
@@ -251,6 +245,7 @@ def _reasons(
     slip: float,
     times: FloatArray,
     options: RankOptions,
+    max_slip: float,
 ) -> tuple[str, ...]:
     """Reasons to reject a candidate, one line each."""
     out = []
@@ -264,9 +259,8 @@ def _reasons(
         worst = int(np.argmin(clearance))
         depth = -1e3 * clearance[worst]
         out.append(f"the robot is {depth:.0f} mm inside the surroundings at {times[worst]:.2f} s")
-    if slip > options.max_slip:
-        limit = 1e3 * options.max_slip
-        out.append(f"the patch deforms by {1e3 * slip:.0f} mm RMS (limit {limit:g})")
+    if slip > max_slip:
+        out.append(f"the patch deforms by {1e3 * slip:.0f} mm RMS (limit {1e3 * max_slip:g})")
     return tuple(out)
 
 

@@ -40,10 +40,9 @@ class RankOptions:
 
     times: Annotated[int, Interval(2, 1000)] = 9
     """Number of times of the motion that are checked, including the first and the last."""
-    radius: Annotated[float, Interval(0.005, 1)] = 0.06
-    """Radius around the tool of the held patch, meters."""
-    max_slip: Annotated[float, Interval(1e-4, 1)] = 0.03
-    """RMS slip from which a contact is rejected, meters."""
+    slip_factor: Annotated[float, Interval(0.1, 100)] = 1.5
+    """A contact is rejected if its slip exceeds this many times AttachmentOptions.max_slip. Above
+    1, because the slip is estimated from few points here."""
     jump: Annotated[float, Interval(1e-3, 6.3)] = 1.5
     """Largest joint motion between consecutive times, radians."""
     restarts: Annotated[int, Interval(0, 100)] = 2
@@ -57,8 +56,6 @@ class RankOptions:
     """Clearance above which more does not raise the score, meters."""
     limit_margin: Annotated[float, Interval(1e-3, 6.3)] = 0.3
     """Distance to the nearest joint limit above which more does not raise the score, radians."""
-    voxel: Annotated[float, Interval(1e-3, 0.1)] = 0.01
-    """Voxel size of the distance field that is built if none is given, meters."""
 
     def __post_init__(self) -> None:
         bounds.check(self)

@@ -35,14 +35,14 @@ Record = TypeVar("Record")
 Arrays = dict[str, NDArray[Any]]
 
 VERSIONS = {
-    "Scene": 1,
+    "Scene": 2,
     "SceneMotion": 1,
     "ObjectFlow": 1,
     "ContactCandidates": 1,
     "Attachment": 1,
     "Trajectory": 1,
-    "Plan": 1,
-    "NoPlan": 1,
+    "Plan": 2,
+    "NoPlan": 2,
     "Rollout": 1,
 }
 """Records that can be written, and the version of their fields. Raise it when a field is added (see ADDED) or changes
@@ -51,7 +51,11 @@ its name, shape, unit or frame. Files of every earlier version are read."""
 RENAMED = {"ContactCandidates": "Grasps"}
 """Former names of records: files of this schema are read as version 1 of the record."""
 
-ADDED: dict[str, dict[str, int]] = {}
+ADDED: dict[str, dict[str, int]] = {
+    "SceneObject": {"deformable": 2},
+    "Plan": {"assumptions": 2},
+    "NoPlan": {"assumptions": 2},
+}
 """Fields added to a record since version 1, as {record: {field: version of the file}}. Files of an earlier version do
 not have them and get their default. The version is that of the file's record, such as Scene for a field of SceneObject."""
 

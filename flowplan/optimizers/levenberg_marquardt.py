@@ -176,8 +176,8 @@ def _measure(objective: Objective, search: _Search) -> TrackSolution:
     margins = np.concatenate([body.margin, np.minimum(body.margin[1:], body.margin[:-1])])
     robot, held = (_with_halfway(c, T) for c in body.clearance(between, margins))
     converged = (
-        position.max() <= options.max_position_error
-        and rotation.max() <= options.max_rotation_error
+        position.max() <= options.converged_position_error
+        and rotation.max() <= options.converged_rotation_error
         and robot.min() >= options.clearance
         and held.min() >= -options.clearance_tolerance
     )
@@ -196,8 +196,8 @@ def _worth(s: TrackSolution, options: TrackOptions) -> tuple[bool, float]:
     if s.converged:
         return False, s.cost
     return True, max(
-        s.position_error.max() / options.max_position_error,
-        s.rotation_error.max() / options.max_rotation_error,
+        s.position_error.max() / options.converged_position_error,
+        s.rotation_error.max() / options.converged_rotation_error,
         (options.clearance - min(s.clearance.min(), s.held_clearance.min()))
         / options.clearance_tolerance,
     )

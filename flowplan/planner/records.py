@@ -1,0 +1,90 @@
+"""Results of the planner: a certified plan, or the reasons for none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flowplan.attachment import Attachment
+from flowplan.grasp import ContactCandidates
+from flowplan.trajectory import Trajectory
+from flowplan.utils import checks
+from flowplan.validation.validator import Certificate
+
+STAGES = ("rank", "attach", "track", "approach", "retreat", "certify", "planned")
+"""Stages of an attempt, in order; "planned" is success."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One contact that was tried, and the stage that it reached.
+
+    Attributes:
+        contact: index among the ranked contacts, 0 the best; for stage "rank", index among the proposed ones.
+        kind: "grasp", "push" or "pinch".
+        stage: one of STAGES. "planned" is success, any other stage is where the attempt failed.
+        reason: one line with the measurement that decided.
+        remedy: one line with things to try.
+        slip: meters, largest RMS deviation of the held patch from rigid motion; -1 if not measured.
+        reachable: share of the motion's poses within reach; -1 if not measured.
+        clearance: meters, smallest over everything that was checked; -1 if not measured.
+        position_error: meters, largest over the motion; -1 if not measured.
+        time: seconds of flow time of the failure; -1 if there is none or it is not known.
+    """
+
+    contact: int
+    kind: str
+    stage: str
+    reason: str
+    remedy: str = ""
+    slip: float = -1.0
+    reachable: float = -1.0
+    clearance: float = -1.0
+    position_error: float = -1.0
+    time: float = -1.0
+
+    def __post_init__(self) -> None:
+        checks.choice("Attempt.stage", self.stage, STAGES)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A certified trajectory with everything that led to it.
+
+    Attributes:
+        contact: the chosen contact (one).
+        candidates: all contacts, as ranked.
+        attachment: tool motion that the flow asks for.
+        trajectory: approach, grip, manipulate, release, retreat.
+        certificate: result of the independent validator.
+        attempts: every contact tried, the successful one last.
+        assumptions: guesses that the plan rests on, one line each, with the way to decide them.
+    """
+
+    contact: ContactCandidates
+    candidates: ContactCandidates
+    attachment: Attachment
+    trajectory: Trajectory
+    certificate: Certificate
+    attempts: tuple[Attempt, ...]
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NoPlan:
+    """No contact led to a certified trajectory.
+
+    Attributes:
+        attempts: every contact tried, best ranked first, with the reason of its failure.
+        assumptions: guesses that the attempts rest on, one line each, with the way to decide them.
+    """
+
+    attempts: tuple[Attempt, ...]
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """One line on the attempt that came furthest."""
+        if not self.attempts:
+            return "no contact was proposed: the moving part offers no place that the gripper can grasp or push"
+        best = max(self.attempts, key=lambda a: STAGES.index(a.stage))
+        return f"{best.stage}: {best.reason}; try: {best.remedy}"
