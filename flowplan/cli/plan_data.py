@@ -17,6 +17,7 @@ def plan_data(result: Plan | NoPlan) -> dict[str, Any]:
         "planned": found,
         "reason": "" if isinstance(result, Plan) else result.reason,
         "plan": _plan(result) if isinstance(result, Plan) else None,
+        "assumptions": list(result.assumptions),
         "attempts": [_attempt(attempt) for attempt in result.attempts],
     }
 
