@@ -1,5 +1,5 @@
-# Two commands do everything on a machine with Python 3.11 and make: `make demo` and `make test`. The tests of the ROS 2
-# nodes also need a C++ compiler.
+# `make demo` and `make test` do everything on a machine with Python 3.11 and make. The tests of the ROS 2 nodes also need
+# a C++ compiler.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX = $(shell $(PYTHON) -c 'import urllib.request as u; u.urlopen("$(CPU_WHEELS)/torch/", timeout=3)' 2>/dev/null \
   && echo --extra-index-url $(CPU_WHEELS))
 
-.PHONY: demo test test-ros ros lint test-slow gpu-check results setup clean
+.PHONY: demo picture test test-ros ros lint docs wheel-check test-slow gpu-check results setup clean
 .DEFAULT_GOAL := test
 
 setup: $(STAMP)
@@ -20,13 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "flowplan needs Python 3.11 or 3.12, found $$($(PYTHON) --version 2>&1); set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "python cannot make a virtual environment here: install the package python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) -e '.[sim,generators,wan,gsplat,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(TORCH_INDEX) -e '.[sim,generators,wan,gsplat,docs,dev]'
 	@touch $@
 
 demo: $(STAMP)
 	$(BIN)/flowplan run close_laptop --generator neurok --out runs/demo
 
-test: lint ros
+test: lint docs wheel-check ros
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu' --ignore=tests/ros
 	$(ROS_TESTS)
 
@@ -50,6 +50,14 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation site with its reference, in build/site; a warning is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The wheel: built, installed into an environment of its own and used outside the checkout.
+wheel-check: $(STAMP)
+	$(BIN)/python tools/wheel_check.py
 
 test-slow: ros
 	. build/ros/environment.sh && FLOWPLAN_REQUIRE_ROS=1 $(BIN)/python -m pytest -m slow

@@ -11,8 +11,8 @@ import trimesh
 import tyro
 
 import flowplan as fp
-from flowplan.viz.draw import Run
-from flowplan.viz.viewer import write_page
+from flowplan.viz.page import write_page
+from flowplan.viz.run import Run
 from generators.kinematic import kinematic
 
 

@@ -14,8 +14,8 @@ import tyro
 
 import flowplan as fp
 from flowplan.scan.meshes.mesh_file import MeshOptions
-from flowplan.viz.draw import Run
-from flowplan.viz.viewer import write_page
+from flowplan.viz.page import write_page
+from flowplan.viz.run import Run
 from generators.kinematic import kinematic
 
 

@@ -15,8 +15,8 @@ import tyro
 import flowplan as fp
 from flowplan.geometry import exp_so3, transform
 from flowplan.motion import sample_flow
-from flowplan.viz.draw import Run
-from flowplan.viz.viewer import write_page
+from flowplan.viz.page import write_page
+from flowplan.viz.run import Run
 from generators.data.objects.families import HELD_OUT_SEED, make
 from generators.registry import factory
 

@@ -14,8 +14,8 @@ import tyro
 
 import flowplan as fp
 from flowplan.motion import sample_flow
-from flowplan.viz.draw import Run
-from flowplan.viz.viewer import write_page
+from flowplan.viz.page import write_page
+from flowplan.viz.run import Run
 from generators.chord.options import Options
 from generators.registry import factory
 

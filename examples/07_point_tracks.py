@@ -16,8 +16,8 @@ import tyro
 import flowplan as fp
 from flowplan.geometry import angle_between, fit_rigid, inverse
 from flowplan.motion import sample_flow
-from flowplan.viz.draw import Run
-from flowplan.viz.viewer import write_page
+from flowplan.viz.page import write_page
+from flowplan.viz.run import Run
 from generators.kinematic import kinematic
 
 
