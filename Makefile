@@ -26,6 +26,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	$(BIN)/flowplan run close_laptop --generator neurok --out runs/demo
 
+# The README's moving picture.
+picture: demo
+	$(BIN)/python tools/make_picture.py runs/demo/video.mp4 docs/picture.gif
+
 test: lint docs wheel-check ros
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow and not gpu' --ignore=tests/ros
 	$(ROS_TESTS)
