@@ -37,7 +37,7 @@ def move_bowl(world: World, rng: np.random.Generator) -> TaskSetup:
         laws=(Rigid("white_bowl", lift=0.08),),
         measure=lambda w: {"distance": float(np.linalg.norm(w.link_pose(bowl)[:3, 3] - goal))},
         success=lambda measures: measures["distance"] < 0.04,
-        randomised=drawn,
+        randomized=drawn,
     )
 
 

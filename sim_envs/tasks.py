@@ -6,6 +6,8 @@ and the contacts of an object, the place of a cloth's corner.
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 
 from flowplan.geometry import transform
@@ -230,6 +232,9 @@ def _height_at(world: World, body: int, xy: FloatArray) -> float:
     return float(hit[3][2])
 
 
+MODULES: tuple[str, ...] = ()
+"""Modules of further tasks, a line each; a module defines `TASK`."""
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -239,6 +244,7 @@ TASKS: dict[str, Task] = {
         Task("fold_cloth", Prompt("fold the cloth diagonally"), fold_cloth, deformable=True),
         Task("open_drawer", Prompt("open the drawer"), open_drawer),
         Task("turn_faucet", Prompt("turn the faucet"), turn_faucet),
+        *(import_module(module).TASK for module in MODULES),
     )
 }
 """Tasks by name."""

@@ -16,6 +16,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 REPOSITORY = "https://github.com/flowplan/flowplan/blob/main/"
 LINK = re.compile(r"(\]\()([^)\s#:]+)(#[^)\s]*)?(\))")
+NAMED = re.compile(r"^```(\w+) ([\w.]+)$", re.MULTILINE)
+"""Fences that the tests read by name; the site shows the name as a title."""
 COPIED = {"README.md": "index.md", "examples/README.md": "examples.md"}
 """Pages from outside docs/: path in the repository -> path in the site."""
 ROOMS = (
@@ -90,4 +92,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             target = REPOSITORY + path
         return f"{before}{target}{section or ''}{after}"
 
+    markdown = NAMED.sub(
+        lambda m: f"```{m[1]}" if m[2] == "slow" else f'```{m[1]} title="{m[2]}"', markdown
+    )
     return LINK.sub(rewrite, markdown)

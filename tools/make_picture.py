@@ -1,6 +1,6 @@
 """The README's moving picture, from the video of a run.
 
-    python tools/make_picture.py runs/demo/video.mp4 docs/picture.gif
+python tools/make_picture.py runs/demo/video.mp4 docs/picture.gif
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def main(
     )
     written = out.stat().st_size
     if written > MAX_BYTES:
-        raise SystemExit(f"{out}: {written / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f} MB; lower --rate")
+        raise SystemExit(
+            f"{out}: {written / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.0f} MB; lower --rate"
+        )
     print(f"wrote {out}: {len(indexed)} frames, {written / 1e6:.2f} MB")
 
 
