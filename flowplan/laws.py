@@ -1,8 +1,9 @@
-"""Laws of motion that someone knows beforehand: what a kinematic generator turns into a closed-form animation.
+"""Known laws of motion, which the kinematic generator turns into closed-form animations.
 
-A law says how an object can move (about which line, along which direction), never how far: the amount is solved from
-an instruction's handles and targets. A mesh that was scanned has no links, so a law for an articulated object carries
-surface points of the link that moves and of all that stays; a vertex belongs to whichever is nearer at t = 0.
+A law states the kind of motion (the line or direction), not the amount, which is solved from an
+instruction's handles and targets. A scanned mesh has no links, so a law for an articulated object
+carries surface points of the moving link and of the static ones; a vertex belongs to the nearer set
+at t = 0.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from flowplan.utils.checks import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Rigid:
-    """The whole object moves as one body to the pose that best takes the handles to the targets.
+    """Rigid motion of the whole object to the pose that best moves the handles to the targets.
 
     Attributes:
-        object: name of the scene object.
-        lift: metres that the middle of the way rises above the straight line between the two poses.
+        object: Name of the scene object.
+        lift: Meters by which the middle of the path rises above the straight line between the two
+            poses.
     """
 
     object: str
@@ -33,14 +35,14 @@ class Rigid:
 
 @dataclass(frozen=True, eq=False)
 class Hinge:
-    """One link turns about a fixed line; positive angles follow the right-hand rule about `axis`.
+    """Rotation of one link about a fixed line, right-handed about `axis`.
 
     Attributes:
-        object: name of the scene object.
-        axis_point: (3,) a point of the line, world frame, metres.
-        axis: (3,) direction of the line, world frame; made a unit vector.
-        part: (P, 3) surface points of the link that turns at t = 0, world frame, metres.
-        rest: (R, 3) surface points of the links that stay, world frame, metres.
+        object: Name of the scene object.
+        axis_point: (3,) point on the line, world frame, meters.
+        axis: (3,) direction of the line, world frame; normalized.
+        part: (P, 3) surface points of the rotating link at t = 0, world frame, meters.
+        rest: (R, 3) surface points of the static links, world frame, meters.
     """
 
     object: str
@@ -60,13 +62,13 @@ class Hinge:
 
 @dataclass(frozen=True, eq=False)
 class Slide:
-    """One link moves along a fixed direction without turning.
+    """Translation of one link along a fixed direction.
 
     Attributes:
-        object: name of the scene object.
-        axis: (3,) direction of positive travel, world frame; made a unit vector.
-        part: (P, 3) surface points of the link that slides at t = 0, world frame, metres.
-        rest: (R, 3) surface points of the links that stay, world frame, metres.
+        object: Name of the scene object.
+        axis: (3,) direction of positive travel, world frame; normalized.
+        part: (P, 3) surface points of the sliding link at t = 0, world frame, meters.
+        rest: (R, 3) surface points of the static links, world frame, meters.
     """
 
     object: str
@@ -82,19 +84,21 @@ class Slide:
 
 @dataclass(frozen=True, eq=False)
 class Bend:
-    """A beam or sheet, held on one side of a line, that curls at constant curvature on the other.
+    """Bending of a beam or sheet on one side of a line, at constant curvature.
 
-    With s the distance of a point from the line along `direction` and a the angle bent so far, a cross-section at s
-    turns as a whole by a * min(s / length, 1) (Euler-Bernoulli): the surface through the line that `axis` and
-    `direction` span keeps its lengths, and what lies beyond `length` follows straight on.
+    The other side of the line is clamped. With s the distance of a point from the line along
+    `direction` and a the bending angle, the cross-section at s rotates rigidly by
+    a * min(s / length, 1) (Euler-Bernoulli). The neutral surface, spanned by `axis` and `direction`
+    through the line, keeps its lengths; beyond `length` the material continues straight.
 
     Attributes:
-        object: name of the scene object.
-        axis_point: (3,) a point of the line where the bend begins, on the surface that keeps its lengths, world frame,
-            metres.
-        axis: (3,) direction of the line, world frame; positive angles follow the right-hand rule about it.
-        direction: (3,) from the line towards the free end, world frame; made a unit vector, perpendicular to `axis`.
-        length: metres along `direction` over which the bend is spread.
+        object: Name of the scene object.
+        axis_point: (3,) point on the line where the bend begins, on the neutral surface, world
+            frame, meters.
+        axis: (3,) direction of the line, world frame; angles are right-handed about it.
+        direction: (3,) from the line toward the free end, world frame; normalized, perpendicular
+            to `axis`.
+        length: Meters along `direction` over which the bend is spread.
     """
 
     object: str
@@ -112,25 +116,25 @@ class Bend:
         cosine = float(self.axis @ self.direction)
         if abs(cosine) > 1e-3:
             raise ValueError(
-                f"Bend.direction: expected a direction perpendicular to axis, got cosine {cosine:.3g}; "
-                "subtract its part along the axis"
+                "Bend.direction: expected a direction perpendicular to axis, "
+                f"got cosine {cosine:.3g}; subtract its part along the axis"
             )
         object.__setattr__(self, "length", checks.positive("Bend.length", self.length))
 
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A flat sheet that turns over along a straight crease, rolling around a thin cylinder on top of it.
+    """Folding of a flat sheet along a straight crease, around a thin cylinder on top of it.
 
-    The side that moves is the one the handles are on. With d the distance of a point from the crease line and a the
-    angle turned so far, points with d < radius * a lie on the cylinder's arc and the others continue its tangent, so
-    every length within the sheet is kept.
+    The side with the handles moves. With d the distance of a point from the crease and a the fold
+    angle, points with d < radius * a lie on the cylinder's arc and the others continue along its
+    tangent, so all lengths within the sheet are kept.
 
     Attributes:
-        object: name of the scene object.
-        line_point: (3,) a point of the crease on the sheet, world frame, metres.
-        line_direction: (3,) direction of the crease, world frame, horizontal; made a unit vector.
-        radius: metres, of the cylinder; the layer turned over comes to lie 2 * radius above the other.
+        object: Name of the scene object.
+        line_point: (3,) point of the crease on the sheet, world frame, meters.
+        line_direction: (3,) direction of the crease, world frame, horizontal; normalized.
+        radius: Radius of the cylinder, meters; the folded layer ends up 2 * radius above the other.
     """
 
     object: str
@@ -147,8 +151,8 @@ class Fold:
         )
         if abs(self.line_direction[2]) > 1e-3:
             raise ValueError(
-                f"Fold.line_direction: expected a horizontal direction, got z = {self.line_direction[2]:.3g}; "
-                "give the crease of a sheet that lies flat"
+                "Fold.line_direction: expected a horizontal direction, "
+                f"got z = {self.line_direction[2]:.3g}; give the crease of a sheet that lies flat"
             )
         object.__setattr__(self, "radius", checks.positive("Fold.radius", self.radius, zero=True))
 
@@ -157,6 +161,7 @@ Law = Rigid | Hinge | Slide | Bend | Fold
 
 
 def _unit(field: str, value: FloatArray) -> FloatArray:
+    """Unit vector (3,) of a direction of any length."""
     v = checks.array(field, value, (3,))
     norm = float(np.linalg.norm(v))
     if norm < 1e-9:

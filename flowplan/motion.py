@@ -1,4 +1,4 @@
-"""How things move: the 4D animation a generator makes, and the dense object flow sampled from it."""
+"""Object motion: the 4D animation that a generator makes, and the dense flow sampled from it."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 
 Progress = Callable[[float, str], None]
-"""Called with the fraction done in [0, 1] and a word on what is being done."""
-
-
+"""Callback with the completed fraction in [0, 1] and a word on the current step."""
 MOTION_THRESHOLD = 2e-3
-"""Meters: a point that never leaves its first position by more counts as static."""
+"""Meters; a point that never leaves its first position by more counts as static."""
 
 
 def silent(fraction: float, message: str) -> None:
-    """The progress callback of those who do not want one."""
+    """Progress callback that does nothing."""
 
 
 @dataclass(frozen=True, eq=False)
 class SceneMotion:
-    """A 4D animation of a scene's objects.
+    """4D animation of a scene's objects.
 
     Attributes:
         times: (T,) seconds, times[0] = 0.
-        vertices: one (T, V, 3) array per object of the scene, in its order, world frame, metres, over the scene's
-            own faces.
+        vertices: One (T, V, 3) array per object of the scene, in its order, for the scene's own
+            faces; world frame, meters.
     """
 
     times: FloatArray
@@ -51,12 +49,17 @@ class SceneMotion:
         object.__setattr__(self, "vertices", vertices)
 
     def moving(self, threshold: float = MOTION_THRESHOLD) -> tuple[NDArray[np.bool_], ...]:
-        """Per object (V,): does this vertex ever leave its first position by more than `threshold` metres?"""
-        return tuple(np.linalg.norm(v - v[0], axis=-1).max(0) > threshold for v in self.vertices)
+        """Mask (V,) per object of the vertices that ever leave their first position.
+
+        Args:
+            threshold: Meters by which they leave it at least.
+        """
+        distances = (np.linalg.norm(v - v[0], axis=-1) for v in self.vertices)  # (T, V)
+        return tuple(distance.max(0) > threshold for distance in distances)
 
 
 class Generator(Protocol):
-    """Turns a scene and an instruction into motions, several where it is stochastic, best first."""
+    """Maps a scene and an instruction to motions: several if it is stochastic, the best first."""
 
     def __call__(
         self, scene: Scene, instruction: Instruction, *, seed: int = 0, progress: Progress = silent
@@ -65,12 +68,12 @@ class Generator(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ObjectFlow:
-    """Dense object flow: where every sampled material point goes.
+    """Dense object flow: tracks of sampled material points.
 
     Attributes:
         times: (T,) seconds, times[0] = 0.
-        points: (T, N, 3) world frame, metres; column n is one material point.
-        confidence: (T, N) in [0, 1]: visibility times trust; 0 means "ignore".
+        points: (T, N, 3) world frame, meters; column n is one material point.
+        confidence: (T, N) in [0, 1], visibility times trust; 0 excludes the point.
         object_id: (N,) index of the object in the scene.
     """
 
@@ -82,29 +85,31 @@ class ObjectFlow:
     def __post_init__(self) -> None:
         times = checks.times("ObjectFlow.times", self.times)
         points = checks.array("ObjectFlow.points", self.points, (len(times), "N", 3))
-        confidence = checks.array("ObjectFlow.confidence", self.confidence, points.shape[:2])
-        if confidence.min() < 0 or confidence.max() > 1:
+        T, N, _ = points.shape
+        confidence = checks.array("ObjectFlow.confidence", self.confidence, (T, N))
+        low, high = confidence.min(), confidence.max()
+        if low < 0 or high > 1:
             raise ValueError(
-                f"ObjectFlow.confidence: expected values in [0, 1], got [{confidence.min():g}, {confidence.max():g}]; "
+                f"ObjectFlow.confidence: expected values in [0, 1], got [{low:g}, {high:g}]; "
                 "scale them"
             )
-        object_id = checks.array(
-            "ObjectFlow.object_id", self.object_id, (points.shape[1],), dtype=np.int64
-        )
-        for name, value in (
-            ("times", times),
-            ("points", points),
-            ("confidence", confidence),
-            ("object_id", object_id),
-        ):
-            object.__setattr__(self, name, value)
+        object_id = checks.array("ObjectFlow.object_id", self.object_id, (N,), dtype=np.int64)
+        object.__setattr__(self, "times", times)
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "confidence", confidence)
+        object.__setattr__(self, "object_id", object_id)
 
     def of_object(self, index: int) -> ObjectFlow:
-        """The flow of one object alone."""
+        """Flow of one object alone.
+
+        Raises:
+            ValueError: If the object has no points.
+        """
         keep = self.object_id == index
         if not keep.any():
             raise ValueError(
-                f"object_id: no flow point belongs to object {index}; it has {np.unique(self.object_id)}"
+                f"object_id: no flow point belongs to object {index}; "
+                f"it has {np.unique(self.object_id)}"
             )
         return ObjectFlow(
             self.times, self.points[:, keep], self.confidence[:, keep], self.object_id[keep]
@@ -114,32 +119,39 @@ class ObjectFlow:
 def sample_flow(
     scene: Scene, motion: SceneMotion, *, points_per_object: int = 2000, seed: int = 0
 ) -> ObjectFlow:
-    """Material points spread evenly over every object's surface, carried along by its animation.
+    """Material points sampled evenly over every object's surface, carried by its animation.
 
-    Points are fixed barycentric coordinates on faces drawn by area at t = 0, so a point keeps to its material whatever
-    the deformation. Confidence is one: the animation is all there is to trust.
+    Points have fixed barycentric coordinates on faces drawn by area at t = 0, so a point follows
+    its material through any deformation. Their confidence is one.
+
+    Args:
+        scene: Objects with their meshes.
+        motion: Animation of the scene.
+        points_per_object: Number of points on each object.
+        seed: Random seed.
 
     Returns:
         ObjectFlow with N = points_per_object * len(scene.objects).
 
     Raises:
-        ValueError: when `motion` does not fit the scene.
+        ValueError: If `motion` does not fit the scene.
     """
     if len(motion.vertices) != len(scene.objects):
         raise ValueError(
-            f"motion.vertices: expected {len(scene.objects)} arrays, one per scene object, got {len(motion.vertices)}"
+            f"motion.vertices: expected {len(scene.objects)} arrays, one per scene object, "
+            f"got {len(motion.vertices)}"
         )
     rng = np.random.default_rng(seed)
     tracks, ids = [], []
     for index, (obj, vertices) in enumerate(zip(scene.objects, motion.vertices, strict=True)):
         if vertices.shape[1] != len(obj.mesh.vertices):
             raise ValueError(
-                f"motion.vertices[{index}]: expected the {len(obj.mesh.vertices)} vertices of {obj.name!r}, "
-                f"got {vertices.shape[1]}"
+                f"motion.vertices[{index}]: expected the {len(obj.mesh.vertices)} vertices of "
+                f"{obj.name!r}, got {vertices.shape[1]}"
             )
         face, barycentric = _sample_surface(obj.mesh, points_per_object, rng)
-        corners = obj.mesh.faces[face]  # (P, 3)
-        tracks.append(np.einsum("pk,tpkc->tpc", barycentric, vertices[:, corners]))
+        corners = vertices[:, obj.mesh.faces[face]]  # (T, P, 3 corners, 3)
+        tracks.append(np.einsum("pk,tpkc->tpc", barycentric, corners))
         ids.append(np.full(points_per_object, index))
     points = np.concatenate(tracks, axis=1)
     return ObjectFlow(motion.times, points, np.ones(points.shape[:2]), np.concatenate(ids))
@@ -148,6 +160,7 @@ def sample_flow(
 def _sample_surface(
     mesh: trimesh.Trimesh, count: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], FloatArray]:
+    """Faces (count,) drawn by area, and barycentric coordinates (count, 3) uniform on them."""
     area = mesh.area_faces
     face = rng.choice(len(area), size=count, p=area / area.sum())
     u, v = rng.random((2, count))

@@ -1,4 +1,4 @@
-"""What happened: the same record from the simulator and from a robot."""
+"""Record of one execution, the same for simulator and robot."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Rollout:
 
     Attributes:
         times: (S,) seconds, times[0] = 0.
-        joint_names: J names.
-        q: (S, J) measured positions.
-        points: (S, P, 3) tracked object points, world frame, metres.
-        outcome: one of OUTCOMES; success is judged on the physical end state alone.
-        measures: named figures of the end state and of the way there (SI units).
+        joint_names: J arm joints.
+        q: (S, J) measured positions, rad or m.
+        points: (S, P, 3) tracked object points, world frame, meters.
+        outcome: One of OUTCOMES; success is judged by the physical end state alone.
+        measures: Named measurements of the end state and of the motion (SI units).
     """
 
     times: FloatArray

@@ -1,4 +1,4 @@
-"""A timed joint trajectory, and what was measured of it."""
+"""Timed joint trajectories, with their tracking errors and clearance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flowplan.utils.checks import FloatArray
 
 
 class Phase(IntEnum):
-    """The phases of a manipulation, in their order."""
+    """Phases of a manipulation, in order."""
 
     APPROACH = 0
     GRIP = 1
@@ -23,13 +23,13 @@ class Phase(IntEnum):
 
     @property
     def label(self) -> str:
-        """The name in lower case, as reports print it."""
+        """Lower-case name for reports."""
         return self.name.lower()
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Joint motion over time, dense enough to be executed by linear interpolation.
+    """Joint motion over time, dense enough for execution by linear interpolation.
 
     Attributes:
         joint_names: J arm joints, in the robot's order.
@@ -37,11 +37,13 @@ class Trajectory:
         q: (S, J) positions, rad or m.
         qd: (S, J) velocities.
         qdd: (S, J) accelerations.
-        grip: (S,) commanded finger opening, metres.
-        phase: (S,) the Phase of each sample, as integers.
-        position_error: (S,) metres between the tool and the pose the flow asks for (0 outside the manipulation).
-        rotation_error: (S,) radians, over the rotation the flow observes.
-        clearance: (S,) metres between the robot and what it must not touch (negative: penetration).
+        grip: (S,) commanded gripper opening, meters.
+        phase: (S,) Phase of each sample, as integers.
+        position_error: (S,) distance of the tool from its pose along the flow, meters (0 outside
+            the manipulation).
+        rotation_error: (S,) angle from it in radians, about axes that the flow observes.
+        clearance: (S,) distance of the robot from everything it must not touch, meters (negative:
+            penetration).
     """
 
     joint_names: tuple[str, ...]
@@ -79,6 +81,5 @@ class Trajectory:
     def at(self, t: FloatArray | float) -> FloatArray:
         """Positions (..., J) at times t, linear between samples, held outside."""
         t = np.asarray(t, float)
-        return np.stack(
-            [np.interp(t, self.times, self.q[:, j]) for j in range(self.q.shape[1])], axis=-1
-        )
+        joints = [np.interp(t, self.times, q) for q in self.q.T]
+        return np.stack(joints, axis=-1)

@@ -1,1 +1,1 @@
-"""Helpers without a subject of their own: argument checks, TOML tables, statistics, loading Open3D."""
+"""Shared helpers: argument checks, option bounds, TOML tables, files, records, statistics."""

@@ -1,4 +1,6 @@
-"""Bounds of numeric options, written once in the type and read by checks, command line and ROS parameters.
+"""Bounds of numeric options, stated once in the type.
+
+Checks, the command line and ROS parameters read them from there:
 
     @dataclass(frozen=True)
     class GripOptions:
@@ -21,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 
 class Interval(NamedTuple):
-    """The least and the greatest value that a number may take, both included."""
+    """Smallest and largest allowed value of a number, both included."""
 
     lower: float
     upper: float
@@ -36,16 +38,16 @@ class Interval(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """The values that an option may take, such as the names in a registry."""
+    """Allowed values of an option, such as the names in a registry."""
 
     values: tuple[str, ...]
 
 
 def check(options: Any) -> None:
-    """Refuse values of a dataclass outside the intervals and the choices that its annotations give.
+    """Refuse values of a dataclass outside the intervals and choices of its annotations.
 
     Raises:
-        ValueError: in one line that names class and field, what came and what was expected.
+        ValueError: One line that names class and field, the value and what was expected.
     """
     owner = type(options).__name__
     kind: Any = type(options)
@@ -61,12 +63,12 @@ def check(options: Any) -> None:
 
 
 def intervals(kind: Any) -> dict[str, Interval]:
-    """Interval of each field of a dataclass that has one."""
+    """Intervals of the fields of a dataclass that have one, by name."""
     return _intervals(kind)
 
 
 def choices(kind: Any) -> dict[str, tuple[Any, ...]]:
-    """Values of each field of a dataclass that is a Literal or has Choices; None if it may be None."""
+    """Allowed values of the fields of a dataclass that are a Literal or have Choices, by name."""
     return _choices(kind)
 
 
@@ -102,7 +104,7 @@ def _metadata(kind: Any, wanted: type) -> dict[str, Any]:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The members of a union, the elements of a tuple, or the hint alone."""
+    """Members of a union, elements of a tuple, or the hint alone."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType, tuple):
         return typing.get_args(hint)
     return (hint,)

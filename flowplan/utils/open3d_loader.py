@@ -1,8 +1,8 @@
-"""Open3D, imported on first use and made to work on a machine without libusb.
+"""Open3D, imported on first use, also on machines without libusb.
 
-Open3D's binary links libusb-1.0 (for depth cameras that we do not open), which a bare Debian lacks. The
-`libusb-package` wheel carries the library; loading it for the whole process before `import open3d` satisfies the
-linker without root.
+Open3D's binary links libusb-1.0 (for depth cameras, which are not used here), which a minimal
+Debian lacks. The `libusb-package` wheel carries the library; loading it for the whole process
+before `import open3d` satisfies the linker without root.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ def open3d() -> Any:
     """The `open3d` module.
 
     Raises:
-        ImportError: one line that says what to install, when Open3D is missing or its shared libraries do not load.
+        ImportError: If Open3D is missing or its shared libraries do not load; one line that says
+            what to install.
     """
     try:
         import libusb_package
@@ -32,7 +33,8 @@ def open3d() -> Any:
     except (ImportError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ImportError(
-            f"open3d: could not be imported ({reason}); run `pip install flowplan`, which brings open3d-cpu and libusb"
+            f"open3d: could not be imported ({reason}); run `pip install flowplan`, which brings "
+            "open3d-cpu and libusb"
         ) from None
     module.utility.set_verbosity_level(module.utility.VerbosityLevel.Error)
     return module

@@ -1,4 +1,7 @@
-"""A TOML table read strictly: an unknown key, a missing one or a wrong value is one line that names file and field."""
+"""Strict reading of TOML tables.
+
+An unknown key, a missing one or a wrong value is one line that names file and field.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,28 @@ from flowplan.utils.checks import FloatArray
 
 
 class Table:
-    """One table of a file, of which every key is either required or optional, and nothing else may be there.
+    """One table of a file, with required and optional keys and no others.
 
     Args:
-        file: where it was read, for errors.
-        where: dotted name of the table in it, "" for the top level.
-        values: what was read.
-        required, optional: the keys.
+        file: Path of the file, for errors.
+        name: Dotted name of the table in the file, "" for the top level.
+        values: The parsed table.
+        required, optional: Allowed keys.
+
+    Raises:
+        ValueError: If a key is unknown or missing.
     """
 
     def __init__(
         self,
         file: Path,
-        where: str,
+        name: str,
         values: Any,
         required: Sequence[str],
         optional: Sequence[str] = (),
     ) -> None:
         self.file = file
-        self._where = where
+        self._table_name = name
         if not isinstance(values, dict):
             raise self.error("", f"expected a table, got {type(values).__name__}")
         self._values = values
@@ -44,7 +50,7 @@ class Table:
 
     @classmethod
     def read(cls, file: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Table:
-        """The top level of a TOML file."""
+        """Top level of a TOML file."""
         try:
             values = tomllib.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
@@ -56,17 +62,17 @@ class Table:
         return cls(file, "", values, required, optional)
 
     def error(self, key: str, message: str) -> ValueError:
-        """A ValueError that names the file and the field."""
+        """ValueError that names the file and the field."""
         return ValueError(f"{self.file}: {self._name(key)}: {message}")
 
     def _name(self, key: str) -> str:
-        return ".".join(part for part in (self._where, key) if part)
+        return ".".join(part for part in (self._table_name, key) if part)
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
     def keys(self) -> list[str]:
-        """The keys that are there."""
+        """Keys that are present."""
         return list(self._values)
 
     def table(self, key: str, required: Sequence[str], optional: Sequence[str] = ()) -> Table:
