@@ -261,7 +261,7 @@ def read_spheres(file: Table, urdf: Urdf) -> tuple[NDArray[np.int64], FloatArray
 
 
 def rigid_pairs(urdf: Urdf, arm: tuple[str, ...]) -> frozenset[frozenset[str]]:
-    """Pairs of links with no arm joint between them: the arm's motion does not change their distance."""
+    """Pairs of links with no arm joint between them, whose distance the arm does not change."""
     # The arm joint, or the root, that each link is fixed to.
     carrier = {urdf.root: urdf.root}
     for joint in urdf.joints:

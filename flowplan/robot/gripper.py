@@ -53,7 +53,7 @@ class Gripper:
     X_link_tool: FloatArray
 
     def joint_positions(self, width: float) -> dict[str, float]:
-        """Position (rad or m) of every gripper joint at an opening in meters, clamped to the table."""
+        """Positions (rad or m) of the gripper joints at an opening (m), clamped to the table."""
         return {
             name: float(np.interp(width, self.table_width, self.table_joints[:, i]))
             for i, name in enumerate(self.joints)

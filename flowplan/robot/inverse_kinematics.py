@@ -71,7 +71,7 @@ def solve(
         attempts: maximum number of starts per pose; a solved pose takes no more.
 
     Returns:
-        q (G, J) within limits, and ok (G,). If ok is False, q is the nearest miss of the last round.
+        q (G, J) within limits, and ok (G,). If ok is False, q is the last round's nearest miss.
     """
     rng = np.random.default_rng(seed)
     best = np.clip(q_near, limits.lower, limits.upper)  # (G, J)

@@ -1,4 +1,4 @@
-"""Batched kinematics of a serial arm: vectorized over the batch, with a Python loop over joints only.
+"""Batched kinematics of a serial arm: vectorized over the batch, a Python loop over joints only.
 
 A revolute joint's transform is linear in (1, sin q, cos q), a prismatic one's in (1, q)
 (Rodrigues), so all local transforms of a batch are one matrix product with constants, and J
@@ -237,7 +237,7 @@ def _coefficients(X: FloatArray, joint: Joint) -> FloatArray:
 def nearest_turn(
     q: FloatArray, near: FloatArray, lower: FloatArray, upper: FloatArray
 ) -> FloatArray:
-    """Configurations q (..., J) rad, turned by whole turns as close to `near` as limits (J,) allow."""
+    """Configurations q (..., J) rad, moved by whole turns as close to `near` as limits allow."""
     turn = 2 * np.pi
     turns = np.round((near - q) / turn)
     fewest = np.ceil((lower - q) / turn - 1e-12)

@@ -184,7 +184,8 @@ def _read_joint(path: Path, element: ET.Element, links: Sequence[str]) -> Joint:
     kind = "revolute" if kind == "continuous" else kind
     if kind not in KINDS:
         raise ValueError(
-            f"{where}: type {kind!r} is not supported, expected one of {', '.join(KINDS)}, continuous"
+            f"{where}: type {kind!r} is not supported, "
+            f"expected one of {', '.join(KINDS)}, continuous"
         )
     parent, child = (_linked(where, element, tag, links) for tag in ("parent", "child"))
     # Exporters write zeros for a fixed joint, which has no axis.

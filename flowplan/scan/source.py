@@ -1,4 +1,4 @@
-"""A scene from whatever a path holds: depth frames, a mesh, a point cloud or a URDF."""
+"""A scene from a path: depth frames, a mesh, a point cloud or a URDF."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ def load_scene(
     position: tuple[float, float] | None = None,
     progress: Progress = silent,
 ) -> Scene:
-    """The scene in a folder of depth frames, or of the one thing that a file describes, standing on a table at z = 0.
+    """The scene in a folder of depth frames, or of one object from a file on a table at z = 0.
 
     Args:
         path: folder that `read_frames` reads; mesh, point cloud or URDF file.
-        unit: of a mesh or point file's coordinates.
-        name: of the object; the file's name where not given. Frames name theirs object_0, object_1, ...
-        position: x, y in metres where a file's object is put, its lowest point on the table; as in the file where not
-            given.
+        unit: unit of a mesh or point file's coordinates.
+        name: name of a file's object. Defaults to the file's name. Objects in depth frames are
+            called object_0, object_1, ...
+        position: x, y in meters of a file's object, its lowest point on the table. Defaults to the
+            file's coordinates.
+        progress: receives the fraction done and the step.
 
     Raises:
-        ValueError: in one line, for a path of another kind or a file that cannot be read.
+        ValueError: one line, for a path of another kind or a file that cannot be read.
     """
     path = Path(path)
     if path.is_dir():
@@ -59,7 +61,7 @@ def load_scene(
 
 
 def _has_faces(path: Path) -> bool:
-    """Does a .ply file's header declare faces?"""
+    """True if the header of a .ply file declares faces."""
     with path.open("rb") as f:
         header = f.read(4096).split(b"end_header")[0]
     return any(
@@ -71,10 +73,12 @@ def _has_faces(path: Path) -> bool:
 def _stand(
     objects: tuple[SceneObject, ...], position: tuple[float, float]
 ) -> tuple[SceneObject, ...]:
-    """Objects moved together so that the middle of their footprint is at `position` and their lowest point at z = 0."""
+    """Objects moved together onto the table, the middle of their footprint at `position`."""
     corners = [o.mesh_world.bounds for o in objects]
-    lower, upper = (f([c[i] for c in corners], axis=0) for i, f in enumerate((np.min, np.max)))
-    shift = [*(position - (lower + upper)[:2] / 2), -lower[2]]
+    lower = np.min([c[0] for c in corners], axis=0)
+    upper = np.max([c[1] for c in corners], axis=0)
+    middle = (lower + upper)[:2] / 2
+    shift = [*(position - middle), -lower[2]]
     return tuple(
         replace(o, X_world_object=pose(translation=shift) @ o.X_world_object) for o in objects
     )

@@ -247,7 +247,7 @@ def close_to_support(
 
     In the lowest layers, height cannot tell the object's side from the support, so they repeat the
     first layer above them, except for cells that were seen to be air. Columns of air that the
-    object surrounds, such as a bowl's inside, end on whatever was seen in them: the floor of the bowl,
+    object surrounds, such as a bowl's inside, end on whatever was seen in them: the bowl's floor,
     or the support in the middle of a ring.
 
     Args:

@@ -1,1 +1,1 @@
-"""Meshes: reading, repairing, simplifying, convex decomposition."""
+"""Meshes: reading, repair, simplification, convex decomposition."""

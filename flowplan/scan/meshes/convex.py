@@ -1,59 +1,57 @@
 """Convex parts of a mesh, for collision checking.
 
-Most things on a table are close to their convex hull, which then is all that is needed and takes milliseconds. The
-others are cut by CoACD (Wei et al., SIGGRAPH 2022), which searches for cuts that keep what is concave free, such as the
-inside of a bowl.
+Most objects on a table are close to their convex hull, which then suffices and takes milliseconds.
+Others are cut by CoACD (Wei et al., SIGGRAPH 2022), which searches for cuts that keep concavities
+free, such as the inside of a bowl.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import trimesh
 
 from flowplan.scan.meshes.surface import raycasting_scene
-from flowplan.utils import checks
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.open3d_loader import open3d
 
 
 @dataclass(frozen=True)
 class ConvexOptions:
-    """How finely a mesh is cut into convex parts."""
+    """Accuracy and size of a convex decomposition."""
 
-    tolerance: float = 0.003
-    """The convex hull alone will do if it is nowhere farther than this from the mesh, metres."""
-    concavity: float = 0.05
-    """CoACD's threshold: how concave a part may remain, from 0.01 (fine) to 1 (coarse)."""
-    max_parts: int = 16
-    """Most parts that a mesh is cut into."""
-    max_vertices: int = 128
-    """Most vertices of a part; leaving some out cuts round sides by about three hundredths of their radius."""
-    thickness: float = 0.001
-    """What is flat is given this thickness, metres."""
+    tolerance: Annotated[float, Interval(0, 10)] = 0.003
+    """The convex hull alone is taken if it is nowhere further than this from the mesh, meters."""
+    concavity: Annotated[float, Interval(0.01, 1)] = 0.05
+    """CoACD's threshold of a part's concavity, from 0.01 (fine) to 1 (coarse)."""
+    max_parts: Annotated[int, Interval(1, 10_000)] = 16
+    """Maximum number of parts."""
+    max_vertices: Annotated[int, Interval(8, 100_000)] = 128
+    """Maximum number of vertices of a part. Dropping some cuts round sides by about three
+    hundredths of their radius."""
+    thickness: Annotated[float, Interval(1e-9, 1)] = 0.001
+    """Least thickness of a part, meters; flat ones are thickened to it."""
 
     def __post_init__(self) -> None:
-        checks.positive("ConvexOptions.tolerance", self.tolerance, zero=True)
-        checks.positive("ConvexOptions.thickness", self.thickness)
-        if not 0.01 <= self.concavity <= 1:
-            raise ValueError(f"ConvexOptions.concavity: expected 0.01 to 1, got {self.concavity:g}")
-        if self.max_parts < 1 or self.max_vertices < 8:
-            raise ValueError(
-                f"ConvexOptions.max_parts: expected at least 1 part of 8 vertices, got {self.max_parts} of "
-                f"{self.max_vertices}"
-            )
+        bounds.check(self)
 
 
 def convex_parts(
     mesh: trimesh.Trimesh, options: ConvexOptions = ConvexOptions(), *, seed: int = 0
 ) -> tuple[trimesh.Trimesh, ...]:
-    """Watertight convex meshes, in the mesh's own frame, whose union covers the mesh about as closely as asked.
+    """Watertight convex meshes, in the mesh's own frame, whose union approximates the mesh.
 
-    Open meshes will do: CoACD closes them on a grid first.
+    Args:
+        mesh: may be open; CoACD closes it on a grid first.
+        options: accuracy and size.
+        seed: random seed.
 
     Raises:
-        ValueError: when the mesh has no faces.
+        ValueError: if the mesh has no faces.
     """
     if len(mesh.faces) == 0:
         raise ValueError("mesh: has no faces; there is nothing to cut into convex parts")
@@ -67,7 +65,7 @@ def convex_parts(
         coacd.Mesh(mesh.vertices, mesh.faces),
         threshold=options.concavity,
         max_convex_hull=options.max_parts,
-        # A third of the default search finds nearly as good cuts in a fifth of the time.
+        # A third of the default search finds nearly equal cuts in a fifth of the time.
         preprocess_resolution=30,
         resolution=1000,
         mcts_nodes=10,
@@ -79,7 +77,8 @@ def convex_parts(
 
 
 def _hull(vertices: FloatArray, options: ConvexOptions) -> trimesh.Trimesh:
-    """Convex hull of points (V, 3) with few enough vertices; flat ones are thickened along their normal."""
+    """Convex hull of points (V, 3) with few enough vertices, thickened along its normal if flat."""
+    # Height along the direction of least spread.
     centered = vertices - vertices.mean(0)
     normal = np.linalg.svd(centered.T @ centered)[0][:, 2]
     height = np.ptp(centered @ normal)
@@ -87,24 +86,27 @@ def _hull(vertices: FloatArray, options: ConvexOptions) -> trimesh.Trimesh:
         lift = 0.5 * (options.thickness - height) * normal
         vertices = np.concatenate([vertices - lift, vertices + lift])
     hull = trimesh.convex.convex_hull(vertices)
-    return (
-        hull if len(hull.vertices) <= options.max_vertices else _coarser(hull, options.max_vertices)
-    )
+    if len(hull.vertices) <= options.max_vertices:
+        return hull
+    return _coarser(hull, options.max_vertices)
 
 
 def _coarser(hull: trimesh.Trimesh, count: int) -> trimesh.Trimesh:
-    """The hull of at most `count` of a hull's vertices: the outermost in directions spread evenly (Fibonacci)."""
+    """The hull of at most `count` of a hull's vertices: the outermost in evenly spread directions.
+
+    The directions lie on a Fibonacci spiral.
+    """
     k = np.arange(count) + 0.5
     z, turn = 1 - 2 * k / count, np.pi * (1 + np.sqrt(5)) * k
-    directions = np.stack([np.sqrt(1 - z**2) * np.cos(turn), np.sqrt(1 - z**2) * np.sin(turn), z])
+    radius = np.sqrt(1 - z**2)
+    directions = np.stack([radius * np.cos(turn), radius * np.sin(turn), z])  # (3, count)
     chosen = np.unique(np.argmax(hull.vertices @ directions, axis=0))
     return trimesh.convex.convex_hull(hull.vertices[chosen])
 
 
 def _largest_gap(hull: trimesh.Trimesh, mesh: trimesh.Trimesh, seed: int) -> float:
-    """How far the hull's surface is from the mesh at most, at 2000 points, metres."""
+    """Largest distance of 2000 points on the hull's surface from the mesh, meters."""
     points, _ = trimesh.sample.sample_surface(hull, 2000, seed=seed)
-    distance = raycasting_scene(mesh).compute_distance(
-        open3d().core.Tensor(points.astype(np.float32))
-    )
+    queries = open3d().core.Tensor(points.astype(np.float32))
+    distance = raycasting_scene(mesh).compute_distance(queries)
     return float(distance.numpy().max())

@@ -1,4 +1,4 @@
-"""Triangle meshes out of a signed distance on a grid: marching cubes, stray parts dropped, smoothed, decimated."""
+"""Triangle meshes from a signed distance on a grid: marching cubes, smoothing, decimation."""
 
 from __future__ import annotations
 
@@ -16,21 +16,26 @@ from flowplan.utils.open3d_loader import open3d
 def closed_surface(
     f: NDArray[np.float32], voxel: float, lower: FloatArray, *, flat_bottom: bool
 ) -> trimesh.Trimesh:
-    """The zero level of f (nx, ny, nz), negative inside, closed where it meets the box.
+    """The zero level of a signed distance, closed at the border of the grid.
 
     Args:
-        lower: (3,) centre of cell (0, 0, 0), metres.
-        flat_bottom: close the bottom exactly half a cell under the lowest layer's centres, on the support.
+        f: (nx, ny, nz) negative inside, meters.
+        voxel: cell size, meters.
+        lower: (3,) center of cell (0, 0, 0), meters.
+        flat_bottom: close the bottom exactly half a cell below the centers of the lowest layer, on
+            the support.
 
     Returns:
-        A watertight mesh in the grid frame, without faces if f is nowhere negative.
+        A watertight mesh in the grid frame; without faces if f is nowhere negative.
     """
     if not (f < 0).any():
         return trimesh.Trimesh()
+    # A layer of outside cells closes the surface.
     padded = np.pad(f, 1, constant_values=float(max(f.max(), voxel)))
     if flat_bottom:
+        # Mirrored values put the zero level half a cell below the lowest layer.
         padded[1:-1, 1:-1, 0] = np.where(f[:, :, 0] < 0, -f[:, :, 0], padded[0, 0, 0])
-    padded[padded == 0] = 1e-9  # a level through a cell's very centre makes triangles without area
+    padded[padded == 0] = 1e-9  # a level through a cell's center makes triangles without area
     vertices, faces, _, _ = marching_cubes(
         padded, 0.0, spacing=(voxel,) * 3, gradient_direction="descent"
     )
@@ -38,13 +43,17 @@ def closed_surface(
 
 
 def without_strays(mesh: trimesh.Trimesh, share: float) -> trimesh.Trimesh:
-    """The parts that enclose at least `share` of the largest part's volume; hollows inside of them are filled."""
+    """The parts that enclose at least `share` of the largest part's volume.
+
+    Cavities have a negative volume, so they are filled.
+    """
     if len(mesh.faces) == 0:
         return mesh
     label = trimesh.graph.connected_component_labels(
         mesh.face_adjacency, node_count=len(mesh.faces)
     )
-    corners = mesh.vertices[mesh.faces]
+    # Signed volume of each face's tetrahedron with the origin, summed over each part.
+    corners = mesh.vertices[mesh.faces]  # (F, 3, 3)
     part = np.einsum("fc,fc->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
     volume = np.bincount(label, weights=part)
     keep = volume >= share * volume.max()
@@ -52,22 +61,22 @@ def without_strays(mesh: trimesh.Trimesh, share: float) -> trimesh.Trimesh:
 
 
 def submesh(mesh: trimesh.Trimesh, keep: NDArray[np.bool_]) -> trimesh.Trimesh:
-    """The faces that are kept, and only the vertices they use."""
+    """The faces to keep (F,), and only the vertices that they use."""
     used, faces = np.unique(mesh.faces[keep], return_inverse=True)
     return trimesh.Trimesh(mesh.vertices[used], faces.reshape(-1, 3), process=False)
 
 
 def smoothed(mesh: trimesh.Trimesh, iterations: int) -> trimesh.Trimesh:
-    """Taubin smoothing (SIGGRAPH 1995), which keeps the volume; none for 0 iterations."""
+    """The mesh after Taubin smoothing (SIGGRAPH 1995), which keeps the volume."""
     if iterations == 0 or len(mesh.faces) == 0:
         return mesh
     return from_open3d(to_open3d(mesh).filter_smooth_taubin(iterations))
 
 
 def decimated(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
-    """At most about `faces` faces, by quadric error (Garland and Heckbert 1997); unchanged if it has no more.
+    """The mesh with at most about `faces` faces, by quadric error (Garland and Heckbert 1997).
 
-    A watertight mesh stays so: where collapsing edges would break it, fewer are collapsed.
+    A watertight mesh stays watertight: if collapsing edges would break it, fewer are collapsed.
     """
     if len(mesh.faces) <= faces:
         return mesh
@@ -90,7 +99,7 @@ def to_open3d(mesh: trimesh.Trimesh) -> Any:
 
 
 def from_open3d(mesh: Any) -> trimesh.Trimesh:
-    """The mesh of an open3d.geometry.TriangleMesh, without its degenerate and doubled triangles."""
+    """The mesh of an open3d.geometry.TriangleMesh, without degenerate and duplicate triangles."""
     mesh.remove_degenerate_triangles()
     mesh.remove_duplicated_triangles()
     mesh.remove_unreferenced_vertices()
@@ -98,10 +107,13 @@ def from_open3d(mesh: Any) -> trimesh.Trimesh:
 
 
 def raycasting_scene(*meshes: trimesh.Trimesh) -> Any:
-    """The open3d.t.geometry.RaycastingScene of meshes in one frame, for rays and distances."""
+    """The open3d.t.geometry.RaycastingScene of meshes in one frame, for rays and distances.
+
+    Geometry ids are the meshes' positions, from 0.
+    """
     o3d = open3d()
     scene = o3d.t.geometry.RaycastingScene()
-    for mesh in meshes:  # geometry ids count up from 0
+    for mesh in meshes:
         scene.add_triangles(
             o3d.core.Tensor(np.asarray(mesh.vertices, np.float32)),
             o3d.core.Tensor(np.asarray(mesh.faces, np.uint32)),

@@ -1,14 +1,16 @@
-"""Which part of a grid that no camera saw is solid: a winding number from the surface that was seen.
+"""Solid cells of a grid that no camera saw, by a winding number from the surface that was seen.
 
-Where neighbouring cells were both seen, one inside and one outside, the indicator chi (1 inside, 0 outside) jumps by
-one; these jumps are the surface. Everywhere else chi should not change, so it is the least-squares solution of
-grad chi = g, that is of Poisson's equation (Kazhdan et al., SGP 2006)
+Between neighboring cells that were both seen, one inside and one outside, the indicator chi (1
+inside, 0 outside) jumps by one; these jumps are the surface. Everywhere else chi should not change,
+so it is the least-squares solution of grad chi = g, that is, of Poisson's equation (Kazhdan et al.,
+SGP 2006)
 
     laplace(chi) = div g
 
-On a grid this is the generalised winding number of Jacobson et al. (SIGGRAPH 2013): exactly 0 and 1 for a closed
-surface, and a smooth membrane at 1/2 across a hole. Sine and cosine transforms diagonalise the Laplacian; chi is 0 on
-the box, or, below an object that stands on a support, mirrored at the support, so that an unseen bottom closes flat.
+On a grid this is the generalized winding number of Jacobson et al. (SIGGRAPH 2013): exactly 0 and 1
+for a closed surface, and a smooth membrane at 1/2 across a hole. Sine and cosine transforms
+diagonalize the Laplacian. chi is 0 on the boundary of the box; below an object on a support it is
+mirrored at the support instead, so that an unseen bottom closes flat.
 """
 
 from __future__ import annotations
@@ -21,7 +23,11 @@ Jumps = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 def observed_jumps(inside: NDArray[np.bool_], known: NDArray[np.bool_]) -> Jumps:
-    """g between neighbours along each axis, where both cells (nx, ny, nz) are known; zero elsewhere."""
+    """Jumps g between neighbors along each axis if both are known, else zero.
+
+    Args:
+        inside, known: (nx, ny, nz).
+    """
     chi = inside.astype(np.float32)
     jumps = []
     for axis in range(3):
@@ -31,25 +37,26 @@ def observed_jumps(inside: NDArray[np.bool_], known: NDArray[np.bool_]) -> Jumps
 
 
 def winding_field(jumps: Jumps, *, mirror_bottom: bool) -> NDArray[np.float32]:
-    """chi (nx, ny, nz) of the jumps between cells; above one half is inside.
+    """The indicator chi (nx, ny, nz) with the given jumps; above one half is inside.
 
     Args:
-        jumps: chi[i + 1] - chi[i] along each axis; axis a is one shorter than the grid there.
+        jumps: chi[i + 1] - chi[i] along each axis; one shorter than the grid along that axis.
         mirror_bottom: the lower face of the third axis is a mirror; chi vanishes on all others.
     """
+    # div g, the right-hand side: inflow from above minus outflow below.
     shape = (jumps[1].shape[0], jumps[0].shape[1], jumps[0].shape[2])
     chi = np.zeros(shape, np.float32)
-    for axis, g in enumerate(
-        jumps
-    ):  # divergence: what flows into a cell from above minus what leaves it below
+    for axis, g in enumerate(jumps):
         _head(chi, axis)[...] += g
         _tail(chi, axis)[...] -= g
+    # Eigenvalues of the negative Laplacian, 2 - 2 cos(pi k / n) summed over the axes.
     eigenvalue = np.zeros((1, 1, 1), np.float32)
     for axis, size in enumerate(shape):
         wave = np.arange(1, size + 1) - (0.5 if mirror_bottom and axis == 2 else 0.0)
         line = (2 - 2 * np.cos(np.pi * wave / size)).astype(np.float32)
         eigenvalue = eigenvalue + line.reshape([-1 if a == axis else 1 for a in range(3)])
-    # Odd about both ends: sine transform 2. Even about the lower, odd about the upper end: cosine transform 4.
+    # Forward transform, division, inverse transform. Sine transform 2 is odd about both ends,
+    # cosine transform 4 even about the lower and odd about the upper end.
     chi = fft.dstn(chi, type=2, axes=(0, 1), overwrite_x=True)
     chi = fft.dct(chi, type=4, axis=2) if mirror_bottom else fft.dst(chi, type=2, axis=2)
     chi /= -eigenvalue
@@ -58,8 +65,10 @@ def winding_field(jumps: Jumps, *, mirror_bottom: bool) -> NDArray[np.float32]:
 
 
 def _head(field: NDArray, axis: int) -> NDArray:
+    """All but the last cell along an axis."""
     return field[tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))]
 
 
 def _tail(field: NDArray, axis: int) -> NDArray:
+    """All but the first cell along an axis."""
     return field[tuple(slice(1, None) if a == axis else slice(None) for a in range(3))]
