@@ -81,5 +81,5 @@ def test_a_star_import_gives_every_name():
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'Sceen'"):
-        _ = flowplan.Sceen
+    with pytest.raises(AttributeError, match="no attribute 'Robott'"):
+        _ = flowplan.Robott
