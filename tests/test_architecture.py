@@ -120,6 +120,13 @@ def test_rooms_import_lower_rooms_only():
         assert reached <= below, f"{path.relative_to(ROOT)} imports {reached - below}"
 
 
+def test_validation_takes_the_robot_record_alone():
+    """The planner's kinematics and gripper model would make the certificate depend on them."""
+    for path in modules("flowplan/validation"):
+        robot = {name for name in imported(path) if name.startswith("flowplan.robot")}
+        assert robot <= {"flowplan.robot.Robot"}, f"{path.relative_to(ROOT)} imports {robot}"
+
+
 def test_flowplan_has_few_rooms_and_rooms_few_files():
     rooms = [p for p in (ROOT / "flowplan").iterdir() if (p / "__init__.py").exists()]
     assert len(rooms) <= 16

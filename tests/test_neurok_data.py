@@ -7,6 +7,7 @@ import trimesh
 
 from flowplan import geometry as g
 from flowplan.robot.urdf import Joint
+from generators.common.dual_quaternion import rotate
 from generators.data.clips.clip import Clip
 from generators.data.clips.clip_store import ClipOptions, ClipStore
 from generators.data.object_store import ArticulatedStore, StoreOptions, draw_configurations
@@ -18,7 +19,6 @@ from generators.data.pose_pairs import (
     PosePairs,
     augment,
     quat_from_matrix,
-    rotate,
 )
 from generators.data.visibility import random_views, seen
 from generators.neurok.train import stored_objects

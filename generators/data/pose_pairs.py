@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from generators.common.dual_quaternion import rotate
+
 
 @dataclass(frozen=True, eq=False)
 class PosePairs:
@@ -120,13 +122,6 @@ def augment(
         noise = sigma * torch.randn(p.shape, generator=generator, device=p.device)
         p, m = p + noise, m + rotate(q, noise)
     return PosePairs(p, m, q)
-
-
-def rotate(quat_wxyz: Tensor, v: Tensor) -> Tensor:
-    """Vectors (..., 3) turned by unit quaternions (..., 4)."""
-    w, u = quat_wxyz[..., :1], quat_wxyz[..., 1:]
-    t = 2 * torch.linalg.cross(u, v)
-    return v + w * t + torch.linalg.cross(u, t)
 
 
 def quat_from_matrix(R: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from generators.common.dual_quaternion import conjugate, multiply
 from generators.data.clips.clip import Clip
 from generators.data.pose_pairs import PosePairs
 
@@ -92,7 +93,7 @@ class ClipStore:
             return table[clip[:, None], index[:, None], pick]
 
         p, m = ((frame(self.position, f) - center) * scale for f in (a, b))
-        quat = _multiply(frame(self.quat_wxyz, b), _conjugate(frame(self.quat_wxyz, a)))
+        quat = multiply(frame(self.quat_wxyz, b), conjugate(frame(self.quat_wxyz, a)))
         return PosePairs(p, m, torch.where(quat[..., :1] < 0, -quat, quat))
 
 
@@ -117,16 +118,3 @@ def _record(
     quat = np.einsum("pk,fpkc->fpc", weight, corner)
     quat /= np.linalg.norm(quat, axis=-1, keepdims=True)
     return position, quat, np.stack([vertices.min(1), vertices.max(1)], 1)
-
-
-def _conjugate(q: Tensor) -> Tensor:
-    return torch.cat([q[..., :1], -q[..., 1:]], -1)
-
-
-def _multiply(p: Tensor, q: Tensor) -> Tensor:
-    """Hamilton product of quaternions (..., 4), w first."""
-    pw, pv, qw, qv = p[..., :1], p[..., 1:], q[..., :1], q[..., 1:]
-    return torch.cat(
-        [pw * qw - (pv * qv).sum(-1, keepdim=True), pw * qv + qw * pv + torch.linalg.cross(pv, qv)],
-        -1,
-    )
