@@ -1,4 +1,5 @@
-"""The box experiment on a stand-in for the network: a hinge whose angle is a redundant function of two coordinates."""
+"""The box experiment on a stand-in for the network: a hinge whose angle is a redundant function of
+two coordinates."""
 
 from dataclasses import replace
 
@@ -8,26 +9,24 @@ import torch
 import trimesh
 from PIL import Image
 
-from experiments.charts import WIDTH
 from experiments.neurok.box_experiment import (
-    BoxOptions,
-    BoxTruth,
     box_records,
     dynamics_speed_records,
     held_out_box,
     lid_inertia,
 )
+from experiments.neurok.box_scene import BoxOptions, BoxTruth
 from flowplan.robot.urdf import Joint
 from generators.common import dual_quaternion
+from generators.common.charts import DPI, PANEL
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.export import write_urdf
 from generators.data.objects.primitives import box as block
 from generators.data.objects.primitives import shell_box
-from generators.neurok.dynamics.dynamics import DynamicsOptions
-from generators.neurok.latent_space.active_subspace import ReduceOptions
-from generators.neurok.latent_space.space import KinematicSpace, SpaceOptions
+from generators.neurok.latent_space.space import KinematicSpace
 from generators.neurok.network.config import NeurokConfig
 from generators.neurok.network.model import Neurok
+from generators.neurok.options import DynamicsOptions, ReduceOptions, SpaceOptions
 from sim_envs.falling_lid import LidOptions, Push, RigidInertia, falling_lid
 
 ANGLE = 1.0
@@ -53,7 +52,8 @@ def box():
 
 
 class Hinge(KinematicSpace):
-    """What is above the rim in the open pose turns about the hinge, by the first coordinate and a little more."""
+    """What is above the rim in the open pose turns about the hinge, by the first coordinate and a
+    little more."""
 
     def __init__(self, mesh, seed):
         self.rest = self.mean = torch.zeros(2).double()
@@ -109,7 +109,9 @@ def test_the_hinge_falls_like_the_truth(box, truths, tmp_path):
     told = box_records(Hinge, box, *truths, OPTIONS, figure=tmp_path / "box.png")
     records = {r["key"].removeprefix("neurok/box/"): r for r in told}
     with Image.open(tmp_path / "box.png") as picture:
-        assert picture.width == 4 * WIDTH  # the fall, its energy, what pushes do, and how much
+        assert (
+            picture.width == 4 * PANEL[0] * DPI
+        )  # the fall, its energy, what pushes do, and how much
     value = {key: r["value"] for key, r in records.items()}
     assert value["diverged"] == 0
     assert value["still/cd_l1"] > 0.05

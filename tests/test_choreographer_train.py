@@ -41,7 +41,7 @@ def embed(sentences):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(training.text, "embed", embed)
+    monkeypatch.setattr(training.text_encoder, "embed", embed)
     monkeypatch.setattr(data, "WAYS", WAYS)
 
 
@@ -50,7 +50,7 @@ def kept(tmp_path_factory):
     """A folder whose scenes are made already."""
     folder = tmp_path_factory.mktemp("scenes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training.text, "embed", embed)
+        patch.setattr(training.text_encoder, "embed", embed)
         patch.setattr(data, "WAYS", WAYS)
         train(options(folder, steps=1))
     return folder
@@ -64,7 +64,7 @@ def options(folder, **changes):
         "kinds": (KIND,),
         "scenes": 1,
         "points": 300,
-        "cpu": True,
+        "device": "cpu",
     }
     return TrainOptions(out=folder, **(given | changes))
 

@@ -1,4 +1,5 @@
-"""Pose pairs: kinematics against the objects' own, rigid motions that fit their points, what cameras see, and seeds."""
+"""Pose pairs: kinematics against the objects' own, rigid motions that fit their points, what
+cameras see, and seeds."""
 
 import numpy as np
 import pytest
@@ -63,7 +64,8 @@ def hinged(name="hinged", upper=2.0):
 
 
 def most_motions(pairs):
-    """The most different rigid motions in one pair: no more than links, unless rotations do not fit the points."""
+    """The most different rigid motions in one pair: no more than links, unless rotations do not fit
+    the points."""
     t = pairs.moved - rotate(pairs.quat_wxyz, pairs.points)
     most = 0
     for left in torch.cat([pairs.quat_wxyz, t], -1):
@@ -129,7 +131,8 @@ def test_a_scan_fills_the_cube_too_and_shows_the_pose_it_was_made_in():
     )
     pairs = store.sample(60, 200, seeded())
     assert pairs.points.abs().max() <= 1 + 1e-4  # the box is that of the snapshot's pose
-    # The base's underside is never seen; its points would lie at the least z of a closed box, facing down.
+    # The base's underside is never seen; its points would lie at the least z of a closed box,
+    # facing down.
     closed = ArticulatedStore.build([hinged(upper=0.0)], StoreOptions(snapshots=4), scan_share=1.0)
     z = closed.sample(20, 200, seeded()).points[..., 2]
     bottom = (z < z.amin(1, keepdim=True) + 1e-6).sum(1)
@@ -193,7 +196,8 @@ def test_cameras_see_no_inside_and_no_underside(flip):
     points, face = trimesh.sample.sample_surface(both, 3000, seed=1)
     visible = seen(both.triangles, points, both.face_normals[face], random_views(rng, 6))
     inside, under = np.abs(points).max(1) < 0.4, points[:, 2] < -0.5 + 1e-9
-    # Rays start a thousandth away from the surface: at the very edge of the underside that is outside.
+    # Rays start a thousandth away from the surface: at the very edge of the underside that is
+    # outside.
     assert not visible[inside | (under & (np.abs(points[:, :2]).max(1) < 0.495))].any()
     assert visible[points[:, 2] > 0.49].all()
     assert visible[~inside & ~under].mean() > 0.95

@@ -1,11 +1,13 @@
-"""Mesh driving against closed form: rigid, hinged and bent motions, seams, outliers, pieces, and odd meshes."""
+"""Mesh driving against closed form: rigid, hinged and bent motions, seams, outliers, pieces, and
+odd meshes."""
 
 import numpy as np
 import pytest
 import trimesh
 
 from flowplan.geometry import exp_se3, pose, quat_wxyz_from_matrix, rotation_about, transform
-from generators.common.mesh_driving import DriveOptions, drive_mesh
+from generators.common.drive_options import DriveOptions
+from generators.common.mesh_driving import drive_mesh
 
 rng = np.random.default_rng(7)
 T = 5
@@ -91,7 +93,8 @@ def test_a_thin_gap_is_found_without_knowing_the_faces_of_points():
 
 
 def test_one_fused_surface_tears_only_at_the_seam():
-    # A U on its side, as a scan sees a laptop: two plates joined along one edge, all one watertight surface.
+    # A U on its side, as a scan sees a laptop: two plates joined along one edge, all one watertight
+    # surface.
     profile = np.array(
         [
             [-0.7, 0],
@@ -152,7 +155,8 @@ def test_outliers_among_the_driving_points_are_rejected():
     wrong = rng.random(len(POINTS)) < 0.1
     q[:, wrong] = dual_quaternions(exp_se3(rng.normal(0, 0.5, (T, wrong.sum(), 6))))
     moved = drive_mesh(BOX.vertices, BOX.faces, POINTS, q, point_faces=POINT_FACES)
-    # The mean of the neighbours would be off by a tenth of the outliers' half a unit almost everywhere.
+    # The mean of the neighbours would be off by a tenth of the outliers' half a unit almost
+    # everywhere.
     assert np.median(error(moved, OPENED)) < 1e-5
     assert np.mean(error(moved, OPENED) > 0.02) < 0.01
 
@@ -267,5 +271,5 @@ def test_bad_input_is_named():
         drive_mesh(v, f, x, q, point_faces=POINT_FACES[1:])
     with pytest.raises(ValueError, match="DriveOptions.inlier_ratio"):
         DriveOptions(inlier_ratio=0)
-    with pytest.raises(ValueError, match="DriveOptions.neighbours"):
-        DriveOptions(neighbours=0)
+    with pytest.raises(ValueError, match="DriveOptions.neighbors"):
+        DriveOptions(neighbors=0)

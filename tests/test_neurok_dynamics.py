@@ -1,4 +1,5 @@
-"""Latent dynamics on hand-made decoders: against closed forms and scipy's DOP853, and by their invariances."""
+"""Latent dynamics on hand-made decoders: against closed forms and scipy's DOP853, and by their
+invariances."""
 
 from dataclasses import replace
 from functools import cache
@@ -9,14 +10,21 @@ import torch
 from scipy.integrate import solve_ivp
 
 from flowplan.collision.distance_field import DistanceField
-from generators.neurok.dynamics import dynamics
-from generators.neurok.dynamics.contact import HalfSpace, Obstacle, SelfCollision
-from generators.neurok.dynamics.dynamics import DynamicsOptions, simulate
+from generators.neurok.dynamics import simulation
+from generators.neurok.dynamics.contact import (
+    HalfSpace,
+    Obstacle,
+    SelfCollision,
+    self_repulsion,
+    separated_pairs,
+)
 from generators.neurok.dynamics.forces import Force, Region
 from generators.neurok.dynamics.initial_state import initial_coordinates, initial_velocity
 from generators.neurok.dynamics.potentials import springs
+from generators.neurok.dynamics.simulation import Environment, simulate
 from generators.neurok.dynamics.system import System, particle_masses
 from generators.neurok.latent_space.derivatives import Derivatives, derivatives, forward_attention
+from generators.neurok.options import DynamicsOptions
 
 G = 9.81
 LEAPFROG = DynamicsOptions(scheme="leapfrog", step=1e-2, trace=True)
@@ -34,7 +42,7 @@ def _each_decoder_is_recorded_once(monkeypatch):
             else derivatives(positions, z)
         )
 
-    monkeypatch.setattr(dynamics, "derivatives", once)
+    monkeypatch.setattr(simulation, "derivatives", once)
 
 
 @cache
@@ -169,12 +177,12 @@ def test_energy_stays_bounded_over_ten_seconds_and_drifts_where_it_should(monkey
     def explicit(self, time, h):  # z by the old velocity: not symplectic
         old = self.v
         acceleration = self.system.acceleration(
-            self.local, old, self.system.force(self.local, old, time)
+            self.state, old, self.system.force(self.state, old, time)
         )
-        self.local, self.v = self.system.at(self.local.z + h * old), old + h * acceleration
+        self.state, self.v = self.system.at(self.state.z + h * old), old + h * acceleration
         return True
 
-    monkeypatch.setattr(dynamics._Run, "_symplectic_euler", explicit)
+    monkeypatch.setattr(simulation._Simulation, "_symplectic_euler", explicit)
     assert error(rod(1.0), t(2.0), euler)[-1] > 5 * wobble.max()
 
 
@@ -202,7 +210,7 @@ def test_coriolis_term_is_the_christoffel_symbols_sum():
     expected = torch.einsum("ijk,j,k->i", symbols, v, v)
     with forward_attention():
         kinematics = derivatives(double_pendulum, z)
-        _, J = kinematics.linearise(z)
+        _, J = kinematics.linearize(z)
         got = J.T @ kinematics.along(z, v).reshape(-1)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
@@ -251,8 +259,17 @@ def test_motion_does_not_depend_on_the_parameterisation(scheme, exact):
         scheme=scheme, step=5e-3, mass=2.0, uniform_force=(3.0, 0.0, 0.0), trace=True
     )
     push = [Force([0.0, 0.0, 8.0], points=[1], start=0.2, end=0.7, ramp=0.2)]
-    a = simulate(double_pendulum, TIMES, z, zdot, forces=push, options=options)
-    b = simulate(lambda r: double_pendulum(skewed(r)), TIMES, s, sdot, forces=push, options=options)
+    a = simulate(
+        double_pendulum, TIMES, z, zdot, environment=Environment(forces=push), options=options
+    )
+    b = simulate(
+        lambda r: double_pendulum(skewed(r)),
+        TIMES,
+        s,
+        sdot,
+        environment=Environment(forces=push),
+        options=options,
+    )
     there, here = decode(double_pendulum, a.z), decode(lambda r: double_pendulum(skewed(r)), b.z)
     np.testing.assert_allclose(here, there, atol=exact)
     np.testing.assert_allclose(b.kinetic, a.kinetic, atol=20 * exact)
@@ -288,7 +305,7 @@ def test_a_uniform_force_is_a_potential_and_a_generalised_force():
         double_pendulum,
         TIMES,
         t(0.5, 0.2),
-        forces=[Force(vector)],
+        environment=Environment(forces=[Force(vector)]),
         options=replace(LEAPFROG, step=5e-3),
     )
     np.testing.assert_allclose(as_potential.z, as_force.z, atol=1e-12)
@@ -321,10 +338,13 @@ def free(z):
 
 
 def test_windows_and_ramps():
-    # Impulse over mass: a window of half a second at 4 N, whose ramps of minimum jerk are worth half of themselves.
+    # Impulse over mass: a window of half a second at 4 N, whose ramps of minimum jerk are worth
+    # half of themselves.
     for ramp in (0.0, 0.1):
         force = Force([0.0, 0.0, 4.0], start=0.2, end=0.7, ramp=ramp)
-        run = simulate(cube, TIMES, t(0.0), forces=[force], options=FLOATING)
+        run = simulate(
+            cube, TIMES, t(0.0), environment=Environment(forces=[force]), options=FLOATING
+        )
         np.testing.assert_allclose(run.zdot[-1], 4 * (0.5 - ramp), rtol=1e-3)
         np.testing.assert_allclose(run.zdot[:2], 0.0, atol=1e-12)
         np.testing.assert_allclose(run.zdot[-4:], run.zdot[-1:].repeat(4, 0))
@@ -350,7 +370,12 @@ def test_regions_choose_particles_by_frame():
 def test_a_force_of_any_kind_as_a_function():
     # Linear drag: z' = v0 exp(-c t).
     run = simulate(
-        cube, TIMES, t(0.0), t(2.0), forces=[lambda x, v, time: -3 * v / 8], options=FLOATING
+        cube,
+        TIMES,
+        t(0.0),
+        t(2.0),
+        environment=Environment(forces=[lambda x, v, time: -3 * v / 8]),
+        options=FLOATING,
     )
     np.testing.assert_allclose(run.zdot[:, 0], 2 * np.exp(-3 * TIMES), atol=5e-4)
     np.testing.assert_allclose(run.kinetic - run.work, 2.0, atol=5e-3)
@@ -364,8 +389,7 @@ def test_bigger_force_bigger_motion():
             cube,
             TIMES,
             t(0.0),
-            forces=[force],
-            obstacles=[FLOOR],
+            environment=Environment(forces=[force], obstacles=[FLOOR]),
             options=replace(LEAPFROG, step=4e-3),
         )
         height.append(run.z.max())
@@ -397,7 +421,8 @@ def test_initial_velocity_is_least_squares_where_it_cannot_be_met():
 
 
 def test_initial_velocity_leaves_the_rest_to_the_least_kinetic_energy():
-    # A blow on the middle joint alone: the second mass has the speed that costs least, M_21 w1 + M_22 w2 = 0.
+    # A blow on the middle joint alone: the second mass has the speed that costs least, M_21 w1 +
+    # M_22 w2 = 0.
     z = t(0.6, -0.3)
     J = torch.func.jacfwd(double_pendulum)(z).reshape(2, 3, 2)
     blow = (J[0] @ t(1.0, 0.0)).numpy()[None]
@@ -420,7 +445,7 @@ FALL = np.linspace(0, 0.8, 33)
 
 def test_a_bounce_keeps_its_energy_or_loses_it():
     options = replace(LEAPFROG, step=2e-3)
-    run = simulate(cube, FALL, t(0.5), obstacles=[FLOOR], options=options)
+    run = simulate(cube, FALL, t(0.5), environment=Environment(obstacles=[FLOOR]), options=options)
     np.testing.assert_allclose(run.total, run.total[0], rtol=0.02)
     landing = np.sqrt(2 * 0.5 / G)
     assert FALL[np.nonzero(run.contacts)[0][0]] == pytest.approx(landing, abs=0.025)
@@ -428,13 +453,21 @@ def test_a_bounce_keeps_its_energy_or_loses_it():
     late = landing + 0.1 < FALL
     assert run.z[late].max() == pytest.approx(0.5, abs=0.01)
     lossy = simulate(
-        cube, FALL, t(0.5), obstacles=[FLOOR], options=replace(options, restitution=0.98)
+        cube,
+        FALL,
+        t(0.5),
+        environment=Environment(obstacles=[FLOOR]),
+        options=replace(options, restitution=0.98),
     )
     assert 0.02 < lossy.z[late].max() < 0.45
     # What it lost is accounted for.
     np.testing.assert_allclose(lossy.total - lossy.work, lossy.total[0], rtol=0.02)
     longer = simulate(
-        cube, FALL, t(0.5), obstacles=[FLOOR], options=replace(options, restitution=0.98, step=4e-3)
+        cube,
+        FALL,
+        t(0.5),
+        environment=Environment(obstacles=[FLOOR]),
+        options=replace(options, restitution=0.98, step=4e-3),
     )
     assert longer.z[late].max() == pytest.approx(lossy.z[late].max(), rel=0.1)
 
@@ -450,7 +483,11 @@ def test_obstacles_by_any_distance_push_alike():
         torch.testing.assert_close(other, energy)
         torch.testing.assert_close(slope, gradient)
     run = simulate(
-        cube, TIMES[:6], t(0.1), obstacles=[Obstacle(field, stiffness=1e4)], options=LEAPFROG
+        cube,
+        TIMES[:6],
+        t(0.1),
+        environment=Environment(obstacles=[Obstacle(field, stiffness=1e4)]),
+        options=LEAPFROG,
     )
     assert run.z.min() > -0.05
 
@@ -469,7 +506,7 @@ def test_gradients_of_springs_and_self_collision():
     x = torch.as_tensor(rng.uniform(-0.5, 0.5, (12, 3))).requires_grad_()
     for potential in (
         springs(rest, masses, 30.0, 4),
-        SelfCollision(0.4, 0.5, 20.0).potential(rest, masses, 0.01),
+        self_repulsion(SelfCollision(0.4, 0.5, 20.0), rest, masses, 0.01),
     ):
         energy, gradient = potential(x)
         assert energy > 0
@@ -492,7 +529,7 @@ def test_a_spring_swings_at_its_frequency():
         return torch.stack([-0.5 * z, 0.5 * z]) * t(1.0, 0, 0)
 
     options = replace(FLOATING, spring=50.0, step=5e-3)
-    run = simulate(pair, TIMES, t(1.2), rest=pair(t(1.0)), options=options)
+    run = simulate(pair, TIMES, t(1.2), environment=Environment(rest=pair(t(1.0))), options=options)
     np.testing.assert_allclose(run.z[:, 0], 1 + 0.2 * np.cos(np.sqrt(200.0) * TIMES), atol=2e-3)
 
 
@@ -506,7 +543,7 @@ def test_particles_of_one_object_do_not_pass_through_each_other():
 
     rest = scissors(t(1.2))
     touch = SelfCollision(reach=0.15, apart=0.3, stiffness=1e4)
-    pairs = touch.pairs(rest)
+    pairs = separated_pairs(touch, rest)
     assert not pairs[0, [0, 1, 5, 6]].any()  # what is near the pivot is not kept from it
     assert pairs[4, 9]
     assert not pairs[9, 4]
@@ -519,14 +556,22 @@ def test_particles_of_one_object_do_not_pass_through_each_other():
 
 
 def test_bounds_reflect():
-    run = simulate(cube, TIMES, t(0.0), t(1.0), bounds=(t(-0.1), t(0.5)), options=FLOATING)
+    run = simulate(
+        cube,
+        TIMES,
+        t(0.0),
+        t(1.0),
+        environment=Environment(bounds=(t(-0.1), t(0.5))),
+        options=FLOATING,
+    )
     there = np.where(TIMES <= 0.5, TIMES, 1 - TIMES)
     np.testing.assert_allclose(run.z[:, 0], there, atol=1e-3)
     np.testing.assert_allclose(run.total - run.work, run.total[0], atol=1e-9)
 
 
 def test_leapfrog_outlives_a_direction_that_ends():
-    # Beside a falling height, a soft coordinate whose particles can move by 0.01 at most, and then no further.
+    # Beside a falling height, a soft coordinate whose particles can move by 0.01 at most, and then
+    # no further.
     def soft(z):
         return cube(z[:1]) + 0.01 * torch.sin(z[1:]) * t(1.0, 0.0, 0.0)
 
@@ -546,7 +591,13 @@ def test_divergence_is_reported_and_nothing_broken_is_returned():
     stiff = replace(FLOATING, spring=1e6)
     rng = np.random.default_rng(1)
     modes = torch.as_tensor(rng.normal(size=(8, 3, 4)))
-    run = simulate(lambda z: CUBE + modes @ z, TIMES, t(0.1, 0, 0, 0), rest=CUBE, options=stiff)
+    run = simulate(
+        lambda z: CUBE + modes @ z,
+        TIMES,
+        t(0.1, 0, 0, 0),
+        environment=Environment(rest=CUBE),
+        options=stiff,
+    )
     assert "diverged at" in run.failure
     assert "nothing accounts for" in run.failure
     assert 1 <= len(run.times) < len(TIMES)
@@ -587,7 +638,11 @@ def test_a_recorded_decoder_moves_as_the_original_in_float32():
 def test_weights_are_relative_masses():
     lengths = np.array([0.5, 1.0])
     run = simulate(
-        rod(*lengths), TIMES, t(0.4), weights=t(3.0, 1.0), options=replace(LEAPFROG, mass=7.0)
+        rod(*lengths),
+        TIMES,
+        t(0.4),
+        environment=Environment(weights=t(3.0, 1.0)),
+        options=replace(LEAPFROG, mass=7.0),
     )
     ratio = (lengths * [3, 1]).sum() / (lengths**2 * [3, 1]).sum()
     assert (
@@ -615,24 +670,29 @@ def test_weights_are_relative_masses():
             "positions: expected particles (n, 3)",
         ),
         (
-            lambda: simulate(cube, TIMES, t(0.0), weights=t(1.0)),
+            lambda: simulate(cube, TIMES, t(0.0), environment=Environment(weights=t(1.0))),
             "weights: expected 8 positive numbers",
         ),
         (
-            lambda: simulate(cube, TIMES, t(0.0), rest=CUBE[:3]),
+            lambda: simulate(cube, TIMES, t(0.0), environment=Environment(rest=CUBE[:3])),
             "rest: expected finite numbers of shape (8, 3)",
         ),
         (
-            lambda: simulate(cube, TIMES, t(0.0), bounds=(t(1.0), t(2.0))),
+            lambda: simulate(cube, TIMES, t(0.0), environment=Environment(bounds=(t(1.0), t(2.0)))),
             "bounds: expected lower < upper",
         ),
         (
-            lambda: simulate(cube, TIMES, t(0.0), forces=[Force([1, 0, 0], points=[8])]),
+            lambda: simulate(
+                cube, TIMES, t(0.0), environment=Environment(forces=[Force([1, 0, 0], points=[8])])
+            ),
             "Force.points: expected ind",
         ),
         (
             lambda: simulate(
-                cube, TIMES, t(0.0), forces=[Force([1, 0, 0], region=Region([5] * 3, [6] * 3))]
+                cube,
+                TIMES,
+                t(0.0),
+                environment=Environment(forces=[Force([1, 0, 0], region=Region([5] * 3, [6] * 3))]),
             ),
             "Force.region: no particle",
         ),

@@ -26,12 +26,11 @@ from flowplan.geometry import pose
 from flowplan.robot.urdf import Joint
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.families import HELD_OUT, HELD_OUT_SEED
-from generators.neurok.kinematics.inverse import FitOptions
 from generators.neurok.kinematics.registration import static
-from generators.neurok.latent_space.active_subspace import ReduceOptions
-from generators.neurok.latent_space.space import SpaceOptions
+from generators.neurok.kinematics.shape_fit import FitOptions
 from generators.neurok.network.config import NeurokConfig
 from generators.neurok.network.model import Neurok
+from generators.neurok.options import ReduceOptions, SpaceOptions
 
 QUICK = IkOptions(target_points=500, metrics=MetricOptions(points=1000, cells=40))
 

@@ -40,7 +40,8 @@ def test_concentric_spheres():
 
 
 def test_a_plate_beside_a_plate():
-    # Where squares of side 1 are shifted by s within their plane, points on the s that stick out are at 0..s.
+    # Where squares of side 1 are shifted by s within their plane, points on the s that stick out
+    # are at 0..s.
     s = 0.4
     square = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]])
     l1, l2 = chamfer(square, moved(square, pose(translation=[s, 0, 0])), 200_000)
@@ -49,7 +50,8 @@ def test_a_plate_beside_a_plate():
 
 
 def test_different_directions_are_averaged():
-    # A point-like triangle at distance 1 of a far larger one: there 1, back the mean distance from the square's points.
+    # A point-like triangle at distance 1 of a far larger one: there 1, back the mean distance from
+    # the square's points.
     square = trimesh.creation.box([2, 2, 1e-6])
     dot = trimesh.Trimesh(1e-6 * np.eye(3) + [0, 0, 1], [[0, 1, 2]])
     l1, l2 = chamfer(dot, square, 100_000)

@@ -1,4 +1,5 @@
-"""The NeuROK network: its sizes, its symmetries, its derivatives, dual quaternions against geometry, its weights' files."""
+"""The NeuROK network: its sizes, its symmetries, its derivatives, dual quaternions against
+geometry, its weights' files."""
 
 import json
 from dataclasses import asdict, replace
@@ -442,7 +443,8 @@ def test_it_learns_a_hinge():
         optimizer.step()
     pairs = hinge_pairs(64, 48, generator)
     still = (pairs.moved - pairs.points).norm(dim=-1).mean()
-    # One middle angle for all, which is what a collapsed latent gives, would still be off by about half of that.
+    # One middle angle for all, which is what a collapsed latent gives, would still be off by about
+    # half of that.
     assert elbo(model, pairs, generator).point_error < 0.4 * still
 
 
@@ -450,7 +452,8 @@ def test_it_learns_a_hinge():
 
 
 def motions() -> np.ndarray:
-    """Poses at which formulas break: the identity and near it, half turns and near them, beside random ones."""
+    """Poses at which formulas break: the identity and near it, half turns and near them, beside
+    random ones."""
     rng = np.random.default_rng(0)
     axis = rng.normal(size=(60, 3))
     axis = np.concatenate(
@@ -582,7 +585,8 @@ def test_damaged_files_are_refused_in_one_line(saved, tmp_path):
 
 
 def rewritten(path, out, *, tensors=None, **metadata):
-    """A copy of a weights file with other metadata entries (None removes one) or changed tensors."""
+    """A copy of a weights file with other metadata entries (None removes one) or changed
+    tensors."""
     with safetensors.safe_open(path, framework="pt") as file:
         kept = {**file.metadata(), **metadata}
     content = load_file(path)

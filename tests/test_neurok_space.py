@@ -1,5 +1,5 @@
-"""States of an object and the search in them, against maps in closed form: a hinge, a push, and directions that do
-nothing."""
+"""States of an object and the search in them, against maps in closed form: a hinge, a push, and
+directions that do nothing."""
 
 import numpy as np
 import pytest
@@ -11,27 +11,22 @@ from flowplan.scene import Action, Observation, Prompt, Scene, SceneObject
 from generators import registry
 from generators.common import dual_quaternion
 from generators.common.sampling import surface_points
-from generators.neurok.dynamics.dynamics import DynamicsOptions
-from generators.neurok.generate import NeurokOptions, generator
+from generators.neurok.generate import generator
+from generators.neurok.kinematics.drag import drag, solve_chain
+from generators.neurok.kinematics.gauss_newton import jacobian
 from generators.neurok.kinematics.handle_paths import handle_paths
-from generators.neurok.kinematics.inverse import (
-    DragOptions,
-    FitOptions,
-    drag,
-    fit_shape,
-    jacobian,
-    solve_chain,
-)
-from generators.neurok.latent_space.active_subspace import ReduceOptions, active_subspace
-from generators.neurok.latent_space.space import (
-    Frame,
-    KinematicSpace,
-    LatentSpace,
-    SpaceOptions,
-    box_yaw,
-)
+from generators.neurok.kinematics.shape_fit import FitOptions, fit_shape
+from generators.neurok.latent_space.active_subspace import active_subspace
+from generators.neurok.latent_space.space import Frame, KinematicSpace, LatentSpace, box_yaw
 from generators.neurok.network.config import NeurokConfig
 from generators.neurok.network.model import Neurok, moved
+from generators.neurok.options import (
+    DragOptions,
+    DynamicsOptions,
+    NeurokOptions,
+    ReduceOptions,
+    SpaceOptions,
+)
 
 BASE = (
     trimesh.creation.box([0.3, 0.2, 0.02], transform=pose(translation=[0, 0, 0.01]))
@@ -50,9 +45,11 @@ TURN = exp_se3([0.4, -0.1, 0.3, 0.0, 0.0, 2.2])
 
 
 class Laptop(KinematicSpace):
-    """A lid that turns about its lower edge and a push of the whole along it, mixed into `dim` coordinates.
+    """A lid that turns about its lower edge and a push of the whole along it, mixed into `dim`
+    coordinates.
 
-    It reads the hinge off the mesh that it is given, so it moves with the mesh, whatever its size and yaw.
+    It reads the hinge off the mesh that it is given, so it moves with the mesh, whatever its size
+    and yaw.
     """
 
     def __init__(self, mesh, seed=0, dim=8):
@@ -105,7 +102,7 @@ def laptop():
 
 def seen(mesh):
     return trimesh.Trimesh(
-        Frame.around(mesh.vertices).normalised(mesh.vertices), mesh.faces, process=False
+        Frame.around(mesh.vertices).normalized(mesh.vertices), mesh.faces, process=False
     )
 
 
@@ -121,7 +118,7 @@ def lid_points(mesh, count, seed=0):
 def test_a_frame_there_and_back():
     points = transform(TURN, LAPTOP.vertices)
     frame = Frame.around(points, 0.3)
-    inside = frame.normalised(points)
+    inside = frame.normalized(points)
     np.testing.assert_allclose([inside.min(0) + inside.max(0)], 0, atol=1e-12)
     assert np.ptp(inside, axis=0).max() == pytest.approx(2)
     np.testing.assert_allclose(frame.world(inside), points, atol=1e-12)
@@ -185,7 +182,7 @@ def test_the_jacobian_is_that_of_finite_differences(laptop):
     space = Laptop(laptop)
     points = spread(laptop, 20, 0)
     q = torch.randn(3, space.dim, generator=torch.Generator().manual_seed(2)).double()
-    J = jacobian(space.followed(points), q)
+    J = jacobian(space.tracked(points), q)
     step = 1e-6 * torch.eye(space.dim).double()
     for i in range(space.dim):
         difference = space.positions(q + step[i], points) - space.positions(q - step[i], points)
@@ -252,7 +249,8 @@ def test_straight_paths_bend_to_what_the_object_can_do(laptop):
 
 
 def test_what_the_handles_leave_open_is_left_alone(laptop):
-    """A handle on the base, near the hinge's line: pushed along it, the whole goes; the lid does not turn."""
+    """A handle on the base, near the hinge's line: pushed along it, the whole goes; the lid does
+    not turn."""
     space = Laptop(laptop)
     handles = torch.tensor([[0.3, -0.5, -0.8]]).double()
     paths = handles + torch.linspace(0, 0.2, 11).double()[:, None, None] * space.axis
@@ -357,7 +355,8 @@ def test_a_network_leaves_the_object_alone_at_rest(laptop):
                     for z in (space.z_rest[None], space.latent(q))
                 ]
             np.testing.assert_allclose(at_rest, points, atol=1e-5)
-            # What the field does to a point that the decoder leaves astray at rest is what the decoder does to it.
+            # What the field does to a point that the decoder leaves astray at rest is what the
+            # decoder does to it.
             np.testing.assert_allclose(
                 moved(moved(points, decoded[0]), field), moved(points, decoded[1]), atol=1e-5
             )
@@ -368,7 +367,7 @@ def test_a_network_leaves_the_object_alone_at_rest(laptop):
             assert torch.equal(again.latent(q), space.latent(q))
 
 
-# --- the generator --------------------------------------------------------------------------------------------------
+# --- the generator
 
 QUICK = NeurokOptions(samples=1, frames=9, driving_points=300)
 
@@ -467,9 +466,7 @@ def test_an_instruction_that_it_cannot_take_is_refused():
         generate(scene(), Action("laptop", [[0, 0, 0]], targets=[[0, 0, 1]], forces=[[0, 0, 1]]))
     with pytest.raises(ValueError, match=r"object: got 'kettle', expected one of cup, laptop"):
         generate(scene(), Action("kettle", [[0, 0, 0]], targets=[[0, 0, 1]]))
-    with pytest.raises(
-        ValueError, match=r"NeurokOptions.samples: expected a whole number from 1, got 0"
-    ):
+    with pytest.raises(ValueError, match=r"NeurokOptions.samples: expected 1 to 100, got 0"):
         NeurokOptions(samples=0)
 
 

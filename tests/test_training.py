@@ -1,4 +1,4 @@
-"""The training loop: clipping, averaging and the schedule in closed form; a killed run ends where the other one does."""
+"""The training loop: clipping, averages, the schedule; a killed run ends as the other does."""
 
 import json
 import os
@@ -14,17 +14,18 @@ from PIL import Image
 from torch import nn
 
 from generators.common import training
+from generators.common.train_options import LoopOptions
 from generators.common.training import (
     CHECKPOINT,
     CURVES,
-    LoopOptions,
     average,
     clip_units,
     fit,
     learning_rate,
 )
 from generators.neurok.network import weights
-from generators.neurok.train import WEIGHTS, TrainOptions, train
+from generators.neurok.train import WEIGHTS, train
+from generators.neurok.train_options import TrainOptions
 
 OPTIONS = LoopOptions(
     steps=12, learning_rate=0.02, warmup=3, log_every=2, evaluate_every=4, checkpoint_steps=4
@@ -113,9 +114,11 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     through, _ = run(tmp_path / "through")
     folder = tmp_path / "killed"
     code = (
-        "import os, signal, sys\nfrom pathlib import Path\nfrom tests.test_training import objective, run\ncalls = 0\n"
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from tests.test_training import objective, run\ncalls = 0\n"
         "def deadly(model, generator):\n    global calls\n    calls += 1\n"
-        "    if calls == 11: os.kill(os.getpid(), signal.SIGKILL)\n    return objective(model, generator)\n"
+        "    if calls == 11: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return objective(model, generator)\n"
         f"run(Path({str(folder)!r}), objective=deadly)"
     )
     root = Path(__file__).parents[1]
@@ -175,7 +178,7 @@ def test_a_budget_in_minutes_ends_and_the_precision_is_mixed(tmp_path):
         return objective(model, generator)
 
     _, outcome = run(
-        tmp_path / "a", options=LoopOptions(minutes=0.001, cpu=True), objective=watched
+        tmp_path / "a", options=LoopOptions(minutes=0.001, device="cpu"), objective=watched
     )
     assert outcome.finished
     assert 0 < outcome.step < LoopOptions().steps
@@ -205,7 +208,7 @@ def test_training_neurok_writes_weights_that_load(tmp_path):
         points=16,
         instances=1,
         families=("lever",),
-        cpu=True,
+        device="cpu",
     )
     path = train(options)
     assert path == tmp_path / "run" / WEIGHTS

@@ -1,4 +1,4 @@
-"""What is measured of a NeuROK checkpoint: inverse kinematics beside baselines and ablations, and how long it takes."""
+"""Measurements of a NeuROK checkpoint: inverse kinematics beside baselines, ablations, times."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from flowplan.utils.records import record
 from generators.common.sampling import surface_points
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.families import HELD_OUT_SEED, make
-from generators.neurok.generate import NeurokOptions, of_network
+from generators.neurok.generate import from_network
 from generators.neurok.kinematics.registration import registration, static
 from generators.neurok.network.model import Neurok
+from generators.neurok.options import NeurokOptions
 
 METHODS = ("neurok", "static", "registration")
 """The network, and the baselines."""
@@ -39,9 +40,15 @@ ABLATIONS = ("k5", "k100", "no_reduction")
 def ik_cases(
     count: int, others: Mapping[str, ArticulatedObject], families: Sequence[str] = ()
 ) -> list[Case]:
-    """`count` held-out instances of trained families, half as many of never-trained ones, two of every other object.
+    """Cases of a comparison.
 
-    Where `families` are given, of these alone: weights that learned a few families are to be compared on them.
+    Held-out instances of trained families, half as many of never-trained ones, and two of every
+    other object.
+
+    Args:
+        count: instances of trained families.
+        others: further objects by name.
+        families: if given, instances of these alone, for weights that learned a few families.
     """
     if families:
         return family_cases("trained", count, families)
@@ -55,7 +62,13 @@ def ik_cases(
 def ik_methods(
     model: Neurok, names: Sequence[str] = METHODS, also: Mapping[str, Neurok] | None = None
 ) -> dict[str, Method]:
-    """Methods by name: some of METHODS and ABLATIONS, and further checkpoints, such as those of ablations."""
+    """Methods by name.
+
+    Args:
+        model: the network.
+        names: some of METHODS and ABLATIONS.
+        also: further checkpoints by name, such as those of ablations.
+    """
     usual = NeurokIkOptions()
 
     def reduced(dimension: int | None) -> Method:
@@ -78,7 +91,15 @@ def ik_methods(
 def speed_records(
     model: Neurok, *, repeats: int = 5, progress: Progress = silent
 ) -> list[dict[str, Any]]:
-    """Medians over laptops, seconds: encoding with inverse kinematics, and a motion of 41 frames under a drag."""
+    """Median times over laptops, seconds.
+
+    Encoding with inverse kinematics (`ik`), and a motion of 41 frames under a drag (`motion`).
+
+    Args:
+        model: the network.
+        repeats: laptops, after one for warm-up.
+        progress: called before each.
+    """
 
     def kinematics(seed: int) -> None:
         mesh, target = posed_pair(
@@ -91,7 +112,7 @@ def speed_records(
     def motion(seed: int) -> None:
         scene, action = _closing(seed)
         with _timed(spent["motion"]):
-            of_network(model, NeurokOptions(samples=1))(scene, action, seed=seed)
+            from_network(model, NeurokOptions(samples=1))(scene, action, seed=seed)
 
     runs: dict[str, Callable[[int], None]] = {"ik": kinematics, "motion": motion}
     spent: dict[str, list[float]] = {name: [] for name in runs}
@@ -114,7 +135,7 @@ def speed_records(
 
 
 def _closing(seed: int) -> tuple[Scene, Action]:
-    """A laptop, open and half a metre away, and an action that closes its lid by 60 degrees."""
+    """A laptop, open and half a meter away, and an action that closes its lid by 60 degrees."""
     laptop = make("laptop", HELD_OUT_SEED + seed)
     lid = next(i for i, j in enumerate(laptop.free) if j.kind == "revolute")
     start = (laptop.lower + laptop.upper) / 2
@@ -134,7 +155,7 @@ def _closing(seed: int) -> tuple[Scene, Action]:
 
 
 class _timed:
-    """Appends the wall time of a block to a list."""
+    """Context that appends its wall time to a list."""
 
     def __init__(self, seconds: list[float]) -> None:
         self._seconds = seconds

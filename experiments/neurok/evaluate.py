@@ -1,15 +1,16 @@
-"""Inverse kinematics on many objects: how near a method brings an object in one pose to the shape of another (6.1, E.1).
+"""Inverse kinematics on many objects: distance of a method's result from the true shape (6.1, E.1).
 
-For an object two poses are drawn within its joint limits. A method sees the mesh in the first and points on the surface
-in the second, no parts or joints, and gives the vertices of the mesh where it believes them to be. Both are compared as
-shapes, in the frame in which the first pose fills [-1, 1]^3 (experiments.neurok.metrics). Objects come from three splits:
+For each object two poses are drawn within its joint limits. A method sees the mesh in the first and
+points on the surface in the second, no parts or joints, and returns the vertices of the mesh in the
+second. Both are compared as shapes, in the frame in which the first pose fills [-1, 1]^3
+(`experiments.neurok.metrics`). Objects come from three splits:
 
 - trained: families that the network was trained on, with seeds that training never reaches;
 - never_trained: families that it has never seen;
-- whatever articulated objects a caller brings, such as those of a simulator.
+- any articulated objects that a caller provides, such as those of a simulator.
 
-Results are appended to a log as they come, one JSON object a line, so an evaluation that was interrupted goes on where
-it stopped. Means stand with 95 % intervals of the bootstrap over objects (Efron 1979).
+Results are appended to a log as they come, one JSON object per line, so that an interrupted
+evaluation resumes. Means have 95 % bootstrap intervals over objects (Efron 1979).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import torch
@@ -30,42 +31,44 @@ from torch import Tensor
 from experiments.comparison import Measure, compare, mean_records, mean_table
 from experiments.neurok.metrics import MetricOptions, shape_error
 from flowplan.motion import Progress, silent
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
-from generators.common.mesh_driving import DriveOptions, drive_mesh
+from generators.common.drive_options import DriveOptions
+from generators.common.mesh_driving import drive_mesh
 from generators.common.sampling import surface_points
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.families import HELD_OUT, HELD_OUT_SEED, make, trained_families
-from generators.neurok.kinematics.initialization import guess_latent
-from generators.neurok.kinematics.inverse import FitOptions, fit_shape
-from generators.neurok.latent_space.active_subspace import SEARCHED
-from generators.neurok.latent_space.space import Frame, LatentSpace, SpaceOptions
+from generators.neurok.kinematics.initialization import initial_latent
+from generators.neurok.kinematics.shape_fit import FitOptions, fit_shape
+from generators.neurok.latent_space.space import Frame, LatentSpace
 from generators.neurok.network.model import Neurok
+from generators.neurok.options import SEARCHED, SpaceOptions
 
 MEASURES = {
     "cd_l1": Measure("Chamfer L1", "half object lengths", "down"),
     "cd_l2": Measure("Chamfer L2", "half object lengths", "down"),
     "iou": Measure("IoU", "share", "up"),
 }
-"""What is measured, and which way is better."""
+"""Measures of a result, with the direction that is better."""
 
 
 class Method(Protocol):
-    """Brings a mesh to the shape of a point set."""
+    """Deformation of a mesh to a point set."""
 
     def __call__(self, mesh: trimesh.Trimesh, target: FloatArray, *, seed: int) -> FloatArray:
-        """Vertices (V, 3) of the mesh in the pose of target (P, 3), everything in the normalised frame."""
+        """Vertices (V, 3) of the mesh in the pose of target (P, 3), normalized frame."""
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """An object to be evaluated on.
+    """An object for evaluation.
 
     Attributes:
-        split: what it is an example of.
+        split: group of objects that it belongs to.
         name: of the object, unique within the split.
-        build: makes it.
-        seed: of its two poses, of the points drawn on it, and of the method.
+        build: makes the object.
+        seed: random seed of its two poses, of the points drawn on it, and of the method.
     """
 
     split: str
@@ -76,7 +79,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """How near a method came in one case; see ShapeError. `seconds` is the method's own time."""
+    """Error of a method in one case; see ShapeError. `seconds` is the method's own time."""
 
     split: str
     name: str
@@ -89,25 +92,22 @@ class Result:
 
 @dataclass(frozen=True)
 class IkOptions:
-    """What a method is shown, and how it is measured."""
+    """Input of a method, and comparison of its result."""
 
-    target_points: int = 4096
+    target_points: Annotated[int, Interval(1, 10**7)] = 4096
     """Points on the surface in the target pose."""
     metrics: MetricOptions = field(default_factory=MetricOptions)
     """See MetricOptions."""
 
     def __post_init__(self) -> None:
-        if self.target_points < 1:
-            raise ValueError(
-                f"IkOptions.target_points: expected at least 1, got {self.target_points}"
-            )
+        bounds.check(self)
 
 
 @dataclass(frozen=True)
 class NeurokIkOptions:
-    """How the network's space of states is searched, and how the mesh follows."""
+    """Search of the network's space of states, and driving of the mesh."""
 
-    driving_points: int = 2048
+    driving_points: Annotated[int, Interval(1, 10**6)] = 2048
     """Surface points whose motion the mesh follows."""
     space: SpaceOptions = field(default_factory=lambda: SpaceOptions(reduce=SEARCHED))
     """See SpaceOptions."""
@@ -116,18 +116,23 @@ class NeurokIkOptions:
     drive: DriveOptions = field(default_factory=DriveOptions)
     """See DriveOptions."""
 
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
 
 def neurok_method(model: Neurok, options: NeurokIkOptions = NeurokIkOptions()) -> Method:
-    """Find the state that fits the target best, and drive the mesh there."""
+    """Method that finds the best-fitting state and drives the mesh there."""
 
     def solve(mesh: trimesh.Trimesh, target: FloatArray, *, seed: int) -> FloatArray:
         space, q = find_state(mesh, target, model, options, seed=seed)
         points, faces = surface_points(mesh, options.driving_points, seed=seed)
         with torch.no_grad():
-            deformation = space.field(q[None], torch.as_tensor(points).to(q)).double().cpu().numpy()
-        return drive_mesh(
+            field = space.field(q[None], torch.as_tensor(points).to(q))
+        deformation = field.double().cpu().numpy()
+        driven = drive_mesh(
             mesh.vertices, mesh.faces, points, deformation, options.drive, point_faces=faces
-        )[0]
+        )
+        return driven[0]
 
     return solve
 
@@ -140,19 +145,35 @@ def find_state(
     *,
     seed: int = 0,
 ) -> tuple[LatentSpace, Tensor]:
-    """Encode a mesh, guess a latent, and search from it: the space of states, and the state (k,) that fits a target."""
+    """Encode a mesh, initialize a latent, and search from it.
+
+    Args:
+        mesh: the object at rest, normalized frame.
+        target: (P, 3) points of its surface in another pose.
+        model: the network.
+        options: see NeurokIkOptions.
+        seed: random seed.
+
+    Returns:
+        The space of states, and the state (k,) that fits the target.
+    """
     space = LatentSpace.encode(mesh, model, options.space, seed=seed)
-    guess = guess_latent(space, mesh, target, seed=seed)
-    space = space.widened(guess)
+    latent = initial_latent(space, mesh, target, seed=seed)
+    space = space.widened(latent)
     points, _ = surface_points(mesh, options.driving_points, seed=seed)
     source, goal = (torch.as_tensor(p).to(space.rest) for p in (points, target))
-    return space, fit_shape(
-        space, source, goal, options.fit, guesses=space.coordinates(guess), seed=seed
-    ).q
+    initial = space.coordinates(latent)
+    return space, fit_shape(space, source, goal, options.fit, initial=initial, seed=seed).q
 
 
 def family_cases(split: str, count: int, families: Sequence[str] = ()) -> list[Case]:
-    """`count` objects of the families of a split, "trained" or "never_trained", in turn; or of some of them."""
+    """Objects of the families of a split, in turn.
+
+    Args:
+        split: "trained" or "never_trained".
+        count: number of objects.
+        families: families to take. Defaults to all of the split.
+    """
     splits = {"trained": sorted(trained_families()), "never_trained": sorted(HELD_OUT)}
     if split not in splits:
         raise ValueError(f"split: expected one of {', '.join(splits)}, got {split!r}")
@@ -189,12 +210,12 @@ def evaluate(
     log: Path | None = None,
     progress: Progress = silent,
 ) -> list[Result]:
-    """Run every method in every case, or what of it the log does not hold yet.
+    """Run every method in every case, except for results that the log contains.
 
     Args:
         cases: from `family_cases` and `object_cases`.
         methods: by the name that they have in the log and the records.
-        options: see IkOptions; a log is to be continued with the options it was begun with.
+        options: see IkOptions; a log is to be resumed with the options that it was begun with.
         log: JSON-lines file of results, read first and appended to.
         progress: called after each result with an estimate of the time left.
     """
@@ -214,7 +235,7 @@ def evaluate(
 
 
 def run_case(case: Case, name: str, method: Method, options: IkOptions = IkOptions()) -> Result:
-    """One method in one case."""
+    """Result of one method in one case."""
     mesh, target = posed_pair(case)
     shown, _ = surface_points(target, options.target_points, seed=case.seed)
     start = time.monotonic()
@@ -222,13 +243,13 @@ def run_case(case: Case, name: str, method: Method, options: IkOptions = IkOptio
     seconds = time.monotonic() - start
     if np.shape(vertices) != mesh.vertices.shape or not np.isfinite(vertices).all():
         raise ValueError(
-            f"methods[{name!r}]: expected finite vertices {mesh.vertices.shape}, got {np.shape(vertices)} for {case.name}"
+            f"methods[{name!r}]: expected finite vertices {mesh.vertices.shape}, got "
+            f"{np.shape(vertices)} for {case.name}"
         )
     found = trimesh.Trimesh(vertices, mesh.faces, process=False)
-    e = shape_error(
-        found, target, options.metrics, seed=case.seed + 1
-    )  # other points than the method was shown
-    return Result(case.split, case.name, name, e.cd_l1, e.cd_l2, e.iou, seconds)
+    # Another seed: other points than the method was shown.
+    error = shape_error(found, target, options.metrics, seed=case.seed + 1)
+    return Result(case.split, case.name, name, error.cd_l1, error.cd_l2, error.iou, seconds)
 
 
 def posed_pair(case: Case) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
@@ -238,14 +259,14 @@ def posed_pair(case: Case) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
     mesh, target = (obj.posed(q) for q in obj.sample(rng, 2))
     frame = Frame.around(mesh.vertices[np.unique(mesh.faces)])
     first, second = (
-        trimesh.Trimesh(frame.normalised(m.vertices), m.faces, process=False)
+        trimesh.Trimesh(frame.normalized(m.vertices), m.faces, process=False)
         for m in (mesh, target)
     )
     return first, second
 
 
 def ik_records(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """JSON records: per split and method the mean of each measure, and its 95 % interval."""
+    """JSON records: for each split and method the mean of each measure, and its 95 % interval."""
     return mean_records(results, "neurok/ik", MEASURES)
 
 

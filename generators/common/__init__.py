@@ -1,1 +1,1 @@
-"""What several generators share: point embedding, attention blocks, the training loop."""
+"""Shared by several generators: network blocks, training loop, weights files, mesh driving."""

@@ -1,8 +1,8 @@
 """Transformer blocks over sets: learned tokens read points (Perceiver), points read tokens.
 
-All blocks are residual with RMSNorm before each layer, and queries and keys are normed per head, which bounds the
-attention's logits and keeps bfloat16 training stable. Nothing depends on the order of a set. Shapes are (..., N, width);
-any leading axes are batch.
+All blocks are residual with RMSNorm before each layer. Queries and keys are normalized per head,
+which bounds the attention logits and keeps bfloat16 training stable. The order of a set has no
+effect. Shapes are (..., N, width); leading axes are batch axes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values (..., heads, M, width / heads) of a set that others read."""
 
+_SHORTEST = 1e-6  # norm below which a vector counts as having no direction
+
 
 def forward_mode() -> AbstractContextManager[None]:
-    """Inside it, attention on a GPU too supports forward-mode derivatives (jvp, jacfwd): the fused kernels do not."""
+    """Context in which attention supports forward-mode derivatives (jvp, jacfwd) on a GPU too.
+
+    The fused kernels do not.
+    """
     return sdpa_kernel(SDPBackend.MATH)
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2)) over the last axis. It has no gain of its own: the linear layer that follows absorbs one."""
+    """x / sqrt(mean(x^2)) over the last axis, without a gain: the next linear layer absorbs one."""
 
     def forward(self, x: Tensor) -> Tensor:
         return _scaled(x, x.shape[-1] ** 0.5)
@@ -33,8 +38,9 @@ class RMSNorm(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention of (..., N, width) to a set (..., M, source).
 
-    Keys and values are made in a call of their own, so that a set that many queries read is projected once. The logits
-    are gain * sqrt(width of a head) * cos(query, key) with a learned gain for each head.
+    Keys and values are computed in a call of their own, so that a set read by many queries is
+    projected once. The logits are gain * sqrt(width of a head) * cos(query, key) with a learned
+    gain for each head.
     """
 
     def __init__(self, width: int, source: int, heads: int) -> None:
@@ -46,11 +52,13 @@ class Attention(nn.Module):
         self.gain = nn.Parameter(torch.ones(heads, 1, 1))
 
     def keys_values(self, source: Tensor) -> KeysValues:
+        """Keys and values of a set (..., M, source)."""
         keys, values = self.key_value(source).chunk(2, dim=-1)
         return _scaled(self.split(keys), 1.0), self.split(values)
 
     def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:
-        return self.joined(_read(self.queries(x), *keys_values))
+        read = _attend(self.queries(x), *keys_values)
+        return self.joined(read)
 
     def queries(self, x: Tensor) -> Tensor:
         """(..., heads, N, width / heads) of x (..., N, width)."""
@@ -62,26 +70,29 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
 
     def joined(self, read: Tensor) -> Tensor:
-        """What the heads read (..., heads, N, width / heads), brought together: (..., N, width)."""
+        """Output (..., N, width) of the values read by the heads (..., heads, N, width / heads)."""
         return self.out(read.transpose(-3, -2).flatten(-2))
 
 
 def _scaled(x: Tensor, length: float | Tensor) -> Tensor:
-    """Vectors (..., n) brought to `length`; one too short to have a direction stays short."""
-    inverse = length / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
+    """Vectors (..., n) scaled to `length`; a vector too short to have a direction stays short."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    inverse = length / norm.clamp_min(_SHORTEST)
     return x * inverse.to(x.dtype)
 
 
-def _read(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Values read by each query: (..., heads, N, width / heads)."""
     if queries.is_cuda:
         return functional.scaled_dot_product_attention(queries, keys, values, scale=1.0)
-    # On a processor, for sets as short as these, torch's fused kernel is 2 to 7 times slower backwards than these three
-    # operations, and has no forward-mode derivative.
-    return (queries @ keys.transpose(-2, -1)).softmax(-1) @ values
+    # On a CPU, for sets as short as these, torch's fused kernel is 2 to 7 times slower in the
+    # backward pass than these three operations, and it has no forward-mode derivative.
+    logits = queries @ keys.transpose(-2, -1)
+    return logits.softmax(-1) @ values
 
 
 class MLP(nn.Module):
-    """Two layers on every element by itself, `ratio` times as wide in the middle."""
+    """Two layers on every element by itself, with a hidden layer `ratio` times as wide."""
 
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
@@ -93,7 +104,14 @@ class MLP(nn.Module):
 
 
 class PerceiverBlock(nn.Module):
-    """Tokens (..., K, width) read a set (where `source` is its width), then each other, then an MLP."""
+    """Cross-attention of tokens (..., K, width) to a set, self-attention, MLP.
+
+    Args:
+        width: of the tokens.
+        heads: attention heads.
+        ratio: hidden width of the MLP over `width`.
+        source: width of the set; None for a block without cross-attention.
+    """
 
     def __init__(self, width: int, heads: int, ratio: float, source: int | None = None) -> None:
         super().__init__()
@@ -111,7 +129,10 @@ class PerceiverBlock(nn.Module):
 
 
 class QueryBlock(nn.Module):
-    """Queries (..., N, width) read tokens (..., K, width), then an MLP; they do not see each other."""
+    """Cross-attention of queries (..., N, width) to tokens (..., K, width), MLP.
+
+    Queries do not see each other.
+    """
 
     def __init__(self, width: int, heads: int, ratio: float) -> None:
         super().__init__()
@@ -120,6 +141,7 @@ class QueryBlock(nn.Module):
         self.mlp = MLP(width, ratio)
 
     def keys_values(self, tokens: Tensor) -> KeysValues:
+        """Keys and values of the tokens."""
         return self.cross.keys_values(self.norm(tokens))
 
     def forward(self, x: Tensor, keys_values: KeysValues) -> Tensor:

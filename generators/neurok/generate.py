@@ -1,20 +1,27 @@
-"""NeuROK as a generator: an object as it stands and an action on it, to motions of its mesh.
+"""NeuROK as a generator: from an object at rest and an action on it to motions of its mesh.
 
-Targets are reached by a quasistatic drag (eq. 43): where they move handles as one body, by asking the encoder what goes
-along (generators.neurok.kinematics.encoder_drag), and where they do not, or nothing does, by Gauss-Newton in the reduced space. Velocities
-and forces start a simulation in latent space (theorem 1, eq. 42). Several samples differ in what chance has a say in:
-which surface points the network sees and which drive the mesh, and the quarter turn at which it sees the object, which
-means nothing to the object but something to a network. The one whose handles end nearest to their targets, with the
-least stretch of its mesh, comes first.
+Targets are reached by a quasistatic drag (eq. 43): if they move the handles as one body, by
+querying the encoder for the part that moves along (`generators.neurok.kinematics.encoder_drag`),
+and otherwise, or if the handles do not arrive, by Gauss-Newton in the reduced space
+(`generators.neurok.kinematics.drag`). Velocities and forces start a simulation in latent space
+(theorem 1, eq. 42).
 
-The object is encoded in its own normalised frame, so its size and place play no part, and in the first sample its yaw
-none either, up to quarter turns. Objects that the action does not name stay where they are.
+Several samples differ in the random numbers: the surface points that the network sees, those that
+drive the mesh, and the quarter turn at which the network sees the object, which means nothing to
+the object but something to a network. The sample whose handles end nearest to their targets, with
+the least stretch of its mesh, comes first.
+
+The object is encoded in its own normalized frame, so its size and place have no effect, nor has its
+yaw in the first sample, up to quarter turns. Objects that the action does not name stay in place.
+
+The network runs on the device of the options. Random numbers are drawn on the CPU, so a GPU's
+result differs from the CPU's by rounding alone; the Jacobians of both are in bfloat16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -27,103 +34,60 @@ from flowplan.motion import Generator, Progress, SceneMotion, silent
 from flowplan.scan.meshes.surface import raycasting_scene
 from flowplan.scene import Action, Instruction, Scene
 from flowplan.utils.checks import FloatArray
-from generators.common.mesh_driving import DriveOptions, drive_mesh
+from generators.common.device import resolve
+from generators.common.mesh_driving import drive_mesh
 from generators.common.sampling import surface_points
 from generators.neurok.dynamics.contact import HalfSpace
-from generators.neurok.dynamics.dynamics import DynamicsOptions, simulate
 from generators.neurok.dynamics.forces import Force
 from generators.neurok.dynamics.initial_state import initial_velocity
-from generators.neurok.kinematics.encoder_drag import LeadOptions, lead
+from generators.neurok.dynamics.simulation import Environment, simulate
+from generators.neurok.kinematics.drag import drag
+from generators.neurok.kinematics.encoder_drag import encoder_drag
 from generators.neurok.kinematics.handle_paths import handle_paths, on_one_body
-from generators.neurok.kinematics.inverse import DragOptions, drag
-from generators.neurok.latent_space.active_subspace import SEARCHED, SIMULATED, ReduceOptions
 from generators.neurok.latent_space.particles import Particles
-from generators.neurok.latent_space.space import (
-    Frame,
-    KinematicSpace,
-    LatentSpace,
-    SpaceOptions,
-    box_yaw,
-)
+from generators.neurok.latent_space.space import Frame, KinematicSpace, LatentSpace, box_yaw
 from generators.neurok.network import weights
 from generators.neurok.network.model import Neurok
+from generators.neurok.options import NeurokOptions, ReduceOptions
 
 Encode = Callable[[trimesh.Trimesh, int], KinematicSpace]
-"""From an object's mesh in its normalised frame, and a seed, to the space of its states."""
+"""An object's mesh in its normalized frame, and a seed, to the space of its states."""
 
 _TAKES = "neurok takes an Action: targets of handles, or velocities and forces on them"
-
-
-@dataclass(frozen=True)
-class NeurokOptions:
-    """How an action becomes motions."""
-
-    weights: str = "neurok-small"
-    """Name of weights that ship with the generators, or path of a safetensors file."""
-    samples: int = 2
-    """Motions returned, best first."""
-    frames: int = 41
-    """Frames of the animation, evenly spaced over the action's duration."""
-    driving_points: int = 1024
-    """Surface points whose motion the mesh follows."""
-    body_points: int = 64
-    """Surface points that are held in place during a drag, or that carry the mass of a simulation."""
-    space: SpaceOptions = field(default_factory=lambda: SpaceOptions(reduce=SEARCHED))
-    """See SpaceOptions; its directions are those of a drag."""
-    lead: LeadOptions = field(default_factory=LeadOptions)
-    """See LeadOptions."""
-    drag: DragOptions = field(default_factory=DragOptions)
-    """See DragOptions."""
-    simulated: ReduceOptions = SIMULATED
-    """Directions of a simulation, see ReduceOptions."""
-    dynamics: DynamicsOptions = field(
-        default_factory=lambda: DynamicsOptions(
-            step=9e-3, scheme="leapfrog", restitution=0.9, latent_inertia=1e-3
-        )
-    )
-    """See DynamicsOptions; gravity acts, and the scene's support is solid."""
-    drive: DriveOptions = field(default_factory=DriveOptions)
-    """See DriveOptions."""
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("samples", 1),
-            ("frames", 2),
-            ("driving_points", 16),
-            ("body_points", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"NeurokOptions.{name}: expected a whole number from {least}, got {getattr(self, name)}"
-                )
+_YAW_JITTER = 0.1  # rad, of the samples after the first, as the boxes of scans are off
+_MOST_STRETCH = 0.1  # relative stretch of an edge that counts at most
 
 
 def neurok(laws: Sequence[Law] = (), options: NeurokOptions = NeurokOptions()) -> Generator:
-    """A generator that has learned how objects move, and takes an `Action` on any of a scene's objects.
+    """A generator that has learned how objects move; takes an `Action` on any of a scene's objects.
 
     Args:
-        laws: of no use to it: what it has learned stands in for them.
+        laws: ignored: the network has learned how objects move.
         options: see NeurokOptions.
 
     Raises:
-        ValueError: for weights that are not there; from the generator, for an instruction that it cannot follow.
+        ValueError: for weights or a device that are missing; from the generator, for an instruction
+            that it cannot follow.
     """
-    return of_network(_load(options.weights), options)
+    return from_network(_load(options.weights, resolve(options.device)), options)
 
 
-def of_network(model: Neurok, options: NeurokOptions = NeurokOptions()) -> Generator:
-    """The same with a network that is at hand; `options.weights` plays no part."""
+def from_network(model: Neurok, options: NeurokOptions = NeurokOptions()) -> Generator:
+    """The generator of a network, on the network's device.
+
+    `options.weights` and `options.device` are ignored.
+    """
     whole = replace(options.space, reduce=replace(options.space.reduce, dimension=None))
     return generator(lambda mesh, seed: LatentSpace.encode(mesh, model, whole, seed=seed), options)
 
 
 @cache
-def _load(name: str) -> Neurok:
-    return weights.load(name).requires_grad_(False)
+def _load(name: str, device: torch.device) -> Neurok:
+    return weights.load(name).requires_grad_(False).to(device)
 
 
 def generator(encode: Encode, options: NeurokOptions = NeurokOptions()) -> Generator:
-    """The same with any source of kinematic spaces, such as one in closed form."""
+    """The generator of any source of kinematic spaces, such as one in closed form."""
 
     def generate(
         scene: Scene, instruction: Instruction, *, seed: int = 0, progress: Progress = silent
@@ -133,15 +97,13 @@ def generator(encode: Encode, options: NeurokOptions = NeurokOptions()) -> Gener
         mesh = scene.objects[instructed].mesh_world
         times = np.linspace(0.0, action.duration, options.frames)
         still = [o.vertices_world for o in scene.objects]
+
         found, failures = [], []
-        for index, at in enumerate(_seeds(seed, options.samples)):
-            # The box's own heading first, then the other quarter turns, a little off as scans' boxes are.
-            yaw = (
-                box_yaw(mesh.vertices)
-                + index * np.pi / 2
-                + (at.uniform(-0.1, 0.1) if index else 0.0)
-            )
-            sample = _Sample(mesh, yaw, encode, int(at.integers(2**31)), options)
+        for index, random in enumerate(_random_streams(seed, options.samples)):
+            # The box's own yaw first, then the other quarter turns, a little off.
+            off = random.uniform(-_YAW_JITTER, _YAW_JITTER) if index else 0.0
+            yaw = box_yaw(mesh.vertices) + index * np.pi / 2 + off
+            sample = _Sample(mesh, yaw, encode, int(random.integers(2**31)), options)
             try:
                 vertices = sample.animate(action, times, scene.support_height)
             except _Diverged as failure:
@@ -149,11 +111,13 @@ def generator(encode: Encode, options: NeurokOptions = NeurokOptions()) -> Gener
                 continue
             moved = [np.broadcast_to(v, (len(times), *v.shape)) for v in still]
             moved[instructed] = vertices
-            found.append((_faults(mesh, vertices, action), SceneMotion(times, tuple(moved))))
+            found.append((_cost(mesh, vertices, action), SceneMotion(times, tuple(moved))))
             progress((index + 1) / options.samples, f"moved {action.object}")
+
         if not found:
             raise ValueError(
-                f"Action: no sample of the motion held together ({failures[0]}); ask for less or be brief"
+                f"Action: every sample of the motion diverged ({failures[0]}); ask for a smaller "
+                "or shorter motion"
             )
         return [motion for _, motion in sorted(found, key=lambda f: f[0])]
 
@@ -161,45 +125,50 @@ def generator(encode: Encode, options: NeurokOptions = NeurokOptions()) -> Gener
 
 
 def _accept(instruction: Instruction) -> Action:
+    """The instruction, if this generator can follow it."""
     if not isinstance(instruction, Action):
         raise ValueError(f"instruction: got a {type(instruction).__name__}; {_TAKES}")
-    if instruction.targets is not None and (
-        instruction.forces is not None or instruction.velocities is not None
-    ):
+    pushed = instruction.forces is not None or instruction.velocities is not None
+    if instruction.targets is not None and pushed:
         raise ValueError(
-            f"Action.targets: got forces or velocities too, which would move the handles off; {_TAKES}"
+            "Action.targets: got forces or velocities too, which would move the handles off; "
+            f"{_TAKES}"
         )
     return instruction
 
 
-def _seeds(seed: int, count: int) -> list[np.random.Generator]:
+def _random_streams(seed: int, count: int) -> list[np.random.Generator]:
+    """Independent random generators of the samples."""
     return [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(count)]
 
 
 class _Diverged(Exception):
-    """A simulation that did not hold together."""
+    """A simulation that diverged."""
 
 
 class _Sample:
-    """One way to see an object, and the motions that follow from it."""
+    """One encoding of an object, and the motions that follow from it."""
 
     def __init__(
         self, mesh: trimesh.Trimesh, yaw: float, encode: Encode, seed: int, options: NeurokOptions
     ) -> None:
         self.frame = Frame.around(mesh.vertices, yaw)
-        self.mesh = trimesh.Trimesh(self.frame.normalised(mesh.vertices), mesh.faces, process=False)
+        self.mesh = trimesh.Trimesh(self.frame.normalized(mesh.vertices), mesh.faces, process=False)
         self.world, self.options, self.seed = mesh.vertices, options, seed
         self.space = encode(self.mesh, seed)
         self.body = self._tensor(surface_points(self.mesh, options.body_points, seed=seed + 1)[0])
 
     def animate(self, action: Action, times: FloatArray, support: float | None) -> FloatArray:
-        """Vertices (T, V, 3) at `times` (T,), world frame, metres."""
-        handles = self._tensor(self.frame.normalised(action.handles))
+        """Vertices (T, V, 3) at `times` (T,), world frame, meters."""
+        # States at these times.
         if action.targets is not None:
             space, q = self._drag(action.handles, action.targets, times)
         else:
             space = self._reduced(self.options.simulated)
+            handles = self._tensor(self.frame.normalized(action.handles))
             q = self._simulate(space, action, handles, times, support)
+
+        # Motions of driving points, and of the vertices with them.
         points, on_face = surface_points(self.mesh, self.options.driving_points, seed=self.seed)
         with torch.no_grad():
             deformation = space.field(q, self._tensor(points)).double().cpu().numpy()
@@ -212,26 +181,35 @@ class _Sample:
             point_faces=on_face,
         )
         vertices = self.frame.world(driven)
-        vertices[0] = self.world  # to the last bit: the frame's arithmetic rounds
+        vertices[0] = self.world  # exactly: the frame's arithmetic rounds
         return vertices
 
     def _reduced(self, options: ReduceOptions) -> KinematicSpace:
-        return (
-            self.space.reduced(options, seed=self.seed)
-            if isinstance(self.space, LatentSpace)
-            else self.space
-        )
+        """The active subspace of a latent space; any other space as it is."""
+        if isinstance(self.space, LatentSpace):
+            return self.space.reduced(options, seed=self.seed)
+        return self.space
 
     def _drag(
         self, handles: FloatArray, targets: FloatArray, times: FloatArray
     ) -> tuple[KinematicSpace, Tensor]:
-        """A space of states, and those (T, k) in which handles (H, 3) go to their targets, world frame, metres."""
-        paths = self._tensor(
-            self.frame.normalised(handle_paths(handles, targets, times / times[-1]))
-        )
-        at = self._tensor(self.frame.normalised(handles))
+        """States in which handles go to their targets.
+
+        Args:
+            handles: (H, 3), world frame, meters.
+            targets: (H, 3).
+            times: (T,).
+
+        Returns:
+            The space, and states (T, k) of it.
+        """
+        world = handle_paths(handles, targets, times / times[-1])
+        paths = self._tensor(self.frame.normalized(world))
+        at = self._tensor(self.frame.normalized(handles))
         if isinstance(self.space, LatentSpace) and on_one_body(handles, targets):
-            latents = lead(self.space, at, paths, self.space.points, self.options.lead)
+            latents = encoder_drag(
+                self.space, at, paths, self.space.points, self.options.encoder_drag
+            )
             if latents is not None:
                 return self.space, self.space.coordinates(latents)
         space = self._reduced(self.options.space.reduce)
@@ -245,25 +223,23 @@ class _Sample:
         times: FloatArray,
         support: float | None,
     ) -> Tensor:
-        """States (T, k) of the object under the action's velocities and forces, in metres and newtons."""
-        positions = Particles.of(space, torch.cat([handles, self.body]), self.frame)
-        start, count = space.rest, np.arange(len(handles))
+        """States (T, k) of the object under the action's velocities and forces, in SI units."""
+        positions = Particles.from_space(space, torch.cat([handles, self.body]), self.frame)
+        indices = np.arange(len(handles))
         velocity = None
         if action.velocities is not None:
-            velocity = initial_velocity(positions, start, count, action.velocities)
-        forces = (
-            ()
-            if action.forces is None
-            else [Force(f, points=count[i : i + 1]) for i, f in enumerate(action.forces)]
-        )
-        ground = () if support is None else [HalfSpace(support)]
+            velocity = initial_velocity(positions, space.rest, indices, action.velocities)
+        forces = [
+            Force(f, points=indices[i : i + 1])
+            for i, f in enumerate(() if action.forces is None else action.forces)
+        ]
+        ground = [] if support is None else [HalfSpace(support)]
         run = simulate(
             positions,
             times,
-            start,
+            space.rest,
             velocity,
-            forces=forces,
-            obstacles=ground,
+            environment=Environment(forces=forces, obstacles=ground),
             options=self.options.dynamics,
         )
         if run.failure is not None:
@@ -271,30 +247,40 @@ class _Sample:
         return self._tensor(run.z)
 
     def _tensor(self, values: FloatArray | Tensor) -> Tensor:
+        """Values in the space's dtype, on its device."""
         return (values if isinstance(values, Tensor) else torch.tensor(values)).to(self.space.rest)
 
 
-def _faults(mesh: trimesh.Trimesh, vertices: FloatArray, action: Action) -> float:
-    """What is wrong with a motion: the share of their way that handles are off at the end, plus the mesh's stretch."""
+def _cost(mesh: trimesh.Trimesh, vertices: FloatArray, action: Action) -> float:
+    """Error of a motion: relative error of the handles at the end, plus stretch of the mesh.
+
+    Args:
+        mesh: the object at rest, world frame.
+        vertices: (T, V, 3) of the motion.
+        action: with the handles and their targets, if any.
+    """
+    # Relative change of the edges' lengths.
     a, b = mesh.edges_unique.T
     length = np.linalg.norm(vertices[0][a] - vertices[0][b], axis=1)
     long = length > 1e-6 * float(mesh.scale)
     last = np.linalg.norm(vertices[-1][a] - vertices[-1][b], axis=1)
-    # Capped: the seam between two parts of a scan must stretch, and says nothing of how rigid the parts are.
-    stretch = np.average(
-        np.minimum(np.abs(last[long] / length[long] - 1), 0.1), weights=length[long]
-    )
+    # Capped: the seam between two parts of a scan must stretch, which says nothing about rigidity.
+    change = np.minimum(np.abs(last[long] / length[long] - 1), _MOST_STRETCH)
+    stretch = np.average(change, weights=length[long])
     if action.targets is None:
         return float(stretch)
+
+    # Handles attached to the mesh, at the end.
     face, weight = _attach(mesh, action.handles)
-    off = action.handles - np.einsum("hk,hkc->hc", weight, vertices[0][mesh.faces[face]])
-    end = np.einsum("hk,hkc->hc", weight, vertices[-1][mesh.faces[face]]) + off
-    way = float(np.linalg.norm(action.targets - action.handles))
-    return float(np.linalg.norm(end - action.targets) / max(way, 1e-9) + stretch)
+    corners = mesh.faces[face]
+    offset = action.handles - np.einsum("hk,hkc->hc", weight, vertices[0][corners])
+    end = np.einsum("hk,hkc->hc", weight, vertices[-1][corners]) + offset
+    travel = float(np.linalg.norm(action.targets - action.handles))
+    return float(np.linalg.norm(end - action.targets) / max(travel, 1e-9) + stretch)
 
 
 def _attach(mesh: trimesh.Trimesh, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The nearest face (H,) to each point (H, 3), and the nearest point's barycentric coordinates (H, 3) in it."""
+    """Face (H,) nearest to each point (H, 3), and barycentric coordinates (H, 3) in it."""
     found = raycasting_scene(mesh).compute_closest_points(np.asarray(points, np.float32))
     uv = found["primitive_uvs"].numpy().astype(float)
     return found["primitive_ids"].numpy().astype(int), np.column_stack([1 - uv.sum(1), uv])

@@ -1,18 +1,16 @@
-"""Training NeuROK on procedural objects, and on recorded clips where given (section 4.2, appendix C.3).
+"""Training of NeuROK on procedural objects, and on recorded clips if given (4.2, C.3).
 
-Objects 0, 1, 2, ... of every family but the held-out ones are what is learned; the instances from HELD_OUT_SEED on are
-what the evaluations ask about, and are never trained on.
+Objects 0, 1, 2, ... of every family but the held-out ones are trained on; the instances from
+HELD_OUT_SEED on are those of the evaluations, and never trained on.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, cast
 
 import torch
 from accelerate import PartialState
@@ -20,20 +18,20 @@ from torch import Tensor, nn
 
 import generators
 from flowplan.motion import Progress, silent
-from flowplan.utils import checks
-from generators.common.training import LoopOptions, fit
+from generators.common.train_options import LoopOptions
+from generators.common.training import Objective, Outcome, cpu_only, fit, hardware
 from generators.data.clips.clip import Clip
 from generators.data.clips.clip_store import ClipStore
 from generators.data.object_store import ArticulatedStore, StoreOptions
 from generators.data.objects.articulated import ArticulatedObject
-from generators.data.objects.families import FAMILIES, HELD_OUT_SEED, make, trained_families
+from generators.data.objects.families import HELD_OUT_SEED, make, trained_families
 from generators.data.pose_pairs import AugmentOptions, Mixture, PosePairs, Store, augment
 from generators.neurok.network import weights
 from generators.neurok.network.config import PAPER, SMALL
 from generators.neurok.network.model import LossOptions, Neurok, elbo, moved, target
+from generators.neurok.train_options import TrainOptions
 
 WEIGHTS = "weights.safetensors"
-_CONFIGS = {"small": SMALL, "paper": PAPER}
 AUGMENT = {
     "aligned": AugmentOptions(
         scale=(0.85, 1.15), yaw=(-10.0, 10.0), quarter_turns=True, translation=0.05
@@ -41,119 +39,64 @@ AUGMENT = {
     "table7": AugmentOptions(),
     "none": AugmentOptions(scale=(1.0, 1.0), yaw=(0.0, 0.0), translation=0.0),
 }
-"""Variations of a pair. A network used through `LatentSpace` meets objects in their own normalised frame, aligned up to
-quarter turns: "aligned" covers that with what scans get wrong, and at equal steps it learns more than "table7"."""
+"""Variations of a pair. A network used through `LatentSpace` sees objects in their own normalized
+frame, aligned up to quarter turns: "aligned" covers that with the errors of scans, and at equal
+    steps
+it learns more than "table7"."""
 
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What to train, on what, and for how long."""
-
-    out: Path = Path("runs/neurok")
-    """Folder of the checkpoint, metrics, curves, objects and final weights."""
-    config: Literal["small", "paper"] = "small"
-    """Size of the network."""
-    deformation: Literal["dual_quaternion", "displacement"] = "dual_quaternion"
-    """What the network predicts; displacement is an ablation."""
-    steps: int = 100_000
-    """Steps to take."""
-    minutes: float | None = None
-    """Wall-clock budget; the learning rate falls to its end over it."""
-    batch: int = 32
-    """Pairs of a step and process."""
-    points: int = 256
-    """Surface points of a pair."""
-    learning_rate: float = 2e-4
-    """Highest learning rate. At 5e-4 and more the small network does not learn at all."""
-    cycles: int = 1
-    """Warm restarts of the cosine, and one."""
-    kl_weight: float = 0.01
-    """Weight of the KL divergence, averaged over latent dimensions."""
-    families: tuple[str, ...] = ()
-    """Families to learn; all but the held-out ones where empty."""
-    favour: tuple[str, ...] = ()
-    """Families to draw oftener, such as those that come out worst: each mention doubles a family's chance."""
-    instances: int = 100
-    """Objects of each family."""
-    scan_share: float = 0.5
-    """Share of the pairs whose first pose is seen as by depth cameras."""
-    clip_share: float = 0.2
-    """Share of the pairs that come from clips, where there are clips."""
-    augment: Literal["aligned", "table7", "none"] = "aligned"
-    """How size, heading and place vary: as boxes aligned by `box_yaw` do, as in Table 7, or not at all (ablation)."""
-    balance: float | None = 0.3
-    """See LossOptions; None for the paper's loss."""
-    jitter: float = 0.01
-    """Largest standard deviation of the points' noise, normalised units."""
-    seed: int = 0
-    """Of every random choice."""
-    threads: int = 0
-    """Threads of a processor; torch's own choice where 0."""
-    start: str | None = None
-    """Weights to begin with (a name among those that ship, or a file), of the same sizes; chance where not given."""
-    resume: bool = False
-    """Go on from the folder's checkpoint."""
-    compile: bool = False
-    """Compile the loss first: minutes, and then steps take two thirds of the time (needs a C++ compiler)."""
-    cpu: bool = not torch.cuda.is_available()
-    """Train on processors, even where there is a GPU."""
-
-    def __post_init__(self) -> None:
-        checks.choice("TrainOptions.config", self.config, tuple(_CONFIGS))
-        checks.choice("TrainOptions.augment", self.augment, tuple(AUGMENT))
-        for name in ("batch", "points", "instances"):
-            checks.positive(f"TrainOptions.{name}", getattr(self, name))
-        for family in self.families:
-            checks.choice("TrainOptions.families", family, tuple(FAMILIES))
-        for family in self.favour:
-            checks.choice("TrainOptions.favour", family, self.families or trained_families())
+_CONFIGS = {"small": SMALL, "paper": PAPER}
+_HELD_OUT_INSTANCES = 6  # of each family, for the measures during training
+_EXAM_BATCH = 64
+_NOT_IN_CARD = ("out", "start", "resume", "threads")
 
 
 def train(
     options: TrainOptions, progress: Progress = silent, *, clips: Sequence[Clip] = ()
 ) -> Path:
-    """Train and write the averaged weights: the path of the weights file.
+    """Train, and write the averaged weights.
 
     Interrupted by SIGINT or SIGTERM it writes the weights so far, and a checkpoint to resume from.
+
+    Returns:
+        Path of the weights file.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     families = options.families or trained_families()
-    state = PartialState(cpu=options.cpu)
+    state = PartialState(cpu=cpu_only(options.device))
     progress = progress if state.is_main_process else silent
+
+    # Data: built once, by one process.
+    held_out_seeds = range(HELD_OUT_SEED, HELD_OUT_SEED + _HELD_OUT_INSTANCES)
     with state.main_process_first():
-        store = stored_objects(
-            families,
-            range(options.instances),
-            folder=options.out,
-            scan_share=options.scan_share,
-            progress=progress,
+        store, held_out = (
+            stored_objects(
+                families,
+                seeds,
+                folder=options.out,
+                scan_share=options.scan_share,
+                progress=progress,
+            )
+            for seeds in (range(options.instances), held_out_seeds)
         )
-        held_out = stored_objects(
-            families,
-            range(HELD_OUT_SEED, HELD_OUT_SEED + 6),
-            folder=options.out,
-            scan_share=options.scan_share,
-            progress=progress,
-        )
+
     torch.manual_seed(options.seed)
     model = _network(options)
     exam = Exam(held_out, options.points, state.device)
-    loop = LoopOptions(
-        steps=options.steps,
-        minutes=options.minutes,
-        learning_rate=options.learning_rate,
-        learning_rate_end=options.learning_rate / 100,
-        cycles=options.cycles,
-        seed=options.seed,
-        cpu=options.cpu,
-    )
     outcome = fit(
         model,
         _objective(options, store.to(state.device), clips),
         options.out,
-        loop,
+        LoopOptions(
+            steps=options.steps,
+            minutes=options.minutes,
+            learning_rate=options.learning_rate,
+            learning_rate_end=options.learning_rate / 100,
+            cycles=options.cycles,
+            seed=options.seed,
+            device=options.device,
+        ),
         samples_per_step=options.batch,
         evaluate=exam,
         resume=options.resume,
@@ -161,28 +104,27 @@ def train(
     )
     path = options.out / WEIGHTS
     if state.is_main_process:
+        card = _card(options, families, len(clips), outcome)
+        card["hardware"] = hardware(state.device, state.num_processes)
         measures = outcome.measures or exam(model)
-        card = {
-            "data": {
-                "families": list(families),
-                "instances": options.instances,
-                "clips": len(clips),
-            },
-            "options": {
-                k: v
-                for k, v in asdict(options).items()
-                if k not in ("out", "start", "resume", "threads")
-            },
-            "started_from": options.start and Path(options.start).name,
-            "steps": outcome.step,
-            "minutes": round(outcome.seconds / 60, 1),
-            "finished": outcome.finished,
-            "hardware": _hardware(state.device, state.num_processes),
-            "measures": {k: round(v, 5) for k, v in measures.items()},
-        }
+        card["measures"] = {k: round(v, 5) for k, v in measures.items()}
         weights.save(path, model, card)
     state.wait_for_everyone()
     return path
+
+
+def _card(
+    options: TrainOptions, families: Sequence[str], clips: int, outcome: Outcome
+) -> dict[str, Any]:
+    """Card of the weights: data, options and duration."""
+    return {
+        "data": {"families": list(families), "instances": options.instances, "clips": clips},
+        "options": {k: v for k, v in asdict(options).items() if k not in _NOT_IN_CARD},
+        "started_from": options.start and Path(options.start).name,
+        "steps": outcome.step,
+        "minutes": round(outcome.seconds / 60, 1),
+        "finished": outcome.finished,
+    }
 
 
 def _network(options: TrainOptions) -> Neurok:
@@ -193,8 +135,8 @@ def _network(options: TrainOptions) -> Neurok:
     model = weights.load(options.start)
     if model.config != config:
         raise ValueError(
-            f"TrainOptions.start: {options.start} is not of the sizes of {options.config!r} with {options.deformation}; "
-            "give the config and deformation that it was trained with"
+            f"TrainOptions.start: {options.start} is not of the sizes of {options.config!r} with "
+            f"{options.deformation}; give the config and deformation that it was trained with"
         )
     return model.train()
 
@@ -208,20 +150,27 @@ def stored_objects(
     scan_share: float = 0.5,
     progress: Progress = silent,
 ) -> ArticulatedStore:
-    """A store of some objects of some families, kept in `folder` so that it is built once.
+    """A store of objects, kept in `folder` so that it is built once.
 
-    The file's name holds a digest of what is in it and of the code that makes it.
+    The file's name contains a digest of its content and of the code that makes it.
+
+    Args:
+        families: of the objects.
+        seeds: of the objects of each family.
+        folder: of the file.
+        options: see StoreOptions.
+        scan_share: share of the pairs whose first pose is seen as by depth cameras.
+        progress: called while the store is built.
     """
     options = options or StoreOptions()
     digest = hashlib.sha256(repr((tuple(families), seeds, options)).encode())
     here = Path(generators.__file__).parent
-    for source in sorted(
-        [
-            *(here / "data/objects").rglob("*.py"),
-            here / "data/object_store.py",
-            here / "data/visibility.py",
-        ]
-    ):
+    sources = [
+        *(here / "data/objects").rglob("*.py"),
+        here / "data/object_store.py",
+        here / "data/visibility.py",
+    ]
+    for source in sorted(sources):
         digest.update(source.read_bytes())
     path = folder / f"objects-{digest.hexdigest()[:12]}.safetensors"
     if path.exists():
@@ -238,7 +187,7 @@ def stored_objects(
         seed=seeds.start,
         scan_share=scan_share,
         count=len(families) * len(seeds),
-        # The bar is the training's own; this only tells what is happening.
+        # The bar is that of the training; this shows only the text.
         progress=lambda fraction, word: progress(0.0, f"{word} ({fraction:.0%})"),
     )
     store.save(path)
@@ -246,7 +195,7 @@ def stored_objects(
 
 
 class Exam:
-    """The same pairs of held-out instances every time: how far reconstructed points are off, beside "nothing moves"."""
+    """Measures on the same pairs of held-out instances every time."""
 
     def __init__(
         self, store: ArticulatedStore, points: int, device: torch.device, *, draws: int = 4
@@ -257,10 +206,16 @@ class Exam:
         self._pairs = store.draw(objects, points, generator).to(device)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """`held_out/point_error` and `held_out/identity`, normalised units, and `ratio/FAMILY` of the two."""
+        """Errors of reconstructed points, and those of the identity ("nothing moves").
+
+        Returns:
+            `held_out/point_error` and `held_out/identity`, normalized units, their
+            `held_out/ratio`, and the ratio for each family, `ratio/FAMILY`.
+        """
         pairs = self._pairs
-        identity = (pairs.moved - pairs.points).norm(dim=-1).mean(1)
-        error = torch.cat([_errors(cast(Neurok, model), part) for part in _split(pairs, 64)])
+        identity = (pairs.moved - pairs.points).norm(dim=-1).mean(1)  # (B,)
+        parts = _split(pairs, _EXAM_BATCH)
+        error = torch.cat([_errors(cast(Neurok, model), part) for part in parts])  # (B,)
         out = {
             "held_out/point_error": error.mean().item(),
             "held_out/identity": identity.mean().item(),
@@ -268,15 +223,14 @@ class Exam:
         out["held_out/ratio"] = out["held_out/point_error"] / out["held_out/identity"]
         for family in dict.fromkeys(self._families):
             mine = torch.tensor([f == family for f in self._families], device=error.device)
-            out[f"ratio/{family}"] = (
-                error[mine].sum() / identity[mine].sum().clamp(min=1e-9)
-            ).item()
+            ratio = error[mine].sum() / identity[mine].sum().clamp(min=1e-9)
+            out[f"ratio/{family}"] = ratio.item()
         return out
 
 
 @torch.no_grad()
 def _errors(model: Neurok, pairs: PosePairs) -> Tensor:
-    """(B,) mean distance of the points decoded from the posterior's mean to where they should be."""
+    """Mean distances (B,) of points decoded from the posterior's mean to their true places."""
     with torch.autocast(pairs.points.device.type, torch.bfloat16):
         mean, _ = model.posterior(pairs.points, target(model.config, pairs))
         deformation = model.decode(mean, pairs.points, model.encode_shape(pairs.points))
@@ -284,17 +238,15 @@ def _errors(model: Neurok, pairs: PosePairs) -> Tensor:
 
 
 def _split(pairs: PosePairs, size: int) -> Iterator[PosePairs]:
-    for part in zip(
-        pairs.points.split(size), pairs.moved.split(size), pairs.quat_wxyz.split(size), strict=True
-    ):
+    """Batches of at most `size` pairs."""
+    parts = (x.split(size) for x in (pairs.points, pairs.moved, pairs.quat_wxyz))
+    for part in zip(*parts, strict=True):
         yield PosePairs(*part)
 
 
-def _objective(
-    options: TrainOptions, store: ArticulatedStore, clips: Sequence[Clip]
-) -> Callable[[nn.Module, torch.Generator], Mapping[str, Tensor]]:
-    """Draw a batch and compare it with what the network makes of it."""
-    source: Store = store.favouring(options.favour) if options.favour else store
+def _objective(options: TrainOptions, store: ArticulatedStore, clips: Sequence[Clip]) -> Objective:
+    """Losses of a random batch."""
+    source: Store = store.favouring(options.favor) if options.favor else store
     if clips:
         recorded = ClipStore.build(clips, seed=options.seed).to(store.device)
         source = Mixture((store, recorded), (1 - options.clip_share, options.clip_share))
@@ -304,10 +256,9 @@ def _objective(
 
     def objective(model: nn.Module, generator: torch.Generator) -> Mapping[str, Tensor]:
         with torch.autocast(store.device.type, enabled=False):
-            pairs = augment(
-                source.sample(options.batch, options.points, generator), generator, vary
-            )
-        # Noise from torch's own generator, which the loop seeds too: a compiled graph cannot take one.
+            pairs = source.sample(options.batch, options.points, generator)
+            pairs = augment(pairs, generator, vary)
+        # Noise from torch's own generator, which the loop seeds too: a compiled graph takes none.
         losses = compare(cast(Neurok, model), pairs, None, loss)
         return {
             "loss": losses.total,
@@ -317,9 +268,3 @@ def _objective(
         }
 
     return objective
-
-
-def _hardware(device: torch.device, processes: int) -> str:
-    if device.type == "cuda":
-        return f"{processes} x {torch.cuda.get_device_name(device)}"
-    return f"{platform.machine()} processor, {torch.get_num_threads()} of {os.cpu_count()} cores"

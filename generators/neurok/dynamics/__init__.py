@@ -1,1 +1,1 @@
-"""Lagrangian dynamics in the latent space."""
+"""Lagrangian dynamics in the space of states."""

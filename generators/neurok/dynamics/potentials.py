@@ -1,12 +1,13 @@
 """Potential energies of particles, each with its gradient (NeuROK, eqs. 13 and 41).
 
     gravity            V = -sum_i m_i g . x_i            (g the acceleration of a falling body)
-    uniform force      V = -F . sum_i m_i x_i / M        (eq. 41, the force F shared by mass)
+    uniform force      V = -F . sum_i m_i x_i / M        (eq. 41, the force F distributed by mass)
     springs            V = 1/2 sum_i sum_{j in N(i)} m_i k (|x_i - x_j| - |x0_i - x0_j|)^2
 
-Stiffnesses here and in `generators.neurok.dynamics.contact` are per kilogram, 1/s^2: the paper's k_e is k m. So neither the
-frequencies nor the longest stable step (of order 2 / sqrt(k)) change with the number or the mass of the particles.
-The gradients are written out: they are taken at positions, and the Jacobian of the decoder carries them to latents.
+Stiffnesses here and in `generators.neurok.dynamics.contact` are per kilogram, 1/s^2: the paper's
+k_e is k m. So neither the frequencies nor the longest stable step (of order 2 / sqrt(k)) change
+with the number or the mass of the particles. The gradients are written out: they are taken at
+positions, and the decoder's Jacobian pulls them back to latents.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Potential = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def uniform(force: Tensor) -> Potential:
-    """Constant forces (n, 3) on the particles: gravity m_i g, or a force F shared as m_i F / M."""
+    """Constant forces (n, 3) on the particles: gravity m_i g, or a force F as m_i F / M."""
 
     def potential(x: Tensor) -> tuple[Tensor, Tensor]:
         return -(force * x).sum(), -force
@@ -30,24 +31,25 @@ def uniform(force: Tensor) -> Potential:
     return potential
 
 
-def springs(rest: Tensor, masses: Tensor, stiffness: float, neighbours: int) -> Potential:
+def springs(rest: Tensor, masses: Tensor, stiffness: float, neighbors: int) -> Potential:
     """Springs from every particle to its nearest ones in the rest shape, at rest there.
 
     Args:
         rest: (n, 3) rest shape.
         masses: (n,) kilograms.
-        stiffness: 1/s^2, per kilogram of the particle that the spring belongs to.
-        neighbours: springs per particle; all the others where there are fewer.
+        stiffness: 1/s^2, per kilogram of the particle that owns the spring.
+        neighbors: springs per particle; all other particles if there are fewer.
     """
-    n, k = len(rest), min(neighbours, len(rest) - 1)
+    n, k = len(rest), min(neighbors, len(rest) - 1)
     if k < 1:
         return uniform(torch.zeros_like(rest))
     cloud = rest.detach().cpu().numpy()
-    near = torch.as_tensor(cKDTree(cloud).query(cloud, k + 1)[1], device=rest.device)
+    near = torch.as_tensor(cKDTree(cloud).query(cloud, k + 1)[1], device=rest.device)  # (n, k + 1)
+    # The particle itself is among its nearest, though not always first if two coincide: moved to
+    # the end, and cut off.
     own = torch.arange(n, device=rest.device)[:, None]
-    # The particle itself is among its nearest, though not always first where two coincide.
-    shifted = torch.where(near == own, n, near).sort(1).values[:, :k]
-    i, j = own.expand(n, k).reshape(-1), shifted.reshape(-1)
+    others = torch.where(near == own, n, near).sort(1).values[:, :k]
+    i, j = own.expand(n, k).reshape(-1), others.reshape(-1)
     length = (rest[i] - rest[j]).norm(dim=-1)
     weight = stiffness * masses[i]
 

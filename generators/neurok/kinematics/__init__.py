@@ -1,1 +1,1 @@
-"""Inverse kinematics and dragging in the latent space."""
+"""Inverse kinematics and drags in the space of states."""

@@ -1,10 +1,11 @@
-"""A first guess at the latent that fits a point set: register without a prior, then ask the network what that motion is.
+"""Initialization of inverse kinematics: register without a prior, then encode the motion found.
 
-Searched from the object at rest, a lid that should be somewhere else altogether has nothing to go by: the nearest point
-of the target is on the wrong part. Embedded deformation (`baselines.registration`, a coarse graph) gets there because it
-may tear the object; the deformation encoder turns what it found, noise and all, into the state of an object that moves
-as objects do (section 4.1), and the search goes on from that state. Few directions of a reduced space lead there (a
-laptop's open lid, projected to 64 of them, is off by half its way), so the space is widened by the guess's own.
+Searched from the object at rest, a lid whose target is far away gets no useful gradient: the
+nearest target points belong to the wrong part. Embedded deformation (`registration`, with a coarse
+graph) gets there because it may tear the object. The deformation encoder turns its result, noise
+and all, into a state of an object that moves as objects do (section 4.1), and the search continues
+from that state. Few directions of a reduced space lead there (a laptop's open lid, projected to 64
+of them, is off by half its travel), so the space is widened by the direction of the initial latent.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from generators.neurok.kinematics.registration import RegistrationOptions, regis
 from generators.neurok.latent_space.space import LatentSpace
 
 COARSE = RegistrationOptions(points=600, nodes=(60,), iterations=15)
-"""A registration that is done in a fifth of a second."""
+"""Registration that takes a fifth of a second."""
 _POINTS = 512
-_NEIGHBOURS = 12  # from whose motion a point's rotation is judged
+_NEIGHBORS = 12  # neighborhood from whose motion a point's rotation is estimated
 
 
 @torch.no_grad()
-def guess_latent(
+def initial_latent(
     space: LatentSpace,
     mesh: trimesh.Trimesh,
     target: FloatArray,
@@ -36,30 +37,40 @@ def guess_latent(
     *,
     seed: int = 0,
 ) -> Tensor:
-    """A latent (1, K, C) near the one in which a mesh looks like a point set.
+    """A latent (1, K, C) near the one in which a mesh matches a point set.
 
     Args:
         space: the mesh's states.
-        mesh: the object at rest, normalised frame.
-        target: (P, 3) evenly spread over its surface in another pose, same frame.
+        mesh: the object at rest, normalized frame.
+        target: (P, 3) points evenly spread over its surface in another pose, same frame.
         options: of the registration.
-        seed: of the points drawn on the mesh.
+        seed: random seed of the points drawn on the mesh.
     """
     points, face = surface_points(mesh, _POINTS, seed=seed)
+    # Motion of the points with the registered mesh.
     vertices = registration(mesh, target, options, seed=seed)
     weight = trimesh.triangles.points_to_barycentric(mesh.triangles[face], points)
     moved = np.einsum("pk,pkc->pc", weight, vertices[mesh.faces[face]])
-    pairs = (points, moved, local_rotations(points, moved, _NEIGHBOURS))
+    rotations = local_rotations(points, moved, _NEIGHBORS)
+    # Its latent.
     x, y, R = (
-        torch.as_tensor(a, dtype=space.rest.dtype, device=space.rest.device)[None] for a in pairs
+        torch.as_tensor(a, dtype=space.rest.dtype, device=space.rest.device)[None]
+        for a in (points, moved, rotations)
     )
     return space.posterior(PosePairs(x, y, quat_from_matrix(R)))
 
 
-def local_rotations(points: FloatArray, moved: FloatArray, neighbours: int) -> FloatArray:
-    """Rotations (P, 3, 3) that best take the neighbourhood of each of points (P, 3) to where it moved (P, 3)."""
-    near = cKDTree(points).query(points, min(neighbours, len(points)))[1].reshape(len(points), -1)
+def local_rotations(points: FloatArray, moved: FloatArray, neighbors: int) -> FloatArray:
+    """Rotations (P, 3, 3) that best map each point's neighborhood to its moved one (Kabsch).
+
+    Args:
+        points: (P, 3) before.
+        moved: (P, 3) after.
+        neighbors: points of a neighborhood.
+    """
+    count = min(neighbors, len(points))
+    near = cKDTree(points).query(points, count)[1].reshape(len(points), -1)
     before, after = (x[near] - x[near].mean(1, keepdims=True) for x in (points, moved))
     U, _, Vt = np.linalg.svd(np.einsum("pki,pkj->pij", after, before))
-    U[..., 2] *= np.linalg.det(U @ Vt)[:, None]
+    U[..., 2] *= np.linalg.det(U @ Vt)[:, None]  # no reflection
     return U @ Vt

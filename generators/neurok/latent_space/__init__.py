@@ -1,1 +1,1 @@
-"""The kinematic states of one object: a reduced latent space and its derivatives."""
+"""Space of states of one object, its derivatives, and points tracked through it."""

@@ -1,4 +1,4 @@
-"""Points of an object as mechanics sees them: a decoder of one state at a time, in the world frame and metres."""
+"""Points of an object as particles: a decoder of one state at a time, in world frame and meters."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import torch
 from torch import Tensor
 
 from generators.neurok.latent_space.space import Frame, KinematicSpace
-from generators.neurok.latent_space.tracked_points import Followed
+from generators.neurok.latent_space.tracked_points import TrackedPoints
 
 
 @dataclass(frozen=True, eq=False)
 class Particles:
-    """A decoder, as `generators.neurok.dynamics.dynamics` takes it, whose Jacobian is that of the space.
+    """A decoder for `generators.neurok.dynamics`, whose Jacobian is that of the space.
 
     Attributes:
-        followed: n points, normalised frame.
-        turn, shift: (3, 3), (3,) from there to the world.
+        tracked: n points, normalized frame.
+        linear, offset: (3, 3), (3,) of the map to the world frame, x_world = linear x + offset.
     """
 
-    followed: Followed
-    turn: Tensor
-    shift: Tensor
+    tracked: TrackedPoints
+    linear: Tensor
+    offset: Tensor
 
     @classmethod
-    def of(cls, space: KinematicSpace, points: Tensor, frame: Frame) -> Particles:
-        """Points (n, 3) of a space's object, normalised frame, where the object stands."""
-        turn, shift = (torch.as_tensor(np.array(a)).to(points) for a in frame.affine)
-        return cls(space.followed(points), turn, shift)
+    def from_space(cls, space: KinematicSpace, points: Tensor, frame: Frame) -> Particles:
+        """Points (n, 3) of a space's object, normalized frame, at the object's place."""
+        linear, offset = (torch.as_tensor(np.array(a)).to(points) for a in frame.affine)
+        return cls(space.tracked(points), linear, offset)
 
     def __call__(self, z: Tensor) -> Tensor:
-        """(n, 3) at z (k,)."""
-        return self.followed(z[None])[0] @ self.turn.T + self.shift
+        """Positions (n, 3) at z (k,)."""
+        return self.tracked(z[None])[0] @ self.linear.T + self.offset
 
-    def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, and its Jacobian (n, 3, k)."""
-        x, J = self.followed.linearise(z[None])
-        return x[0] @ self.turn.T + self.shift, self.turn @ J[0]
+    def linearize(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions (n, 3) at z (k,), and their Jacobian (n, 3, k)."""
+        x, J = self.tracked.linearize(z[None])
+        return x[0] @ self.linear.T + self.offset, self.linear @ J[0]

@@ -1,1 +1,1 @@
-"""The NeuROK network, its sizes and its weights."""
+"""The network, its sizes and its weights."""

@@ -1,23 +1,27 @@
-"""Sizes of a NeuROK network: the paper's (Table 5), and one that trains and runs on a processor.
+"""Sizes of a NeuROK network: the paper's (Table 5), and one that trains and runs on a CPU.
 
-Where Table 5 leaves a choice: "Fourier basis width 8" is eight frequencies of every coordinate (eight numbers cannot
-hold a sine and a cosine of three coordinates); the encoders are as wide as their codebooks; the decoder is as wide as
-its output head.
+Interpretation of Table 5 where it is ambiguous: "Fourier basis width 8" is eight frequencies of
+every coordinate (eight numbers cannot hold a sine and a cosine of three coordinates); the encoders
+are as wide as their codebooks; the decoder is as wide as its output head.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Annotated
 
-from flowplan.utils import checks
+from flowplan.utils import bounds, checks
+from flowplan.utils.bounds import Interval
 
 DEFORMATIONS = {"dual_quaternion": 8, "displacement": 3}
-"""Representations of a point's motion and how many numbers each takes."""
+"""Representations of a point's motion, and the numbers that each takes."""
+
+Ratio = Annotated[float, Interval(1e-3, 1000)]
 
 
 @dataclass(frozen=True)
 class NeurokConfig:
-    """Sizes; the defaults are Table 5."""
+    """Sizes of the network; the defaults are Table 5."""
 
     tokens: int = 128
     """Latent tokens K."""
@@ -34,24 +38,27 @@ class NeurokConfig:
     encoder_blocks: int = 4
     """Blocks of each encoder: self-attention and MLP on the tokens."""
     encoder_point_blocks: int = 4
-    """Of those, how many read the points before, from the first on; at most `encoder_blocks`."""
+    """Encoder blocks that read the points first, counted from the first block; at most
+    `encoder_blocks`."""
     decoder_blocks: int = 4
     """Decoder blocks of self-attention and MLP on the latents."""
     decoder_point_blocks: int = 4
-    """Of those, after how many the query points read the latents, up to the last; at most `decoder_blocks`."""
+    """Decoder blocks after which the query points read the latents, counted from the last block; at
+    most `decoder_blocks`."""
     heads: int = 16
     """Attention heads; divides both widths."""
-    mlp_ratio: float = 4.0
+    mlp_ratio: Ratio = 4.0
     """Hidden width of the MLPs on tokens over their width."""
-    query_mlp_ratio: float = 4.0
-    """The same of the MLPs on the decoder's query points, where most of a training step goes."""
+    query_mlp_ratio: Ratio = 4.0
+    """The same for the MLPs on the decoder's query points, which take most of a training step."""
     deformation: str = "dual_quaternion"
-    """How a point's motion is written: "dual_quaternion" (8 numbers) or, as an ablation, "displacement" (3)."""
+    """Representation of a point's motion: "dual_quaternion" (8 numbers) or, as an ablation,
+    "displacement" (3)."""
     condition_decoder: bool = False
-    """Whether the decoder sees the prior encoder's features of the shape beside z. If not (the paper), z has to carry
-    the shape too; if so, it needs to carry the motion alone."""
-    log_variance_max: float = 2.0
-    """Upper bound that the posterior's log-variance nears smoothly."""
+    """If True the decoder also sees the prior encoder's features of the shape, and z needs to carry
+    the motion alone. If False (the paper), z has to carry the shape too."""
+    log_variance_max: Annotated[float, Interval(1e-6, 1000)] = 2.0
+    """Upper bound that the posterior's log-variance approaches smoothly."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -61,28 +68,30 @@ class NeurokConfig:
                     raise ValueError(
                         f"NeurokConfig.{field.name}: expected a whole number from 1, got {value!r}"
                     )
+        bounds.check(self)
         checks.choice("NeurokConfig.deformation", self.deformation, tuple(DEFORMATIONS))
-        for name in ("mlp_ratio", "query_mlp_ratio", "log_variance_max"):
-            checks.positive(f"NeurokConfig.{name}", getattr(self, name))
         if not isinstance(self.condition_decoder, bool):
             raise ValueError(
-                f"NeurokConfig.condition_decoder: expected true or false, got {self.condition_decoder!r}"
+                "NeurokConfig.condition_decoder: expected true or false, got "
+                f"{self.condition_decoder!r}"
             )
         for name in ("encoder_width", "decoder_width"):
-            if getattr(self, name) % self.heads:
+            width = getattr(self, name)
+            if width % self.heads:
                 raise ValueError(
-                    f"NeurokConfig.{name}: expected a multiple of heads = {self.heads}, got {getattr(self, name)}"
+                    f"NeurokConfig.{name}: expected a multiple of heads = {self.heads}, got {width}"
                 )
         for name in ("encoder", "decoder"):
             some, all_ = getattr(self, f"{name}_point_blocks"), getattr(self, f"{name}_blocks")
             if some > all_:
                 raise ValueError(
-                    f"NeurokConfig.{name}_point_blocks: expected at most {name}_blocks = {all_}, got {some}"
+                    f"NeurokConfig.{name}_point_blocks: expected at most {name}_blocks = {all_}, "
+                    f"got {some}"
                 )
 
     @property
     def deformation_width(self) -> int:
-        """Numbers that write a point's motion."""
+        """Numbers that represent a point's motion."""
         return DEFORMATIONS[self.deformation]
 
 
@@ -104,4 +113,4 @@ SMALL = NeurokConfig(
     query_mlp_ratio=2.0,
     condition_decoder=True,
 )
-"""The one whose weights ship."""
+"""Sizes of the weights that ship."""

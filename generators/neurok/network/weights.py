@@ -7,6 +7,6 @@ from generators.neurok.network.config import NeurokConfig
 from generators.neurok.network.model import Neurok
 
 FILE: WeightsFile[Neurok] = WeightsFile("NeuROK", "flowplan neurok", 1, NeurokConfig, Neurok)
-"""How they are kept."""
+"""File format of the weights."""
 
 save, load, card = FILE.save, FILE.load, FILE.card

@@ -7,12 +7,10 @@ sentence asks for, beside "nothing moves" and beside its guess from a wrong sent
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from accelerate import PartialState
@@ -20,14 +18,16 @@ from torch import Tensor, nn
 
 from flowplan.motion import Progress, silent
 from flowplan.utils import checks
+from flowplan.utils.bounds import Interval
 from generators.chord.priors.choreographer import weights
 from generators.chord.priors.choreographer.config import SMALL, ChoreographerConfig
 from generators.chord.priors.choreographer.data import SceneTable, sample, stored_scenes
 from generators.chord.priors.choreographer.model import LossOptions, VideoTransformer, flow_loss
 from generators.chord.priors.choreographer.render import random_cameras, render
 from generators.chord.priors.choreographer.scenes import scenes
-from generators.common import text_encoder
-from generators.common.training import LoopOptions, fit
+from generators.common import text_encoder, train_options
+from generators.common.train_options import LoopOptions
+from generators.common.training import cpu_only, fit, hardware
 
 WEIGHTS = "weights.safetensors"
 EXAM_SCENES = 8
@@ -35,45 +35,30 @@ EXAM_SCENES = 8
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """What to train, on what, and for how long."""
+class TrainOptions(train_options.TrainOptions):
+    """Network, data and duration of a training."""
 
     out: Path = Path("runs/choreographer")
     """Folder of the checkpoint, metrics, curves, scenes and final weights."""
+    steps: Annotated[int, Interval(1, 10**9)] = 200_000
+    """Largest number of steps."""
+    batch: Annotated[int, Interval(1, 10**6)] = 8
+    """Videos per step and process."""
+    learning_rate: Annotated[float, Interval(1e-15, 1)] = 8e-4
+    """Highest learning rate."""
     config: ChoreographerConfig = field(default_factory=lambda: SMALL)
     """Sizes of the network."""
-    steps: int = 200_000
-    """Steps to take."""
-    minutes: float | None = None
-    """Wall-clock budget; the learning rate falls to its end over it."""
-    batch: int = 8
-    """Videos of a step and process."""
-    learning_rate: float = 8e-4
-    """Highest learning rate."""
     loss: LossOptions = field(default_factory=LossOptions)
     """See LossOptions."""
     kinds: tuple[str, ...] = ()
-    """Kinds of scenes to learn; all where empty."""
-    scenes: int = 400
-    """Scenes of each kind, times how often the kind is trained on."""
-    points: int = 8000
+    """Kinds of scenes to learn. Defaults to all."""
+    scenes: Annotated[int, Interval(1, 10**6)] = 400
+    """Scenes of each kind, times the kind's weight in training."""
+    points: Annotated[int, Interval(1, 10**6)] = 8000
     """Surface points of a scene."""
-    seed: int = 0
-    """Of every random choice."""
-    threads: int = 0
-    """Threads of a processor; torch's own choice where 0."""
-    start: str | None = None
-    """Weights to begin with (a name among those that ship, or a file), of the same sizes; chance where not given."""
-    resume: bool = False
-    """Go on from the folder's checkpoint."""
-    compile: bool = False
-    """Compile the loss first: minutes, and then steps take less time (needs a C++ compiler)."""
-    cpu: bool = not torch.cuda.is_available()
-    """Train on processors, even where there is a GPU."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "scenes", "points"):
-            checks.positive(f"TrainOptions.{name}", getattr(self, name))
+        super().__post_init__()
         for kind in self.kinds:
             checks.choice("TrainOptions.kinds", kind, tuple(scenes.KINDS))
 
@@ -87,7 +72,7 @@ def train(options: TrainOptions, progress: Progress = silent) -> Path:
         torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     kinds = {k: scenes.KINDS[k] for k in options.kinds or scenes.KINDS if scenes.KINDS[k] > 0}
-    state = PartialState(cpu=options.cpu)
+    state = PartialState(cpu=cpu_only(options.device))
     progress = progress if state.is_main_process else silent
     with state.main_process_first():
         learned = [_table(kind, often, options, progress) for kind, often in kinds.items()]
@@ -102,7 +87,7 @@ def train(options: TrainOptions, progress: Progress = silent) -> Path:
         log_every=50,
         evaluate_every=500,
         seed=options.seed,
-        cpu=options.cpu,
+        device=options.device,
     )
     outcome = fit(
         model,
@@ -133,7 +118,7 @@ def train(options: TrainOptions, progress: Progress = silent) -> Path:
             "steps": outcome.step,
             "minutes": round(outcome.seconds / 60, 1),
             "finished": outcome.finished,
-            "hardware": _hardware(state.device, state.num_processes),
+            "hardware": hardware(state.device, state.num_processes),
             "measures": {k: round(v, 5) for k, v in measures.items()},
         }
         weights.save(path, model, card)
@@ -269,9 +254,3 @@ def _objective(
 
 def _count_sentences(tables: Sequence[SceneTable]) -> int:
     return len({sentence for table in tables for sentence in table.sentences})
-
-
-def _hardware(device: torch.device, processes: int) -> str:
-    if device.type == "cuda":
-        return f"{processes} x {torch.cuda.get_device_name(device)}"
-    return f"{platform.machine()} processor, {processes * torch.get_num_threads()} of {os.cpu_count()} cores"

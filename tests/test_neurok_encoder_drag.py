@@ -1,4 +1,5 @@
-"""First guesses and the part that goes along, with the network that ships, on objects it has never seen."""
+"""First guesses and the part that goes along, with the network that ships, on objects it has never
+seen."""
 
 import numpy as np
 import pytest
@@ -9,12 +10,12 @@ from flowplan.geometry import exp_so3
 from generators.common.sampling import surface_points
 from generators.data.objects.families import HELD_OUT_SEED, make
 from generators.data.pose_pairs import PosePairs, quat_from_matrix
-from generators.neurok.kinematics.encoder_drag import LeadOptions, lead
-from generators.neurok.kinematics.initialization import guess_latent, local_rotations
-from generators.neurok.kinematics.inverse import FitOptions, fit_shape
-from generators.neurok.latent_space.active_subspace import ReduceOptions
-from generators.neurok.latent_space.space import Frame, LatentSpace, SpaceOptions
+from generators.neurok.kinematics.encoder_drag import encoder_drag
+from generators.neurok.kinematics.initialization import initial_latent, local_rotations
+from generators.neurok.kinematics.shape_fit import FitOptions, fit_shape
+from generators.neurok.latent_space.space import Frame, LatentSpace
 from generators.neurok.network import weights
+from generators.neurok.options import EncoderDragOptions, ReduceOptions, SpaceOptions
 
 WHOLE = SpaceOptions(reduce=ReduceOptions(dimension=None))
 NARROW = SpaceOptions(reduce=ReduceOptions(dimension=6, samples=8))
@@ -27,14 +28,15 @@ def network():
 
 @pytest.fixture(scope="module")
 def laptop():
-    """A laptop open by 1.8 rad, its lid closed by 1 rad, which vertices are the lid's, and the lid's motion."""
+    """A laptop open by 1.8 rad, its lid closed by 1 rad, which vertices are the lid's, and the
+    lid's motion."""
     obj = make("laptop", HELD_OUT_SEED + 40)
     hinge = next(i for i, j in enumerate(obj.free) if j.kind == "revolute")
     q = np.array([np.zeros(len(obj.free))] * 2)
     q[:, hinge] = 1.8, 0.8
     frame = Frame.around(obj.posed(q[0]).vertices)
     opened, closed = (
-        trimesh.Trimesh(frame.normalised(m.vertices), m.faces)
+        trimesh.Trimesh(frame.normalized(m.vertices), m.faces)
         for m in (obj.posed(q[0]), obj.posed(q[1]))
     )
     return opened, closed, np.linalg.norm(opened.vertices - closed.vertices, axis=1) > 1e-6
@@ -66,7 +68,8 @@ def test_a_widened_space_holds_what_it_was_widened_by(network, laptop):
 
 
 def test_the_encoder_tells_a_motion(network, laptop):
-    """The whole chain of `posterior` and `positions`: what a held-out lid does, told point by point, is decoded again."""
+    """The whole chain of `posterior` and `positions`: what a held-out lid does, told point by
+    point, is decoded again."""
     opened, closed, moves = laptop
     space = LatentSpace.encode(opened, network, WHOLE)
     x, y = (
@@ -88,11 +91,11 @@ def test_a_lid_far_from_where_it_was_is_found(network, laptop):
         torch.tensor(p).float() for p in (surface_points(opened, 1000, seed=2)[0], target)
     )
     space = LatentSpace.encode(opened, network, NARROW)
-    guess = guess_latent(space, opened, target)
+    guess = initial_latent(space, opened, target)
     wide = space.widened(guess)
     options = FitOptions(iterations=4)
     blind = fit_shape(space, source, goal, options)
-    fit = fit_shape(wide, source, goal, options, guesses=wide.coordinates(guess))
+    fit = fit_shape(wide, source, goal, options, initial=wide.coordinates(guess))
     assert fit.distance < 0.5 * fit.start_distance
     assert fit.distance < 0.7 * blind.distance
 
@@ -103,7 +106,7 @@ def test_the_lid_goes_along_and_the_base_stays(network, laptop):
     on_lid = np.flatnonzero(moves)[:: max(1, moves.sum() // 12)]
     start, end = (torch.tensor(m.vertices[on_lid], dtype=torch.float32) for m in (opened, closed))
     paths = torch.stack([start, start, end])
-    latents = lead(space, start, paths, space.points)
+    latents = encoder_drag(space, start, paths, space.points)
     everywhere = torch.tensor(opened.vertices, dtype=torch.float32)
     first, last = (
         space.positions(space.coordinates(latents[i : i + 1]), everywhere)[0].numpy()
@@ -121,6 +124,12 @@ def test_where_the_handles_do_not_arrive_there_is_no_answer(network, laptop):
     on_lid = np.flatnonzero(moves)[:: max(1, moves.sum() // 12)]
     start, end = (torch.tensor(m.vertices[on_lid], dtype=torch.float32) for m in (opened, closed))
     assert (
-        lead(space, start, torch.stack([start, end]), space.points, LeadOptions(tolerance=1e-4))
+        encoder_drag(
+            space,
+            start,
+            torch.stack([start, end]),
+            space.points,
+            EncoderDragOptions(tolerance=1e-4),
+        )
         is None
     )

@@ -1,4 +1,5 @@
-"""Points followed through a network's states: derivatives by hand against torch's, whatever the network's form."""
+"""Points followed through a network's states: derivatives by hand against torch's, whatever the
+network's form."""
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from generators.common.tangents import (
     perceiver_along,
     query_recorded,
 )
-from generators.neurok.latent_space.active_subspace import ReduceOptions
 from generators.neurok.latent_space.derivatives import derivatives, forward_attention
 from generators.neurok.latent_space.particles import Particles
 from generators.neurok.latent_space.space import Frame, LatentSpace
-from generators.neurok.latent_space.tracked_points import Differentiated, NetworkPoints
+from generators.neurok.latent_space.tracked_points import ForwardModePoints, NetworkPoints
 from generators.neurok.network.config import NeurokConfig
 from generators.neurok.network.model import Neurok, moved
+from generators.neurok.options import ReduceOptions
 
 SIZES = dict(
     tokens=5, channels=6, encoder_width=16, decoder_width=16, point_width=16, heads=2, frequencies=4
@@ -79,30 +80,30 @@ def test_what_queries_read_along_directions_is_torchs():
 
 def test_followed_points_are_where_the_field_takes_them(space):
     points, q = draw(11, 3, seed=3), draw(2, 7, seed=4)
-    torch.testing.assert_close(space.followed(points)(q), moved(points, space.field(q, points)))
-    torch.testing.assert_close(space.followed(points)(space.rest[None])[0], points)
+    torch.testing.assert_close(space.tracked(points)(q), moved(points, space.field(q, points)))
+    torch.testing.assert_close(space.tracked(points)(space.rest[None])[0], points)
 
 
 def test_their_jacobian_is_that_of_forward_mode(space):
     points, q = draw(11, 3, seed=3), draw(2, 7, seed=4)
-    followed = space.followed(points)
+    followed = space.tracked(points)
     assert isinstance(followed, NetworkPoints)
-    x, J = followed.linearise(q)
-    expected = Differentiated(lambda s: moved(points, space.field(s, points))).linearise(q)
+    x, J = followed.linearize(q)
+    expected = ForwardModePoints(lambda s: moved(points, space.field(s, points))).linearize(q)
     torch.testing.assert_close((x, J), expected)
     assert not x.requires_grad
     assert not J.requires_grad
     whole = space.unreduced()
-    by_each = whole.followed(points).linearise(whole.rest[None])[1]
-    at_rest = followed.linearise(space.rest[None])[1]
+    by_each = whole.tracked(points).linearize(whole.rest[None])[1]
+    at_rest = followed.linearize(space.rest[None])[1]
     torch.testing.assert_close(by_each @ space.basis, at_rest)
 
 
 def test_in_half_precision_it_steers_as_well(space):
-    followed, q = space.followed(draw(11, 3, seed=3)), draw(1, 7, seed=4)
-    exact = followed.linearise(q)[1]
+    followed, q = space.tracked(draw(11, 3, seed=3)), draw(1, 7, seed=4)
+    exact = followed.linearize(q)[1]
     with torch.autocast("cpu", torch.bfloat16):
-        rough = followed.linearise(q)[1]
+        rough = followed.linearize(q)[1]
     assert rough.dtype == exact.dtype
     assert (rough - exact).norm() < 0.1 * exact.norm()
 
@@ -110,15 +111,15 @@ def test_in_half_precision_it_steers_as_well(space):
 def test_particles_are_in_the_world_and_dynamics_takes_their_jacobian(space, monkeypatch):
     frame = Frame(np.array([0.1, -0.2, 0.3]), 0.4, yaw=0.7)
     points, z = draw(11, 3, seed=3), draw(7, seed=4)
-    particles = Particles.of(space, points, frame)
+    particles = Particles.from_space(space, points, frame)
     np.testing.assert_allclose(
         particles(z), frame.world(space.positions(z[None], points)[0]), atol=1e-12
     )
     with forward_attention():
-        found = derivatives(particles, z).linearise(z)
-        expected = derivatives(lambda s: particles(s), z).linearise(z)
+        found = derivatives(particles, z).linearize(z)
+        expected = derivatives(lambda s: particles(s), z).linearize(z)
     torch.testing.assert_close(found, expected)
     monkeypatch.setattr(
-        Particles, "linearise", lambda self, z: (particles(z), torch.zeros(11, 3, 7))
+        Particles, "linearize", lambda self, z: (particles(z), torch.zeros(11, 3, 7))
     )
-    assert not derivatives(particles, z).linearise(z)[1].any()
+    assert not derivatives(particles, z).linearize(z)[1].any()
