@@ -162,7 +162,7 @@ def test_small_configuration_fits_its_file():
         ),
         ({"deformation": "matrix"}, "expected one of dual_quaternion, displacement"),
         ({"condition_decoder": 1}, "NeurokConfig.condition_decoder: expected true or false, got 1"),
-        ({"mlp_ratio": -1.0}, "NeurokConfig.mlp_ratio: expected a positive number"),
+        ({"mlp_ratio": -1.0}, "NeurokConfig.mlp_ratio: expected 0.001 to 1000"),
     ],
 )
 def test_impossible_configurations_are_refused(change, message):

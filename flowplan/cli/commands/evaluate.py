@@ -13,7 +13,7 @@ from flowplan.utils import bounds
 from flowplan.utils.bounds import Interval
 
 if TYPE_CHECKING:
-    from experiments.neurok.box_experiment import BoxTruth
+    from experiments.neurok.box_scene import BoxTruth
     from generators.neurok.network.model import Neurok as Network
 
 
@@ -154,7 +154,8 @@ def _falling_box() -> tuple[Any, BoxTruth, dict[float, BoxTruth]]:
 
     import numpy as np
 
-    from experiments.neurok.box_experiment import BoxOptions, BoxTruth, held_out_box, lid_inertia
+    from experiments.neurok.box_experiment import held_out_box, lid_inertia
+    from experiments.neurok.box_scene import BoxOptions, BoxTruth
     from generators.data.objects.export import write_urdf
     from sim_envs.falling_lid import Push, RigidInertia, falling_lid
 

@@ -13,7 +13,7 @@ from flowplan.cli.parser import Options
 class Neurok:
     """Train NeuROK's network on procedural objects; an interruption leaves a checkpoint and the weights so far."""
 
-    options: Annotated[Any, Options("generators.neurok.train:TrainOptions")] = None
+    options: Annotated[Any, Options("generators.neurok.train_options:TrainOptions")] = None
 
     def run(self) -> int:
         from generators.neurok.train import train
