@@ -173,7 +173,7 @@ def test_more_directions_than_samples_are_refused():
     ):
         active_subspace(lambda z: z[:, None], torch.zeros(4, 9), 5)
     with pytest.raises(
-        ValueError, match=r"ReduceOptions.measure: expected one of norm, jacobian, got 'both'"
+        ValueError, match=r"ReduceOptions.measure: got 'both', expected one of norm, jacobian"
     ):
         ReduceOptions(measure="both")
 
