@@ -1,4 +1,4 @@
-"""Approach and retreat: straight last centimetres, free paths around walls, measured refusals, one seed one path."""
+"""Approach and retreat: straight last centimeters, paths around walls, measured refusals, seeds."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def field(*meshes, shift=(0.0, 0.0, 0.0)) -> DistanceField:
 
 
 def contact(robot: Robot, at=(0.5, 0.1, 0.1)) -> np.ndarray:
-    """A configuration whose tool points down at a place over the table."""
+    """Configuration whose tool points down at a position above the table."""
     X = robot.X_world_base @ pose(DOWN, at)
     q, ok = robot.inverse_kinematics(X[None], q_near=robot.home)
     assert ok[0]
@@ -75,9 +75,8 @@ def certificate(robot: Robot, q: np.ndarray, *meshes):
 
 def assert_last_part_is_straight(robot: Robot, q: np.ndarray, length: float) -> None:
     X = robot.tool_pose(q)
-    back = (X[-1, :3, 3] - X[:, :3, 3]) @ X[
-        -1, :3, 2
-    ]  # metres before the contact, along the tool's z
+    # Meters before the contact, along the tool's z.
+    back = (X[-1, :3, 3] - X[:, :3, 3]) @ X[-1, :3, 2]
     last = int(np.flatnonzero((back > length) | (back < -1e-6))[-1]) + 1
     across = X[-1, :3, 3] - X[last:, :3, 3] - back[last:, None] * X[-1, :3, 2]
     assert np.linalg.norm(across, axis=1).max() < 2e-4
@@ -131,7 +130,7 @@ def test_a_retreat_without_a_way_home_backs_off(panda):
 
 
 def test_a_target_is_left_out_of_the_straight_part_only(panda):
-    # A can between the fingers' places: nothing may stand there when the hand arrives from above, unless it is the target.
+    # A can between the open fingers blocks the hand from above, unless it is the target.
     q_contact = contact(panda, (0.5, 0.1, 0.08))
     can = box((0.06, 0.03, 0.12), (0.5, 0.1, 0.06))
     assert approach(panda, panda.home, q_contact, field(can), field()).reason == ""
@@ -233,7 +232,7 @@ def test_moving_robot_and_world_together_changes_nothing(panda):
     ],
 )
 def test_a_joint_at_its_limit_gives_way_to_the_others(panda, q):
-    # The least motion that backs the tool off would run these arms into a joint limit within two centimetres.
+    # The least motion that backs off would reach a joint limit within two centimeters.
     nothing = DistanceField(LOWER, 1.0, np.full((2, 2, 2), 9.0))
     path, stopped = module._back_off(panda, np.array(q), nothing, ApproachOptions(), None)
     assert stopped == ""
@@ -257,7 +256,7 @@ def test_a_corner_is_rounded_less_where_there_is_no_room():
     )
 
     def nearest(room: float) -> float:
-        """How near the path comes to the corner that it may leave by no more than `room`."""
+        """Distance of the path from a corner that it may deviate from by `room` at most."""
         box = SimpleNamespace(lower=np.full(2, -2.0), upper=np.full(2, 2.0))
         space = SimpleNamespace(
             robot=box, free=lambda q: bool(np.all((q[:, 1] < room) | (q[:, 0] > 1 - room)))

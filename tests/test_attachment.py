@@ -45,7 +45,7 @@ def rng():
 
 
 def off(attachment: Attachment, X):
-    """Metres and radians that the attachment's poses are from X, at most."""
+    """Largest deviation of the attachment's poses from X, meters and radians."""
     shift = np.linalg.norm(attachment.X_world_tool[:, :3, 3] - X[:, :3, 3], axis=1).max()
     return shift, angle_between(attachment.R_star, X[:, :3, :3]).max()
 

@@ -1,4 +1,4 @@
-"""Transforms against closed form, at the places where formulas break: zero angle, half turns, reflections."""
+"""Transforms against closed forms, at zero angle, half turns and reflections too."""
 
 import numpy as np
 import pytest

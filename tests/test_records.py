@@ -1,4 +1,4 @@
-"""Records refuse what cannot be true, in one line that names the field; the flow stays on its material."""
+"""Records refuse wrong values in one line that names the field; flow follows its material."""
 
 import numpy as np
 import pytest
@@ -110,7 +110,7 @@ def test_trajectory_and_rollout_check_their_shapes():
 
 
 def test_flow_points_ride_on_their_faces():
-    """Rigid animation: every sampled track is that same rigid motion of its first position, and lies on the surface."""
+    """Rigid animation: every track is that motion of its first position, on the surface."""
     X = exp_se3(np.random.default_rng(1).normal(size=(3, 6)))
     X[0] = np.eye(4)
     scene = Scene((SceneObject("box", BOX),))

@@ -1,4 +1,4 @@
-"""Timing: closed forms of one joint, limits by finite differences, the path kept in space, and bad input."""
+"""Time parameterization: closed forms, limits by finite differences, the path kept, bad input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def curve(count: int, scale: float = 1.0) -> np.ndarray:
 
 
 def shares(timed: TimedPath, limits: Limits, dt: float) -> list[float]:
-    """Largest share used of each limit, by finite differences with the arm at rest before and after."""
+    """Largest share used of each limit, by finite differences, at rest before and after."""
     q = np.concatenate([timed.q[:1].repeat(3, 0), timed.q, timed.q[-1:].repeat(3, 0)])
     bounds = (limits.velocity, limits.acceleration, limits.jerk)
     return [
@@ -103,7 +103,8 @@ def test_retime_uses_what_the_limits_allow():
 
 
 def test_retime_scales_with_time():
-    # Twice the speed, four times the acceleration, eight times the jerk: the same motion in half the time.
+    # Twice the velocity, four times the acceleration, eight times the jerk: the same motion in
+    # half the time.
     slow, fast = Limits(), Limits(np.full(3, 4.0), np.full(3, 40.0), np.full(3, 1600.0))
     a, b = (
         retime(curve(41), slow, TimingOptions(dt=0.02)),
@@ -135,7 +136,8 @@ def test_a_path_the_solver_loses_is_still_timed(monkeypatch):
 
 
 def test_follow_keeps_the_clock_of_a_flow_that_fits():
-    # Minimum-jerk from rest to rest: only the shortest run-up is added, and the middle keeps the flow's clock.
+    # Minimum jerk from rest to rest: only the shortest acceleration phase is added, and the middle
+    # keeps the flow's clock.
     times = np.linspace(0, 3, 61)
     u = times / 3
     q = (10 * u**3 - 15 * u**4 + 6 * u**5)[:, None] * np.array([1.0, -0.5, 0.2])
@@ -152,7 +154,8 @@ def test_follow_keeps_the_clock_of_a_flow_that_fits():
 
 @pytest.mark.parametrize(("slope", "factor"), [(1.0, 1.0), (4.0, 2.0), (8.0, 4.0)])
 def test_follow_slows_uniformly_by_the_least_factor(slope, factor):
-    # A constant-velocity flow: the middle must take slope / limit times longer, the ends a short run-up each.
+    # Constant velocity: the middle must take slope / limit times longer, the ends a short
+    # acceleration phase each.
     limits = one_joint(2.0, 100.0, 1e6)
     timed = follow(np.linspace(0, 2, 21), slope * np.linspace(0, 2, 21)[:, None], limits)
     assert_lawful(timed, limits)

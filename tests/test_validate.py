@@ -1,4 +1,4 @@
-"""The validator against closed forms and brute force: a planar arm of boxes whose contacts can be computed by hand."""
+"""Validator against closed forms and brute force, with a planar arm of boxes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAST = ValidationOptions(limit_tolerance=1e6)  # geometry alone: nothing here is
 
 
 class Planar:
-    """Three boxes in the plane z = 0, joints about z at their ends; link i reaches from 0 to LENGTHS[i] along its x."""
+    """Three boxes in the plane z = 0 with joints about z; link i spans 0 to LENGTHS[i] along x."""
 
     name = "planar"
     base_link = "base"
@@ -65,7 +65,8 @@ def urdf(tmp_path_factory):
         )
         parent, along = ("base", 0.0) if i == 1 else (f"link{i - 1}", LENGTHS[i - 2])
         parts.append(
-            f'<joint name="joint{i}" type="revolute"><parent link="{parent}"/><child link="link{i}"/>'
+            f'<joint name="joint{i}" type="revolute">'
+            f'<parent link="{parent}"/><child link="link{i}"/>'
             f'<origin xyz="{along} 0 0"/><axis xyz="0 0 1"/>'
             '<limit lower="-4" upper="4" velocity="2" effort="1"/></joint>'
         )
@@ -80,7 +81,7 @@ def arm(urdf):
 
 
 def moving(q, *, names=Planar.joint_names, dt=0.01, phase=2, grip=0.0) -> Trajectory:
-    """Samples q (S, J) at equal steps, derivatives by differences, everything in one phase unless told."""
+    """Samples q (S, J) at equal steps in one phase, derivatives by differences."""
     q = np.atleast_2d(np.asarray(q, float))
     qd = np.gradient(q, dt, axis=0)
     S = len(q)
@@ -116,8 +117,9 @@ def world(*meshes, held=None, touch=()) -> dict[int, PhaseWorld]:
     return {2: PhaseWorld(named, held, frozenset(touch))}
 
 
-# The arm stretched out turns about the origin; a box stands across its way at 90 degrees. The arm's upper side first
-# touches the corner (X, Y) where the corner's distance from the arm's axis, Y cos t - X sin t, is half its thickness.
+# The stretched arm rotates about the origin; a box blocks it at 90 degrees. The arm's upper side
+# first touches the corner (X, Y) where the corner's distance from the arm's axis, which is
+# Y cos t - X sin t, equals half the thickness.
 X, Y = 0.05, 0.5
 BLOCK = box((2 * X, 0.1, 0.1), (0.0, Y + 0.05, 0.0))
 TOUCH = np.arccos(0.5 * THICK / np.hypot(X, Y)) - np.arctan2(X, Y)
@@ -190,7 +192,7 @@ def rectangles(q: np.ndarray) -> np.ndarray:
 
 
 def overlap(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Do convex polygons p, q (S, 4, 2) overlap? By separating axes."""
+    """True where convex polygons p, q (S, 4, 2) overlap, by separating axes."""
     apart = np.zeros(len(p), bool)
     for polygon in (p, q):
         edge = np.roll(polygon, -1, axis=1) - polygon
@@ -262,7 +264,7 @@ def test_the_inside_of_a_concave_obstacle_is_free_and_of_a_solid_one_is_not(arm)
     free = validate(arm, still, world(ring), FAST)
     assert free.ok
     assert free.clearance == pytest.approx(1.3 - np.hypot(sum(LENGTHS), THICK / 2), abs=2e-3)
-    # A closed shell that contains the whole arm without touching it, made concave by a box beside it.
+    # A closed shell around the whole arm, without contact, made concave by a box beside it.
     solid = trimesh.util.concatenate([box((4, 4, 4), (0, 0, 0)), box((1, 1, 1), (5, 0, 0))])
     assert not validate(arm, still, world(solid), FAST).ok
 
@@ -326,7 +328,7 @@ def test_fingers_that_open_into_a_wall_are_seen():
 
 
 def test_no_point_moves_farther_than_the_bound():
-    # The bound is what everything rests on: compare it with how far the points of every body really go.
+    # All results rest on this bound: compare it with the path length of every body's points.
     panda = load_robot("panda")
     validator = Validator(panda)
     rng = np.random.default_rng(1)
@@ -336,19 +338,17 @@ def test_no_point_moves_farther_than_the_bound():
         sweep = validator._sweep(
             PhaseWorld((("far", box((1, 1, 1), (9, 9, 9))),)), path, ValidationOptions()
         )
-        looks = sweep._add(np.array([0.3, 2.6]))
-        bound = sweep._motion(looks[:1], looks[1:])[0]
+        ends = sweep._add(np.array([0.3, 2.6]))
+        bound = sweep._motion(ends[:1], ends[1:])[0]
         between = sweep._add(np.linspace(0.3, 2.6, 100))
         for p, (a, b) in enumerate(zip(sweep.pairs.a, sweep.pairs.b, strict=True)):
-            gaps = np.array([sweep._measure(look, p, np.inf) for look in between])
-            assert (
-                gaps.min() >= 0.5 * (gaps[0] + gaps[-1] - bound[p]) - 1e-6
-            )  # the inequality itself
+            distance = np.array([sweep._measure(i, p, np.inf) for i in between])
+            assert distance.min() >= 0.5 * (distance[0] + distance[-1] - bound[p]) - 1e-6
             if b >= sweep.count:
                 points = transform(sweep.pose[between, a], sweep.bodies[a].points)
                 length = np.linalg.norm(np.diff(points, axis=0), axis=-1).sum(0).max()
                 assert length <= bound[p] + 1e-9
-                assert bound[p] <= 6 * length + 0.05  # and it is tight enough to be of use
+                assert bound[p] <= 6 * length + 0.05  # tight enough to be useful
 
 
 def test_a_lawful_motion_passes_and_each_lie_is_named(arm):
