@@ -22,6 +22,7 @@ from flowplan.attachment.screw import Screw
 from flowplan.geometry import exp_se3
 from flowplan.grasp import ContactCandidates
 from flowplan.io import npz
+from flowplan.io.mesh_colors import vertex_colors
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.planner import STAGES, Attempt, NoPlan, Plan
 from flowplan.rollout import OUTCOMES, Rollout
@@ -194,7 +195,7 @@ def same(a, b):
         parts = (
             (a.vertices, b.vertices),
             (a.faces, b.faces),
-            (npz.vertex_colors(a), npz.vertex_colors(b)),
+            (vertex_colors(a), vertex_colors(b)),
         )
         return all(np.array_equal(x, y) for x, y in parts)
     if isinstance(a, tuple):
@@ -528,12 +529,12 @@ def test_files_are_plain_npz_for_everyone_else(tmp_path):
 
 def test_colours_of_faces_and_textures_are_kept_at_the_vertices():
     box = trimesh.creation.box()
-    assert npz.vertex_colors(box) is None
+    assert vertex_colors(box) is None
     box.visual = trimesh.visual.TextureVisuals(
         uv=np.zeros((8, 2)), image=Image.new("RGB", (4, 4), (3, 200, 7))
     )
-    np.testing.assert_array_equal(npz.vertex_colors(box), np.broadcast_to([3, 200, 7, 255], (8, 4)))
+    np.testing.assert_array_equal(vertex_colors(box), np.broadcast_to([3, 200, 7, 255], (8, 4)))
     scene = read(stored(Scene((SceneObject("box", box),))), Scene)
     np.testing.assert_array_equal(scene.objects[0].mesh.visual.vertex_colors[0], [3, 200, 7, 255])
     box.visual = trimesh.visual.TextureVisuals()
-    assert npz.vertex_colors(box) is None
+    assert vertex_colors(box) is None

@@ -149,7 +149,7 @@ def test_wrong_numpy_files_are_refused_by_name(gripper, tmp_path):
         (np.where(np.arange(17) == 4, 5.0, rows), r"g.npy\[:, 4:13\]: expected rotations"),
         (
             np.where(np.arange(17) == 1, 60.0, rows),
-            r"g.npy\[:, 1\]: expected metres in \[0, 1\], got \[60, 60\]",
+            r"g.npy\[:, 1\]: expected meters in \[0, 1\], got \[60, 60\]",
         ),
     ]
     for bad, message in cases:

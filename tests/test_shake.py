@@ -11,15 +11,10 @@ import trimesh
 
 pytest.importorskip("pybullet")
 
-from experiments.grasping import shake
-from experiments.grasping.shake import (
-    ShakeOptions,
-    bench_shake,
-    convex_object,
-    floating_hand,
-    random_antipodal,
-    shake_trial,
-)
+from experiments.grasping.bench_shake import bench_shake, random_antipodal
+from experiments.grasping.floating_hand import floating_hand
+from experiments.grasping.shake_objects import ShakeObject, convex_object
+from experiments.grasping.shake_trial import Shake, ShakeOptions, shake_trial
 from flowplan.geometry import inverse, pose
 from flowplan.grasp import ContactCandidates
 from flowplan.robot import Robot, load_robot
@@ -41,7 +36,7 @@ def hand(tmp_path_factory: pytest.TempPathFactory) -> Robot:
     return floating_hand(load_robot("panda"), tmp_path_factory.mktemp("hand"))
 
 
-def block(folder: Path, size: tuple[float, float, float]) -> shake.ShakeObject:
+def block(folder: Path, size: tuple[float, float, float]) -> ShakeObject:
     path = folder / "block.obj"
     trimesh.creation.box(size).export(path)
     return convex_object("thing", path, folder)
@@ -55,7 +50,7 @@ def try_block(
     at: tuple[float, float, float] = (0.0, 0.0, 0.06),
     options: ShakeOptions = SURE,
     seed: int = 0,
-) -> shake.Shake:
+) -> Shake:
     thing = block(folder, size)
     X = pose(translation=[0, 0, size[2] / 2])
     return shake_trial(hand, thing, X, pose(DOWN, at), 0.08, seed=seed, options=options)

@@ -1,1 +1,1 @@
-"""Benchmarks of grasp proposals."""
+"""Benchmarks of grasp proposal: speed, and the share of grasps that survive a shake test."""

@@ -1,8 +1,9 @@
-"""How fast grasps are found: antipodal pairs, collision-checked poses, and the hundred best of an object.
+"""Throughput of grasp proposal: antipodal pairs, collision checks, and the best grasps of an object.
 
-Objects are procedural, half of them roughened and evenly triangulated as a scan would be, and any meshes the caller
-adds (the simulator's scanned objects). Every figure is the median over repeats of the slowest object, warm, in one
-process. Half of the poses that are checked are grasps, whose every point has to be looked at; half are anywhere.
+The objects are procedural, half of them roughened and evenly triangulated like a scan, and any
+meshes that the caller adds. Every figure is that of the slowest object: the median over repeats,
+warm, in one process. Half of the checked poses are grasps, for which every point must be checked;
+the other half are random.
 """
 
 from __future__ import annotations
@@ -41,17 +42,17 @@ def bench_grasp(
     """Throughput of the grasp proposer.
 
     Args:
-        meshes: (name, mesh) of further objects, metres, z up.
-        robot: whose gripper is used.
-        repeats: timed runs per object, after one that is not timed.
-        seed: of the shapes' roughness and of the sampling.
-        progress: called with the fraction done and a word.
+        meshes: (name, mesh) of further objects, meters, z up.
+        robot: Robot whose gripper is used.
+        repeats: Timed runs per object, after one untimed run.
+        seed: Random seed of the shapes' roughness and the sampling.
+        progress: Called with the fraction done and the object's name.
 
     Returns:
-        Records {key, value, unit, direction, n}, n the number of objects times repeats.
+        JSON records, with n the number of objects times repeats.
     """
     gripper = load_robot(robot).gripper
-    pairs, checked, top = [], [], []
+    pairs_per_s, checked_per_s, top100_s = [], [], []
     objects = [*_shapes(seed), *meshes]
     for i, (name, mesh) in enumerate(objects):
         progress(i / len(objects), name)
@@ -62,25 +63,28 @@ def bench_grasp(
         found, seconds = _timed(
             partial(antipodal_pairs, obj, cloud, rng, samples=20_000, friction=0.5), repeats
         )
-        pairs.append(len(found) / seconds)
+        pairs_per_s.append(len(found) / seconds)
+
         grasps, seconds = _timed(partial(propose_grasps, obj, scene, gripper, seed=seed), repeats)
-        top.append(seconds)
+        top100_s.append(seconds)
+
+        # Half grasps, half random poses, with an almost open gripper.
         X = np.concatenate(
             [np.resize(grasps.X_world_tool, (1000, 4, 4)), _poses_around(obj, 1000, rng)]
         )
         boxes = gripper_boxes(gripper, np.full(len(X), 0.9 * gripper.max_width)).approached(0.06)
         _, seconds = _timed(partial(clear_of_points, X, boxes, cloud.points), repeats)
-        checked.append(len(X) / seconds)
+        checked_per_s.append(len(X) / seconds)
     n = len(objects) * repeats
     return [
-        record("grasp/pairs_per_s", min(pairs), "1/s", "up", n),
-        record("grasp/checked_per_s", min(checked), "1/s", "up", n),
-        record("grasp/top100_s", max(top), "s", "down", n),
+        record("grasp/pairs_per_s", min(pairs_per_s), "1/s", "up", n),
+        record("grasp/checked_per_s", min(checked_per_s), "1/s", "up", n),
+        record("grasp/top100_s", max(top100_s), "s", "down", n),
     ]
 
 
 def _timed(run: Callable[[], Result], repeats: int) -> tuple[Result, float]:
-    """What `run` returned last, and the median seconds it took after a first run."""
+    """The last result of `run`, and its median duration in seconds after a first run."""
     result = run()
     seconds = []
     for _ in range(repeats):
@@ -91,7 +95,7 @@ def _timed(run: Callable[[], Result], repeats: int) -> tuple[Result, float]:
 
 
 def _poses_around(obj: SceneObject, count: int, rng: np.random.Generator) -> FloatArray:
-    """Tool poses (G, 4, 4) with the tool's origin within the object's bounds and any orientation."""
+    """Random tool poses (G, 4, 4) with origins within the object's bounds."""
     low, high = obj.vertices_world.min(0), obj.vertices_world.max(0)
     R = np.linalg.qr(rng.normal(size=(count, 3, 3)))[0]
     R[:, :, 0] *= np.linalg.det(R)[:, None]
@@ -99,7 +103,7 @@ def _poses_around(obj: SceneObject, count: int, rng: np.random.Generator) -> Flo
 
 
 def _shapes(seed: int) -> list[tuple[str, trimesh.Trimesh]]:
-    """Box, can, ball, cup and hammer; box, cup and hammer as a scanner would return them."""
+    """Box, can, ball, cup and hammer; box, cup and hammer roughened like a scan."""
     cup = np.array([[0, 0], [0.035, 0], [0.035, 0.09], [0.031, 0.09], [0.031, 0.004], [0, 0.004]])
     handle = trimesh.creation.box([0.2, 0.025, 0.025])
     head = trimesh.creation.box([0.04, 0.09, 0.04])
@@ -115,7 +119,7 @@ def _shapes(seed: int) -> list[tuple[str, trimesh.Trimesh]]:
 
 
 def _scanned(mesh: trimesh.Trimesh, seed: int) -> trimesh.Trimesh:
-    """Small even triangles with 0.7 mm of noise along the normals."""
+    """The mesh with small even triangles and 0.7 mm of noise along the normals."""
     vertices, faces = trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, max_edge=0.006)
     fine = trimesh.Trimesh(vertices, faces)
     noise = 0.0007 * np.random.default_rng(seed).normal(size=(len(fine.vertices), 1))

@@ -1,4 +1,4 @@
-"""Candidate contacts between a gripper and an object, and helpers to order, merge and thin them out."""
+"""Candidate contacts between gripper and object; sorting, merging and removal of duplicates."""
 
 from __future__ import annotations
 

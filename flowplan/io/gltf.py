@@ -1,12 +1,13 @@
-"""A scene's motion as animated glTF 2.0 in one binary file (.glb), for Blender, three.js and every other viewer.
+"""The motion of a scene as animated glTF 2.0 in one binary file (.glb).
 
-An animation that deforms has no bones: each keyframe is a morph target, its displacement from the first frame, and the
-animation's weights fade from one target to the next, which is linear interpolation of the vertices:
+Blender, three.js and other viewers read it. A deforming animation has no bones: each keyframe is a
+morph target, its displacement from the first frame, and the weights of the animation fade from one
+target to the next, which interpolates the vertices linearly:
 
     v(t) = v_0 + sum_k w_k(t) (v_k - v_0),   w_k rises to 1 at t_k and is 0 again at t_{k+1}.
 
-The file is a JSON chunk that describes a binary one (Khronos glTF 2.0 specification, sections 3 and 4). glTF's y is up
-and ours is z: one root node turns the world.
+The file consists of a JSON chunk that describes a binary one (Khronos glTF 2.0 specification,
+sections 3 and 4). The y axis of glTF points up, ours is z: one root node rotates the world.
 """
 
 from __future__ import annotations
@@ -19,22 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.io.npz import vertex_colors
+from flowplan.io.mesh_colors import OBSTACLE, PALETTE, vertex_colors
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.files import atomic_write
 
-PALETTE: tuple[tuple[int, int, int], ...] = (
-    (76, 120, 168), (242, 142, 43), (89, 161, 79), (225, 87, 89), (118, 183, 178), (175, 122, 161), (237, 201, 72),
-)  # fmt: skip
-"""RGB of objects without colours of their own, in turn (Tableau)."""
-OBSTACLE = (150, 150, 150)
-"""RGB of obstacles without colours of their own."""
-
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
 _COMPONENTS = {"float32": 5126, "uint32": 5125, "uint16": 5123}
 _SHAPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}
+_WHITE = (255, 255, 255)
+_STATIC = 1e-6
+"""Displacement up to which an object gets no animation, meters."""
 
 
 def export_gltf(
@@ -43,13 +40,13 @@ def export_gltf(
     """Write `motion` of `scene` as one .glb file with an animation, obstacles included.
 
     Args:
-        path: where to, ending in .glb.
-        scene: whose faces, colours and names are used.
-        motion: world frame, metres.
-        keyframes: morph targets are made of so many frames, spread evenly; of all where not given.
+        path: File to write, ending in .glb.
+        scene: Scene whose faces, colors and names are used.
+        motion: Motion in the world frame, meters.
+        keyframes: Number of evenly spaced frames that become morph targets. Defaults to all.
 
     Raises:
-        ValueError: when the motion does not fit the scene, or the path is no .glb.
+        ValueError: If the motion does not fit the scene, or the path does not end in .glb.
     """
     path = Path(path)
     if path.suffix != ".glb":
@@ -70,11 +67,13 @@ def export_gltf(
 
 
 def check_fits_scene(scene: Scene, motion: SceneMotion) -> None:
-    """Raise a ValueError where `motion` is not one of `scene`'s objects."""
-    have, want = (
-        [v.shape[1] for v in motion.vertices],
-        [len(o.mesh.vertices) for o in scene.objects],
-    )
+    """Check that `motion` is a motion of the objects of `scene`.
+
+    Raises:
+        ValueError: If the numbers of vertices differ.
+    """
+    have = [vertices.shape[1] for vertices in motion.vertices]
+    want = [len(obj.mesh.vertices) for obj in scene.objects]
     if have != want:
         raise ValueError(
             f"motion.vertices: expected {want} vertices, those of the scene's objects, got {have}; "
@@ -83,16 +82,13 @@ def check_fits_scene(scene: Scene, motion: SceneMotion) -> None:
 
 
 class _Gltf:
-    """A glTF document and its binary chunk, while they are put together."""
+    """A glTF document under construction, and its binary chunk."""
 
     def __init__(self) -> None:
         self._binary = bytearray()
         half = float(np.sqrt(0.5))
-        root = {
-            "name": "world",
-            "rotation": [-half, 0.0, 0.0, half],
-            "children": [],
-        }  # z up to y up
+        z_up_to_y_up = [-half, 0.0, 0.0, half]  # quaternion, x y z w
+        root = {"name": "world", "rotation": z_up_to_y_up, "children": []}
         self._channels: list[dict[str, Any]] = []
         self._samplers: list[dict[str, Any]] = []
         self._document: dict[str, Any] = {
@@ -109,54 +105,60 @@ class _Gltf:
     def add(
         self, obj: SceneObject, vertices: FloatArray, times: FloatArray, color: tuple[int, int, int]
     ) -> None:
-        """One object, its vertices (K, V, 3) at `times` (K,), world frame."""
-        moves = len(vertices) > 1 and np.ptp(vertices, axis=0).max() > 1e-6
+        """Add an object with vertices (K, V, 3) at `times` (K,), world frame.
+
+        `color` is used if the object has no colors of its own.
+        """
+        document = self._document
+        moves = len(vertices) > 1 and np.ptp(vertices, axis=0).max() > _STATIC
         own = vertex_colors(obj.mesh)
-        attributes = {
-            "POSITION": self._accessor(vertices[0].astype(np.float32), _ARRAY_BUFFER, bounds=True)
-        }
+
+        # Vertices, their colors, and faces.
+        position = vertices[0].astype(np.float32)
+        attributes = {"POSITION": self._accessor(position, _ARRAY_BUFFER, bounds=True)}
         if own is not None:
             levels = np.column_stack([_linear(own[:, :3]), own[:, 3] / 255])
-            attributes["COLOR_0"] = self._accessor(
-                (65535 * levels + 0.5).astype(np.uint16), _ARRAY_BUFFER
-            )
+            levels = (65535 * levels + 0.5).astype(np.uint16)
+            attributes["COLOR_0"] = self._accessor(levels, _ARRAY_BUFFER)
         faces = self._accessor(obj.mesh.faces.astype(np.uint32).reshape(-1), _ELEMENT_ARRAY_BUFFER)
         primitive = {
             "attributes": attributes,
             "indices": faces,
-            "material": len(self._document["materials"]),
+            "material": len(document["materials"]),
         }
         mesh: dict[str, Any] = {"name": obj.name, "primitives": [primitive]}
+
+        # One morph target per keyframe after the first.
         if moves:
             offsets = (vertices[1:] - vertices[0]).astype(np.float32)
-            primitive["targets"] = [
-                {"POSITION": self._accessor(o, _ARRAY_BUFFER, bounds=True)} for o in offsets
-            ]
+            targets = [self._accessor(offset, _ARRAY_BUFFER, bounds=True) for offset in offsets]
+            primitive["targets"] = [{"POSITION": target} for target in targets]
             mesh["weights"] = [0.0] * len(offsets)
-        self._document["materials"].append(_material(color if own is None else (255, 255, 255)))
-        self._document["nodes"][0]["children"].append(len(self._document["nodes"]))
-        self._document["nodes"].append({"name": obj.name, "mesh": len(self._document["meshes"])})
-        self._document["meshes"].append(mesh)
+
+        document["materials"].append(_material(color if own is None else _WHITE))
+        node = len(document["nodes"])
+        document["nodes"][0]["children"].append(node)
+        document["nodes"].append({"name": obj.name, "mesh": len(document["meshes"])})
+        document["meshes"].append(mesh)
         if moves:
-            self._animate(len(self._document["nodes"]) - 1, times)
+            self._animate(node, times)
 
     def _animate(self, node: int, times: FloatArray) -> None:
-        weights = np.eye(len(times), dtype=np.float32)[
-            :, 1:
-        ]  # at keyframe k, target k alone; none at the first
+        """Animate the weights of a node: at keyframe k target k alone, none at the first."""
+        weights = np.eye(len(times), dtype=np.float32)[:, 1:]
         sampler = {
             "input": self._accessor(times.astype(np.float32), bounds=True),
             "output": self._accessor(weights.reshape(-1)),
             "interpolation": "LINEAR",
         }
-        self._channels.append(
-            {"sampler": len(self._samplers), "target": {"node": node, "path": "weights"}}
-        )
+        target = {"node": node, "path": "weights"}
+        self._channels.append({"sampler": len(self._samplers), "target": target})
         self._samplers.append(sampler)
 
     def _accessor(
         self, array: NDArray[Any], target: int | None = None, *, bounds: bool = False
     ) -> int:
+        """Append an array to the binary chunk and return the index of its accessor."""
         view: dict[str, Any] = {
             "buffer": 0,
             "byteOffset": len(self._binary),
@@ -170,9 +172,9 @@ class _Gltf:
             "count": len(array),
             "type": _SHAPES[1 if array.ndim == 1 else array.shape[1]],
         }
-        if array.dtype == np.uint16:  # colours: 65535 stands for 1
+        if array.dtype == np.uint16:  # colors: 65535 means 1
             accessor["normalized"] = True
-        if bounds:  # of the stored float32 values, exactly: validators compare
+        if bounds:  # exactly those of the stored float32 values: validators compare them
             table = array.reshape(len(array), -1)
             accessor["min"], accessor["max"] = table.min(0).tolist(), table.max(0).tolist()
         self._binary += array.astype(array.dtype.newbyteorder("<")).tobytes()
@@ -212,6 +214,6 @@ def _material(color: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def _linear(srgb: NDArray[Any]) -> FloatArray:
-    """Linear light in [0, 1], glTF's colours, of sRGB levels in 0..255, everyone else's."""
+    """Linear light in [0, 1], as glTF stores colors, of sRGB levels in 0..255."""
     s = srgb / 255
     return np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4)

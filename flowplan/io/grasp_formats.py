@@ -1,24 +1,24 @@
 """Grasps of other planners, read and written in their own files and frames.
 
-Everybody agrees that a grasp is a pose and a width, and nobody on the frame. Seen from the tool frame used here (origin
-between the pads, z approaches, y closes):
+All of them describe a grasp by a pose and a width, but in different frames. Relative to the tool
+frame used here (origin between the pads, z approaches, y closes):
 
     here               z approaches   y closes   origin between the pads
-    GraspNetAPI        x approaches   y closes   origin `depth` behind the fingertips; 17 numbers to a row
-    GraspGen, isaac    z approaches   x closes   origin at the gripper's base; poses relative to the object
-    Contact-GraspNet   z approaches   x closes   origin at the gripper's base; poses in the camera's OpenCV frame
+    GraspNetAPI        x approaches   y closes   origin `depth` behind the fingertips
+    GraspGen, isaac    z approaches   x closes   origin at the gripper's base; poses relative to the
+                                                 object
+    Contact-GraspNet   z approaches   x closes   origin at the gripper's base; poses relative to the
+                                                 camera (OpenCV convention)
 
-An adapter is one frame, one file format, and where the file's poses are measured from. Readers take nothing on trust:
-no pickle, and a file that is cut short, misshapen or not finite is refused in a line that names the field.
+An adapter consists of one frame, one file format, and the reference frame of the file's poses.
+Readers trust nothing: no pickle, and a file that is truncated, misshapen or not finite is refused
+in a line that names the field.
 """
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +27,13 @@ from numpy.typing import NDArray
 
 from flowplan.geometry import inverse, matrix_from_quat_wxyz, pose, quat_wxyz_from_matrix
 from flowplan.grasp.candidates import ContactCandidates, best_first
+from flowplan.io.documents import (
+    check_suffix,
+    document_text,
+    read_archive,
+    read_array,
+    read_document,
+)
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.files import atomic_write
@@ -39,48 +46,53 @@ Z_APPROACH_X_CLOSE = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0
 X_APPROACH_Y_CLOSE = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 """Axes (3, 3) of a frame that approaches along x and closes along y, in the tool frame."""
 PANDA_BASE_TO_PADS = 0.1034
-"""Metres from the base of the Panda hand to between its pads: GraspGen's and Contact-GraspNet's gripper depth."""
+"""Distance from the base of the Panda hand to between its pads, meters: the gripper depth of
+GraspGen and Contact-GraspNet."""
 
 
 class GraspAdapter(Protocol):
-    """One way of writing grasps down."""
+    """A file format for grasps."""
 
     def read(self, path: str | Path) -> ContactCandidates:
-        """Grasps of a file, in the world and tool frames used here, best first.
+        """Grasps in a file, in the world and tool frames used here, best first.
 
         Raises:
-            ValueError: naming the file and the field.
+            ValueError: Naming the file and the field.
         """
         ...
 
     def write(self, path: str | Path, grasps: ContactCandidates) -> None:
-        """Write grasps and pinches; these formats have no place for pushes.
+        """Write grasps and pinches; these formats cannot store pushes.
 
         Raises:
-            ValueError: when `grasps` holds a push, or the path's suffix is not the format's.
+            ValueError: If `grasps` contains a push, or the suffix is not the format's.
         """
         ...
 
 
 @dataclass(frozen=True)
 class GraspNetAdapter:
-    """GraspNetAPI: a .npy of rows score, width, height, depth, rotation (9, row by row), translation (3), object id."""
+    """GraspNetAPI: a .npy with rows of 17 numbers.
+
+    score, width, height, depth, rotation (9, row by row), translation (3), object id.
+    """
 
     finger_depth: float
-    """Metres that the fingertips reach past the tool's origin: `Gripper.finger_depth`."""
+    """Distance of the fingertips past the tool's origin, meters: `Gripper.finger_depth`."""
     X_world_reference: FloatArray = field(default_factory=pose)
-    """(4, 4) pose of the frame that the file's grasps are in, such as the camera's."""
+    """(4, 4) pose of the reference frame of the file's grasps, such as the camera."""
     height: float = 0.02
-    """Metres of finger thickness written to the file; reading ignores it."""
+    """Finger thickness written to the file, meters; ignored on reading."""
     depth: float = 0.02
-    """Metres from the file's grasp origin to the fingertips that is written; reading takes each row's own."""
+    """Distance from a grasp's origin to the fingertips, meters, when writing; rows that are read
+    have their own."""
 
     def read(self, path: str | Path) -> ContactCandidates:
-        """Grasps of a GraspNetAPI array file."""
-        return self.decode(_numpy_file(path), str(path))
+        """Grasps in a GraspNetAPI array file."""
+        return self.decode(read_array(path), str(path))
 
     def decode(self, rows: NDArray[Any], name: str = "rows") -> ContactCandidates:
-        """Grasps of a GraspNetAPI array (G, 17), such as GraspGroup.grasp_group_array."""
+        """Grasps in a GraspNetAPI array (G, 17), such as GraspGroup.grasp_group_array."""
         if np.shape(rows) == (0, 17):
             return _grasps(np.zeros((0, 4, 4)), np.zeros(0), np.zeros(0))
         table = checks.array(
@@ -89,28 +101,31 @@ class GraspNetAdapter:
             ("G", 17),
             hint="rows of score, width, height, depth, R (9), t (3), object id",
         )
-        X = pose(_rotations(f"{name}[:, 4:13]", table[:, 4:13].reshape(-1, 3, 3)), table[:, 13:16])
-        X_other_tool = inverse(_frame(X_APPROACH_Y_CLOSE, table[:, 3] - self.finger_depth))
-        return _grasps(
-            self.X_world_reference @ X @ X_other_tool,
-            _widths(f"{name}[:, 1]", table[:, 1]),
-            table[:, 0],
-        )
+        score, width, depth = table[:, 0], table[:, 1], table[:, 3]
+        R = _rotations(f"{name}[:, 4:13]", table[:, 4:13].reshape(-1, 3, 3))
+        X_reference_other = pose(R, table[:, 13:16])
+        X_other_tool = inverse(_frame(X_APPROACH_Y_CLOSE, depth - self.finger_depth))
+        X_world_tool = self.X_world_reference @ X_reference_other @ X_other_tool
+        return _grasps(X_world_tool, _widths(f"{name}[:, 1]", width), score)
 
     def encode(self, grasps: ContactCandidates) -> FloatArray:
-        """The array (G, 17) that GraspNetAPI's GraspGroup is made of."""
+        """The array (G, 17) of GraspNetAPI's GraspGroup."""
         _only_grasps(grasps)
         X_tool_other = _frame(X_APPROACH_Y_CLOSE, np.array(self.depth - self.finger_depth))
         X = inverse(self.X_world_reference) @ grasps.X_world_tool @ X_tool_other
-        size = np.tile([self.height, self.depth], (len(grasps), 1))
-        head = np.concatenate([grasps.score[:, None], grasps.width[:, None], size], axis=1)
-        return np.concatenate(
-            [head, X[:, :3, :3].reshape(-1, 9), X[:, :3, 3], grasps.object_id[:, None]], axis=1
-        )
+        columns = [
+            grasps.score[:, None],
+            grasps.width[:, None],
+            np.tile([self.height, self.depth], (len(grasps), 1)),
+            X[:, :3, :3].reshape(-1, 9),
+            X[:, :3, 3],
+            grasps.object_id[:, None],
+        ]
+        return np.concatenate(columns, axis=1)
 
     def write(self, path: str | Path, grasps: ContactCandidates) -> None:
         """Write a .npy that `GraspGroup().from_npy` reads."""
-        _suffix(path, ".npy")
+        check_suffix(path, ".npy")
         rows = self.encode(grasps)
         with atomic_write(path) as file:
             np.save(file, rows, allow_pickle=False)
@@ -118,22 +133,22 @@ class GraspNetAdapter:
 
 @dataclass(frozen=True)
 class ContactGraspNetAdapter:
-    """Contact-GraspNet: a .npz of pred_grasps_cam (G, 4, 4), scores (G,) and gripper_openings (G,)."""
+    """Contact-GraspNet: a .npz of pred_grasps_cam (G, 4, 4), scores and gripper_openings (G,)."""
 
     X_world_reference: FloatArray = field(default_factory=pose)
-    """(4, 4) X_world_camera (OpenCV convention) of the depth image."""
+    """(4, 4) X_world_camera of the depth image, OpenCV convention."""
     base_to_pads: float = PANDA_BASE_TO_PADS
-    """Metres from the gripper's base to between its pads."""
+    """Distance from the gripper's base to between its pads, meters."""
     max_width: float = 0.08
-    """Metres of opening, where the file has no gripper_openings."""
+    """Opening if the file has no gripper_openings, meters."""
 
     def read(self, path: str | Path) -> ContactCandidates:
-        """Grasps of an .npz of plain arrays.
+        """Grasps in an .npz of plain arrays.
 
-        The network's own script saves one entry per segment in pickled dictionaries; save those of one segment as
-        arrays under the same names instead: pickle runs code when it is read.
+        The network's own script saves pickled dictionaries with one entry per segment. Pickle runs
+        code when it is read: save the entries of one segment as arrays of the same names instead.
         """
-        arrays = _numpy_archive(path)
+        arrays = read_archive(path)
         for key in ("pred_grasps_cam", "scores"):
             if key not in arrays:
                 raise ValueError(
@@ -153,7 +168,7 @@ class ContactGraspNetAdapter:
 
     def write(self, path: str | Path, grasps: ContactCandidates) -> None:
         """Write an .npz of plain arrays."""
-        _suffix(path, ".npz")
+        check_suffix(path, ".npz")
         _only_grasps(grasps)
         X_tool_other = _frame(Z_APPROACH_X_CLOSE, np.array(self.base_to_pads))
         X = inverse(self.X_world_reference) @ grasps.X_world_tool @ X_tool_other
@@ -163,20 +178,21 @@ class ContactGraspNetAdapter:
 
 @dataclass(frozen=True)
 class IsaacGraspAdapter:
-    """isaac_grasp 1.0, as GraspGen and Isaac Sim write it: YAML, or the same fields in JSON by the file's suffix."""
+    """isaac_grasp 1.0, as GraspGen and Isaac Sim write it: YAML, or JSON with the same fields."""
 
     gripper: Gripper
-    """Of the robot: translates finger openings to joint positions and back."""
+    """Gripper of the robot, which relates finger openings and joint positions."""
     X_world_reference: FloatArray = field(default_factory=pose)
     """(4, 4) X_world_object: the file's poses are relative to the object."""
     X_tool_gripper: FloatArray = field(
         default_factory=lambda: _frame(Z_APPROACH_X_CLOSE, np.array(PANDA_BASE_TO_PADS))
     )
-    """(4, 4) the frame that the file calls the gripper's, in the tool frame; GraspGen's of the Panda hand."""
+    """(4, 4) pose of the file's gripper frame in the tool frame. Defaults to that of the Panda hand
+    in GraspGen."""
 
     def read(self, path: str | Path) -> ContactCandidates:
-        """Grasps of an isaac_grasp file; the opening is that of the pre-grasp where it is given."""
-        document = _document(path)
+        """Grasps in an isaac_grasp file; the opening is that of the pre-grasp if there is one."""
+        document = read_document(path)
         if document.get("format") != "isaac_grasp":
             raise ValueError(
                 f"{path}: format: expected isaac_grasp, got {document.get('format')!r}"
@@ -196,7 +212,7 @@ class IsaacGraspAdapter:
         return _grasps(self.X_world_reference @ X @ inverse(self.X_tool_gripper), width, score)
 
     def write(self, path: str | Path, grasps: ContactCandidates) -> None:
-        """Write all grasps; the object is taken to be closed on where the fingers meet (position 0)."""
+        """Write all grasps; their closed joint positions are those of touching fingers."""
         _only_grasps(grasps)
         X = inverse(self.X_world_reference) @ grasps.X_world_tool @ self.X_tool_gripper
         quat = quat_wxyz_from_matrix(X[:, :3, :3])
@@ -211,7 +227,7 @@ class IsaacGraspAdapter:
             for i in range(len(grasps))
         }
         document = {"format": "isaac_grasp", "format_version": 1.0, "grasps": entries}
-        text = _dumper(path)(document)
+        text = document_text(path, document)
         with atomic_write(path) as file:
             file.write(text.encode())
 
@@ -229,9 +245,10 @@ class IsaacGraspAdapter:
             raise ValueError(f"{where}.orientation: expected w and xyz, got {turn!r}")
         xyz = checks.array(f"{where}.orientation.xyz", turn["xyz"], (3,))
         quat = np.concatenate([checks.array(f"{where}.orientation.w", [turn["w"]], (1,)), xyz])
-        if abs(np.linalg.norm(quat) - 1) > 1e-2:
+        length = np.linalg.norm(quat)
+        if abs(length - 1) > 1e-2:
             raise ValueError(
-                f"{where}.orientation: expected a unit quaternion, got length {np.linalg.norm(quat):.3g}"
+                f"{where}.orientation: expected a unit quaternion, got length {length:.3g}"
             )
         position = checks.array(f"{where}.position", value["position"], (3,))
         confidence = checks.array(f"{where}.confidence", [value["confidence"]], (1,))[0]
@@ -242,7 +259,7 @@ class IsaacGraspAdapter:
         )
 
     def _width(self, where: str, value: Mapping[str, Any]) -> float:
-        """Opening (m) of the first of the gripper's joints that the pre-grasp, or else the grasp, names."""
+        """Opening in the pre-grasp, else in the grasp, at the first known joint, meters."""
         for key in ("pregrasp_cspace_position", "cspace_position"):
             joints = value.get(key) or {}
             if not isinstance(joints, Mapping):
@@ -259,7 +276,8 @@ class IsaacGraspAdapter:
 
 
 def _frame(axes: FloatArray, behind: FloatArray) -> FloatArray:
-    """X_tool_other (..., 4, 4) of a frame with `axes` (3, 3), its origin `behind` (...,) metres before the pads."""
+    """X_tool_other (..., 4, 4) of a frame with some axes (3, 3), its origin `behind` (...,) meters
+    behind the pads."""
     return pose(axes, -np.asarray(behind, float)[..., None] * np.array([0.0, 0.0, 1.0]))
 
 
@@ -268,11 +286,12 @@ def _grasps(X: FloatArray, width: FloatArray, score: FloatArray) -> ContactCandi
 
 
 def _rotations(name: str, R: FloatArray) -> FloatArray:
-    """Rotations (G, 3, 3) as stored in single precision, made orthonormal again."""
+    """Rotations (G, 3, 3) stored in single precision, orthonormalized."""
     error = np.abs(np.swapaxes(R, -1, -2) @ R - np.eye(3)).max()
-    if error > 1e-2 or np.linalg.det(R).min() < 0:
+    det = np.linalg.det(R).min()
+    if error > 1e-2 or det < 0:
         raise ValueError(
-            f"{name}: expected rotations, got |R^T R - I| = {error:.2g}, det >= {np.linalg.det(R).min():.2g}"
+            f"{name}: expected rotations, got |R^T R - I| = {error:.2g}, det >= {det:.2g}"
         )
     U, _, Vt = np.linalg.svd(R)
     return U @ Vt
@@ -281,101 +300,17 @@ def _rotations(name: str, R: FloatArray) -> FloatArray:
 def _widths(name: str, width: FloatArray) -> FloatArray:
     if width.min() < 0 or width.max() > 1:
         raise ValueError(
-            f"{name}: expected metres in [0, 1], got [{width.min():g}, {width.max():g}]; convert to metres"
+            f"{name}: expected meters in [0, 1], got [{width.min():g}, {width.max():g}]; "
+            "convert to meters"
         )
     return width
 
 
 def _only_grasps(grasps: ContactCandidates) -> None:
+    """Refuse pushes."""
     pushes = sum(kind == "push" for kind in grasps.kind)
     if pushes:
         raise ValueError(
-            f"grasps: {pushes} of {len(grasps)} are pushes, which this format has no place for; drop them"
+            f"grasps: {pushes} of {len(grasps)} are pushes, which this format cannot store; "
+            "remove them"
         )
-
-
-def _suffix(path: str | Path, *valid: str) -> str:
-    suffix = Path(path).suffix.lower()
-    checks.choice(f"{path}: suffix", suffix, valid)
-    return suffix
-
-
-def _numpy_file(path: str | Path) -> NDArray[Any]:
-    value = _load_numpy(path, ".npy")
-    if not isinstance(value, np.ndarray):
-        raise ValueError(f"{path}: expected one array, got an archive")
-    return value
-
-
-def _numpy_archive(path: str | Path) -> dict[str, NDArray[Any]]:
-    value = _load_numpy(path, ".npz")
-    if isinstance(value, np.ndarray):
-        raise ValueError(f"{path}: expected an archive of named arrays, got one array")
-    with value:
-        return {key: _unpickled(path, partial(value.__getitem__, key)) for key in value.files}
-
-
-def _load_numpy(path: str | Path, suffix: str) -> Any:
-    _suffix(path, suffix)
-    return _unpickled(path, lambda: np.load(path, allow_pickle=False))
-
-
-def _unpickled(path: str | Path, read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(
-            f"{path}: not a whole numpy file ({type(error).__name__}); write it again"
-        ) from None
-    except ValueError as error:
-        pickled = "pickle" in str(error) or "Object arrays" in str(error)
-        what = (
-            "holds pickled objects, which run code when read; save plain arrays"
-            if pickled
-            else "not a numpy file"
-        )
-        raise ValueError(f"{path}: {what}") from None
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise ValueError(
-            "isaac_grasp in YAML needs PyYAML: pip install pyyaml, or use a .json file"
-        ) from None
-    return yaml
-
-
-def _document(path: str | Path) -> Mapping[str, Any]:
-    """The fields of a .yaml, .yml or .json file."""
-    suffix = _suffix(path, ".yaml", ".yml", ".json")
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as text ({type(error).__name__})") from None
-    try:
-        if suffix == ".json":
-            value = json.loads(text)
-        else:
-            yaml = _yaml()
-            try:
-                value = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(" ".join(str(error).split())) from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid {suffix[1:]}: {error}") from None
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{path}: expected named fields, got {type(value).__name__}")
-    return value
-
-
-def _dumper(path: str | Path) -> Callable[[Mapping[str, Any]], str]:
-    if _suffix(path, ".yaml", ".yml", ".json") == ".json":
-        return lambda document: json.dumps(document, indent=1)
-    yaml = _yaml()
-    return lambda document: yaml.safe_dump(document, sort_keys=False, default_flow_style=None)

@@ -1,14 +1,15 @@
-"""Instructions and laws of motion from a JSON file, for people who plan from the command line.
+"""Instructions and laws of motion from a JSON file, for planning from the command line.
 
     {"object": "box",
      "law": {"kind": "hinge", "axis_point": [0.4, 0, 0.1], "axis": [0, 1, 0],
              "part": {"lower": [0.3, -0.2, 0.1], "upper": [0.5, 0.2, 0.2]}},
      "handles": [[0.3, 0, 0.1]], "targets": [[0.35, 0, 0.18]], "duration": 2.0}
 
-`kind` is rigid, hinge, slide, bend or fold; the other entries of the law are the fields of that record in
-`flowplan.laws`. The moving link of a hinge or slide is the part of the object inside a box, or `part` and `rest` list
-points of it and of all that stays. Everything is in metres in the world frame. A `prompt` alone is a sentence to
-follow; beside the rest it is the sentence that the document answers.
+`kind` is rigid, hinge, slide, bend or fold; the other entries of the law are the fields of that
+record in `flowplan.laws`. The moving link of a hinge or slide is the part of the object inside a
+box, or `part` and `rest` list points on it and on everything that stays. Everything is in meters in
+the world frame. A `prompt` alone is a sentence to follow; next to other entries it is the sentence
+that they answer.
 """
 
 from __future__ import annotations
@@ -34,17 +35,21 @@ _KINDS = {
 
 
 def read_instruction(path: str | Path, scene: Scene) -> tuple[tuple[laws.Law, ...], Instruction]:
-    """The laws (none, or one) and the instruction that a JSON file states for a scene.
+    """The laws (none or one) and the instruction in a JSON file.
+
+    Args:
+        path: The file.
+        scene: Scene that they refer to.
 
     Raises:
-        ValueError: in one line, naming the file and the field.
+        ValueError: In one line, naming the file and the field.
     """
     path = Path(path)
     return parse_instruction(parse_json(path.read_text(), str(path)), scene, str(path))
 
 
 def parse_json(text: str, where: str) -> Any:
-    """What a JSON text holds; `where` names it in the error."""
+    """The content of a JSON text; `where` names it in the error."""
     try:
         return json.loads(text)
     except ValueError as error:
@@ -54,14 +59,20 @@ def parse_json(text: str, where: str) -> Any:
 def parse_instruction(
     entries: Any, scene: Scene, where: str
 ) -> tuple[tuple[laws.Law, ...], Instruction]:
-    """The laws (none, or one) and the instruction that a document's entries state for a scene.
+    """The laws (none or one) and the instruction in a JSON document.
+
+    Args:
+        entries: Content of the document.
+        scene: Scene that they refer to.
+        where: Name of the document in errors.
 
     Raises:
-        ValueError: in one line, naming `where` the document is from and the field.
+        ValueError: In one line, naming the document and the field.
     """
     if not isinstance(entries, dict):
         raise ValueError(
-            f"{where}: expected a JSON object with 'object', 'handles' and 'targets', or with 'prompt'"
+            f"{where}: expected a JSON object with 'object', 'handles' and 'targets', "
+            "or with 'prompt'"
         )
     try:
         if set(entries) == {"prompt"}:
@@ -85,6 +96,7 @@ def parse_instruction(
 
 
 def _law(entries: Any, name: str, scene: Scene) -> laws.Law:
+    """The law of motion of the object with this name."""
     if not isinstance(entries, dict):
         raise ValueError("law: expected an object with 'kind' and the fields of that law")
     kind = _KINDS[checks.choice("law.kind", entries.get("kind"), list(_KINDS))]
@@ -101,11 +113,11 @@ def _law(entries: Any, name: str, scene: Scene) -> laws.Law:
 
 
 def _split(box: Any, name: str, scene: Scene) -> tuple[Any, Any]:
-    """Vertices of the object inside and outside of a box {"lower": [...], "upper": [...]}."""
+    """Vertices of the object inside and outside a box {"lower": [...], "upper": [...]}."""
     if not isinstance(box, dict) or set(box) != {"lower", "upper"}:
         raise ValueError(
-            'law.part: expected a box {"lower": [x, y, z], "upper": [x, y, z]} around the moving link, '
-            "or a list of its points beside law.rest"
+            'law.part: expected a box {"lower": [x, y, z], "upper": [x, y, z]} around the moving '
+            "link, or a list of its points next to law.rest"
         )
     lower, upper = (checks.array(f"law.part.{key}", box[key], (3,)) for key in ("lower", "upper"))
     vertices = scene.objects[scene.index(name)].vertices_world
@@ -119,6 +131,7 @@ def _split(box: Any, name: str, scene: Scene) -> tuple[Any, Any]:
 
 
 def _only(entries: dict[str, Any], allowed: set[str], prefix: str = "") -> None:
+    """Refuse entries that are not allowed."""
     unknown = sorted(set(entries) - allowed)
     if unknown:
         raise ValueError(

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from flowplan.geometry import fit_rigid, interpolate, transform
 from flowplan.grasp import ContactCandidates
-from flowplan.io.gltf import OBSTACLE, PALETTE
-from flowplan.io.npz import vertex_colors
+from flowplan.io.mesh_colors import OBSTACLE, PALETTE, vertex_colors
 from flowplan.motion import ObjectFlow
 from flowplan.rollout import Rollout
 from flowplan.trajectory import Phase

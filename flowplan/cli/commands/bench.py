@@ -79,7 +79,7 @@ class Shake(_OfRobot):
     """Measure the share of grasps that hold when they are shaken in simulation."""
 
     def run(self) -> int:
-        from experiments.grasping.shake import bench_shake
+        from experiments.grasping.bench_shake import bench_shake
 
         with console.progress("bench shake") as tell:
             records = bench_shake(robot=self.robot, seed=self.seed, progress=tell)

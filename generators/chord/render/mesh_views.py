@@ -16,7 +16,7 @@ import trimesh
 from numpy.typing import NDArray
 from trimesh.visual.color import uv_to_interpolated_color
 
-from flowplan.io.npz import vertex_colors
+from flowplan.io.mesh_colors import vertex_colors
 from flowplan.scan.meshes.surface import raycasting_scene
 from flowplan.scene import SceneObject
 from flowplan.utils import checks
