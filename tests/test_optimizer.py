@@ -13,10 +13,10 @@ from flowplan.collision.distance_field import distance_field
 from flowplan.geometry import angle_between, exp_so3, inverse, pose, rotation_about, transform
 from flowplan.motion import ObjectFlow
 from flowplan.optimizers import TrackOptions, TrackProblem
-from flowplan.optimizers.block_banded import COUPLED, Layout
+from flowplan.optimizers.block_banded import COUPLED, BandedLayout
 from flowplan.optimizers.finite_differences import Rates, difference_rows
 from flowplan.optimizers.levenberg_marquardt import optimize
-from flowplan.optimizers.objective import Objective, Stage, log_manipulability_gradient
+from flowplan.optimizers.objective import CostWeights, Objective, log_manipulability_gradient
 from flowplan.optimizers.seeds import key_times
 from flowplan.robot import load_robot
 
@@ -101,7 +101,7 @@ def test_kinematics_are_pinocchios(robot):
 def test_banded_system_is_the_dense_one(T):
     rng = np.random.default_rng(T)
     S, J, n = 2, 3, 3 * T
-    layout = Layout(T, J)
+    layout = BandedLayout(T, J)
     dense = np.zeros((S, n, n))
     own = rng.normal(size=(S, T, J, J))
     own = own @ np.swapaxes(own, 2, 3) + 20 * np.eye(J)
@@ -125,7 +125,7 @@ def test_banded_system_is_the_dense_one(T):
 
 
 def test_a_matrix_that_is_not_positive_definite_is_not_solved():
-    layout = Layout(3, 2)
+    layout = BandedLayout(3, 2)
     ab = layout.pack(
         -np.ones((1, 3, 1, 1)) * np.eye(2), np.zeros((1, 2, 2, 2)), np.zeros((1, 4, 3, 2))
     )
@@ -199,10 +199,10 @@ def test_manipulability_gradient_against_finite_differences(robot):
 def test_every_collision_residual_against_finite_differences(robot):
     """Sums of residuals by their first time; every second time is moved, so that a neighbour's part stays apart."""
     objective, q = near_things(robot)
-    body = objective.body
+    body = objective.collision
 
     def all_rows(q):
-        return [*body.obstacle_rows(body.arm(q)), body.self_rows(body.arm(q))]
+        return [*body.obstacle_rows(body.arm_state(q)), body.self_rows(body.arm_state(q))]
 
     def by_time(at, values):
         return np.bincount(at, values, q.shape[0] * q.shape[1]).reshape(q.shape[:2])
@@ -228,13 +228,13 @@ def test_every_collision_residual_against_finite_differences(robot):
 
 def test_objective_gradient_against_finite_differences(robot):
     objective, q = near_things(robot)
-    stage = Stage(3.0, True)
+    weights = CostWeights(3.0, True)
     objective.slow_down(1.3)
-    model = objective.evaluate(q, stage)
+    model = objective.evaluate(q, weights)
     rng = np.random.default_rng(3)
     for _ in range(5):
         dq = 1e-6 * rng.normal(size=q.shape)
-        up, down = (objective.evaluate(q + s * dq, stage).cost for s in (1, -1))
+        up, down = (objective.evaluate(q + s * dq, weights).cost for s in (1, -1))
         np.testing.assert_allclose(4 * (model.gradient * dq).sum(axis=(1, 2)), up - down, rtol=2e-3)
 
 
@@ -251,7 +251,7 @@ def test_flow_cost_is_the_sum_over_points(robot):
     options = TrackOptions(free_rotation=0.0)
     objective = Objective(TrackProblem(robot, TIMES, attachment, FREE), options)
     q = robot.home + 0.1 * rng.normal(size=(1, T, 7))
-    arm = objective.body.arm(q)
+    arm = objective.collision.arm_state(q)
     residual, rows = objective._alignment(arm.X, arm.J)
     weights = held * flow.confidence
     weights /= weights.max()
@@ -336,7 +336,9 @@ def test_a_random_problem_is_solved_by_its_witness(robot, kind):
     objective = Objective(
         TrackProblem(robot, attachment.times, attachment, problem.field), TrackOptions()
     )
-    assert objective.body.clearance(problem.witness, objective.body.margin)[0].min() > 5e-3
+    assert (
+        objective.collision.clearance(problem.witness, objective.collision.margin)[0].min() > 5e-3
+    )
     again = random_problem(robot, kind, frames=21, points=100, obstacles=10, seed=4)
     np.testing.assert_array_equal(again.flow.points, problem.flow.points)
     assert solve(robot, problem, TrackOptions()).certified
@@ -400,7 +402,7 @@ def test_an_obstacle_in_the_elbows_way_is_avoided(robot):
     post = trimesh.creation.box([0.05, 0.05, 0.05], transform=pose(None, elbow))
     field = distance_field([post], lower=LOWER, upper=UPPER, voxel=0.02)
     blocked = Objective(problem_of(robot, X, field), TrackOptions())
-    assert blocked.body.clearance(free.q, blocked.body.margin)[0].min() < 0
+    assert blocked.collision.clearance(free.q, blocked.collision.margin)[0].min() < 0
     solution = optimize(problem_of(robot, X, field))
     assert solution.converged
     assert solution.clearance.min() > 0.005
@@ -416,8 +418,8 @@ def test_a_thin_wall_between_two_times_is_seen(robot):
     attachment = attach(ObjectFlow(*_two_times(X)), X[0])
     body = Objective(
         TrackProblem(robot, np.array([0.0, 2.0]), attachment, field), TrackOptions()
-    ).body
-    at_times, *between = body.obstacle_rows(body.arm(q[None]))
+    ).collision
+    at_times, *between = body.obstacle_rows(body.arm_state(q[None]))
     assert not len(at_times.at)
     assert len(between) == 3  # a long step is looked at in quarters
     assert len(between[1].at)

@@ -1,8 +1,8 @@
-"""Symmetric block-banded systems of a trajectory: T blocks of J unknowns, each coupled to the three that follow.
+"""Symmetric block-banded systems of a trajectory: T blocks of J unknowns, each coupled to the next three.
 
-Costs of a joint trajectory q (T, J) touch neighbouring times only: a pose one, a swept collision check two, an
-acceleration three, a jerk four. Their normal equations, unknowns in the order t J + j, have 3 J subdiagonals, and a
-banded Cholesky factorisation solves them in time linear in T.
+Costs of a joint trajectory q (T, J) couple neighboring times only: a pose one, a swept collision check two, an
+acceleration three, a jerk four. With unknowns in the order t J + j, their normal equations have 3 J subdiagonals, and a
+banded Cholesky factorization solves them in time linear in T.
 """
 
 from __future__ import annotations
@@ -13,25 +13,30 @@ from scipy.linalg.lapack import dpbsv
 from flowplan.utils.checks import FloatArray
 
 COUPLED = 3
-"""Blocks after its own that a block is coupled to."""
+"""Number of following blocks that a block is coupled to."""
 
 
-class Layout:
-    """Where the blocks of S systems go in LAPACK's lower banded storage ab[i - j, j] = A[i, j].
+class BandedLayout:
+    """Positions of the blocks of S systems in LAPACK's lower banded storage ab[i - j, j] = A[i, j].
 
     Args:
-        T: blocks.
+        T: number of blocks.
         J: unknowns per block.
     """
 
     def __init__(self, T: int, J: int) -> None:
         self.T, self.J = T, J
         self.rows = COUPLED * J + 1
-        t, a, b = np.arange(T)[:, None], *np.tril_indices(J)
-        self._own = ((a - b) * T * J + t * J + b).ravel()
-        self._own_ab = (a, b)
+
+        # Flat positions of the lower triangle of each diagonal block.
+        t = np.arange(T)[:, None]
+        a, b = np.tril_indices(J)
+        self._lower = (a, b)
+        self._diagonal = ((a - b) * T * J + t * J + b).ravel()
+
+        # Flat positions of each block below the diagonal.
         a, b = (i.ravel() for i in np.indices((J, J)))
-        self._next = ((J + a - b) * T * J + t[:-1] * J + b).ravel()
+        self._subdiagonal = ((J + a - b) * T * J + t[:-1] * J + b).ravel()
 
     def pack(self, own: FloatArray, following: FloatArray, bands: FloatArray) -> FloatArray:
         """Banded matrices (S, 3 J + 1, T J).
@@ -45,27 +50,17 @@ class Layout:
         ab = np.zeros((S, self.rows, T * J))
         ab[:, ::J] = bands.reshape(S, COUPLED + 1, T * J)
         flat = ab.reshape(S, -1)
-        a, b = self._own_ab
-        flat[:, self._own] += own[:, :, a, b].reshape(S, -1)
-        flat[:, self._next] += following.reshape(S, -1)
+        a, b = self._lower
+        flat[:, self._diagonal] += own[:, :, a, b].reshape(S, -1)
+        flat[:, self._subdiagonal] += following.reshape(S, -1)
         return ab
 
-    def multiply(self, ab: FloatArray, x: FloatArray) -> FloatArray:
-        """Products (S, T, J) of packed matrices with x (S, T, J)."""
-        S, n = len(ab), self.T * self.J
-        v = x.reshape(S, n)
-        out = ab[:, 0] * v
-        for k in range(1, min(self.rows, n)):
-            out[:, k:] += ab[:, k, : n - k] * v[:, : n - k]
-            out[:, : n - k] += ab[:, k, : n - k] * v[:, k:]
-        return out.reshape(x.shape)
-
     def solve(self, ab: FloatArray, rhs: FloatArray) -> FloatArray:
-        """Solutions (S, T, J) for right-hand sides (S, T, J); NaN where a system is not positive definite."""
+        """Solutions (S, T, J) for right-hand sides (S, T, J); NaN for a system that is not positive definite."""
         out = np.empty_like(rhs)
         n = self.T * self.J
+        rows = min(self.rows, n)  # the further rows of a short trajectory are empty
         for s in range(len(rhs)):
-            # Rows beyond the size of a short trajectory hold nothing.
-            _, x, info = dpbsv(ab[s, : min(self.rows, n)], rhs[s].reshape(-1), lower=1)
+            _, x, info = dpbsv(ab[s, :rows], rhs[s].reshape(-1), lower=1)
             out[s] = x.reshape(self.T, self.J) if info == 0 else np.nan
         return out

@@ -1,19 +1,21 @@
-"""Velocities, accelerations and jerks of a sampled joint trajectory: their cost, their limits, their derivatives.
+"""Velocities, accelerations and jerks of a sampled joint trajectory: their cost, limits and derivatives.
 
-Over uneven times these are divided differences, scaled: v = dq/dt, a = 2 [q0, q1, q2], j = 6 [q0, q1, q2, q3]. Each is
-linear in up to four neighbouring samples of its own joint, so all second derivatives lie in the bands of
-`flowplan.optimizers.block_banded`, and the smoothness cost's are constant.
+Over uneven times these are scaled divided differences, v = dq/dt, a = 2 [q0, q1, q2], j = 6 [q0, q1, q2, q3]. Each is
+linear in up to four neighboring samples of its own joint, so all second derivatives lie in the bands of
+`flowplan.optimizers.block_banded`, and those of the smoothness cost are constant.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 
 from flowplan.optimizers.block_banded import COUPLED
 from flowplan.utils.checks import FloatArray
 
-_OVER = 0.05
-"""Share of a limit by which exceeding it costs one unit."""
+_LIMIT_TOLERANCE = 0.05
+"""Excess over a rate limit that costs one unit, as a share of the limit."""
 
 
 def difference_rows(times: FloatArray) -> list[FloatArray]:
@@ -22,7 +24,7 @@ def difference_rows(times: FloatArray) -> list[FloatArray]:
     factorial = 1
     for k in range(1, COUPLED + 1):
         factorial *= k
-        shorter = rows[-1]
+        shorter = rows[-1]  # divided differences of order k - 1
         n = max(len(times) - k, 0)
         longer = np.zeros((n, k + 1))
         if n:
@@ -39,7 +41,7 @@ class Rates:
     Args:
         times: (T,) seconds.
         limits: (3, J) velocity, acceleration and jerk limits.
-        costs: cost, per time, of velocity, acceleration and jerk at their limits.
+        costs: cost per time of velocity, acceleration and jerk at their limits.
     """
 
     def __init__(
@@ -59,74 +61,76 @@ class Rates:
         out = []
         for rows in self.rows:
             n, width = rows.shape
-            out.append(
-                sum(
-                    (rows[:, i, None] * q[..., i : i + n, :] for i in range(width)),
-                    np.zeros((n, q.shape[-1])),
-                )
-            )
+            terms = (rows[:, i, None] * q[..., i : i + n, :] for i in range(width))
+            out.append(sum(terms, np.zeros((n, q.shape[-1]))))
         return out
 
     def smoothness(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Cost (S,) of trajectories q (S, T, J), and half its gradient; its half second derivative is `bands`."""
+        """Cost (S,) of trajectories q (S, T, J), and half its gradient; half its second derivative is `bands`."""
         T = q.shape[1]
         gradient = self.bands[0] * q
         for o in range(1, min(COUPLED + 1, T)):
-            gradient[:, o:] += self.bands[o, : T - o] * q[:, : T - o]
-            gradient[:, : T - o] += self.bands[o, : T - o] * q[:, o:]
-        return np.maximum(np.einsum("stj,stj->s", gradient, q), 0.0), gradient
+            band = self.bands[o, : T - o]
+            gradient[:, o:] += band * q[:, : T - o]
+            gradient[:, : T - o] += band * q[:, o:]
+        cost = np.einsum("stj,stj->s", gradient, q)
+        return np.maximum(cost, 0.0), gradient
 
     def excess(self, q: FloatArray, share: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Cost (S,) of exceeding a share of the limits, half its gradient and half its second derivative.
 
         Args:
-            q: (S, T, J).
-            share: of the limits to stay within.
+            q: (S, T, J) trajectories.
+            share: share of the limits to stay within.
 
         Returns:
             (S,), (S, T, J) and, in the form of `bands`, (S, 4, T, J).
         """
         S, T, J = q.shape
         cost, gradient, bands = np.zeros(S), np.zeros(q.shape), np.zeros((S, COUPLED + 1, T, J))
-        for k, (rows, value, limit) in enumerate(
-            zip(self.rows, self.values(q), self.limits, strict=True), start=1
-        ):
-            over = np.abs(value) / limit - share
+        for k, value, limit in self._orders(q):
+            rows = self.rows[k - 1]
+            over = np.abs(value) / limit - share  # (S, T - k, J)
             if not len(rows) or not (over > 0).any():
                 continue
-            residual = np.maximum(over, 0.0) / _OVER
+            residual = np.maximum(over, 0.0) / _LIMIT_TOLERANCE
             cost += np.einsum("srj,srj->s", residual, residual)
-            slope = np.sign(value) / (_OVER * limit)
+            slope = np.sign(value) / (_LIMIT_TOLERANCE * limit)
             for i in range(k + 1):
                 gradient[:, i : i + len(rows)] += rows[:, i, None] * residual * slope
             _add_bands(bands, rows, np.where(over > 0, slope**2, 0.0))
         return cost, gradient, bands
 
     def fastest(self, q: FloatArray) -> float:
-        """Factor by which slowing the clock brings q (T, J) just within every limit; below 1 there is time to spare."""
-        return max(
-            float((np.abs(value) / limit).max(initial=0.0)) ** (1 / k)
-            for k, (value, limit) in enumerate(
-                zip(self.values(q), self.limits, strict=True), start=1
-            )
-        )
+        """Factor on the times of q (T, J) at which the tightest limit is just met; below 1 all limits are met."""
+        factors = []
+        for k, value, limit in self._orders(q):
+            worst = float((np.abs(value) / limit).max(initial=0.0))
+            factors.append(worst ** (1 / k))
+        return max(factors)
 
     def demanded(self, q: FloatArray, share: float) -> FloatArray:
-        """Factor (S,), at least 1, by which the clock of q (S, T, J) must be slowed for nine times in ten.
+        """Factor (S,), at least 1, on the times of q (S, T, J) at which 90 % of the samples meet the limits.
 
-        The tenth is left to the optimizer to smooth: a flow's jitter should not slow a whole motion.
+        The optimizer smooths the other 10 %: jitter of a flow should not slow down the whole motion.
         """
         factor = np.ones(len(q))
-        for k, (value, limit) in enumerate(zip(self.values(q), self.limits, strict=True), start=1):
+        for k, value, limit in self._orders(q):
             if value.size:
-                ratio = (np.abs(value) / (share * limit)).max(axis=-1)
+                ratio = (np.abs(value) / (share * limit)).max(axis=-1)  # (S, T - k)
                 factor = np.maximum(factor, np.quantile(ratio, 0.9, axis=-1) ** (1 / k))
         return factor
 
+    def _orders(self, q: FloatArray) -> Iterator[tuple[int, FloatArray, FloatArray]]:
+        """Order k = 1..3, derivative (..., T - k, J) and limit (J,)."""
+        for k, (value, limit) in enumerate(zip(self.values(q), self.limits, strict=True), start=1):
+            yield k, value, limit
+
 
 def _add_bands(bands: FloatArray, rows: FloatArray, weight: FloatArray) -> None:
-    # sum_r weight_r (rows_r rows_r^T), its entry for samples r + i and r + i + o stored at offset o, sample r + i.
+    """Add sum_r weight_r (rows_r rows_r^T) to bands: its entry for samples r + i and r + i + o at [o, r + i]."""
     n, width = rows.shape
     for i in range(width):
         for o in range(width - i):
-            bands[..., o, i : i + n, :] += (rows[:, i] * rows[:, i + o])[:, None] * weight
+            product = rows[:, i] * rows[:, i + o]
+            bands[..., o, i : i + n, :] += product[:, None] * weight
