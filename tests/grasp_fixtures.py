@@ -1,4 +1,4 @@
-"""A gripper of plain boxes and meshes with known answers, for the tests of flowplan.grasp."""
+"""A gripper of plain boxes, and meshes with known answers, for the tests of flowplan.grasp."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flowplan.geometry import pose
 
 @dataclass(frozen=True)
 class BoxGripper:
-    """Two finger boxes and a palm with the sizes of the Panda hand; the pads' middle is the tool's origin."""
+    """Two fingers and a palm as large as the Panda hand's; the pads are centered at the origin."""
 
     max_width: float = 0.08
     finger_depth: float = 0.009
@@ -24,14 +24,14 @@ class BoxGripper:
 
     def boxes(self, width: float) -> tuple[np.ndarray, np.ndarray]:
         y = 0.5 * width + 0.007
-        centres = np.array([[0, y, -0.018], [0, -y, -0.018], [0, 0, -0.078]])
-        return pose(translation=centres), np.array(
+        centers = np.array([[0, y, -0.018], [0, -y, -0.018], [0, 0, -0.078]])
+        return pose(translation=centers), np.array(
             [[0.021, 0.014, 0.054], [0.021, 0.014, 0.054], [0.063, 0.205, 0.066]]
         )
 
 
 def scanned(mesh: trimesh.Trimesh, noise: float = 0.0007, seed: int = 0) -> trimesh.Trimesh:
-    """The mesh as a scanner would return it: evenly small triangles with noise along the normals."""
+    """The mesh like a scan: small even triangles with noise along the normals."""
     vertices, faces = trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, max_edge=0.006)
     out = trimesh.Trimesh(vertices, faces, process=True)
     shift = noise * np.random.default_rng(seed).normal(size=(len(out.vertices), 1))

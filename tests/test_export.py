@@ -1,4 +1,4 @@
-"""The .glb as its specification has it, read back by hand and by trimesh; playing it gives the motion back."""
+"""Exported .glb files: conformity with the specification, and the motion when played."""
 
 import json
 import struct
@@ -17,7 +17,7 @@ WIDTH = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 
 
 class Glb:
-    """A glTF reader that insists on the specification's musts."""
+    """A glTF reader that checks the requirements of the specification."""
 
     def __init__(self, data):
         magic, version, total = struct.unpack_from("<4sII", data)
@@ -101,7 +101,7 @@ def test_playing_the_file_gives_the_motion_back(tmp_path):
         primitive["attributes"]["POSITION"],
         *(t["POSITION"] for t in primitive["targets"]),
     ]:
-        assert "min" in glb.json["accessors"][accessor]  # a must for positions
+        assert "min" in glb.json["accessors"][accessor]  # required for positions
     assert len(glb.mesh("lid")["weights"]) == len(primitive["targets"]) == len(motion.times) - 1
     for i in range(len(glb.json["accessors"])):
         glb.array(i)

@@ -1,4 +1,4 @@
-"""Every record survives the way to disk and back; whatever happens to a file, it never gives a wrong record."""
+"""Records on disk: exact round trips, and no wrong record from a damaged file."""
 
 import dataclasses
 import io
@@ -31,7 +31,7 @@ from flowplan.trajectory import Trajectory
 from flowplan.validation.validator import Certificate
 
 PLACE = Path("r.npz")
-"""The one file that all of them are written to; the fixture puts it into a folder of its own."""
+"""The file that all tests write to; a fixture puts it into a folder of its own."""
 WORDS = st.text(st.characters(exclude_characters="\0"), max_size=12)
 SIZES = st.integers(1, 5)
 FLOATS = st.floats(-1e6, 1e6) | st.sampled_from([-0.0, 5e-324, 1.7e308])
@@ -186,7 +186,7 @@ EACH = pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
 
 
 def same(a, b):
-    """Equal to the last bit, whatever they are made of."""
+    """True if two values are equal bit by bit."""
     if type(a) is not type(b):
         return False
     if dataclasses.is_dataclass(a):
@@ -207,7 +207,7 @@ def same(a, b):
 
 @pytest.fixture(scope="module", autouse=True)
 def place():
-    """A new folder, and no waiting for the disk."""
+    """A new folder, without waiting for the disk."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda number: None)
         patch.setattr(sys.modules[__name__], "PLACE", Path(folder) / "r.npz")
@@ -220,7 +220,7 @@ def stored(record):
 
 
 def read(data, kind):
-    """What `load` makes of these bytes: a record, or the one line that it refuses them with."""
+    """The record that `load` reads from bytes, or the one-line error."""
     PLACE.write_bytes(data)
     try:
         return npz.load(PLACE, kind)
@@ -304,7 +304,7 @@ def another_value_is_refused_or_taken_as_it_is(record, data):
     out = read(packed(changed), type(record))
     if isinstance(out, str):
         return
-    # Another number that the record allows, or another way to write the same: never another type.
+    # A different valid number, or the same in another form: never another type.
     old = values[key]
     assert old.size == 0 or change not in TYPES or old.dtype.kind == "U"
     assert same(read(stored(out), type(record)), out)
@@ -313,7 +313,7 @@ def another_value_is_refused_or_taken_as_it_is(record, data):
 @EACH
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
-def test_nothing_that_happens_to_a_file_gives_a_wrong_record(kind, data):
+def test_damaged_files_give_no_wrong_record(kind, data):
     record = data.draw(RECORDS[kind])
     damaged_bytes_give_one_line_or_the_same_record(record, data)
     another_value_is_refused_or_taken_as_it_is(record, data)
@@ -323,7 +323,7 @@ def test_nothing_that_happens_to_a_file_gives_a_wrong_record(kind, data):
 @EACH
 @settings(max_examples=2000, deadline=None)
 @given(data=st.data())
-def test_nothing_in_thousands_either(kind, data):
+def test_thousands_of_damaged_files_give_no_wrong_record(kind, data):
     record = data.draw(RECORDS[kind])
     damaged_bytes_give_one_line_or_the_same_record(record, data)
     another_value_is_refused_or_taken_as_it_is(record, data)
@@ -439,7 +439,7 @@ def test_what_is_wrong_is_named():
         "screw/amount",
     ],
 )
-def test_shapes_of_records_that_trust_their_maker_are_checked(key):
+def test_shapes_of_records_without_checks_of_their_own_are_checked(key):
     T = 3
     moments = Moments(*(np.zeros((T, *s)) for s in ((), (), (3,), (3,), (3, 3), (3, 3), ())))
     axis, X = np.array([0, 0, 1.0]), poses(T, 1)
@@ -527,7 +527,7 @@ def test_files_are_plain_npz_for_everyone_else(tmp_path):
         np.testing.assert_array_equal(file["confidence"], np.ones((2, 3)))
 
 
-def test_colours_of_faces_and_textures_are_kept_at_the_vertices():
+def test_colors_of_faces_and_textures_are_kept_at_the_vertices():
     box = trimesh.creation.box()
     assert vertex_colors(box) is None
     box.visual = trimesh.visual.TextureVisuals(

@@ -1,4 +1,4 @@
-"""Other planners' files: hand-made poses, round trips, and files that are wrong."""
+"""Files of other planners: known poses, round trips, and faulty files."""
 
 import json
 
@@ -78,13 +78,13 @@ def test_graspnet_frame_by_hand(gripper):
 
 
 def test_contact_graspnet_frame_by_hand(tmp_path):
-    """z approaches, x closes, the origin at the hand's base, 103.4 mm behind the pads; poses in the camera."""
+    """z approaches, x closes, origin 103.4 mm behind the pads; relative to the camera."""
     z, x = np.array([0, 0, -1.0]), np.array([0, 1.0, 0])
     world = pose(np.stack([x, np.cross(z, x), z], axis=-1), DOWN[:3, 3] - PANDA_BASE_TO_PADS * z)
     np.savez(tmp_path / "g.npz", pred_grasps_cam=(inverse(CAMERA) @ world)[None], scores=[0.4])
     grasps = ContactGraspNetAdapter(CAMERA).read(tmp_path / "g.npz")
     assert np.allclose(grasps.X_world_tool[0], DOWN)
-    assert grasps.width[0] == 0.08  # not in the file: as wide as the gripper opens
+    assert grasps.width[0] == 0.08  # not in the file: the gripper's largest
 
 
 ISAAC = """format: isaac_grasp
@@ -102,7 +102,7 @@ grasps:
 
 
 def test_isaac_grasp_frame_by_hand(gripper, tmp_path):
-    """GraspGen's frame: z approaches, x closes, the origin at the hand's base; poses relative to the object."""
+    """GraspGen: z approaches, x closes, origin at the hand's base; relative to the object."""
     z, x = np.array([0, 0, -1.0]), np.array([0, 1.0, 0])
     world = pose(np.stack([x, np.cross(z, x), z], axis=-1), DOWN[:3, 3] - PANDA_BASE_TO_PADS * z)
     local = inverse(OBJECT) @ world
@@ -111,7 +111,7 @@ def test_isaac_grasp_frame_by_hand(gripper, tmp_path):
     )
     grasps = IsaacGraspAdapter(gripper, OBJECT).read(tmp_path / "g.yaml")
     assert np.allclose(grasps.X_world_tool[0], DOWN, atol=1e-6)
-    assert grasps.width[0] == pytest.approx(0.06)  # two fingers, 30 mm each, of the pre-grasp
+    assert grasps.width[0] == pytest.approx(0.06)  # two fingers at 30 mm each in the pre-grasp
     assert grasps.score[0] == 0.9
 
 

@@ -1,4 +1,4 @@
-"""The benchmark's records: their keys and units, not their speed."""
+"""Records of the grasp benchmark: keys and units, not speed."""
 
 import numpy as np
 

@@ -23,7 +23,7 @@ HINGE = np.array([-0.125, 0.0, 0.022])
 
 
 def laptop(facing=0.0, at=(0.55, 0.0), start=100.0, end=5.0):
-    """A base and a lid that closes about its back edge; `facing` 0 has the hinge towards the robot."""
+    """A base and a lid that closes about its back edge; the hinge faces the robot if `facing` is 0."""
     base = scanned(trimesh.creation.box([0.25, 0.32, 0.02]), noise=0)
     lid = scanned(trimesh.creation.box([0.25, 0.32, 0.008]), noise=0)
     base.apply_translation([0, 0, 0.01])
@@ -45,7 +45,7 @@ def laptop(facing=0.0, at=(0.55, 0.0), start=100.0, end=5.0):
 
 
 def cloth(at=(0.5, 0.0), size=0.24, n=25):
-    """A square that is folded along its diagonal, the corner at +x +y over to the other side."""
+    """A square folded along its diagonal: the corner at +x +y moves to the opposite one."""
     g = np.linspace(-size / 2, size / 2, n)
     x, y = np.meshgrid(g, g, indexing="ij")
     vertices = np.stack([x.ravel() + at[0], y.ravel() + at[1], np.full(n * n, 0.003)], axis=1)
@@ -64,7 +64,7 @@ def cloth(at=(0.5, 0.0), size=0.24, n=25):
 
 
 def carried(at=(0.45, 0.15), to=(0.1, -0.3), lift=0.12, turn=0.8):
-    """A box that is lifted over and turned, and its motion."""
+    """A box, and a motion that lifts, moves and turns it."""
     box = SceneObject("box", trimesh.creation.box([0.05, 0.05, 0.1]), pose(translation=[*at, 0.05]))
     frames = []
     for s in np.linspace(0, 1, len(TIMES)):
@@ -85,7 +85,7 @@ def test_pushes_stand_behind_the_lid_and_lean_on_it():
     assert len(pushes) > 30
     assert set(pushes.kind) == {"push"}
     assert np.all(pushes.width == 0)
-    # At 100 degrees the lid's back faces away from the hinge side's front: -x, a little down.
+    # At 100 degrees the lid's outer face points to -x and slightly down.
     outward = transform(rotation_about([0, 0, 0], [0, -1, 0], np.deg2rad(100)), [[0, 0, 1]])[0]
     surface = transform(rotation_about(HINGE, [0, -1, 0], np.deg2rad(100)), [[0.0, 0, 0.03]])[0] + [
         0.55,
@@ -98,7 +98,7 @@ def test_pushes_stand_behind_the_lid_and_lean_on_it():
     for X in pushes.X_world_tool:
         height = (transform(X, corners) - surface) @ outward
         assert height.min() == pytest.approx(PushOptions().offset, abs=1.5e-3)
-        assert X[:3, 2] @ outward < 0.1  # approaches the surface, at most slantwise
+        assert X[:3, 2] @ outward < 0.1  # approaches the surface, if at a slant
     # Leverage: the best contacts are far from the hinge, the worst near it.
     hinge = transform(pose(translation=[0.55, 0, 0]), HINGE[None])[0]
     away = np.linalg.norm((pushes.X_world_tool[:, :3, 3] - hinge)[:, [0, 2]], axis=1)
@@ -106,13 +106,13 @@ def test_pushes_stand_behind_the_lid_and_lean_on_it():
     assert away[:10].min() > away[-10:].max()
 
 
-def test_pushes_turn_round_when_the_motion_does():
+def test_reversed_motions_reverse_the_pushes():
     scene, motion = laptop()
     back = SceneMotion(TIMES, (motion.vertices[0][::-1],))
     mesh = trimesh.Trimesh(back.vertices[0][0], scene.objects[0].mesh.faces, process=False)
     opened = Scene((SceneObject("laptop", mesh),))
     pushes = push_proposal(opened, back, 0, GRIPPER)
-    # Opening would need a finger under a lid that lies 2 mm over its base: no room anywhere.
+    # To open it, a finger would have to fit under a lid 2 mm above its base.
     assert len(pushes.candidates) == 0
     assert "free" in pushes.reason
 
@@ -137,7 +137,7 @@ def test_what_does_not_move_cannot_be_pushed():
     assert "no candidate left after 'moving surface points'" in proposal.reason
 
 
-def test_pinches_hold_the_corner_that_goes_farthest_and_keep_off_the_table():
+def test_pinches_hold_the_corner_that_moves_farthest_and_keep_off_the_table():
     scene, motion = cloth()
     pinches = propose_pinches(scene, motion, 0, GRIPPER)
     assert len(pinches) > 10
@@ -147,7 +147,7 @@ def test_pinches_hold_the_corner_that_goes_farthest_and_keep_off_the_table():
     assert np.allclose(low, PinchOptions().clearance)
     assert np.all(pinches.X_world_tool[:, 2, 2] < -0.5)  # from above
     assert np.all(pinches.width <= PinchOptions().opening)
-    # Every place is worth what it moves: the corner's way is 0.34 m, and those nearer to the fold are held later.
+    # Places are rated by their displacement: 0.34 m at the corner, less near the fold.
     from_fold = (pinches.X_world_tool[:, :2, 3] - [0.5, 0]).sum(1)
     assert from_fold[:5].min() > from_fold[-10:].max()
     # Only on the half that moves.
@@ -197,7 +197,7 @@ def test_a_patch_that_stretches_slips():
     rubber = SceneMotion(TIMES, ((start[:1] - middle) * stretch + middle,))
     grasps = propose_grasps(scene.objects[0], scene, GRIPPER)
     _, slip = patch_motion(grasps, sample_flow(scene, rubber), np.array([0, 20]), 0.06)
-    # Not of every one: the robust fit may settle on a face that moves as one.
+    # Not for every contact: the robust fit may lock onto a face that moves rigidly.
     assert np.median(slip) > 0.003
 
 
@@ -215,7 +215,7 @@ def test_ranked_grasps_reach_all_along_and_reports_cover_every_candidate(panda):
     true[:3, 3] += [0.1, -0.3, 0]
     for X in (ranked.X_world_tool, true @ ranked.X_world_tool):
         assert panda.inverse_kinematics(X)[1].all()
-    # Each is one of the candidates, perhaps turned by half about its approach axis.
+    # Each is one of the candidates, possibly turned by 180 degrees about its approach axis.
     flipped = grasps.X_world_tool @ np.diag([-1.0, -1, 1, 1])
     every = np.concatenate([grasps.X_world_tool, flipped])
     assert np.abs(ranked.X_world_tool[:, None] - every).max((2, 3)).min(1).max() < 1e-9

@@ -1,4 +1,4 @@
-"""Antipodal proposals: that they hold what they claim to, and that nothing is in the way."""
+"""Antipodal proposals: contact with the object, and collisions with everything else."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_collision_check_agrees_with_the_readable_one():
     for count in (3, 40, 2500):
         points = rng.normal(0, 0.08, (count, 3))
         assert np.array_equal(clear_of_points(X, boxes, points), ~in_boxes(X, boxes, points))
-    far = np.array([4.0, -3.0, 2.0])  # float32 must not be felt away from the world's origin
+    far = np.array([4.0, -3.0, 2.0])  # float32 must be exact enough away from the world's origin
     moved = X.copy()
     moved[:, :3, 3] += far
     assert np.array_equal(
@@ -71,7 +71,7 @@ def test_collision_check_agrees_with_the_readable_one():
     assert clear_of_points(X, boxes, np.zeros((0, 3))).all()
 
 
-def test_swept_boxes_hold_every_box_on_the_way():
+def test_swept_boxes_contain_every_box_on_the_way():
     rng = np.random.default_rng(1)
     points = rng.normal(0, 0.06, (3000, 3))
     X = np.eye(4)[None]
@@ -123,7 +123,7 @@ def test_pads_on_a_slab_measure_its_thickness_and_lie_flat():
     assert pads.area == pytest.approx(np.prod(GRIPPER.pad_size), rel=0.25)
     behind = points + np.array(
         [[[0, 0.005, 0]], [[0, -0.005, 0]]]
-    )  # a second layer that no pad reaches
+    )  # a second layer that the pads do not reach
     both = close_pads(
         np.concatenate([points, behind], axis=2),
         np.concatenate([normals] * 2, axis=2),
@@ -145,7 +145,7 @@ def test_pairs_on_a_ball_go_through_its_middle_region():
     pairs = antipodal_pairs(ball, object_cloud(ball, GRIPPER, rng), rng, samples=3000, friction=0.3)
     assert len(pairs) > 1000
     middle = 0.5 * (pairs.first + pairs.second)
-    # A chord whose ends lie in both friction cones passes the centre within r sin(arctan mu).
+    # A chord within both friction cones passes the center within r sin(arctan mu).
     away = np.linalg.norm(middle - ball.X_world_object[:3, 3], axis=1)
     assert away.max() < 0.03 * np.sin(np.arctan(0.3)) + 1e-3
 
@@ -175,7 +175,7 @@ def test_grasps_are_collision_free_above_the_support_and_close_on_the_object(mes
         thing.X_world_object, sample_surface(mesh, 20_000, np.random.default_rng(9)).points
     )
     assert in_boxes(grasps.X_world_tool, boxes, fresh).mean() < 0.02
-    # Between the pads there is something, and the hand is centred on it: both pads meet it at once.
+    # Part of the object is between the pads, and both pads meet it at the same time.
     for X, width in zip(grasps.X_world_tool[:20], grasps.width[:20], strict=True):
         local = transform(inverse(X), fresh)
         held = local[(np.abs(local) < [0.00875, 0.5 * width, 0.009]).all(1), 1]
@@ -192,17 +192,17 @@ def test_the_palm_stays_clear_of_what_is_in_front_of_it():
         grasps = propose_grasps(
             thing, Scene((thing,)), GRIPPER, GraspOptions(palm_clearance=gap), seed=3
         )
-        centres, sizes = GRIPPER.boxes(0.08)
+        centers, sizes = GRIPPER.boxes(0.08)
         ahead = []
         for X in grasps.X_world_tool:
-            local = transform(inverse(X), points) - centres[2, :3, 3]
+            local = transform(inverse(X), points) - centers[2, :3, 3]
             in_front = (np.abs(local[:, :2]) < sizes[2, :2] / 2).all(1) & (local[:, 2] > 0)
             ahead.append(local[in_front, 2].min() - sizes[2, 2] / 2)
-        # The deepest of a hundred grasps comes as near as it may, give or take the cloud's spacing at the box's edges.
+        # The deepest grasp uses all of the clearance, up to the spacing of the object's points.
         assert gap - 0.005 < min(ahead) < gap + 0.01
 
 
-def test_grasps_keep_away_from_a_neighbour_that_stands_close():
+def test_grasps_keep_away_from_a_close_neighbor():
     thing = standing(trimesh.creation.box([0.04, 0.04, 0.1]), turn=0.0)
     alone = propose_grasps(thing, Scene((thing,)), GRIPPER)
     wall = SceneObject(
@@ -212,12 +212,16 @@ def test_grasps_keep_away_from_a_neighbour_that_stands_close():
     points = transform(
         wall.X_world_object, sample_surface(wall.mesh, 20_000, np.random.default_rng(0)).points
     )
-    hits = lambda g: in_boxes(g.X_world_tool, gripper_boxes(GRIPPER, g.width), points).mean()  # noqa: E731
+
+    def hits(grasps):
+        boxes = gripper_boxes(GRIPPER, grasps.width)
+        return in_boxes(grasps.X_world_tool, boxes, points).mean()
+
     assert hits(alone) > 0.1
     assert hits(beside) < 0.02
 
 
-def test_the_best_grasps_are_near_the_centre_of_mass():
+def test_the_best_grasps_are_near_the_center_of_mass():
     rod = standing(trimesh.creation.box([0.3, 0.03, 0.03]))
     grasps = propose_grasps(rod, Scene((rod,)), GRIPPER)
     away = np.linalg.norm(grasps.X_world_tool[:, :3, 3] - rod.X_world_object[:3, 3], axis=1)
@@ -247,8 +251,8 @@ def test_moving_the_world_moves_the_grasps():
     b = standing(mesh, at=(-0.2, 0.4), turn=0.9)
     first, second = (propose_grasps(o, Scene((o,)), GRIPPER) for o in (a, b))
     local = [inverse(o.X_world_object) @ g.X_world_tool for o, g in ((a, first), (b, second))]
-    # The same seed draws the same rays, and rolls start from "down" in both, so the poses agree in the object frame;
-    # all but a few, where a rounding error decides what is on an edge.
+    # The same seed draws the same rays, and rolls start from "down" in both, so the poses agree in
+    # the object frame, except for a few that depend on rounding errors.
     same = np.abs(local[0][:, None] - local[1][None]).max((2, 3)).min(1) < 1e-3
     assert same[:5].all()
     assert same.mean() > 0.8
@@ -306,7 +310,7 @@ def test_spread_takes_no_two_alike_and_fills_up():
         0,
         2,
         3,
-    ]  # half a turn is the same grasp
+    ]  # a turn by 180 degrees gives the same grasp
     assert spread(X, score, 4, distance=0.02, angle=0.2).tolist() == [0, 1, 2, 3]
 
 

@@ -1,4 +1,4 @@
-"""The shake test itself: what must be held is held, what cannot be is not, and the counts are what was seen."""
+"""The shake test: certain outcomes of trials, and the counts of the benchmark."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def try_block(
 
 @pytest.mark.parametrize("name", ["panda", "ur5e"])
 def test_hand_is_the_robots_own(name: str, folder: Path) -> None:
-    """Every link of the hand stands to the tool as it does on the arm, and zero is where the tool was asked for."""
+    """Links are placed relative to the tool as on the arm, and joints at zero give X_world_tool."""
     robot = load_robot(name)
     hand = floating_hand(robot, folder)
     X_world_tool = pose(DOWN, [0.3, 0.2, 0.4])
@@ -112,9 +112,7 @@ def test_running_into_table_or_object_collides(
 
 
 def test_same_seed_same_shake(hand: Robot, folder: Path) -> None:
-    weak = ShakeOptions(
-        friction=(0.04, 0.2)
-    )  # it slides in the hand, so that there is something to repeat
+    weak = ShakeOptions(friction=(0.04, 0.2))  # it slides in the hand, which must be reproduced
     a, b, c = (try_block(hand, folder, options=weak, seed=s) for s in (3, 3, 4))
     assert a == b
     assert (a.friction, a.mass) != (c.friction, c.mass)

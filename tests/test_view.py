@@ -1,4 +1,4 @@
-"""The page plays what the records say, by itself; a browser shows it."""
+"""The page and the live view: contents, playback, and a picture in a browser."""
 
 import base64
 import io
@@ -46,7 +46,7 @@ BOX = trimesh.creation.box([0.1, 0.1, 0.1])
 
 
 def a_run(**changed):
-    """A box that is carried, a lid that turns, a wall; contacts, and an arm that moves for three seconds."""
+    """A carried box, a chest, a wall, contacts, and an arm that moves for three seconds."""
     lid = trimesh.creation.box([0.2, 0.2, 0.01]).subdivide()
     box = trimesh.util.concatenate(
         lid, trimesh.creation.box([0.2, 0.2, 0.1], transform=pose(None, [0, 0, -0.06]))
@@ -113,7 +113,7 @@ def drawn(run):
         server.stop()
 
 
-def test_everything_is_where_the_records_say():
+def test_everything_is_where_the_records_place_it():
     run = a_run()
     with drawn(run) as (node, show):
         for t in (0.0, 1.55, 3.0):
@@ -128,7 +128,7 @@ def test_everything_is_where_the_records_say():
                 wxyz = quat_wxyz_from_matrix(X_world_link[:3, :3])
                 np.testing.assert_allclose(np.abs(wxyz @ node(f"/robot/{name}").wxyz), 1, atol=1e-6)
             can = node("/objects/can")
-            moved = np.asarray(can.vertices) + can.position  # it is carried without turning
+            moved = np.asarray(can.vertices) + can.position  # it does not rotate
             at = run.flow_time(t)
             expected = [
                 np.interp(at, run.motion.times, run.motion.vertices[0][:, i, j])
@@ -156,7 +156,7 @@ def test_everything_is_where_the_records_say():
             assert node(name) is not None, name
 
 
-def test_what_bends_or_turns_in_part_is_moved_by_its_vertices():
+def test_deforming_objects_are_moved_by_their_vertices():
     run = a_run()
     chest = run.scene.objects[1]
     lid = np.arange(len(chest.mesh.vertices)) < len(chest.mesh.vertices) - 8
@@ -216,7 +216,7 @@ def test_a_run_that_does_not_fit_together_is_refused():
 
 
 def recording(page):
-    """What viser's client will play: duration and [(time, message)]."""
+    """The recording for viser's client: duration and [(time, message)]."""
     data = base64.b64decode(re.search(r'__VISER_EMBED_DATA__="([^"]*)"', page).group(1))
     plain = zstandard.ZstdDecompressor().decompress(
         data[8:], max_output_size=int.from_bytes(data[:8], "little")
@@ -233,7 +233,7 @@ def test_the_page_is_one_file_with_the_whole_timeline(tmp_path):
     assert len(page) < 15e6
     assert set(re.findall(r'https?://[^\s"\'`)]+', page)) <= {
         "http://www.w3.org/2000/svg"
-    }  # a namespace, not a place
+    }  # a namespace, not an address
     assert "<title>carry &lt;a&gt; can</title>" in page
     assert "object as measured (success)" in page
     duration, messages = recording(page)
@@ -241,7 +241,7 @@ def test_the_page_is_one_file_with_the_whole_timeline(tmp_path):
     times = [t for t, _ in messages]
     assert times == sorted(times)
     assert len({round(t, 3) for t in times}) == 31
-    # The player goes around: what moved must be told at the start where it starts.
+    # The player loops: the start must state where everything that moves starts.
     restarted = {m["name"] for t, m in messages if t == 0 and m["type"] == "SceneNodeUpdateMessage"}
     assert {"/flow/points", "/measured"} <= restarted
     moved = {m["name"] for t, m in messages if t > 0 and "name" in m}
@@ -323,7 +323,8 @@ class Tab:
 @contextmanager
 def chromium():
     options = "--headless=new --no-sandbox --disable-gpu --use-gl=angle --use-angle=swiftshader"
-    options += " --enable-unsafe-swiftshader --disable-background-networking --no-first-run --remote-debugging-port=0"
+    options += " --enable-unsafe-swiftshader --disable-background-networking --no-first-run"
+    options += " --remote-debugging-port=0"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = [
             CHROMIUM,
@@ -360,10 +361,10 @@ def test_a_browser_shows_the_scene_and_it_moves(tmp_path):
             tab.call(f"{domain}.enable")
         tab.call("Page.navigate", url=page.as_uri())
 
-        def scene():  # right of viser's note that this is no GPU, and above the timeline
+        def scene():  # right of viser's note on software rendering, above the timeline
             return tab.picture()[20:-60, 300:]
 
-        def complete():  # the chest is orange, the can blue, the panda's joints nearly black: all of it has faded in
+        def complete():  # all has faded in: orange chest, blue can, nearly black joints
             red, _, blue = np.moveaxis(scene(), -1, 0)
             return (
                 (red - blue > 60).sum() > 500
@@ -373,7 +374,7 @@ def test_a_browser_shows_the_scene_and_it_moves(tmp_path):
 
         wait_for(complete)
         first = scene()
-        assert np.mean(first > 250) < 0.9  # it fills the view: not a speck in the distance
+        assert np.mean(first > 250) < 0.9  # it fills the view
         wait_for(lambda: (np.abs(scene() - first).max(-1) > 50).mean() > 0.005)
         assert [
             url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))

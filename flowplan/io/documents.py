@@ -87,7 +87,7 @@ def _load_numpy(path: str | Path, suffix: str) -> Any:
 
 
 def _unpickled(path: str | Path, read: Callable[[], Any]) -> Any:
-    """What `read` returns, with numpy's errors as one line."""
+    """Result of `read`, with errors of numpy as one line."""
     try:
         return read()
     except FileNotFoundError:
