@@ -19,9 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 PACKAGES = ("flowplan", "generators", "robot_configs", "sim_envs", "experiments")
 FILE = re.compile(r'^```python title="([\w/]+\.py)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-LINE = re.compile(
-    r'^```python title="([\w/]+\.py), in (\w+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL
-)
+LINE = re.compile(r'^```text title="([\w/]+\.py), in (\w+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
 def section(title):

@@ -40,8 +40,24 @@ def reference() -> dict[str, str]:
     for package, rooms in ROOMS:
         for room in rooms:
             name = f"{package}.{room}"
-            pages[f"reference/{name}.md"] = f"::: {name}\n"
+            pages[f"reference/{name}.md"] = _page(name)
     return pages
+
+
+def _page(name: str) -> str:
+    """A package's docstring, then each of its modules; or a module by itself."""
+    path = ROOT / name.replace(".", "/")
+    if not path.is_dir():
+        return f"::: {name}\n"
+    parts = [f"::: {name}\n    options:\n      members: false\n"]
+    for file in sorted(path.rglob("*.py")):
+        inner = file.relative_to(ROOT).with_suffix("").parts
+        if inner[-1] == "__init__" and len(inner) == name.count(".") + 2:
+            continue
+        module = ".".join(inner[:-1] if inner[-1] == "__init__" else inner)
+        members = "\n      members: false" if inner[-1] == "__init__" else ""
+        parts.append(f"::: {module}\n    options:\n      heading_level: 2{members}\n")
+    return "\n".join(parts)
 
 
 def _public_names() -> str:
