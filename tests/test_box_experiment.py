@@ -1,5 +1,4 @@
-"""The box experiment on a stand-in for the network: a hinge whose angle is a redundant function of
-two coordinates."""
+"""The box experiment with a substitute network: a hinge with two redundant coordinates."""
 
 from dataclasses import replace
 
@@ -52,8 +51,7 @@ def box():
 
 
 class Hinge(KinematicSpace):
-    """What is above the rim in the open pose turns about the hinge, by the first coordinate and a
-    little more."""
+    """Points above the rim in the open pose turn about the hinge, by both coordinates."""
 
     def __init__(self, mesh, seed):
         self.rest = self.mean = torch.zeros(2).double()
@@ -129,7 +127,7 @@ def test_the_hinge_falls_like_the_truth(box, truths, tmp_path):
     assert records["cd_l1"]["direction"] == "down"
 
 
-def test_what_does_not_move_is_told_from_what_does(box, truths):
+def test_a_still_box_is_distinguished_from_a_falling_one(box, truths):
     floating = BoxOptions(
         particles=60,
         rim=8,
@@ -145,7 +143,7 @@ def test_what_does_not_move_is_told_from_what_does(box, truths):
     assert "energy_drift" not in value
 
 
-def test_a_network_takes_part(box, truths):
+def test_a_network_runs_through_the_experiment(box, truths):
     torch.manual_seed(0)
     network = Neurok(
         NeurokConfig(
@@ -197,7 +195,7 @@ def test_the_speed_of_the_dynamics_is_measured(box, truths):
     assert record["n"] == 4
 
 
-def test_what_is_no_open_box_is_refused(box, truths):
+def test_objects_other_than_an_open_box_are_refused(box, truths):
     truth = truths[0]
     with pytest.raises(
         ValueError, match="BoxTruth.link_poses: expected every link of the box, lid missing"

@@ -1,4 +1,4 @@
-"""Devices are chosen by name, and a name that cannot be served is refused in one line."""
+"""Torch devices by name; unknown names and missing GPUs are refused in one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         ("cuda:1", 2, "cuda:1"),
     ],
 )
-def test_a_name_is_the_device_that_it_says(
+def test_a_name_resolves_to_its_device(
     monkeypatch: pytest.MonkeyPatch, name: str, count: int, device: str
 ) -> None:
     _gpus(monkeypatch, count)
@@ -47,7 +47,7 @@ def test_a_name_is_the_device_that_it_says(
         ),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(
+def test_a_missing_device_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, count: int, message: str
 ) -> None:
     _gpus(monkeypatch, count)

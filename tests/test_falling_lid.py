@@ -32,12 +32,12 @@ def box(tmp_path):
 
 
 def pendulum(mass, center, inertia, angle, times, torque=lambda q: 0.0):
-    """(T,) angles; the centre of mass is at (y, z) from the hinge when closed."""
+    """(T,) angles; the center of mass is at (y, z) from the hinge when closed."""
     y, z = center
     about_hinge = inertia + mass * (y**2 + z**2)
 
     def slope(_, s):
-        # Opening by q lifts the centre to z cos(q) - y sin(q).
+        # Opening by q lifts the center to z cos(q) - y sin(q).
         return [
             s[1],
             (mass * G * (z * np.sin(s[0]) + y * np.cos(s[0])) + torque(s[0])) / about_hinge,

@@ -1,4 +1,4 @@
-"""Which cases and methods an evaluation of a network has, and that its timings run."""
+"""Cases and methods of an evaluation of a network, and its timings."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Registration without a prior: rigid motions, a hinge, and what it must not depend on."""
+"""Registration without a prior: rigid motions, a hinge, and invariances."""
 
 import numpy as np
 import pytest

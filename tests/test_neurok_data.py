@@ -1,5 +1,4 @@
-"""Pose pairs: kinematics against the objects' own, rigid motions that fit their points, what
-cameras see, and seeds."""
+"""Pose pairs: kinematics, rigid motions that fit their points, visibility, and seeds."""
 
 import numpy as np
 import pytest
@@ -64,8 +63,7 @@ def hinged(name="hinged", upper=2.0):
 
 
 def most_motions(pairs):
-    """The most different rigid motions in one pair: no more than links, unless rotations do not fit
-    the points."""
+    """Largest number of distinct rigid motions in a pair: that of the links, if rotations fit."""
     t = pairs.moved - rotate(pairs.quat_wxyz, pairs.points)
     most = 0
     for left in torch.cat([pairs.quat_wxyz, t], -1):

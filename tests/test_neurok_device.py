@@ -1,9 +1,8 @@
 """NeuROK runs on the device of its options, and a GPU gives the CPU's motions within a tolerance.
 
-Random numbers come from the CPU on either device, so results differ by rounding: of float32 where
-    no
-derivative is taken (a drag of one body), and of bfloat16 Jacobians where some are (all others).
-Tolerances are in parts of the object's size.
+Random numbers are drawn on the CPU for either device, so results differ by rounding alone: of
+float32 for a drag of one body, and of bfloat16 Jacobians for all others. Tolerances are relative to
+the object's size.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ GAUSS_NEWTON = 2e-2
 
 
 def _lid(family: str, seed: int) -> tuple[Scene, FloatArray, FloatArray]:
-    """An object with a hinge, twelve points of its lid, and their places after a fall of the
-    lid."""
+    """An object with a hinge, twelve points of its lid, and their targets with the lid lower."""
     obj = make(family, HELD_OUT_SEED + seed)
     hinge = next(i for i, joint in enumerate(obj.free) if joint.kind == "revolute")
     start = (obj.lower + obj.upper) / 2
@@ -49,7 +47,7 @@ def _drag(device: str, count: int, family: str, seed: int) -> SceneMotion:
     return neurok.make((), options)(scene, action, seed=seed)[0]
 
 
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device: got 'cuda', but torch finds no GPU"):
         neurok.make((), neurok.Options(device="cuda"))

@@ -1,5 +1,4 @@
-"""Mesh driving against closed form: rigid, hinged and bent motions, seams, outliers, pieces, and
-odd meshes."""
+"""Mesh driving against closed forms: rigid, hinged and bent motions, seams, outliers, pieces."""
 
 import numpy as np
 import pytest
@@ -155,7 +154,7 @@ def test_outliers_among_the_driving_points_are_rejected():
     wrong = rng.random(len(POINTS)) < 0.1
     q[:, wrong] = dual_quaternions(exp_se3(rng.normal(0, 0.5, (T, wrong.sum(), 6))))
     moved = drive_mesh(BOX.vertices, BOX.faces, POINTS, q, point_faces=POINT_FACES)
-    # The mean of the neighbours would be off by a tenth of the outliers' half a unit almost
+    # The mean of the neighbors would be off by a tenth of the outliers' half a unit almost
     # everywhere.
     assert np.median(error(moved, OPENED)) < 1e-5
     assert np.mean(error(moved, OPENED) > 0.02) < 0.01

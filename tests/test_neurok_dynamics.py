@@ -1,5 +1,4 @@
-"""Latent dynamics on hand-made decoders: against closed forms and scipy's DOP853, and by their
-invariances."""
+"""Latent dynamics on closed-form decoders: against scipy's DOP853, and invariances."""
 
 from dataclasses import replace
 from functools import cache
@@ -247,7 +246,7 @@ def test_redundant_nonlinear_coordinates_of_a_pendulum(scheme, step, inertia):
 
 
 @pytest.mark.parametrize(("scheme", "exact"), [("symplectic_euler", 0.05), ("leapfrog", 1e-7)])
-def test_motion_does_not_depend_on_the_parameterisation(scheme, exact):
+def test_motion_does_not_depend_on_the_parameterization(scheme, exact):
     def skewed(s):  # angles by an invertible nonlinear map
         return torch.stack(
             [s[0] + 0.4 * torch.sin(s[1]), 0.5 * s[1] + 0.1 * s[1] ** 3 - 0.2 * s[0]]
@@ -280,7 +279,7 @@ def system_of(positions, z, **parts):
     return System(derivatives(positions, z), particle_masses(None, x, 2.0), **parts)
 
 
-def test_generalised_force_does_the_virtual_work():
+def test_generalized_force_does_the_virtual_work():
     z, dz = t(0.7, -0.4), t(0.3, 0.9)
     force = Force([1.0, 2.0, 3.0], points=[1]).field(double_pendulum(z), t(1.0, 1.0))
     with forward_attention():
@@ -293,7 +292,7 @@ def test_generalised_force_does_the_virtual_work():
     torch.testing.assert_close(pulled @ dz, work, rtol=1e-8, atol=1e-8)
 
 
-def test_a_uniform_force_is_a_potential_and_a_generalised_force():
+def test_a_uniform_force_is_a_potential_and_a_generalized_force():
     vector = (2.0, 0.0, 5.0)
     as_potential = simulate(
         double_pendulum,

@@ -1,5 +1,4 @@
-"""First guesses and the part that goes along, with the network that ships, on objects it has never
-seen."""
+"""Initialization and encoder drag with the shipped network, on objects it has never seen."""
 
 import numpy as np
 import pytest
@@ -28,8 +27,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def laptop():
-    """A laptop open by 1.8 rad, its lid closed by 1 rad, which vertices are the lid's, and the
-    lid's motion."""
+    """A laptop open by 1.8 rad, the same with its lid closed by 1 rad, and the lid's vertices."""
     obj = make("laptop", HELD_OUT_SEED + 40)
     hinge = next(i for i, j in enumerate(obj.free) if j.kind == "revolute")
     q = np.array([np.zeros(len(obj.free))] * 2)
@@ -67,9 +65,8 @@ def test_a_widened_space_holds_what_it_was_widened_by(network, laptop):
     assert space.unreduced().widened(latents).dim == latents[0].numel()
 
 
-def test_the_encoder_tells_a_motion(network, laptop):
-    """The whole chain of `posterior` and `positions`: what a held-out lid does, told point by
-    point, is decoded again."""
+def test_a_motion_is_encoded_and_decoded(network, laptop):
+    """`posterior`, then `positions`: a held-out lid's motion is encoded and decoded."""
     opened, closed, moves = laptop
     space = LatentSpace.encode(opened, network, WHOLE)
     x, y = (
@@ -84,7 +81,7 @@ def test_the_encoder_tells_a_motion(network, laptop):
     assert (found[0] - y).norm(dim=1).mean() < 0.3 * (x - y).norm(dim=1).mean()
 
 
-def test_a_lid_far_from_where_it_was_is_found(network, laptop):
+def test_a_lid_far_from_rest_is_found(network, laptop):
     opened, closed, _ = laptop
     target = surface_points(closed, 2000, seed=1)[0]
     source, goal = (
@@ -118,7 +115,7 @@ def test_the_lid_goes_along_and_the_base_stays(network, laptop):
     assert off[~moves].mean() < 0.15 * way[moves].mean()
 
 
-def test_where_the_handles_do_not_arrive_there_is_no_answer(network, laptop):
+def test_there_is_no_answer_if_the_handles_do_not_arrive(network, laptop):
     opened, closed, moves = laptop
     space = LatentSpace.encode(opened, network, WHOLE)
     on_lid = np.flatnonzero(moves)[:: max(1, moves.sum() // 12)]

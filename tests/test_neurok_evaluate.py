@@ -1,4 +1,4 @@
-"""The inverse-kinematics protocol with made-up methods and a network that has learned nothing."""
+"""The inverse-kinematics protocol with synthetic methods and an untrained network."""
 
 import json
 from dataclasses import replace
@@ -36,7 +36,7 @@ QUICK = IkOptions(target_points=500, metrics=MetricOptions(points=1000, cells=40
 
 
 def drawer():
-    """A block that slides out of another; everything in metres, off the origin."""
+    """A block that slides out of another; everything in meters, off the origin."""
     body = trimesh.creation.box([0.4, 0.4, 0.4], transform=pose(translation=[1, 2, 0.2]))
     front = trimesh.creation.box([0.1, 0.3, 0.3], transform=pose(translation=[1.25, 2, 0.2]))
     joint = Joint("slide", "prismatic", "body", "front", pose(), np.array([1.0, 0, 0]), 0.0, 0.3)
@@ -47,7 +47,7 @@ CASE = object_cases("given", {"drawer": drawer()})[0]
 
 
 def oracle(mesh, target, *, seed):
-    """Knows that the front slides, and reads how far off the target's points."""
+    """Method that knows the slide, and reads its distance off the target's points."""
     vertices = np.array(mesh.vertices)
     vertices[8:, 0] += target[:, 0].max() - vertices[:, 0].max()
     return vertices
@@ -107,7 +107,7 @@ def test_splits():
     assert names == ["door/0", "drawer/0", "door/1", "drawer/1"]
 
 
-def test_an_interrupted_evaluation_goes_on(tmp_path):
+def test_an_interrupted_evaluation_resumes(tmp_path):
     log, calls = tmp_path / "log.jsonl", []
 
     def counted(mesh, target, *, seed):
@@ -180,7 +180,7 @@ def test_an_untrained_network_goes_through_and_its_seed_decides():
     assert (again.cd_l1, again.iou) == (result.cd_l1, result.iou)
 
 
-def test_a_method_that_returns_something_else_is_named():
+def test_a_method_with_a_wrong_result_is_named():
     with pytest.raises(
         ValueError, match=r"methods\['bad'\]: expected finite vertices \(16, 3\), got \(3, 3\)"
     ):

@@ -1,5 +1,4 @@
-"""The NeuROK network: its sizes, its symmetries, its derivatives, dual quaternions against
-geometry, its weights' files."""
+"""The NeuROK network: sizes, symmetries, derivatives, dual quaternions, weights files."""
 
 import json
 from dataclasses import asdict, replace
@@ -234,7 +233,7 @@ def test_clamp_is_smooth_monotone_and_bounded():
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS.keys())
-def test_a_point_moves_alike_whichever_others_are_asked(config):
+def test_a_points_motion_is_independent_of_the_other_query_points(config):
     model = lively(config)
     p, z = points(2, 40), torch.randn(2, config.tokens, config.channels, dtype=torch.float64)
     shape = model.encode_shape(p)
@@ -386,7 +385,7 @@ def test_loss_adds_up_from_its_parts():
     torch.testing.assert_close(default.point_error, distance, rtol=0.02, atol=0.0)
 
 
-def test_loss_does_not_tell_a_dual_quaternion_from_its_negative():
+def test_loss_is_the_same_for_a_dual_quaternion_and_its_negative():
     model = Neurok(TINY)
     with (
         torch.no_grad()
@@ -452,8 +451,7 @@ def test_it_learns_a_hinge():
 
 
 def motions() -> np.ndarray:
-    """Poses at which formulas break: the identity and near it, half turns and near them, beside
-    random ones."""
+    """Random poses, and those at which formulas break: (nearly) the identity and half turns."""
     rng = np.random.default_rng(0)
     axis = rng.normal(size=(60, 3))
     axis = np.concatenate(
@@ -465,7 +463,7 @@ def motions() -> np.ndarray:
     )
 
 
-def test_dual_quaternions_write_the_motions_of_geometry():
+def test_dual_quaternions_encode_the_motions_of_geometry():
     X = motions()
     quat = torch.tensor(g.quat_wxyz_from_matrix(X[:, :3, :3]))
     d = dq.from_motion(quat, torch.tensor(X[:, :3, 3]))
@@ -585,8 +583,7 @@ def test_damaged_files_are_refused_in_one_line(saved, tmp_path):
 
 
 def rewritten(path, out, *, tensors=None, **metadata):
-    """A copy of a weights file with other metadata entries (None removes one) or changed
-    tensors."""
+    """A copy of a weights file with changed metadata (None removes an entry) or tensors."""
     with safetensors.safe_open(path, framework="pt") as file:
         kept = {**file.metadata(), **metadata}
     content = load_file(path)

@@ -1,5 +1,4 @@
-"""States of an object and the search in them, against maps in closed form: a hinge, a push, and
-directions that do nothing."""
+"""States of an object, inverse kinematics and drags, against closed-form maps."""
 
 import numpy as np
 import pytest
@@ -45,8 +44,7 @@ TURN = exp_se3([0.4, -0.1, 0.3, 0.0, 0.0, 2.2])
 
 
 class Laptop(KinematicSpace):
-    """A lid that turns about its lower edge and a push of the whole along it, mixed into `dim`
-    coordinates.
+    """A lid that turns about its lower edge and slides with the whole, mixed into `dim` coordinates.
 
     It reads the hinge off the mesh that it is given, so it moves with the mesh, whatever its size
     and yaw.
@@ -115,7 +113,7 @@ def lid_points(mesh, count, seed=0):
     return spread(lid, count, seed)
 
 
-def test_a_frame_there_and_back():
+def test_a_frame_is_inverted():
     points = transform(TURN, LAPTOP.vertices)
     frame = Frame.around(points, 0.3)
     inside = frame.normalized(points)
@@ -249,8 +247,7 @@ def test_straight_paths_bend_to_what_the_object_can_do(laptop):
 
 
 def test_what_the_handles_leave_open_is_left_alone(laptop):
-    """A handle on the base, near the hinge's line: pushed along it, the whole goes; the lid does
-    not turn."""
+    """A handle on the base, near the hinge's axis: pushed along it, the whole slides."""
     space = Laptop(laptop)
     handles = torch.tensor([[0.3, -0.5, -0.8]]).double()
     paths = handles + torch.linspace(0, 0.2, 11).double()[:, None, None] * space.axis

@@ -1,5 +1,4 @@
-"""Points followed through a network's states: derivatives by hand against torch's, whatever the
-network's form."""
+"""Points tracked through a network's states: derivatives against torch's."""
 
 import numpy as np
 import pytest
@@ -78,7 +77,7 @@ def test_what_queries_read_along_directions_is_torchs():
     torch.testing.assert_close(reading.along(*back, d_keys_values), expected.permute(2, 0, 1))
 
 
-def test_followed_points_are_where_the_field_takes_them(space):
+def test_tracked_points_are_at_their_images_under_the_field(space):
     points, q = draw(11, 3, seed=3), draw(2, 7, seed=4)
     torch.testing.assert_close(space.tracked(points)(q), moved(points, space.field(q, points)))
     torch.testing.assert_close(space.tracked(points)(space.rest[None])[0], points)
@@ -99,7 +98,7 @@ def test_their_jacobian_is_that_of_forward_mode(space):
     torch.testing.assert_close(by_each @ space.basis, at_rest)
 
 
-def test_in_half_precision_it_steers_as_well(space):
+def test_the_jacobian_in_half_precision_is_near(space):
     followed, q = space.tracked(draw(11, 3, seed=3)), draw(1, 7, seed=4)
     exact = followed.linearize(q)[1]
     with torch.autocast("cpu", torch.bfloat16):

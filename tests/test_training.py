@@ -1,4 +1,4 @@
-"""The training loop: clipping, averages, the schedule; a killed run ends as the other does."""
+"""Training loop: clipping, averages, schedule, and restarts that end at the same weights."""
 
 import json
 import os
@@ -131,7 +131,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     assert outcome.step == 12
     assert equal(through, resumed)
     steps = [line["step"] for line in training.read_metrics(folder)]
-    assert steps == [2, 4, 6, 8, 10, 12]  # those of steps 9 and 10 are not told twice
+    assert steps == [2, 4, 6, 8, 10, 12]  # those of steps 9 and 10 are not repeated
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

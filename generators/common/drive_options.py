@@ -11,7 +11,7 @@ from flowplan.utils.bounds import Interval
 
 @dataclass(frozen=True)
 class DriveOptions:
-    """How vertices follow driving points (`generators.common.mesh_driving`).
+    """Driving of vertices by points (`generators.common.mesh_driving`).
 
     Lengths are those of the normalized frame, in which an object spans 2.
     """

@@ -16,7 +16,9 @@ from typing import TypeVar
 
 from torch import Tensor
 
-Number = TypeVar("Number")
+from flowplan.utils.checks import FloatArray
+
+Number = TypeVar("Number", float, FloatArray, Tensor)
 """A float, an array or a tensor."""
 
 
@@ -32,14 +34,14 @@ def velocity(z_tau: Tensor, z: Tensor, tau: float) -> Tensor:
 
 def shifted(u: Number, shift: float) -> Number:
     """Noise levels tau of u in [0, 1]; `shift` > 1 moves them toward noise."""
-    return shift * u / (1 + (shift - 1) * u)  # type: ignore[operator]
+    return shift * u / (1 + (shift - 1) * u)
 
 
 def unshifted(tau: Number, shift: float) -> Number:
     """The inverse of `shifted`."""
-    return tau / (shift - (shift - 1) * tau)  # type: ignore[operator]
+    return tau / (shift - (shift - 1) * tau)
 
 
 def shifted_density(tau: Number, shift: float) -> Number:
     """Probability density of `shifted` levels of a uniform u."""
-    return shift / (shift - (shift - 1) * tau) ** 2  # type: ignore[operator]
+    return shift / (shift - (shift - 1) * tau) ** 2

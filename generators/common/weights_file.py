@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -36,8 +36,6 @@ class WeightsFile(Generic[Network]):
         config: record of the network's sizes.
         network: makes a network from such a record, and keeps it as its `config`.
         folder: folder of weights that are loaded by name.
-        aliases: names of tensors in the file, by their names in the network, where they differ
-            (after a renaming in the code).
     """
 
     name: str
@@ -46,7 +44,6 @@ class WeightsFile(Generic[Network]):
     config: type[Any]
     network: Callable[[Any], Network]
     folder: Path = FOLDER
-    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def save(
         self,
@@ -76,8 +73,7 @@ class WeightsFile(Generic[Network]):
             "card": json.dumps(card),
         }
         tensors = {
-            self.aliases.get(name, name): t.detach().to("cpu", dtype).contiguous()
-            for name, t in model.state_dict().items()
+            name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()
         }
         with atomic_write(path) as file:
             file.write(to_bytes(tensors, metadata))
@@ -90,10 +86,8 @@ class WeightsFile(Generic[Network]):
             ValueError: if there is no such file, or it was not written by `save`; one line.
         """
         path = self._find(name_or_path)
-        metadata, stored = self._read(path)
+        metadata, tensors = self._read(path)
         model = self.network(self._config(path, metadata))
-        names = {alias: name for name, alias in self.aliases.items()}
-        tensors = {names.get(alias, alias): tensor for alias, tensor in stored.items()}
         self._check(path, model.state_dict(), tensors)
         model.load_state_dict(tensors)
         return model.eval()
