@@ -18,7 +18,7 @@ from generators import neurok
 from generators.data.objects.families import HELD_OUT_SEED, make
 from generators.neurok.generate import _load
 
-ENCODER_DRAG = 2e-3
+ENCODER_DRAG = 1e-3
 """Largest distance of a vertex, if three handles or more move as one body."""
 GAUSS_NEWTON = 2e-2
 """Mean distance of the vertices in the last frame, if two handles are dragged."""
