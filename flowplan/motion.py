@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
 from flowplan.scene import Instruction, Scene
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+
+if TYPE_CHECKING:
+    import trimesh
 
 Progress = Callable[[float, str], None]
 """Callback with the completed fraction in [0, 1] and a word on the current step."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import trimesh
 
 from flowplan.geometry import pose, transform
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+
+if TYPE_CHECKING:
+    import trimesh
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,8 @@ class SceneObject:
     deformable: bool | None = None
 
     def __post_init__(self) -> None:
+        import trimesh
+
         where = f"SceneObject[{self.name}]"
         if not isinstance(self.mesh, trimesh.Trimesh):
             raise ValueError(
@@ -56,6 +61,8 @@ class SceneObject:
     @property
     def mesh_world(self) -> trimesh.Trimesh:
         """The mesh with its vertices in the world frame."""
+        import trimesh
+
         return trimesh.Trimesh(self.vertices_world, self.mesh.faces, process=False)
 
 

@@ -231,7 +231,7 @@ def test_a_plan_as_json(lifted):
 
 
 def test_no_plan_as_json(lifted):
-    options = ("--validation.margin", 0.3, "--candidates", 1, "--out", "none.npz")
+    options = ("--validation.margin", 0.2, "--candidates", 1, "--out", "none.npz")
     done = flowplan("plan", "scene.npz", "motion.npz", "--json", *options, cwd=lifted)
     assert done.returncode == 1, done.stderr
     data = json.loads(done.stdout)

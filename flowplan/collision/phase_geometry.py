@@ -8,15 +8,18 @@ is no obstacle: fingers slide over and under it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
 from flowplan.geometry import fit_rigid, transform
 from flowplan.motion import MOTION_THRESHOLD, SceneMotion
 from flowplan.scene import Scene
 from flowplan.utils.checks import FloatArray
+
+if TYPE_CHECKING:
+    import trimesh
 
 SUPPORT = "support"
 """Name of the support plane among the obstacles."""
@@ -27,7 +30,7 @@ FLAT_HEIGHT = 0.015
 SHEET_THICKNESS = 0.004
 """Mean thickness in meters below which a mesh is a sheet."""
 
-NamedMeshes = tuple[tuple[str, trimesh.Trimesh], ...]
+NamedMeshes: TypeAlias = "tuple[tuple[str, trimesh.Trimesh], ...]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +56,8 @@ class PhaseGeometry:
 
     def support(self) -> NamedMeshes:
         """The support plane as a slab under the robot's reach, for checkers that need meshes."""
+        import trimesh
+
         if self.support_height is None:
             return ()
         slab = trimesh.creation.box([4.0, 4.0, 0.2])
@@ -116,6 +121,8 @@ def is_deformable(scene: Scene, motion: SceneMotion, target: int) -> bool:
 
 def mesh_in_frame(mesh: trimesh.Trimesh, X_frame_world: FloatArray) -> trimesh.Trimesh:
     """A world mesh with its vertices expressed in another frame."""
+    import trimesh
+
     return trimesh.Trimesh(transform(X_frame_world, mesh.vertices), mesh.faces, process=False)
 
 
@@ -140,6 +147,8 @@ def _bends(vertices: FloatArray) -> bool:
 
 
 def _mesh(vertices: FloatArray, faces: NDArray[np.int64]) -> trimesh.Trimesh:
+    import trimesh
+
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     mesh.remove_unreferenced_vertices()
     return mesh

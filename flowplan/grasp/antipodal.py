@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from flowplan.geometry import inverse, transform
 from flowplan.grasp.surface import Surface
@@ -178,6 +177,8 @@ def _normals_at(
     obj: SceneObject, cloud: Surface, face: NDArray[np.int64], hit: FloatArray
 ) -> FloatArray:
     """Smoothed normals at ray hits: those of the nearest cloud point on the same side."""
+    from scipy.spatial import cKDTree
+
     if not len(hit):
         return np.zeros((0, 3))
     raw = obj.mesh.face_normals[face] @ obj.X_world_object[:3, :3].T

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from flowplan.geometry import exp_so3, pose
 from flowplan.grasp.candidates import (
@@ -145,6 +144,8 @@ def pinch_proposal(
 
 def _displacement(tracks: Tracks, points: FloatArray) -> FloatArray:
     """(P,) largest displacement of the track nearest to each point, relative to the largest."""
+    from scipy.spatial import cKDTree
+
     farthest = np.linalg.norm(tracks.points - tracks.points[0], axis=-1).max(0)
     nearest = cKDTree(tracks.points[0]).query(points)[1]
     return farthest[nearest] / farthest.max()
@@ -164,6 +165,8 @@ def _edge(
         Points (P, 3), their horizontal outward directions (P, 3), and their sidedness (P,) in
         [0, 1]: the mean over the mean length of the directions to their neighbors.
     """
+    from scipy.spatial import cKDTree
+
     if not len(moving):
         return np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0)
     points = np.concatenate([moving, vertices])

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from flowplan.geometry import exp_so3, pose
 from flowplan.grasp.antipodal import TORQUE_LENGTH, Pairs, antipodal_pairs, likely_pairs, tangents
@@ -182,6 +181,8 @@ def _fan_out(
     rng: np.random.Generator,
 ) -> GraspPoses:
     """Tool poses about every pair's closing line that keep the open gripper above the support."""
+    from scipy.spatial import cKDTree
+
     count = len(pairs)
     if not count:
         none = np.zeros((0, 2, 1, 3))

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from flowplan.geometry import fit_rigid, pose
 from flowplan.grasp.antipodal import tangents
@@ -197,6 +196,8 @@ def _best_of_each(
 
 def _pushable(tracks: Tracks, options: PushOptions) -> PushContacts:
     """The best places, apart from each other, that can be pushed along their whole motion."""
+    from scipy.spatial import cKDTree
+
     T = len(tracks.points)
     if not len(tracks):
         none = np.zeros((0, 3))

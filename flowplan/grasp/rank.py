@@ -24,10 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from flowplan.attachment import AttachmentOptions
-from flowplan.collision.distance_field import DistanceField, distance_field
 from flowplan.collision.phase_geometry import VOXEL, PhaseGeometry
 from flowplan.geometry import fit_rigid, transform
 from flowplan.grasp.candidates import ContactCandidates, ContactKind, no_candidates
@@ -36,6 +34,7 @@ from flowplan.motion import ObjectFlow
 from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
+    from flowplan.collision.distance_field import DistanceField
     from flowplan.robot import Robot
 
 __all__ = ["ContactReport", "RankOptions", "patch_motion", "rank_with_flow"]
@@ -182,6 +181,8 @@ def patch_motion(
     Raises:
         ValueError: If no visible flow point belongs to the object.
     """
+    from scipy.spatial import cKDTree
+
     object_id = candidates.object_id[0]
     member = np.flatnonzero((flow.object_id == object_id) & (flow.confidence[0] > 0))
     if not len(member):
@@ -228,6 +229,8 @@ def patch_motion(
 
 def _static_field(around: PhaseGeometry, X: FloatArray) -> DistanceField:
     """Distances to everything static while the target moves, around all tool poses X."""
+    from flowplan.collision.distance_field import distance_field
+
     origin = X[..., :3, 3].reshape(-1, 3)
     meshes = [mesh for _, mesh in around.during]
     return distance_field(

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.collision.distance_field import DistanceField
 from flowplan.geometry import angle_between, exp_so3, log_so3, pose, transform
 from flowplan.utils import bounds
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
+    from flowplan.collision.distance_field import DistanceField
     from flowplan.robot import Robot
     from flowplan.robot.gripper import Gripper
 

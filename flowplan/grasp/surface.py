@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from flowplan.geometry import transform
 from flowplan.motion import SceneMotion
@@ -21,6 +19,8 @@ from flowplan.scene import Scene, SceneObject
 from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
+    import trimesh
+
     from flowplan.robot.gripper import Gripper
 
 _SPACING = 0.008
@@ -110,6 +110,8 @@ def object_cloud(obj: SceneObject, gripper: Gripper, rng: np.random.Generator) -
     The face normals of a scan are noisy. Their mean over neighbors on the same side of the surface
     is closer to what a pad meets.
     """
+    from scipy.spatial import cKDTree
+
     pad_area = gripper.pad_size[0] * gripper.pad_size[1]
     count = _CLOUD_POINTS[0]
     if np.isfinite(obj.mesh.area):
@@ -169,6 +171,8 @@ def track_surface(
         count: Number of points.
         rng: Random generator.
     """
+    import trimesh
+
     vertices = motion.vertices[index]
     faces = obj.mesh.faces
     moving = np.all(motion.moving()[index][faces], axis=1)

@@ -245,7 +245,8 @@ def _refuse_nan(key: str, array: NDArray[Any]) -> None:
 
 def _fields(record: Any) -> Iterator[tuple[str, Any]]:
     """Name and annotation of every field that the constructor takes."""
-    hints = typing.get_type_hints(record)
+    # trimesh is a name for type checkers alone in the modules of most records.
+    hints = typing.get_type_hints(record, localns={"trimesh": trimesh})
     return ((f.name, hints[f.name]) for f in dataclasses.fields(record) if f.init)
 
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
-import trimesh
 
 from flowplan.attachment import Attachment
-from flowplan.collision.distance_field import DistanceField
-from flowplan.robot import Robot
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from flowplan.collision.distance_field import DistanceField
+    from flowplan.robot import Robot
 
 
 @dataclass(frozen=True, eq=False)

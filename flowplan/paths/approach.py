@@ -19,16 +19,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
-from flowplan.collision.distance_field import DistanceField
 from flowplan.geometry import log_so3
-from flowplan.robot import Robot
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
+
+if TYPE_CHECKING:
+    from flowplan.collision.distance_field import DistanceField
+    from flowplan.robot import Robot
 
 _STEP = 0.01
 """Meters of tool travel between waypoints of the straight part."""

@@ -20,15 +20,17 @@ executed (finite differences, at rest before and after).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.interpolate import CubicSpline, PPoly
 
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline, PPoly
 
 _WIDTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 """Candidate widths of the moving average, in sampling steps."""
@@ -113,6 +115,8 @@ def retime(q: ArrayLike, robot: Limits, options: TimingOptions = TimingOptions()
     Raises:
         ValueError: If `q` or the limits have the wrong shape or values.
     """
+    from scipy.interpolate import CubicSpline
+
     q = checks.array("q", q, ("M", "J"), hint="a path has one row per waypoint")
     limits = _scaled_limits(robot, options, q.shape[1])
 
@@ -155,6 +159,8 @@ def follow(
     Raises:
         ValueError: If `times`, `q` or the limits have the wrong shape or values.
     """
+    from scipy.interpolate import CubicSpline
+
     q = checks.array("q", q, ("M", "J"), hint="a path has one row per waypoint")
     limits = _scaled_limits(robot, options, q.shape[1])
     if len(q) == 1:
@@ -208,6 +214,7 @@ def _hold(q: FloatArray, duration: float, dt: float, waypoints: int) -> TimedPat
 
 def _fastest_clock(s: FloatArray, q: FloatArray, limits: _JointLimits) -> PPoly:
     """Time-optimal s(t) under velocity and acceleration limits, piecewise quadratic."""
+    from scipy.interpolate import PPoly
     from toppra import SplineInterpolator
     from toppra.algorithm import TOPPRA
     from toppra.constraint import JointAccelerationConstraint, JointVelocityConstraint
@@ -231,6 +238,8 @@ def _fastest_clock(s: FloatArray, q: FloatArray, limits: _JointLimits) -> PPoly:
 
 def _trapezoidal_clock(duration: float, ramp: float) -> PPoly:
     """s(t) from 0 to `duration` at unit rate, with `ramp` seconds of acceleration at both ends."""
+    from scipy.interpolate import PPoly
+
     coefficients = [
         [0.5 / ramp, 0.0, -0.5 / ramp],
         [0.0, 1.0, 1.0],
@@ -264,6 +273,8 @@ class _Averaged:
 
 def _average(clock: PPoly, width: float) -> _Averaged:
     """`clock` averaged over the last `width` seconds; constant before 0 and after its end."""
+    from scipy.interpolate import PPoly
+
     # Two widths of rest at either end, so that round-off in t never leaves the breaks.
     before = np.zeros((len(clock.c), 1))
     after = before.copy()

@@ -13,7 +13,7 @@ from flowplan.paths.approach import ApproachOptions
 from flowplan.paths.time_parameterization import TimingOptions
 from flowplan.utils import bounds
 from flowplan.utils.bounds import Interval
-from flowplan.validation.validator import ValidationOptions
+from flowplan.validation.options import ValidationOptions
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from typing import Annotated
 
 import numpy as np
 import pinocchio
@@ -22,8 +21,6 @@ import trimesh
 
 from flowplan.robot import Robot
 from flowplan.trajectory import Phase, Trajectory
-from flowplan.utils import bounds
-from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan.validation.collision_geometry import Body, mesh_body, shape_body
 from flowplan.validation.continuous_collision import (
@@ -35,34 +32,12 @@ from flowplan.validation.continuous_collision import (
     Violation,
 )
 from flowplan.validation.joint_limits import limit_reasons
+from flowplan.validation.options import ValidationOptions
 
 HELD = "held"
 """Name of the attached object among the links, in `touch` and in reasons."""
 _CACHED_BODIES = 512
 """Obstacle bodies kept from one call to the next."""
-
-
-@dataclass(frozen=True)
-class ValidationOptions:
-    """Requirements for a trajectory to be certified."""
-
-    margin: Annotated[float, Interval(0, 0.2)] = 0.0
-    """Meters that the robot must keep from itself and from everything it may not touch."""
-    held_depth: Annotated[float, Interval(0, 0.1)] = 0.005
-    """Meters that the attached object may penetrate its support: the error of a scan."""
-    resolution: Annotated[float, Interval(1e-5, 0.1)] = 5e-4
-    """Meters of relative motion below which two clear instants settle the interval between them."""
-    spacing: Annotated[float, Interval(1e-3, 1)] = 0.1
-    """Meters that no body moves farther than between instants at which clearance is measured."""
-    horizon: Annotated[float, Interval(1e-3, 10)] = 0.3
-    """Meters at which the clearance is truncated."""
-    limit_tolerance: Annotated[float, Interval(0, 1e6)] = 1e-4
-    """Share by which a joint limit may be exceeded: round-off, not slack."""
-    at_rest: bool = True
-    """The arm is at rest before the first and after the last sample: a jump is an acceleration."""
-
-    def __post_init__(self) -> None:
-        bounds.check(self)
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ class Plan:
     """Random seed."""
     json: bool = False
     """Print the report as JSON and nothing else."""
-    options: Annotated[Any, Options("flowplan.planner:PlanOptions")] = None
+    options: Annotated[Any, Options("flowplan.planner.options:PlanOptions")] = None
 
     def run(self) -> int:
         from flowplan.planner import NoPlan
