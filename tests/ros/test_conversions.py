@@ -1,6 +1,7 @@
 """What crosses the wire comes back, and what does not fit names the field."""
 
 import array
+from dataclasses import replace
 
 import brick
 import numpy as np
@@ -49,6 +50,16 @@ def test_a_scene_comes_back():
         back.objects[1].mesh.visual.vertex_colors, colored.visual.vertex_colors
     )
     assert back.objects[0].mesh.visual.kind is None
+
+
+@pytest.mark.parametrize("deformable", [None, False, True])
+def test_an_object_stays_cloth_or_rigid_or_unknown(deformable):
+    obj = replace(brick.brick(), deformable=deformable)
+    message = sent(conversions.scene_to_msg(Scene((obj,), 0.0), brick.WORLD))
+    assert conversions.scene_from_msg(message).objects[0].deformable is deformable
+    message.objects[0].deformable = 3
+    with pytest.raises(ValueError, match=r"objects\[0\].deformable: expected UNKNOWN \(0\)"):
+        conversions.scene_from_msg(message)
 
 
 def test_a_scene_without_support_comes_back():

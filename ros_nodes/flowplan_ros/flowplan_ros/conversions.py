@@ -37,6 +37,7 @@ from flowplan_ros.points import buffer, cloud_from_msg, cloud_to_msg
 if TYPE_CHECKING:
     from flowplan.planner import Attempt, Plan
 
+_DEFORMABLE = (None, False, True)  # by the constants of SceneObject.msg
 _KINDS: tuple[ContactKind, ...] = ("grasp", "push", "pinch")
 
 
@@ -125,6 +126,7 @@ def _object_to_msg(obj: SceneObject) -> messages.SceneObject:
         vertices=buffer("f", obj.mesh.vertices),
         triangles=buffer("I", obj.mesh.faces),
         colors=buffer("B", colors),
+        deformable=_DEFORMABLE.index(obj.deformable),
     )
 
 
@@ -142,7 +144,12 @@ def _object_from_msg(msg: messages.SceneObject, field: str) -> SceneObject:
             f"{field}.colors: expected {len(vertices)}, one a vertex, or none; got {len(colors)}"
         )
     mesh = trimesh.Trimesh(vertices, triangles, vertex_colors=colors, process=False)
-    return SceneObject(msg.name, mesh, pose_from_msg(msg.pose, f"{field}.pose"))
+    if msg.deformable >= len(_DEFORMABLE):
+        raise ValueError(
+            f"{field}.deformable: expected UNKNOWN (0), RIGID (1) or DEFORMABLE (2), got {msg.deformable}"
+        )
+    X_world_object = pose_from_msg(msg.pose, f"{field}.pose")
+    return SceneObject(msg.name, mesh, X_world_object, _DEFORMABLE[msg.deformable])
 
 
 def motion_to_msg(motion: SceneMotion, scene: Scene, header: Header) -> messages.SceneMotion:
