@@ -1,7 +1,8 @@
-"""Which points of a surface cameras around and above an object see: what is left of it in a scan.
+"""Visibility of surface points from cameras around and above an object, as in a scan.
 
-A camera far away along `view` sees a point when nothing lies between them and the surface there is not seen edge-on.
-Insides of closed boxes and undersides are never seen, as in a mesh fused from depth images.
+A distant camera along `view` sees a point if nothing lies between them and the surface there is not
+seen edge-on. Insides of closed boxes and undersides are never seen, as in a mesh fused from depth
+images.
 """
 
 from __future__ import annotations
@@ -13,15 +14,14 @@ from flowplan.utils.checks import FloatArray
 
 
 def random_views(rng: np.random.Generator, count: int) -> FloatArray:
-    """Unit vectors (count, 3) towards cameras spread around the object, 10 to 80 degrees above it."""
-    azimuth = (
-        rng.uniform(0, 2 * np.pi)
-        + 2 * np.pi * (np.arange(count) + rng.uniform(-0.3, 0.3, count)) / count
-    )
+    """Unit vectors (count, 3) towards cameras spread around the object, 10 to 80 degrees above
+    it."""
+    first = rng.uniform(0, 2 * np.pi)
+    spread = np.arange(count) + rng.uniform(-0.3, 0.3, count)
+    azimuth = first + 2 * np.pi * spread / count
     height = np.deg2rad(rng.uniform(10, 80, count))
-    return np.stack(
-        [np.cos(height) * np.cos(azimuth), np.cos(height) * np.sin(azimuth), np.sin(height)], -1
-    )
+    x, y = np.cos(height) * np.cos(azimuth), np.cos(height) * np.sin(azimuth)
+    return np.stack([x, y, np.sin(height)], -1)
 
 
 def seen(
@@ -32,27 +32,28 @@ def seen(
     *,
     grazing: float = 0.1,
 ) -> NDArray[np.bool_]:
-    """(N,) is the point seen from at least one view?
+    """Mask (N,) of the points that are seen from at least one view.
 
     Args:
-        triangles: (F, 3, 3) corners of everything that can hide a point.
+        triangles: (F, 3, 3) corners of everything that can occlude a point.
         points: (N, 3) on those triangles.
         normals: (N, 3) unit normals there, of either sign (winding is not trusted).
         views: (W, 3) unit vectors towards the cameras.
-        grazing: a surface whose normal has a smaller cosine with the view is not seen.
+        grazing: least cosine of a visible surface's normal with the view.
     """
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
     scene = EmbreeScene()
     TriangleMesh(scene, np.ascontiguousarray(triangles, np.float32))
-    # Leave the surface by more than float32 resolves, by less than a plate is thick.
+    # Rays start off the surface by more than float32 resolves, and less than a plate's thickness.
     start = 1e-3 * float(np.ptp(triangles.reshape(-1, 3), axis=0).max())
     out = np.zeros(len(points), bool)
     for view in views:
-        ask = np.flatnonzero(~out & (np.abs(normals @ view) > grazing))
-        if len(ask):
-            origins = (points[ask] + start * view).astype(np.float32)
+        # Points that no earlier view has seen, and that face this one.
+        open_ = np.flatnonzero(~out & (np.abs(normals @ view) > grazing))
+        if len(open_):
+            origins = (points[open_] + start * view).astype(np.float32)
             rays = np.broadcast_to(view.astype(np.float32), origins.shape).copy()
-            out[ask] = scene.run(origins, rays, query="OCCLUDED") < 0
+            out[open_] = scene.run(origins, rays, query="OCCLUDED") < 0
     return out

@@ -246,7 +246,7 @@ def _split(pairs: PosePairs, size: int) -> Iterator[PosePairs]:
 
 def _objective(options: TrainOptions, store: ArticulatedStore, clips: Sequence[Clip]) -> Objective:
     """Losses of a random batch."""
-    source: Store = store.favouring(options.favor) if options.favor else store
+    source: Store = store.favoring(options.favor) if options.favor else store
     if clips:
         recorded = ClipStore.build(clips, seed=options.seed).to(store.device)
         source = Mixture((store, recorded), (1 - options.clip_share, options.clip_share))

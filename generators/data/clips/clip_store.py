@@ -1,19 +1,24 @@
 """Pose pairs of recorded animations: two random frames of one clip (section 4.2).
 
-A clip is reduced to points fixed to its surface: where each is in every frame, and how the material there has turned
-since the first. The rotation between two frames is then R_b R_a^-1, exact wherever the material moves rigidly.
+A clip is reduced to points fixed to its surface: their positions in every frame, and the rotations
+    of
+the material there since the first. The rotation between two frames is then R_b R_a^-1, exact
+wherever the material moves rigidly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 from generators.common.dual_quaternion import conjugate, multiply
 from generators.data.clips.clip import Clip
 from generators.data.pose_pairs import PosePairs
@@ -21,12 +26,15 @@ from generators.data.pose_pairs import PosePairs
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """What is kept of every clip."""
+    """Samples kept of every clip."""
 
-    points: int = 1024
+    points: Annotated[int, Interval(1, 10**6)] = 1024
     """Surface points, area-uniform in the first frame."""
-    frames: int = 24
+    frames: Annotated[int, Interval(2, 10**6)] = 24
     """Frames, evenly spaced; a shorter clip repeats some."""
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
 
 class ClipStore:
@@ -51,7 +59,7 @@ class ClipStore:
         """Sample every clip's surface and find its rotations.
 
         Raises:
-            ValueError: when there is no clip.
+            ValueError: if there is no clip.
         """
         options = options or ClipOptions()
         names, records = [], []
@@ -73,7 +81,13 @@ class ClipStore:
         )
 
     def sample(self, batch: int, points: int, generator: torch.Generator) -> PosePairs:
-        """`batch` pairs of frames of clips drawn with equal chances, normalised by the box of the first frame."""
+        """Pairs of frames of uniformly drawn clips, normalized by the box of the first frame.
+
+        Args:
+            batch: number of pairs.
+            points: points of a pair.
+            generator: random numbers, on the store's device.
+        """
         device = self.position.device
 
         def integers(high: int, *shape: int) -> Tensor:
@@ -82,9 +96,9 @@ class ClipStore:
         C, F, P = self.position.shape[:3]
         clip, a = integers(C, batch), integers(F, batch)
         b = (a + 1 + integers(F - 1, batch)) % F  # another frame
-        start = torch.arange(points, device=device) + torch.rand(
-            batch, points, generator=generator, device=device
-        )
+        # One point from each of `points` equal stretches of the pool.
+        offset = torch.rand(batch, points, generator=generator, device=device)
+        start = torch.arange(points, device=device) + offset
         pick = (start * (P / points)).long().clamp(max=P - 1)
         box = self.box[clip, a]
         center, scale = box.mean(1)[:, None], 2 / (box[:, 1] - box[:, 0]).amax(1)[:, None, None]
@@ -104,16 +118,17 @@ def _record(
     frames = np.linspace(0, len(clip) - 1, options.frames).round().astype(int)
     vertices = clip.vertices[frames]
     corners = vertices[0][clip.faces]
-    area = np.linalg.norm(
-        np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1
-    )
+    # Points drawn evenly by area, as barycentric weights of a face's corners.
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = np.linalg.norm(normal, axis=1)
     face = clip.faces[rng.choice(len(area), options.points, p=area / area.sum())]  # (P, 3)
     u, v = rng.random((2, options.points))
     root = np.sqrt(u)  # uniform on a triangle: Turk, Graphics Gems 1990
     weight = np.stack([1 - root, root * (1 - v), root * v], -1)
     position = np.einsum("pk,fpkc->fpc", weight, vertices[:, face])
-    turned = {f: clip.rotations(0, f) for f in np.unique(frames)}
-    corner = np.stack([turned[f] for f in frames])[:, face]  # (F, P, 3 corners, 4)
+    # Mean of the corners' rotations, with the sign of the first.
+    rotations = {f: clip.rotations(0, f) for f in np.unique(frames)}
+    corner = np.stack([rotations[f] for f in frames])[:, face]  # (F, P, 3 corners, 4)
     corner = np.where((corner * corner[:, :, :1]).sum(-1, keepdims=True) < 0, -corner, corner)
     quat = np.einsum("pk,fpkc->fpc", weight, corner)
     quat /= np.linalg.norm(quat, axis=-1, keepdims=True)
