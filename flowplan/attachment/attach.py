@@ -104,11 +104,6 @@ class Attachment:
     held: FloatArray
     screw: Screw | None = None
 
-    @property
-    def R_star(self) -> FloatArray:
-        """Best rotations (T, 3, 3), world from tool."""
-        return self.X_world_tool[:, :3, :3]
-
 
 def attach(
     flow: ObjectFlow,
