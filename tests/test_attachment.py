@@ -146,7 +146,9 @@ def test_a_single_point_leaves_rotation_free_and_unturned(rng):
     tracks = transform(D, GRASP[None, :3, 3] + [[0.0, 0.0, 0.02]])
     found = attach(flow_of(tracks), GRASP)
     np.testing.assert_array_equal(found.K, 0.0)
-    np.testing.assert_allclose(found.X_world_tool[:, :3, :3], np.broadcast_to(GRASP[:3, :3], (T, 3, 3)), atol=1e-9)
+    np.testing.assert_allclose(
+        found.X_world_tool[:, :3, :3], np.broadcast_to(GRASP[:3, :3], (T, 3, 3)), atol=1e-9
+    )
     at = (inverse(GRASP) @ np.append(tracks[0, 0], 1.0))[:3]
     np.testing.assert_allclose(
         transform(found.X_world_tool, at[None])[:, 0], tracks[:, 0], atol=1e-12
