@@ -1,4 +1,4 @@
-"""One readable file per robot (`panda.toml`, `ur5e.toml`), beside the URDF and the meshes that it names.
+"""Robot files (`panda.toml`, `ur5e.toml`), beside the URDFs and meshes that they name.
 
 Optimizer, validator and simulator all read the same file, through `flowplan.robot.load_robot`.
 """

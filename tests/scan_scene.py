@@ -1,4 +1,4 @@
-"""A table, things on it, and an ideal camera around them: what the scan tests measure against."""
+"""Scenes for the scan tests: a table, objects on it, and an ideal camera around them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def cameras(count: int = 6, distance: float = 0.85) -> list[np.ndarray]:
 def frames(
     objects: list[trimesh.Trimesh], *, noise: bool, masks: bool, count: int = 6, seed: int = 0
 ) -> list[DepthFrame]:
-    """What the cameras see of the objects on the table."""
+    """Depth frames of the objects on the table from all cameras."""
     rng = np.random.default_rng(seed)
     out = []
     for X_world_camera in cameras(count):
@@ -88,7 +88,7 @@ def distances(points: np.ndarray, mesh: trimesh.Trimesh) -> np.ndarray:
 
 
 def chamfer(a: trimesh.Trimesh, b: trimesh.Trimesh, count: int = 5000) -> float:
-    """Mean distance of either surface's points to the other surface, the two directions averaged, metres."""
+    """Mean distance between two surfaces, averaged over both directions, meters."""
     there = distances(trimesh.sample.sample_surface(a, count, seed=0)[0], b).mean()
     back = distances(trimesh.sample.sample_surface(b, count, seed=1)[0], a).mean()
     return float(0.5 * (there + back))
@@ -96,7 +96,7 @@ def chamfer(a: trimesh.Trimesh, b: trimesh.Trimesh, count: int = 5000) -> float:
 
 @contextlib.contextmanager
 def refusals_in_one_line() -> Iterator[None]:
-    """What is done within may raise ValueError, and nothing else, in one line."""
+    """A block that may raise only ValueErrors of one line."""
     try:
         yield
     except ValueError as error:

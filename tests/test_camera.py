@@ -1,4 +1,4 @@
-"""The depth camera: its points lie on surfaces whose shape is known, from every side and at every size of image."""
+"""The depth camera: its points lie on known surfaces, from every side and at every image size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sim_envs.world import World
 HALF = np.array([0.15, 0.1, 0.05])
 RADIUS = 0.08
 X_BOX = pose(exp_so3([0.5, 0.3, 0.2]), [0.5, 0.1, 0.3])
-CENTRE = np.array([0.45, -0.3, 0.25])
+CENTER = np.array([0.45, -0.3, 0.25])
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory):
     }
     trimesh.creation.icosphere(4, RADIUS).export(folder / "ball.obj")
     with World() as world:
-        for (name, shape), X in zip(shapes.items(), (X_BOX, pose(translation=CENTRE)), strict=True):
+        for (name, shape), X in zip(shapes.items(), (X_BOX, pose(translation=CENTER)), strict=True):
             path = folder / f"{name}.urdf"
             path.write_text(
                 f'<robot name="{name}"><link name="{name}"><inertial><mass value="1"/>'
@@ -42,7 +42,7 @@ def world(tmp_path_factory: pytest.TempPathFactory):
 
 
 def box_error(points: np.ndarray) -> np.ndarray:
-    """Distance from the box's surface, metres."""
+    """Distance from the box's surface, meters."""
     outside = np.abs(transform(inverse(X_BOX), points)) - HALF
     return np.abs(np.linalg.norm(np.maximum(outside, 0), axis=-1) + np.minimum(outside.max(-1), 0))
 
@@ -56,7 +56,7 @@ def test_points_lie_on_the_surfaces(world: World, camera: Camera) -> None:
         assert min(on_box.sum(), on_ball.sum()) > 200
         assert box_error(points[on_box]).max() < 1e-4
         # The renderer's ball is a polyhedron: up to 2 % of the radius inside the sphere.
-        ball = np.linalg.norm(points[on_ball] - CENTRE, axis=-1)
+        ball = np.linalg.norm(points[on_ball] - CENTER, axis=-1)
         assert ball.max() < RADIUS + 1e-4
         assert ball.min() > RADIUS - 1e-3
         table = points[on_table & (frame.depth > 0)]

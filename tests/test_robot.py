@@ -1,4 +1,4 @@
-"""Robots: files, kinematics against pinocchio and finite differences, inverse kinematics, grippers, bad input."""
+"""Robots: files, kinematics against pinocchio and finite differences, grippers, bad input."""
 
 import dataclasses
 import shutil
@@ -14,7 +14,7 @@ import pytest
 from flowplan.geometry import exp_so3, log_so3, pose, transform
 from flowplan.robot import Robot, load_robot
 from flowplan.robot.kinematics import Chain, joint_transform, nearest_turn, tree_poses
-from flowplan.robot.urdf import Joint, read_urdf
+from flowplan.robot.urdf import Joint, collision_hulls, primitive_mesh, read_urdf
 
 NAMES = ("panda", "ur5e")
 
@@ -264,7 +264,7 @@ def test_whole_turns_bring_a_solution_near_within_limits() -> None:
 
 
 def pad_faces(robot: Robot, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pad boxes' (2, 8, 3) corners in the tool frame from the URDF's own geometry, and (2, 3, 3) finger rotations."""
+    """Pad corners (2, 8, 3) from the URDF's geometry, tool frame, and finger rotations (2, 3, 3)."""
     X = robot.fk(robot.home[None], width)[0]
     X_tool_world = np.linalg.inv(robot.tool_pose(robot.home[None])[0])
     corners, rotations = [], []
@@ -305,7 +305,10 @@ def test_boxes_hold_the_gripper(robot: Robot) -> None:
 
 
 def test_2f85_table_closes_the_linkage() -> None:
-    """Coupler and follower meet, which the tree cuts: Menagerie joins their frames at the follower's body origin."""
+    """Coupler and follower, which the tree separates, meet at the follower's body origin.
+
+    That is where Menagerie's model joins them.
+    """
     robot = load_robot("ur5e")
     at_rest = tree_poses(robot.gripper.tree, "robotiq_base", {})
     for side in ("right", "left"):
@@ -395,7 +398,8 @@ def test_limits_of_the_panda_are_the_makers() -> None:
 def test_loading_a_robot_loads_no_heavy_package() -> None:
     code = (
         "import sys; from flowplan.robot import load_robot; load_robot('panda');"
-        "bad = {'torch', 'pybullet', 'pinocchio', 'coal', 'open3d'} & set(sys.modules); assert not bad, bad"
+        "bad = {'torch', 'pybullet', 'pinocchio', 'coal', 'open3d'} & set(sys.modules);"
+        "assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
@@ -426,8 +430,8 @@ def refused(path: Path) -> str:
     [
         (
             'name = "panda"',
-            'name = "panda"\ncolour = "red"',
-            ["panda.toml: colour: unknown key", "base_link"],
+            'name = "panda"\ncolor = "red"',
+            ["panda.toml: color: unknown key", "base_link"],
         ),
         ('base_link = "panda_link0"', "", ["panda.toml: base_link: missing"]),
         (
@@ -552,6 +556,12 @@ def test_a_wrong_robot_file_is_refused(folder: Path, old: str, new: str, words: 
             "meshes/gone.obj",
             ["panda_link3", "'meshes/gone.obj' does not exist"],
         ),
+        ('<robot name="panda">', '<!DOCTYPE r><robot name="panda">', ["panda.urdf", "DOCTYPE"]),
+        (
+            "meshes/link3_hull.obj",
+            "package://panda/meshes/link3_hull.obj",
+            ["panda_link3", "package:// is not resolved"],
+        ),
         (
             '<box size="22e-3 15e-3 20e-3" />',
             "<cone />",
@@ -569,6 +579,32 @@ def test_a_wrong_urdf_is_refused(folder: Path, old: str, new: str, words: list[s
     message = refused(folder / "panda.toml")
     for word in words:
         assert word in message, message
+
+
+def test_shapes_of_a_link_have_sizes_poses_and_colors(tmp_path: Path) -> None:
+    path = tmp_path / "thing.urdf"
+    path.write_text(
+        """<robot name="thing"><material name="red"><color rgba="1 0 0 0.5"/></material>
+        <link name="a"><visual><origin xyz="0 0 0.1"/><geometry><box size="1 2 3"/></geometry>
+        <material name="red"/></visual>
+        <visual><geometry><mesh filename="absent.obj" scale="1 1 2"/></geometry>
+        <material name="own"><color rgba="0 0 1 1"/></material></visual>
+        <collision><geometry><cylinder radius="0.1" length="0.5"/></geometry></collision></link>
+        </robot>"""
+    )
+    urdf = read_urdf(path)  # opens no mesh: there is none
+    box, mesh = urdf.shapes("a", "visual")
+    (cylinder,) = urdf.shapes("a", "collision")
+    assert [s.kind for s in (box, mesh, cylinder)] == ["box", "mesh", "cylinder"]
+    np.testing.assert_array_equal(box.X_link_shape, pose(None, [0, 0, 0.1]))
+    np.testing.assert_array_equal(box.rgba, [1, 0, 0, 0.5])
+    np.testing.assert_array_equal(mesh.rgba, [0, 0, 1, 1])
+    np.testing.assert_array_equal(mesh.size, [1, 1, 2])
+    assert urdf.mesh_file(mesh) == tmp_path / "absent.obj"
+    assert cylinder.rgba is None
+    assert primitive_mesh(cylinder).extents[2] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="mesh 'absent.obj' does not exist"):
+        collision_hulls(urdf)
 
 
 def test_a_broken_mesh_is_refused(folder: Path) -> None:

@@ -21,7 +21,7 @@ def corner():
 
 
 def outside(mesh, parts):
-    """How far the mesh's surface lies outside of the parts at most."""
+    """Largest distance of the mesh's surface outside the parts."""
     points = trimesh.sample.sample_surface(mesh, 3000, seed=0)[0]
     depth = []
     for part in parts:

@@ -167,7 +167,8 @@ def test_instant_ngp_scale_and_angle(tmp_path):
     ]
     save_depths(tmp_path, frames, [f"d{i}.png" for i in range(3)], scale=4000)
     document = {
-        "camera_angle_x": 2 * np.arctan(32 / 120), "w": 64, "h": 48, "integer_depth_scale": 1 / 4000,
+        "camera_angle_x": 2 * np.arctan(32 / 120), "w": 64, "h": 48,
+        "integer_depth_scale": 1 / 4000,
         "frames": [{"depth_path": f"d{i}", "transform_matrix": (X @ OPENGL_FROM_OPENCV).tolist()}
                    for i, X in enumerate(POSES)],
     }  # fmt: skip

@@ -196,7 +196,7 @@ def test_the_signed_distance_agrees_with_open3ds_fusion_and_is_nearer_to_the_tru
 
 
 def test_cells_behind_another_thing_are_not_taken_for_air():
-    """A view that sees only something else says where that is, and nothing about what hides behind it."""
+    """A view of another object tells the air in front of it, and nothing about cells behind it."""
     depth = np.full((40, 40), 1.0, np.float32)
     frame = DepthFrame(depth, [[40, 0, 19.5], [0, 40, 19.5], [0, 0, 1]], np.eye(4))
     one = tsdf.view(frame, np.full((40, 40), 2, np.int32), 0.02)
@@ -241,7 +241,7 @@ def test_a_pixel_without_confidence_is_not_trusted():
     assert trusted[4:].all()
 
 
-def test_vertices_carry_the_colours_of_the_frames():
+def test_vertices_carry_the_colors_of_the_frames():
     looks = frames([standing(world.box())], noise=False, masks=False)
     red = np.zeros((240, 320, 3), np.uint8)
     red[..., 0] = 200

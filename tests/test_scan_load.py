@@ -183,7 +183,7 @@ def test_sides_are_agreed_on_and_face_outwards():
     assert good.volume == pytest.approx(0.00048)
 
 
-def test_filling_a_hole_keeps_the_direction_of_its_neighbours():
+def test_filling_a_hole_keeps_the_direction_of_its_neighbors():
     mesh = filled(without_top(), 1.0)
     assert mesh.is_watertight
     assert mesh.is_winding_consistent

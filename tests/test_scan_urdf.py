@@ -10,15 +10,16 @@ from flowplan.scan import load_urdf
 LAPTOP = """<robot name="laptop">
   <link name="base"><visual><geometry><box size="0.3 0.2 0.02"/></geometry></visual></link>
   <link name="lid">
-    <visual><origin xyz="0 -0.1 0"/><geometry><mesh filename="{mesh}" scale="1 1 0.5"/></geometry></visual>
+    <visual><origin xyz="0 -0.1 0"/><geometry>
+      <mesh filename="{mesh}" scale="1 1 0.5"/></geometry></visual>
     <collision><geometry><sphere radius="0.05"/></geometry></collision></link>
   <link name="knob"><collision><origin rpy="1.5707963267948966 0 0"/>
     <geometry><cylinder radius="0.01" length="0.04"/></geometry></collision></link>
   <link name="nothing"/>
-  <joint name="hinge" type="revolute"><parent link="base"/><child link="lid"/><origin xyz="0 0.1 0.01"/>
-    <axis xyz="2 0 0"/><limit lower="-1.6" upper="0" effort="1" velocity="1"/></joint>
-  <joint name="turn" type="continuous"><parent link="lid"/><child link="knob"/><origin xyz="0 -0.1 0" rpy="0.4 0 0.3"/>
-    <axis xyz="0 0 1"/><mimic joint="hinge" multiplier="-2" offset="0.1"/></joint>
+  <joint name="hinge" type="revolute"><parent link="base"/><child link="lid"/>
+    <origin xyz="0 0.1 0.01"/><axis xyz="2 0 0"/><limit lower="-1.6" upper="0" effort="1" velocity="1"/></joint>
+  <joint name="turn" type="continuous"><parent link="lid"/><child link="knob"/>
+    <origin xyz="0 -0.1 0" rpy="0.4 0 0.3"/><axis xyz="0 0 1"/><mimic joint="hinge" multiplier="-2" offset="0.1"/></joint>
   <joint name="fixed" type="fixed"><parent link="base"/><child link="nothing"/></joint>
 </robot>"""
 

@@ -6,9 +6,9 @@ if they leave the tangent planes, so that the two sides of a thin wall are not j
 
 The surface is Poisson's (Kazhdan et al., SGP 2006): each point spreads its share of the area, times
 its normal, over the grid around it; `flowplan.scan.meshes.winding` gives the indicator chi with
-that gradient; the surface is the level of chi at the points. It closes gaps with a bulge where there are
-no points, and is cut at the cloud's bounding box. Ball pivoting (Bernardini et al. 1999) only joins
-points and leaves gaps open, which suits sheets.
+that gradient; the surface is the level of chi at the points. It closes gaps with a bulge where
+there are no points, and is cut at the cloud's bounding box. Ball pivoting (Bernardini et al. 1999)
+only joins points and leaves gaps open, which suits sheets.
 """
 
 from __future__ import annotations

@@ -124,9 +124,7 @@ def scan_frames(
     frames = tuple(frames)
     if not frames:
         raise ValueError("frames: expected at least one DepthFrame, got none")
-    masks = [frame.mask for frame in frames if frame.mask is not None]
-    if masks and len(masks) < len(frames):
-        raise ValueError(f"frames: {len(masks)} of {len(frames)} have a mask; expected all or none")
+    masks = _masks(frames)
 
     # Trusted pixels and their points in the world.
     progress(0.0, "finding the support")
@@ -159,8 +157,8 @@ def scan_frames(
                     f"ScanOptions.names: {name!r} left no surface; "
                     "add views of it, or make voxel smaller"
                 )
-            continue
-        objects.append(_scene_object(name, mesh, frames))
+        else:
+            objects.append(_scene_object(name, mesh, frames))
     if not objects:
         raise ValueError(
             "frames: no object above the support; check support_height, "
@@ -168,6 +166,14 @@ def scan_frames(
         )
     progress(1.0, "scanned")
     return Scene(tuple(objects), None if support is None else float(support.center[2]))
+
+
+def _masks(frames: Sequence[DepthFrame]) -> list[NDArray[np.int32]]:
+    """The masks of all frames, or none."""
+    masks = [frame.mask for frame in frames if frame.mask is not None]
+    if masks and len(masks) < len(frames):
+        raise ValueError(f"frames: {len(masks)} of {len(frames)} have a mask; expected all or none")
+    return masks
 
 
 def _in_box(points: FloatArray, options: ScanOptions) -> NDArray[np.bool_]:

@@ -75,7 +75,8 @@ def noisy_depth(
 
     # Pixels that return nothing.
     lost = rng.random(seen.shape) < options.dropout
-    lost |= depth_edges(true, options.edge_jump) & (rng.random(seen.shape) < options.edge_dropout)
+    at_edge = depth_edges(true, options.edge_jump)
+    lost |= at_edge & (rng.random(seen.shape) < options.edge_dropout)
     lost |= (seen <= 0) | (out < options.near) | (out > options.far)
     return np.where(lost, 0.0, out).astype(np.float32)
 
@@ -87,10 +88,9 @@ def depth_edges(depth: ArrayLike, jump: float) -> NDArray[np.bool_]:
     for axis in (0, 1):
         # Both pixels beside a jump are edges.
         step = np.abs(np.diff(z, axis=axis)) > jump
-        first, second = [slice(None)] * 2, [slice(None)] * 2
-        first[axis], second[axis] = slice(None, -1), slice(1, None)
-        edge[tuple(first)] |= step
-        edge[tuple(second)] |= step
+        lines = np.moveaxis(edge, axis, 0)  # a view: the axis comes first
+        lines[:-1] |= np.moveaxis(step, axis, 0)
+        lines[1:] |= np.moveaxis(step, axis, 0)
     return edge
 
 

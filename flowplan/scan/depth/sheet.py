@@ -28,15 +28,18 @@ def sheet_surface(points: FloatArray, others: FloatArray, cell: float) -> trimes
         A mesh in the support's frame, without faces if the sheet fills no cell.
     """
     # A grid over the sheet with a margin of three cells.
-    lower = points[:, :2].min(0) - 3 * cell
-    size = np.ceil((points[:, :2].max(0) - lower) / cell).astype(int) + 3
-    shape = (int(size[0]), int(size[1]))
+    ground = points[:, :2]  # (P, 2)
+    lower = ground.min(0) - 3 * cell
+    nx, ny = np.ceil((ground.max(0) - lower) / cell).astype(int) + 3
+    shape = (int(nx), int(ny))
     # The sheet is the largest connected region of cells that are mostly its own.
     share = _share(points, others, lower, cell, shape)
-    label, count = ndimage.label(ndimage.binary_fill_holes(share >= 0.5))
+    own = ndimage.binary_fill_holes(share >= 0.5)
+    label, count = ndimage.label(own)
     if count == 0:
         return trimesh.Trimesh()
-    filled = label == 1 + np.argmax(np.bincount(label.ravel())[1:])
+    cells = np.bincount(label.ravel())[1:]
+    filled = label == 1 + np.argmax(cells)
     heights = _heights(points, filled, lower, cell)
     # Holes that were filled count as the sheet's own.
     share = np.where(filled, np.maximum(share, 0.5), share)
@@ -46,17 +49,21 @@ def sheet_surface(points: FloatArray, others: FloatArray, cell: float) -> trimes
 def _share(
     points: FloatArray, others: FloatArray, lower: FloatArray, cell: float, shape: tuple[int, int]
 ) -> FloatArray:
-    """Share (nx, ny) of each cell's points that belong to the sheet; 0 in cells without points.
+    """Share (nx, ny) of each cell's points that belong to the sheet; 0 in cells without points."""
+    own = _blurred_counts(points, lower, cell, shape)
+    other = _blurred_counts(others, lower, cell, shape)
+    return own / np.maximum(own + other, 1e-3)
 
-    Counts are blurred by about one cell.
-    """
-    counts = []
-    for cloud in (points, others):
-        index = np.floor((cloud[:, :2] - lower) / cell).astype(int)
-        index = index[((index >= 0) & (index < shape)).all(1)]  # inside the grid
-        flat = np.bincount(index[:, 0] * shape[1] + index[:, 1], minlength=shape[0] * shape[1])
-        counts.append(ndimage.gaussian_filter(flat.reshape(shape).astype(float), 0.7))
-    return counts[0] / np.maximum(counts[0] + counts[1], 1e-3)
+
+def _blurred_counts(
+    points: FloatArray, lower: FloatArray, cell: float, shape: tuple[int, int]
+) -> FloatArray:
+    """Number (nx, ny) of points in each cell, blurred by about one cell."""
+    index = np.floor((points[:, :2] - lower) / cell).astype(int)
+    inside = ((index >= 0) & (index < shape)).all(1)
+    i, j = index[inside].T
+    counts = np.bincount(i * shape[1] + j, minlength=shape[0] * shape[1])
+    return ndimage.gaussian_filter(counts.reshape(shape).astype(float), 0.7)
 
 
 def _heights(
@@ -66,22 +73,28 @@ def _heights(
 
     The blur has a standard deviation of 1.5 cells; holes take their neighbors' heights.
     """
-    index = np.floor((points[:, :2] - lower) / cell).astype(int)
-    flat = index[:, 0] * filled.shape[1] + index[:, 1]
+    i, j = np.floor((points[:, :2] - lower) / cell).astype(int).T
+    flat = i * filled.shape[1] + j
     # Sort points by cell and then by height: the median is amid each cell's points.
     order = np.lexsort((points[:, 2], flat))
     cells, first, count = np.unique(flat[order], return_index=True, return_counts=True)
     z = points[order, 2]
-    median = 0.5 * (z[first + (count - 1) // 2] + z[first + count // 2])
+    below = z[first + (count - 1) // 2]
+    above = z[first + count // 2]
+    median = 0.5 * (below + above)
     # Blur heights weighted by the number of points, and divide by the blurred weights.
     total, weight = np.zeros(filled.size), np.zeros(filled.size)
-    total[cells], weight[cells] = count * median, count
-    inside = filled.ravel()
-    total, weight = (
-        ndimage.gaussian_filter((a * inside).reshape(filled.shape), 1.5, truncate=6)
-        for a in (total, weight)
-    )
+    total[cells] = count * median
+    weight[cells] = count
+    total = _blurred_inside(total, filled)
+    weight = _blurred_inside(weight, filled)
     return total / np.maximum(weight, 1e-12)
+
+
+def _blurred_inside(values: FloatArray, filled: NDArray[np.bool_]) -> FloatArray:
+    """Values (nx ny,) of the filled cells, blurred by one and a half cells; 0 in all others."""
+    inside = (values * filled.ravel()).reshape(filled.shape)
+    return ndimage.gaussian_filter(inside, 1.5, truncate=6)
 
 
 def _mesh(
@@ -91,33 +104,52 @@ def _mesh(
     lower: FloatArray,
     cell: float,
 ) -> trimesh.Trimesh:
-    """Two triangles per filled cell, corners on the border moved to a share of one half."""
-    i, j = np.nonzero(filled)
-    columns = filled.shape[1] + 1
-    a, b = i * columns + j, (i + 1) * columns + j
-    # Diagonals alternate, so that the mesh bends alike in both directions.
-    even = ((i + j) % 2 == 0)[:, None]
-    first = np.where(even, np.stack([a, b, b + 1], 1), np.stack([a, b, a + 1], 1))
-    second = np.where(even, np.stack([a, b + 1, a + 1], 1), np.stack([b, b + 1, a + 1], 1))
-    faces = np.concatenate([first, second])
+    """The mesh of the filled cells, corners on the border moved to a share of one half."""
+    faces = _two_triangles(filled)
     # Share, fill and height at the corners of the cells (nx + 1, ny + 1).
     corner_share = _corner_mean(share, np.ones_like(share))
     corner_filled = _corner_mean(filled.astype(float), np.ones_like(share))
     corner_height = _corner_mean(heights, filled.astype(float))
-    # A Newton step along the gradient of the share to where it is one half, at most 0.7 cells, at
-    # corners on the border only.
-    gradient = (np.gradient(corner_share, axis=0), np.gradient(corner_share, axis=1))
-    slope = np.stack(gradient, axis=-1)
-    steepness = np.maximum((slope**2).sum(-1, keepdims=True), 0.01)
-    step = (0.5 - corner_share)[..., None] * slope / steepness
-    length = np.linalg.norm(step, axis=-1, keepdims=True)
-    on_border = ((corner_filled > 0) & (corner_filled < 1))[..., None]
-    step *= np.minimum(1, 0.7 / np.maximum(length, 1e-9)) * on_border
+    # Only corners on the border move.
+    on_border = (corner_filled > 0) & (corner_filled < 1)
+    step = _border_step(corner_share, on_border)
     corners = np.moveaxis(np.indices(corner_share.shape), 0, -1).reshape(-1, 2)
     moved = _without_flips(corners.astype(float), step.reshape(-1, 2), faces)
     vertices = np.column_stack([lower + cell * moved, corner_height.ravel()])
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     return submesh(mesh, np.ones(len(mesh.faces), bool))
+
+
+def _two_triangles(filled: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Two triangles (F, 3) per filled cell, over corners numbered by rows of ny + 1.
+
+    Diagonals alternate, so that the mesh bends alike in both directions.
+    """
+    i, j = np.nonzero(filled)
+    columns = filled.shape[1] + 1
+    # The four corners of each cell.
+    a = i * columns + j
+    b = (i + 1) * columns + j
+    c = b + 1
+    d = a + 1
+    even = ((i + j) % 2 == 0)[:, None]
+    first = np.where(even, np.stack([a, b, c], 1), np.stack([a, b, d], 1))
+    second = np.where(even, np.stack([a, c, d], 1), np.stack([b, c, d], 1))
+    return np.concatenate([first, second])
+
+
+def _border_step(share: FloatArray, on_border: NDArray[np.bool_]) -> FloatArray:
+    """Newton step (nx + 1, ny + 1, 2) from each corner to a share of one half, in cells.
+
+    The step follows the gradient of the share, by at most 0.7 cells.
+    """
+    gradient = (np.gradient(share, axis=0), np.gradient(share, axis=1))
+    slope = np.stack(gradient, axis=-1)
+    steepness = np.maximum((slope**2).sum(-1, keepdims=True), 0.01)
+    step = (0.5 - share)[..., None] * slope / steepness
+    length = np.linalg.norm(step, axis=-1, keepdims=True)
+    shortening = np.minimum(1, 0.7 / np.maximum(length, 1e-9))
+    return step * (shortening * on_border[..., None])
 
 
 def _without_flips(corners: FloatArray, step: FloatArray, faces: NDArray[np.int64]) -> FloatArray:
@@ -127,7 +159,8 @@ def _without_flips(corners: FloatArray, step: FloatArray, faces: NDArray[np.int6
     """
     for _ in range(10):
         a, b, c = np.moveaxis((corners + step)[faces], 1, 0)
-        area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+        ab, ac = b - a, c - a  # (F, 2)
+        area = ab[:, 0] * ac[:, 1] - ab[:, 1] * ac[:, 0]
         if area.min() > 0.1:
             break
         step[faces[area <= 0.1]] *= 0.5
@@ -136,6 +169,12 @@ def _without_flips(corners: FloatArray, step: FloatArray, faces: NDArray[np.int6
 
 def _corner_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
     """Weighted means (nx + 1, ny + 1) of the four cells (nx, ny) around each corner."""
-    total, weight = (np.pad(a, 1) for a in (values * weights, weights))
-    total, weight = (a[:-1, :-1] + a[1:, :-1] + a[:-1, 1:] + a[1:, 1:] for a in (total, weight))
+    total = _corner_sum(values * weights)
+    weight = _corner_sum(weights)
     return total / np.maximum(weight, 1e-12)
+
+
+def _corner_sum(values: FloatArray) -> FloatArray:
+    """Sums (nx + 1, ny + 1) of the four cells (nx, ny) around each corner."""
+    a = np.pad(values, 1)
+    return a[:-1, :-1] + a[1:, :-1] + a[:-1, 1:] + a[1:, 1:]

@@ -85,8 +85,10 @@ def view(frame: DepthFrame, label: NDArray[np.int32], edge_jump: float) -> View:
     """
     depth = np.where(label == UNKNOWN, 0, frame.depth).astype(np.float32)
     slope = _slopes(frame, depth, edge_jump)
+    # The sensor's error grows with the depth and at grazing angles.
     confidence = 1.0 if frame.confidence is None else frame.confidence
-    weight = (np.minimum(slope, 1) * confidence / np.maximum(depth, 0.1) ** 4).astype(np.float32)
+    weight = np.minimum(slope, 1) * confidence / np.maximum(depth, 0.1) ** 4
+    weight = weight.astype(np.float32)
     # The first pixel's center lies amid its FINE x FINE copies.
     K = frame.intrinsics.copy()
     K[:2] *= FINE
@@ -111,20 +113,34 @@ def _enlarge(
     """
     height, width = depth.shape
     # Position of the fine pixels in the coarse image: integer part and fraction.
-    at_row = np.clip((np.arange(height * FINE) - 0.5 * (FINE - 1)) / FINE, 0, height - 1)
-    at_column = np.clip((np.arange(width * FINE) - 0.5 * (FINE - 1)) / FINE, 0, width - 1)
-    row = np.minimum(at_row.astype(int), height - 2)
-    column = np.minimum(at_column.astype(int), width - 2)
-    a = (at_row - row).astype(np.float32)[:, None]
-    b = (at_column - column).astype(np.float32)
-    # Four pixels that see one surface.
-    corners = np.stack([depth[:-1, :-1], depth[:-1, 1:], depth[1:, :-1], depth[1:, 1:]])
-    together = (corners.min(0) > 0) & (np.ptp(corners, axis=0) < edge_jump)
-    # Interpolation along the columns, then along the rows.
+    row, a = _coarse_position(height)
+    column, b = _coarse_position(width)
+    a = a[:, None]
+    # The four pixels around see one surface (H - 1, W - 1).
+    upper, lower = depth[:-1], depth[1:]
+    corners = np.stack([upper[:, :-1], upper[:, 1:], lower[:, :-1], lower[:, 1:]])
+    together = _one_surface(corners, edge_jump)
+    # Interpolation between rows, then between columns.
     inverse_depth = 1 / np.where(depth > 0, depth, np.float32(1e-3))
-    rows = (1 - a) * inverse_depth[row] + a * inverse_depth[row + 1]
-    smooth = 1 / ((1 - b) * rows[:, column] + b * rows[:, column + 1])
+    rows = (1 - a) * inverse_depth[row] + a * inverse_depth[row + 1]  # (H', W)
+    smooth = 1 / ((1 - b) * rows[:, column] + b * rows[:, column + 1])  # (H', W')
     return np.where(together[row][:, column], smooth, nearest)
+
+
+def _one_surface(depths: NDArray[np.float32], jump: float) -> NDArray[np.bool_]:
+    """Pixels (...,) whose depths (N, ...) all returned and differ by less than `jump`."""
+    return (depths.min(0) > 0) & (np.ptp(depths, axis=0) < jump)
+
+
+def _coarse_position(size: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Position of the FINE * size fine pixels along an axis of `size` coarse ones.
+
+    Returns:
+        The coarse pixel before each, and the fraction of the way to the next one.
+    """
+    at = np.clip((np.arange(size * FINE) - 0.5 * (FINE - 1)) / FINE, 0, size - 1)
+    before = np.minimum(at.astype(int), size - 2)
+    return before, (at - before).astype(np.float32)
 
 
 def _slopes(frame: DepthFrame, depth: NDArray[np.float32], edge_jump: float) -> NDArray[np.float32]:
@@ -133,21 +149,24 @@ def _slopes(frame: DepthFrame, depth: NDArray[np.float32], edge_jump: float) -> 
     The slope is 0.5 if the surface is too small for that.
     """
     rays = frame.rays
-    points = depth[..., None] * rays
+    points = depth[..., None] * rays  # (H, W, 3) camera frame
     slope = np.full(depth.shape, 0.5, np.float32)
+    # Views of the pixels in the middle and of those two to the left, right, above and below.
     reach = 2
-    near, far = slice(None, -2 * reach), slice(2 * reach, None)
     middle = slice(reach, -reach)
-    du = points[middle, far] - points[middle, near]
-    dv = points[far, middle] - points[near, middle]
+    before = slice(None, -2 * reach)
+    after = slice(2 * reach, None)
+    left, right = (middle, before), (middle, after)
+    above, below = (before, middle), (after, middle)
+    # Normals, and the cosine between them and the rays.
+    du = points[right] - points[left]
+    dv = points[below] - points[above]
     normal = np.cross(du, dv)  # not unit
     length = np.maximum(np.linalg.norm(normal, axis=-1), 1e-12)
     cosine = np.abs((normal * rays[middle, middle]).sum(-1)) / length
     # All four pixels must see the same surface.
-    around = np.stack(
-        [depth[middle, far], depth[middle, near], depth[far, middle], depth[near, middle]]
-    )
-    sure = (around.min(0) > 0) & (np.ptp(around, axis=0) < 2 * edge_jump)
+    around = np.stack([depth[right], depth[left], depth[below], depth[above]])
+    sure = _one_surface(around, 2 * edge_jump)
     slope[middle, middle] = np.where(sure, np.clip(cosine, 0.15, 1.0), 0.5)
     return slope
 
@@ -214,12 +233,9 @@ def _project(
     # (u z, v z, z) is affine in the cell's index, with one column per grid axis.
     axes = (K @ X_camera_grid[:3, :3] * grid.voxel).astype(np.float32)
     start = (K @ transform(X_camera_grid, grid.lower[None])[0]).astype(np.float32)
-    i, j, k = (np.arange(n, dtype=np.float32) for n in grid.shape)
-    uz, vz, z = (
-        (start[r] + axes[r, 0] * i)[:, None, None] + (axes[r, 1] * j)[:, None] + axes[r, 2] * k
-        for r in range(3)
-    )
+    uz, vz, z = (_affine(start[r], axes[r], grid.shape) for r in range(3))
     height, width = one.depth.shape
+    # Cells behind the camera get the depth infinity.
     ahead = np.where(z > 1e-3, z, np.float32(np.inf))
     u, v = uz / ahead, vz / ahead
     inside = (z > 1e-3) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
@@ -229,6 +245,17 @@ def _project(
     return z, pixel, inside
 
 
+def _affine(
+    start: np.float32, slopes: NDArray[np.float32], shape: tuple[int, int, int]
+) -> NDArray[np.float32]:
+    """Values (nx, ny, nz) of start + slopes . (i, j, k) at every cell."""
+    i, j, k = (np.arange(n, dtype=np.float32) for n in shape)
+    x = (start + slopes[0] * i)[:, None, None]
+    y = (slopes[1] * j)[:, None]
+    z = slopes[2] * k
+    return x + y + z
+
+
 def complete(
     f: NDArray[np.float32], seen: NDArray[np.bool_], *, behind: float, on_support: bool
 ) -> NDArray[np.float32]:
@@ -236,8 +263,10 @@ def complete(
 
     An unseen cell gets (1 - 2 chi) times `behind`.
     """
-    chi = winding_field(observed_jumps(f < 0, seen), mirror_bottom=on_support)
-    return np.where(seen, f, behind * np.clip(1 - 2 * chi, -1, 1)).astype(np.float32)
+    jumps = observed_jumps(f < 0, seen)
+    chi = winding_field(jumps, mirror_bottom=on_support)
+    guess = behind * np.clip(1 - 2 * chi, -1, 1)
+    return np.where(seen, f, guess).astype(np.float32)
 
 
 def close_to_support(
@@ -255,15 +284,17 @@ def close_to_support(
         layers: number of layers that height cannot tell apart.
         behind: truncation behind the surface, meters.
     """
-    # Columns (nx, ny, 1) of air that the object surrounds.
+    low = np.s_[:, :, :layers]
+    # Columns (nx, ny, 1) of air that the object surrounds, in the first layer above the low ones.
     air = seen[:, :, layers] & (f[:, :, layers] > 0)
-    surrounded = (ndimage.binary_fill_holes(~air) & air)[:, :, None]
+    surrounded = ndimage.binary_fill_holes(~air) & air
+    surrounded = surrounded[:, :, None]
     # In the low layers only air and surrounded columns are certain.
     sure = seen.copy()
-    sure[:, :, :layers] &= (f[:, :, :layers] > 0) | surrounded
+    sure[low] &= (f[low] > 0) | surrounded
     out = complete(f, sure, behind=behind, on_support=True)
     # Elsewhere they repeat the layer above them.
-    low, base = out[:, :, :layers], out[:, :, layers, None]
-    repeated = np.where(sure[:, :, :layers], np.maximum(low, base), base)
-    out[:, :, :layers] = np.where(surrounded, low, repeated)
+    base = out[:, :, layers, None]
+    repeated = np.where(sure[low], np.maximum(out[low], base), base)
+    out[low] = np.where(surrounded, out[low], repeated)
     return out

@@ -49,26 +49,46 @@ def winding_field(jumps: Jumps, *, mirror_bottom: bool) -> NDArray[np.float32]:
     for axis, g in enumerate(jumps):
         _head(chi, axis)[...] += g
         _tail(chi, axis)[...] -= g
-    # Eigenvalues of the negative Laplacian, 2 - 2 cos(pi k / n) summed over the axes.
-    eigenvalue = np.zeros((1, 1, 1), np.float32)
-    for axis, size in enumerate(shape):
-        wave = np.arange(1, size + 1) - (0.5 if mirror_bottom and axis == 2 else 0.0)
-        line = (2 - 2 * np.cos(np.pi * wave / size)).astype(np.float32)
-        eigenvalue = eigenvalue + line.reshape([-1 if a == axis else 1 for a in range(3)])
-    # Forward transform, division, inverse transform. Sine transform 2 is odd about both ends,
-    # cosine transform 4 even about the lower and odd about the upper end.
+    # Forward transform. Sine transform 2 is odd about both ends, cosine transform 4 even about the
+    # lower and odd about the upper end.
     chi = fft.dstn(chi, type=2, axes=(0, 1), overwrite_x=True)
-    chi = fft.dct(chi, type=4, axis=2) if mirror_bottom else fft.dst(chi, type=2, axis=2)
-    chi /= -eigenvalue
-    chi = fft.idct(chi, type=4, axis=2) if mirror_bottom else fft.idst(chi, type=2, axis=2)
+    if mirror_bottom:
+        chi = fft.dct(chi, type=4, axis=2)
+    else:
+        chi = fft.dst(chi, type=2, axis=2)
+    # Poisson's equation is one division per frequency.
+    chi /= -_eigenvalues(shape, mirror_bottom)
+    # Inverse transform.
+    if mirror_bottom:
+        chi = fft.idct(chi, type=4, axis=2)
+    else:
+        chi = fft.idst(chi, type=2, axis=2)
     return fft.idstn(chi, type=2, axes=(0, 1), overwrite_x=True)
+
+
+def _eigenvalues(shape: tuple[int, int, int], mirror_bottom: bool) -> NDArray[np.float32]:
+    """Eigenvalues (nx, ny, nz) of the negative Laplacian: 2 - 2 cos(pi k / n), summed over axes."""
+    total = np.zeros((1, 1, 1), np.float32)
+    for axis, size in enumerate(shape):
+        k = np.arange(1, size + 1)
+        # The frequencies of cosine transform 4 lie half a step lower.
+        wave = k - (0.5 if mirror_bottom and axis == 2 else 0.0)
+        line = (2 - 2 * np.cos(np.pi * wave / size)).astype(np.float32)
+        along = [1, 1, 1]
+        along[axis] = size
+        total = total + line.reshape(along)
+    return total
 
 
 def _head(field: NDArray, axis: int) -> NDArray:
     """All but the last cell along an axis."""
-    return field[tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))]
+    cells = [slice(None)] * 3
+    cells[axis] = slice(None, -1)
+    return field[tuple(cells)]
 
 
 def _tail(field: NDArray, axis: int) -> NDArray:
     """All but the first cell along an axis."""
-    return field[tuple(slice(1, None) if a == axis else slice(None) for a in range(3))]
+    cells = [slice(None)] * 3
+    cells[axis] = slice(1, None)
+    return field[tuple(cells)]
