@@ -47,6 +47,7 @@ def _summary(plan: Plan) -> list[str]:
     position = 1e3 * q.position_error[during].max()
     rotation = np.rad2deg(q.rotation_error[during].max())
     clearance, worst_time = 1e3 * plan.certificate.clearance, plan.certificate.worst_time
+    slip = 1e3 * plan.attachment.slip.max()
     kind, width = plan.contact.kind[0], 1e3 * plan.contact.width[0]
     opening = "" if kind == "push" else f", fingers {width:.0f} mm apart"
     seconds = [
@@ -57,7 +58,7 @@ def _summary(plan: Plan) -> list[str]:
     return [
         f"PLAN. {kind}{opening}",
         f"  time       {q.times[-1]:.1f} s: {', '.join(seconds)}",
-        f"  slip       at most {1e3 * plan.attachment.slip.max():.1f} mm RMS deviation from rigid motion",
+        f"  slip       at most {slip:.1f} mm RMS deviation from rigid motion",
         f"  tracking   at most {position:.1f} mm and {rotation:.1f} deg off the flow",
         f"  clearance  at least {clearance:.1f} mm, at {worst_time:.2f} s",
         "  certified by the independent validator",

@@ -21,10 +21,12 @@ class SceneObject:
 
     Attributes:
         name: unique within its scene.
-        mesh: trimesh.Trimesh, vertices in the object frame, meters. It need not be convex or watertight.
+        mesh: trimesh.Trimesh, vertices in the object frame, meters. It need not be convex or
+            watertight.
         X_world_object: (4, 4) pose of the object frame in the world.
-        deformable: True for cloth and the like, which is pinched at one point and does not block the fingers; False for
-            anything rigid or articulated, which is grasped or pushed and is an obstacle. None lets the planner guess
+        deformable: True for cloth and the like, which is pinched at one point and does not block
+            the fingers; False for anything rigid or articulated, which is grasped or pushed and is
+            an obstacle. None lets the planner guess
             (flowplan.collision.phase_geometry.is_deformable) and report its guess.
     """
 
@@ -47,7 +49,8 @@ class SceneObject:
             )
         if not np.isfinite(self.mesh.vertices).all():
             raise ValueError(
-                f"{where}.mesh: vertices are not all finite; repair the mesh with flowplan.scan.load_mesh"
+                f"{where}.mesh: vertices are not all finite; "
+                "repair the mesh with flowplan.scan.load_mesh"
             )
         object.__setattr__(
             self, "X_world_object", checks.poses(f"{where}.X_world_object", self.X_world_object)
@@ -72,9 +75,10 @@ class Scene:
 
     Attributes:
         objects: objects that a generator may move.
-        support_height: z of the horizontal support plane in the world frame, meters; None without a support.
-        obstacles: static objects that the robot must not touch, convex or not. Names are unique among all objects and
-            obstacles.
+        support_height: z of the horizontal support plane in the world frame, meters; None without a
+            support.
+        obstacles: static objects that the robot must not touch, convex or not. Names are unique
+            among all objects and obstacles.
     """
 
     objects: tuple[SceneObject, ...]

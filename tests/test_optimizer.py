@@ -6,7 +6,8 @@ import pytest
 import trimesh
 from scipy.optimize import least_squares
 
-from experiments.planning.bench_plan import KINDS, bench_plan, random_problem, solve
+from experiments.planning.bench_plan import bench_plan, solve
+from experiments.planning.random_problems import KINDS, random_problem
 from flowplan import optimizers
 from flowplan.attachment import AttachmentOptions, attach
 from flowplan.collision.distance_field import distance_field
@@ -166,7 +167,8 @@ def test_excess_of_limits_against_finite_differences_and_its_slowdown():
     dq = 1e-6 * np.random.default_rng(1).normal(size=q.shape)
     change = rates.excess(q + dq, 0.95)[0] - rates.excess(q - dq, 0.95)[0]
     np.testing.assert_allclose(4 * (gradient * dq).sum(axis=(1, 2)), change, rtol=1e-5)
-    # The second derivative of a hinge squared, where nothing changes sides, is that of the quadratic.
+    # The second derivative of a hinge squared, where nothing changes sides, is that of the
+    # quadratic.
     bent = rates.excess(q + dq, 0.95)[1] - gradient
     product = bands[:, 0] * dq
     for o in range(1, 4):
@@ -197,7 +199,8 @@ def test_manipulability_gradient_against_finite_differences(robot):
 
 
 def test_every_collision_residual_against_finite_differences(robot):
-    """Sums of residuals by their first time; every second time is moved, so that a neighbour's part stays apart."""
+    """Sums of residuals by their first time; every second time is moved, so that a neighbour's part
+    stays apart."""
     objective, q = near_things(robot)
     body = objective.collision
 
@@ -431,7 +434,8 @@ def _two_times(X):
 
 
 def test_a_single_point_leaves_the_hand_free_to_turn(robot):
-    """The point goes to where the hand cannot follow with its orientation held, but can when it may turn."""
+    """The point goes to where the hand cannot follow with its orientation held, but can when it may
+    turn."""
     X = lift(robot)
     X[:, 0, 3] += np.linspace(0, 0.5, T)
     firm = optimize(problem_of(robot, X), TrackOptions(rounds=1))
@@ -486,7 +490,8 @@ def test_jitter_is_smoothed_to_within_the_limits(robot):
 
 
 def test_held_spheres_keep_clear_of_obstacles_where_the_hand_may_turn(robot):
-    """A long thing held at one point is turned out of a wall's way, though the hand itself is clear of it."""
+    """A long thing held at one point is turned out of a wall's way, though the hand itself is clear
+    of it."""
     X = lift(robot, 0.05)
     tip = (X[-1] @ [0.0, 0.0, 0.25, 1.0])[:3]
     wall = trimesh.creation.box(

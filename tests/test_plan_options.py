@@ -1,4 +1,5 @@
-"""One tree of options: every record is reachable, keeps its bounds, and no threshold stands twice."""
+"""One tree of options: every record is reachable, keeps its bounds, and no threshold stands
+twice."""
 
 from dataclasses import fields, is_dataclass, replace
 
@@ -36,7 +37,8 @@ def test_every_step_has_its_options_in_the_tree():
 def test_thresholds_stand_once():
     names = [name.rpartition(".")[2] for name, _, _ in leaves(PlanOptions())]
     for name in ("max_slip", "max_position_error", "max_rotation_error", "radius", "voxel"):
-        # The radius of a pinch counts neighbors on a cloth; that of the attachment is of the held patch.
+        # The radius of a pinch counts neighbors on a cloth; that of the attachment is of the held
+        # patch.
         assert names.count(name) == (2 if name == "radius" else 1), name
 
 

@@ -1,4 +1,5 @@
-"""The planner end to end on scenes small enough to know the answer: what it returns is true, what it refuses is named."""
+"""The planner end to end on scenes small enough to know the answer: what it returns is true, what
+it refuses is named."""
 
 from dataclasses import replace
 
@@ -100,7 +101,8 @@ def test_one_seed_gives_one_plan(panda, brick_plan):
 
 
 def test_any_function_of_the_protocol_may_optimize(panda, brick_plan):
-    """It is handed the obstacles' meshes beside their distance field, and its solution is the plan's."""
+    """It is handed the obstacles' meshes beside their distance field, and its solution is the
+    plan's."""
     scene, motion, result = brick_plan
     seen = []
 
@@ -118,7 +120,8 @@ def test_any_function_of_the_protocol_may_optimize(panda, brick_plan):
 
 
 def test_moving_robot_and_world_together_moves_the_answer(panda):
-    """The plan is in joint space, so it is as good somewhere else: same contact relative to the brick, same quality."""
+    """The plan is in joint space, so it is as good somewhere else: same contact relative to the
+    brick, same quality."""
     X = pose(exp_so3([0, 0, 0.7]), [0.5, -0.3, 0.2])
     scene, motion = pick_up([0.45, -0.1], X_world=X)
     moved = plan(scene, motion, load_robot("panda", X))
@@ -138,7 +141,8 @@ def test_out_of_reach_is_no_plan_with_reasons(panda):
 
 
 def test_a_brick_under_a_low_lid_cannot_be_grasped(panda):
-    """A slab a finger's breadth above the brick and walls around it: nothing certified may come out."""
+    """A slab a finger's breadth above the brick and walls around it: nothing certified may come
+    out."""
     slab = SceneObject(
         "slab", trimesh.creation.box([0.6, 0.6, 0.02]), pose(translation=[0.45, -0.1, 0.1])
     )
@@ -173,7 +177,8 @@ def carried_rigidly(obj, lift=0.1):
 
 
 def folded(obj):
-    """The object alone on the table, and a motion that folds its half with x < 0.45 over the other."""
+    """The object alone on the table, and a motion that folds its half with x < 0.45 over the
+    other."""
     start = obj.vertices_world
     turn = rotation_about([0.45, 0.0, start[:, 2].min()], [0, 1, 0], 2.5)
     end = np.where(start[:, :1] < 0.45, transform(turn, start), start)
@@ -207,7 +212,8 @@ def cloth(deformable=None):
     ],
 )
 def test_cloth_is_what_is_said_or_what_bends_and_is_thin(panda, build, move, expected):
-    """What is rigid is an obstacle and is never pinched; what is deformable is pinched and no obstacle."""
+    """What is rigid is an obstacle and is never pinched; what is deformable is pinched and no
+    obstacle."""
     scene, motion = move(build())
     assert is_deformable(scene, motion, 0) == expected
     around = phase_geometry(scene, motion, 0)

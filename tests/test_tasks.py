@@ -1,4 +1,5 @@
-"""The tasks: what is asked is what their laws can do, and the verdict is the physical end state's."""
+"""The tasks: what is asked is what their laws can do, and the verdict is the physical end
+state's."""
 
 import dataclasses
 

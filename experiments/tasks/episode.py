@@ -1,4 +1,4 @@
-"""One simulated episode: scan a task's scene, generate a motion, plan, execute, and measure the physical end state."""
+"""One simulated episode: scan, generate a motion, plan, execute, measure the end state."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class EpisodeSpec:
         generator: name of the generator.
         method: one of METHODS.
         seed: Random seed of the world's randomization and of everything after it.
-        instruction: input of the generator: the task's "action" (handles and targets) or its "prompt" (a sentence).
+        instruction: input of the generator: the task's "action" (handles and targets) or its
+            "prompt" (a sentence).
         optimizer: name of the trajectory optimizer; unused by the method "kabsch_ik".
     """
 

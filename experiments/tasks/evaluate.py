@@ -1,7 +1,8 @@
-"""Success rates over many episodes, by task, robot and method, with Wilson intervals and failures by kind.
+"""Success rates over many episodes, by task, robot and method, with Wilson intervals and failures
+by kind.
 
-Finished episodes are appended to a log, one JSON object per line, so an interrupted evaluation resumes. All methods of
-a table run in the same processes, on the same seeds.
+Finished episodes are appended to a log, one JSON object per line, so an interrupted evaluation
+resumes. All methods of a table run in the same processes, on the same seeds.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def evaluate(
     """Run each combination of task, robot, method and seed that the log does not hold yet.
 
     Args:
-        generator: makes a generator from a task's laws of motion. A picklable function, since other processes call it.
+        generator: makes a generator from a task's laws of motion. A picklable function, since other
+            processes call it.
         generator_name: name of the generator in the log and the records.
         options: see EvaluationOptions.
         log: JSON-lines file of finished episodes, read first and appended to.
@@ -116,12 +118,13 @@ def _run(
 
 
 def _limit_threads(threads: int) -> None:
-    """Share the cores among processes, before a network is loaded: oversubscribed threads stall each other."""
+    """Share the cores among processes: oversubscribed threads stall each other."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def success_records(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
-    """JSON records per task, robot and method: success share, its Wilson interval, and the share of each failure.
+    """JSON records per task, robot and method: success share, its Wilson interval, and the share of
+    each failure.
 
     Records of methods that optimize trajectories carry the optimizer's name.
     """
@@ -186,6 +189,7 @@ def _read_log(log: Path | None) -> list[Episode]:
             episodes.append(Episode(**(fields | {"spec": EpisodeSpec(**fields["spec"])})))
         except (ValueError, TypeError, KeyError):
             raise ValueError(
-                f"{log}: line {number} is not an episode of this version; delete the line to run it again"
+                f"{log}: line {number} is not an episode of this version; "
+                "delete the line to run it again"
             ) from None
     return episodes

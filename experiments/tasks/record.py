@@ -1,4 +1,4 @@
-"""One episode, written down: a folder with every stage's file, the measures, a film and a page to look at."""
+"""Recording of one episode: files of each stage, measures, a video and an HTML page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from flowplan.viz.page import write_page
 from flowplan.viz.run import read_run
 from sim_envs.camera import Recorder, write_video
 
-_EYE, _LOOKED_AT = (1.35, -1.0, 0.85), (0.4, 0.0, 0.15)
+_CAMERA, _CAMERA_TARGET = (1.35, -1.0, 0.85), (0.4, 0.0, 0.15)
+"""Position of the video's camera, and the point that it looks at, world frame, meters."""
 
 
 def run_and_record(
@@ -34,16 +35,24 @@ def run_and_record(
     video: bool = True,
     progress: Progress = silent,
 ) -> tuple[Episode, str]:
-    """Run an episode and write what each of its stages made into a folder.
+    """Run an episode and write the output of each of its stages into a folder.
 
-    frames/ (depth images), scene.npz, motion.npz, motion.glb, flow.npz, plan.npz, feasibility.txt, rollout.npz,
-    metrics.json, video.mp4, index.html: those of them that the episode came to.
+    Files: frames/ (depth images), scene.npz, motion.npz, motion.glb, flow.npz, candidates.npz,
+    plan.npz, feasibility.txt, rollout.npz, metrics.json, video.mp4 and index.html, as far as the
+    episode got.
+
+    Args:
+        spec: specification of the episode.
+        generator: makes a generator from the task's laws of motion.
+        folder: folder to write, created if missing.
+        video: True to record a video of the execution.
+        progress: called before each stage.
 
     Returns:
-        The episode, and the feasibility report ("" for a method that makes none).
+        The episode, and the feasibility report (empty for a method without one).
     """
     stages = Stages()
-    recorder = Recorder(look_at(_EYE, _LOOKED_AT)) if video else None
+    recorder = Recorder(look_at(_CAMERA, _CAMERA_TARGET)) if video else None
     episode = run_episode(spec, generator, stages=stages, recorder=recorder, progress=progress)
     progress(0.8, "writing")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Obstacles of the robot before contact, while it moves the object, and after release.
 
-The motion determines which faces of the touched object move. Static faces are obstacles throughout. Moving faces are
-obstacles at their start (approach) and at their end (retreat); in between they move with the tool. A deformable target
-is no obstacle: fingers slide over and under it.
+The motion determines which faces of the touched object move. Static faces are obstacles throughout.
+Moving faces are obstacles at their start (approach) and at their end (retreat); in between they
+move with the tool. A deformable target is no obstacle: fingers slide over and under it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ class PhaseGeometry:
 
     Attributes:
         before: all objects and obstacles at t = 0, the target included.
-        during: geometry that is static while the target moves, the target's own static faces included.
+        during: geometry that is static while the target moves, the target's own static faces
+            included.
         after: all objects and obstacles at the end of the motion.
-        moving: the target's moving faces at t = 0. None if no rigid body moves with the tool: the target is deformable,
-            or no face of it moves.
+        moving: the target's moving faces at t = 0. None if no rigid body moves with the tool: the
+            target is deformable, or no face of it moves.
         support_height: z of the support plane, or None.
         deformable: True if the target is deformable, so that it is pinched and no obstacle.
     """
@@ -68,8 +69,8 @@ class PhaseGeometry:
 def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeometry:
     """Obstacles by phase for contact with object `target`.
 
-    Another object that moves too (a lid that falls when a box is lifted) is present at its start, middle and end poses
-    at once while the target moves: conservative, never too small.
+    Another object that moves too (a lid that falls when a box is lifted) is present at its start,
+    middle and end poses at once while the target moves: conservative, never too small.
     """
     deformable = is_deformable(scene, motion, target)
     obstacles = tuple((o.name, o.mesh_world) for o in scene.obstacles)
@@ -104,9 +105,10 @@ def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeome
 def is_deformable(scene: Scene, motion: SceneMotion, target: int) -> bool:
     """True if object `target` is deformable: as its record says, or else as guessed.
 
-    The guess is cloth if the object lies flat on the support, its mesh is a sheet (a single open layer, or closed and
-    thin), and its motion bends it. Phones, rulers and books are rigid by this rule: they move as rigid bodies, or are
-    too thick. All contacts of a deformable object are pinches.
+    The guess is cloth if the object lies flat on the support, its mesh is a sheet (a single open
+    layer, or closed and thin), and its motion bends it. Phones, rulers and books are rigid by this
+    rule: they move as rigid bodies, or are too thick. All contacts of a deformable object are
+    pinches.
     """
     obj = scene.objects[target]
     if obj.deformable is not None:
@@ -132,7 +134,7 @@ def _lies_flat(vertices: FloatArray, support_height: float | None) -> bool:
 
 
 def _mean_thickness(vertices: FloatArray, faces: NDArray[np.int64]) -> float:
-    """Thickness in meters of the plate with a mesh's enclosed volume and area, 2 V / A; near 0 for one open layer."""
+    """Mean thickness 2 V / A in meters of a plate-like mesh; near 0 for one open layer."""
     a, b, c = np.moveaxis((vertices - vertices.mean(axis=0))[faces], 1, 0)  # (F, 3) each
     normal = np.cross(b - a, c - a)
     volume = np.einsum("fi,fi->", a, normal) / 6
@@ -141,7 +143,7 @@ def _mean_thickness(vertices: FloatArray, faces: NDArray[np.int64]) -> float:
 
 
 def _bends(vertices: FloatArray) -> bool:
-    """True if a vertex ever deviates noticeably from the best rigid motion of all vertices (T, V, 3)."""
+    """True if vertices (T, V, 3) deviate noticeably from their best rigid motion."""
     rigid = transform(fit_rigid(vertices[:1], vertices), vertices[0])  # (T, V, 3)
     return bool(np.linalg.norm(vertices - rigid, axis=-1).max() > MOTION_THRESHOLD)
 

@@ -1,8 +1,10 @@
-"""Symmetric block-banded systems of a trajectory: T blocks of J unknowns, each coupled to the next three.
+"""Symmetric block-banded systems of a trajectory: T blocks of J unknowns, coupled to
+the next three.
 
-Costs of a joint trajectory q (T, J) couple neighboring times only: a pose one, a swept collision check two, an
-acceleration three, a jerk four. With unknowns in the order t J + j, their normal equations have 3 J subdiagonals, and a
-banded Cholesky factorization solves them in time linear in T.
+Costs of a joint trajectory q (T, J) couple neighboring times only: a pose one, a swept collision
+check two, an acceleration three, a jerk four. With unknowns in the order t J + j, their normal
+equations have 3 J subdiagonals, and a banded Cholesky factorization solves them in time linear in
+T.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ class BandedLayout:
         Args:
             own: (S, T, J, J) symmetric diagonal blocks.
             following: (S, T - 1, J, J) blocks in the rows of time t + 1 and the columns of time t.
-            bands: (S, 4, T, J) entries that couple a joint to itself at times t and t + offset, at column t.
+            bands: (S, 4, T, J) entries that couple a joint to itself at times t and t + offset, at
+                column t.
         """
         S, T, J = len(own), self.T, self.J
         ab = np.zeros((S, self.rows, T * J))
@@ -56,7 +59,7 @@ class BandedLayout:
         return ab
 
     def solve(self, ab: FloatArray, rhs: FloatArray) -> FloatArray:
-        """Solutions (S, T, J) for right-hand sides (S, T, J); NaN for a system that is not positive definite."""
+        """Solutions (S, T, J) for right-hand sides (S, T, J); NaN if a system is indefinite."""
         out = np.empty_like(rhs)
         n = self.T * self.J
         rows = min(self.rows, n)  # the further rows of a short trajectory are empty

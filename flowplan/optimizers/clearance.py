@@ -1,17 +1,18 @@
-"""Collision costs of bodies covered by spheres: hinges on distances to obstacles and between links, swept over time.
+"""Collision costs of bodies covered by spheres: hinges on distances to obstacles and between links,
+swept over time.
 
-A sphere k with center c and radius r that should keep a margin m costs max(0, m - (d(c) - r))^2, where d is the
-distance field; a pair of spheres likewise, with their mutual distance (the model of CHOMP and cuRobo). The distance
-changes by at most the motion of a point. So a sphere with distances d_0, d_1 at two neighboring times and a motion of
-length L between them comes no closer than (d_0 + d_1 - L) / 2. Only if that is below the margin is the motion between
-the two times checked too.
+A sphere k with center c and radius r that should keep a margin m costs max(0, m - (d(c) - r))^2,
+where d is the distance field; a pair of spheres likewise, with their mutual distance (the model of
+CHOMP and cuRobo). The distance changes by at most the motion of a point. So a sphere with distances
+d_0, d_1 at two neighboring times and a motion of length L between them comes no closer than (d_0 +
+d_1 - L) / 2. Only if that is below the margin is the motion between the two times checked too.
 
 The derivative of a distance with normal n at a point c of a link is a wrench on the tool Jacobian,
 
     n . dc/dq_j = [n, (c - x) x n] . J_j
 
-for each joint j that moves the link, with x the tool origin. So no sphere Jacobian is ever formed, and only the few
-spheres close to something are evaluated.
+for each joint j that moves the link, with x the tool origin. So no sphere Jacobian is ever formed,
+and only the few spheres close to something are evaluated.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from flowplan.utils.checks import FloatArray
 Indices = NDArray[np.int64]
 
 _SHORT_STEP, _MEDIUM_STEP = 0.01, 0.04
-"""Sphere motion in meters between two times, up to which the end points alone, or also the midpoint, are checked."""
+"""Sphere motion in meters up to which the end points alone, or also the midpoint, are checked."""
 _INSIDE = 1e-3
-"""Meters by which the margin of a sphere is smaller than the distance that the flow itself gives it."""
+"""Meters by which a sphere's margin stays below the distance that the flow itself gives it."""
 _MIN_DISTANCE = 1e-9
 """Meters; guards the division by the distance of two sphere centers."""
 
@@ -100,7 +101,7 @@ class CollisionModel:
         self.margin = self._margins(problem, options.margin)  # (T, K)
 
     def _add_held_pairs(self, radius: FloatArray) -> None:
-        """Check the held object's spheres of radius (H,) against all links that are not fixed to the tool."""
+        """Check the held spheres of radius (H,) against all links not fixed to the tool."""
         arm = np.logical_not(self.moved_by[self.first].all(axis=1))
         contact = self.radius[self.first][:, None] + radius
         contact = np.where(arm[:, None], contact, -np.inf).astype(np.float32)
@@ -120,8 +121,8 @@ class CollisionModel:
     def _margins(self, problem: TrackProblem, margin: float) -> FloatArray:
         """Margins (T, K).
 
-        Static spheres (the base on its support) have none. Spheres fixed to the tool follow the flow, so they are not
-        asked to keep farther away than the flow itself does.
+        Static spheres (the base on its support) have none. Spheres fixed to the tool follow the
+        flow, so they are not asked to keep farther away than the flow itself does.
         """
         attachment, robot = problem.attachment, problem.robot
         moving = self.moved_by.any(axis=1)
@@ -136,14 +137,14 @@ class CollisionModel:
         centers = transform(attachment.X_world_tool, local)
         distance = self.field.distance(centers) - self.radius[fixed]
 
-        # A hand that is free to rotate may turn away from obstacles. The first pose, the grasp, is given.
+        # A hand that is free to rotate may turn away from obstacles. The grasp itself is given.
         given = np.linalg.eigvalsh(attachment.K)[:, 0] > 0
         given[0] = True
         out[:, fixed] = np.where(given[:, None], np.minimum(margin, distance - _INSIDE), margin)
         return out
 
     def obstacle_rows(self, arm: ArmState) -> list[ResidualRows]:
-        """Residuals of spheres near obstacles, at the times and on the straight lines between them."""
+        """Residuals of spheres near obstacles, at the times and on straight lines in between."""
         T = arm.centers.shape[1]
         bound = self.field.lower_bound(arm.centers) - self.radius  # (S, T, K)
 
@@ -174,7 +175,7 @@ class CollisionModel:
         margin: FloatArray,
         share: float = 0.0,
     ) -> ResidualRows:
-        """Residuals of spheres k (M,) at points (M, 3), which lie at a share of the way to the next time."""
+        """Residuals of spheres k (M,) at points (M, 3), at a share of the way to the next time."""
         distance, normal = self.field.query(points)
         residual = (margin - (distance - self.radius[k])) / self.tolerance
         active = residual > 0
@@ -217,12 +218,12 @@ class CollisionModel:
         return row
 
     def clearance(self, q: FloatArray, margins: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Distances (B,) in meters of the robot, and of the held object, from obstacles and from the robot itself.
+        """Distances (B,), (B,) in meters of robot and held object from obstacles and the robot.
 
         Args:
             q: (B, J) configurations.
-            margins: (B, K) margins there. A negative one means that the flow itself requires an overlap of that sphere,
-                which is then measured from that overlap.
+            margins: (B, K) margins there. A negative one means that the flow itself requires an
+                overlap of that sphere, which is then measured from that overlap.
         """
         centers = self.arm_state(q[None]).centers[0]  # (B, K, 3)
         moving = self.moved_by.any(axis=1)
@@ -237,14 +238,15 @@ class CollisionModel:
 
 
 def self_clearance(robot: Robot, q: FloatArray) -> FloatArray:
-    """Smallest distance (B,) in meters between the robot's own links at q (B, J), gripper fully open."""
+    """Smallest distance (B,) in meters between the robot's links at q (B, J), gripper open."""
     return _smallest(_gaps(robot.spheres(q), *_pair_table(robot)))
 
 
 def _squared_distances(centers: FloatArray, first: Indices, second: Indices) -> NDArray[np.float32]:
-    """Squared distances (B, P1, P2) between the spheres `first` and `second` with centers (B, K, 3).
+    """Squared distances (B, P1, P2) between spheres `first` and `second`, centers (B, K, 3).
 
-    One matrix product, [-2 a, |a|^2, 1] . [b, 1, |b|^2]. Single precision resolves 0.01 mm at arm's length.
+    One matrix product, [-2 a, |a|^2, 1] . [b, 1, |b|^2]. Single precision resolves 0.01 mm
+    at arm's length.
     """
     c = (centers - centers[0, 0]).astype(np.float32)
     square = np.einsum("bkc,bkc->bk", c, c)[..., None]
@@ -287,13 +289,14 @@ def carried_spheres(robot: Robot) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=16)
 def _pair_table(robot: Robot) -> tuple[Indices, Indices, NDArray[np.float32]]:
-    """The robot's spheres (P1,) and (P2,) to check against each other, and their center distances (P1, P2) at contact.
+    """Spheres (P1,) and (P2,) to check against each other, and distances (P1, P2) at contact.
 
-    The distance is -inf for pairs that are not checked. All spheres not fixed to the tool are among the first.
+    The distance is -inf for pairs that are not checked. All spheres not fixed to the tool are among
+    the first.
     """
     carried = carried_spheres(robot)
 
-    # The sphere closer to the base first: then most spheres are on one side only, and the table is small.
+    # The sphere closer to the base first: most spheres are then on one side, the table is small.
     pairs = robot.self_pairs.reshape(-1, 2)
     depth = carried.sum(axis=1)[pairs]
     pairs = np.where((depth[:, 0] > depth[:, 1])[:, None], pairs[:, ::-1], pairs)

@@ -1,8 +1,9 @@
-"""Velocities, accelerations and jerks of a sampled joint trajectory: their cost, limits and derivatives.
+"""Rates of a sampled joint trajectory (velocity, acceleration, jerk): cost, limits, derivatives.
 
-Over uneven times these are scaled divided differences, v = dq/dt, a = 2 [q0, q1, q2], j = 6 [q0, q1, q2, q3]. Each is
-linear in up to four neighboring samples of its own joint, so all second derivatives lie in the bands of
-`flowplan.optimizers.block_banded`, and those of the smoothness cost are constant.
+Over uneven times these are scaled divided differences, v = dq/dt, a = 2 [q0, q1, q2], j = 6 [q0,
+q1, q2, q3]. Each is linear in up to four neighboring samples of its own joint, so all second
+derivatives lie in the bands of `flowplan.optimizers.block_banded`, and those of the smoothness cost
+are constant.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _LIMIT_TOLERANCE = 0.05
 
 
 def difference_rows(times: FloatArray) -> list[FloatArray]:
-    """Coefficients (T - k, k + 1) of the k-th derivative, k = 1..3: row r acts on samples r..r + k."""
+    """Coefficients (T - k, k + 1) of derivative k = 1..3; row r acts on samples r..r + k."""
     rows = [np.ones((len(times), 1))]
     factorial = 1
     for k in range(1, COUPLED + 1):
@@ -66,7 +67,7 @@ class Rates:
         return out
 
     def smoothness(self, q: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Cost (S,) of trajectories q (S, T, J), and half its gradient; half its second derivative is `bands`."""
+        """Cost (S,) of q (S, T, J) and half its gradient; half its Hessian is `bands`."""
         T = q.shape[1]
         gradient = self.bands[0] * q
         for o in range(1, min(COUPLED + 1, T)):
@@ -77,7 +78,7 @@ class Rates:
         return np.maximum(cost, 0.0), gradient
 
     def excess(self, q: FloatArray, share: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Cost (S,) of exceeding a share of the limits, half its gradient and half its second derivative.
+        """Cost of exceeding a share of the limits, with half its gradient and half its Hessian.
 
         Args:
             q: (S, T, J) trajectories.
@@ -102,7 +103,7 @@ class Rates:
         return cost, gradient, bands
 
     def fastest(self, q: FloatArray) -> float:
-        """Factor on the times of q (T, J) at which the tightest limit is just met; below 1 all limits are met."""
+        """Factor on the times of q (T, J) that just meets all limits; below 1 if there is slack."""
         factors = []
         for k, value, limit in self._orders(q):
             worst = float((np.abs(value) / limit).max(initial=0.0))
@@ -110,9 +111,9 @@ class Rates:
         return max(factors)
 
     def demanded(self, q: FloatArray, share: float) -> FloatArray:
-        """Factor (S,), at least 1, on the times of q (S, T, J) at which 90 % of the samples meet the limits.
+        """Factor (S,) >= 1 on the times of q (S, T, J) at which 90 % of samples meet the limits.
 
-        The optimizer smooths the other 10 %: jitter of a flow should not slow down the whole motion.
+        The optimizer smooths the other 10 %: a flow's jitter should not slow down the motion.
         """
         factor = np.ones(len(q))
         for k, value, limit in self._orders(q):
@@ -128,7 +129,7 @@ class Rates:
 
 
 def _add_bands(bands: FloatArray, rows: FloatArray, weight: FloatArray) -> None:
-    """Add sum_r weight_r (rows_r rows_r^T) to bands: its entry for samples r + i and r + i + o at [o, r + i]."""
+    """Add sum_r weight_r (rows_r rows_r^T) to bands, entry (r + i, r + i + o) at [o, r + i]."""
     n, width = rows.shape
     for i in range(width):
         for o in range(width - i):

@@ -1,18 +1,21 @@
-"""Levenberg-Marquardt over whole joint trajectories on the CPU, several seeds side by side in numpy.
+"""Levenberg-Marquardt over whole joint trajectories on the CPU, several seeds side by side in
+numpy.
 
 Each step solves
 
     (H + lambda diag H) dq = -g
 
-with H block-banded (flowplan.optimizers.block_banded), one factorization per seed. The damping lambda falls when the
-quadratic model predicts the cost well and rises when it does not (Marquardt 1963). Each step is corrected for the
-curvature of the flow residual (compare geodesic acceleration, Transtrum & Sethna 2012), so that an arm moves along its
-self-motions in large steps. Joint limits hold by projection. If the trajectory exceeds velocity, acceleration or jerk
-limits, a second stage adds their cost; if the robot is still in collision, collisions get a larger weight. Seeds that
-fall behind are dropped.
+with H block-banded (flowplan.optimizers.block_banded), one factorization per seed. The damping
+lambda falls when the quadratic model predicts the cost well and rises when it does not (Marquardt
+1963). Each step is corrected for the curvature of the flow residual (compare geodesic acceleration,
+Transtrum & Sethna 2012), so that an arm moves along its self-motions in large steps. Joint limits
+hold by projection. If the trajectory exceeds velocity, acceleration or jerk limits, a second stage
+adds their cost; if the robot is still in collision, collisions get a larger weight. Seeds that fall
+behind are dropped.
 
-Kinematics are batched numpy: compiled libraries such as pinocchio take one configuration per call from Python, which is
-slower for the hundreds of configurations of a few seeds. A test compares the two to 1e-9.
+Kinematics are batched numpy: compiled libraries such as pinocchio take one configuration per call
+from Python, which is slower for the hundreds of configurations of a few seeds. A test compares the
+two to 1e-9.
 """
 
 from __future__ import annotations
@@ -227,7 +230,7 @@ def _with_halfway(values: FloatArray, T: int) -> FloatArray:
 
 
 def _rank(s: TrackSolution, options: TrackOptions) -> tuple[bool, float]:
-    """Sort key, best first: converged solutions by cost, others by their worst relative violation."""
+    """Sort key, best first: converged solutions by cost, then others by worst violation."""
     if s.converged:
         return False, s.cost
     missing = options.clearance - min(s.clearance.min(), s.held_clearance.min())

@@ -1,11 +1,12 @@
 """Cost of a joint trajectory, and its Gauss-Newton model.
 
-    cost(q) =  sum_t w_t/w_max E_t(q_t) / tolerance^2         exact flow alignment (flowplan.attachment.moments)
-             + smoothness, shortness                          of accelerations and velocities
-             + hinges: joint ranges, obstacles, self-collision, singularities; velocity, acceleration and jerk limits
+    cost(q) =  sum_t w_t/w_max E_t(q_t) / tolerance^2     exact flow alignment
+             + smoothness, shortness                      of accelerations and velocities
+             + hinges: joint ranges, obstacles, self-collision, singularities; velocity,
+             acceleration and jerk limits
 
-Each term is in units of its tolerance, so one unit is about one millimeter off the flow. All S seeds are evaluated at
-once.
+Each term is in units of its tolerance, so one unit is about one millimeter off the flow. All S
+seeds are evaluated at once.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ _UNSEEN_WEIGHT = 1e-2
 _RANGE_TOLERANCE = 0.01
 """Radians (meters) that cost one unit within twice this distance of a joint's range limit."""
 _SINGULAR_TOLERANCE = 2.0
-"""Relative shortfall of manipulability that costs one unit: enough to select among self-motions, too little to leave the
-flow."""
+"""Relative shortfall of manipulability that costs one unit: enough to select among self-motions,
+too little to leave the flow."""
 _CORRECTION_RIDGE = 100.0
 """Added to (residual per radian)^2: keeps corrections small near singularities."""
 _MAX_CORRECTION = 0.2
@@ -85,7 +86,8 @@ class Quadratic:
 
 
 class _Normal:
-    """Accumulated normal equations of S trajectories: cost, half the gradient, and blocks of half the Hessian.
+    """Accumulated normal equations of S trajectories: cost, half the gradient, and blocks of half
+    the Hessian.
 
     Attributes:
         cost: (S,).
@@ -145,7 +147,8 @@ class Objective:
     def slow_down(self, factor: float) -> None:
         """Evaluate smoothness and limits with all times stretched by a factor.
 
-        A flow that is too fast for the arm will be followed more slowly; its speed is no reason to deviate from it.
+        A flow that is too fast for the arm will be followed more slowly; its speed is no reason to
+        deviate from it.
         """
         if factor == self.slowdown:
             return
@@ -196,8 +199,8 @@ class Objective:
     def onto_path(self, q: FloatArray, wanted: FloatArray) -> FloatArray:
         """Trajectories near q (S, T, J) whose alignment residuals are closer to `wanted` (S, T, 6).
 
-        One least-norm Newton step at each time on its own. It corrects for the curvature along an arm's self-motion,
-        which a linear model misses and which would otherwise force tiny steps.
+        One least-norm Newton step at each time on its own. It corrects for the curvature along an
+        arm's self-motion, which a linear model misses and which would otherwise force tiny steps.
         """
         S, T, n = q.shape
         X, J = self.problem.robot.tool_jacobian(q.reshape(-1, n))
@@ -234,14 +237,14 @@ class Objective:
         return ResidualRows(at, residual, slope[:, None] * log_manipulability_gradient(J[at]))
 
     def position_error(self, X: FloatArray) -> FloatArray:
-        """Distance (T,) in meters of the patch's center at tool poses (T, 4, 4) from the flow; 0 for unseen frames."""
+        """Error (T,) in meters of the patch's center at tool poses (T, 4, 4); 0 if unseen."""
         rotated = (X[:, :3, :3] - self.X_star[:, :3, :3]) @ self.source_mean[..., None]
         offset = rotated[..., 0] + X[:, :3, 3] - self.X_star[:, :3, 3]
         error = np.linalg.norm(offset, axis=-1)
         return np.where(self.problem.attachment.moments.weight > 0, error, 0.0)
 
     def rotation_error(self, X: FloatArray) -> FloatArray:
-        """Angle (T,) in radians of tool poses (T, 4, 4) off the flow, over the observed rotations."""
+        """Error (T,) in radians of tool poses (T, 4, 4), over the observed rotations."""
         residual, _ = alignment_residual(
             X, self.X_star, self.source_mean, self.root_weight, self.observed
         )
@@ -252,8 +255,9 @@ class Objective:
 def flow_weights(problem: TrackProblem, options: TrackOptions) -> tuple[FloatArray, FloatArray]:
     """Roots (T,), (T, 3, 3) of the position weight and rotation stiffness, per tolerance.
 
-    Weights are relative to the best observed frame, so the number of points does not matter. Unobserved rotations are
-    held by the small lever arm `free_rotation`, and the first pose, the grasp, in all directions.
+    Weights are relative to the best observed frame, so the number of points does not matter.
+    Unobserved rotations are held by the small lever arm `free_rotation`, and the first pose, the
+    grasp, in all directions.
     """
     attachment = problem.attachment
     largest = attachment.moments.weight.max()
@@ -279,7 +283,8 @@ def log_manipulability_gradient(J: FloatArray) -> FloatArray:
     Joint j turns every later axis, and moves the tool relative to every earlier axis:
     dJ_i/dq_j = (w_j x v_i, w_j x w_i) for i >= j, and (w_i x v_j, 0) for i < j.
     """
-    # Pseudoinverse J^+ = J^T (J J^T)^-1. A ridge keeps it finite at a singularity and preserves the direction.
+    # Pseudoinverse J^+ = J^T (J J^T)^-1. A ridge keeps it finite at a singularity and preserves the
+    # direction.
     gram = J @ np.swapaxes(J, 1, 2)
     gram += 1e-9 * np.eye(6)
     pseudo = np.swapaxes(np.linalg.solve(gram, J), 1, 2)  # (M, i, 6), row i is the i-th row of J^+
@@ -287,7 +292,8 @@ def log_manipulability_gradient(J: FloatArray) -> FloatArray:
     JT = np.swapaxes(J, 1, 2)
     v, w = JT[..., :3], JT[..., 3:]
 
-    # Later axes i >= j: the sum of pv_i . (w_j x v_i) is w_j . (v_i x pv_i), by a . (b x c) = b . (c x a).
+    # Later axes i >= j: the sum of pv_i . (w_j x v_i) is w_j . (v_i x pv_i), by a . (b x c) = b .
+    # (c x a).
     turned = cross(v, pv) + cross(w, pw)  # (M, i, 3)
     later = np.flip(np.cumsum(np.flip(turned, axis=1), axis=1), axis=1)
 

@@ -1,8 +1,9 @@
-"""Trajectory optimization along a flow: the problem, options and solution that all optimizers share.
+"""Trajectory optimization along a flow: the problem, options and solution that all optimizers
+share.
 
-An optimizer is a function `(TrackProblem, TrackOptions, *, seed) -> TrackSolution`; see `Optimizer`. The default,
-`flowplan.optimizers.levenberg_marquardt`, runs on every machine. Others are modules with their own heavy dependencies,
-listed in `flowplan.optimizers.registry`.
+An optimizer is a function `(TrackProblem, TrackOptions, *, seed) -> TrackSolution`; see
+`Optimizer`. The default, `flowplan.optimizers.levenberg_marquardt`, runs on every machine. Others
+are modules with their own heavy dependencies, listed in `flowplan.optimizers.registry`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ class TrackProblem:
         times: (T,) seconds, those of the attachment.
         attachment: desired tool motion, with its weights.
         field: distance to the obstacles of robot and held object.
-        held_spheres: (H, 4) x, y, z, radius in the tool frame that cover the held object; possibly empty.
+        held_spheres: (H, 4) x, y, z, radius in the tool frame that cover the held object; possibly
+            empty.
         q_start: (J,) configuration at the first time, or None to choose one that reaches the grasp.
         width: gripper opening in meters, or None for fully open.
-        obstacles: meshes that `field` measures, world frame, meters; the support plane as a slab. An optimizer may use
-            either representation. Empty if the caller has the field alone.
+        obstacles: meshes that `field` measures, world frame, meters; the support plane as a slab.
+            An optimizer may use either representation. Empty if the caller has the field alone.
     """
 
     robot: Robot
@@ -54,8 +56,8 @@ class TrackProblem:
         times = checks.times("TrackProblem.times", self.times)
         if len(times) != len(self.attachment.X_world_tool):
             raise ValueError(
-                f"TrackProblem.times: expected {len(self.attachment.X_world_tool)} times, one per pose of the "
-                f"attachment, got {len(times)}"
+                f"TrackProblem.times: expected {len(self.attachment.X_world_tool)} times, "
+                f"one per pose of the attachment, got {len(times)}"
             )
         object.__setattr__(self, "times", times)
         spheres = np.asarray(self.held_spheres, float)
@@ -85,7 +87,8 @@ class TrackOptions:
     clearance: Annotated[float, Interval(0, 0.2)] = 0.0
     """Clearance in meters of the robot that a converged solution must have."""
     converged_position_error: Annotated[float, Interval(1e-4, 1)] = 5e-3
-    """Largest position error in meters of a converged solution. Otherwise further seeds are tried."""
+    """Largest position error in meters of a converged solution. Otherwise further seeds are
+    tried."""
     converged_rotation_error: Annotated[float, Interval(1e-3, 3.2)] = 0.05
     """Largest error in radians, over the observed rotations, of a converged solution."""
     smoothness: Annotated[float, Interval(0, 1000)] = 1.0
@@ -93,7 +96,8 @@ class TrackOptions:
     shortness: Annotated[float, Interval(0, 1000)] = 0.2
     """Cost per time of a velocity at the joint's limit."""
     limit_share: Annotated[float, Interval(0.01, 1)] = 0.95
-    """Fraction of the joint velocity, acceleration and jerk limits to use, where the flow's timing permits it."""
+    """Fraction of the joint velocity, acceleration and jerk limits to use, where the flow's timing
+    permits it."""
     min_manipulability: Annotated[float, Interval(0, 1)] = 0.02
     """Yoshikawa's manipulability below which the distance to a singularity costs."""
     free_rotation: Annotated[float, Interval(0, 10)] = 1e-3
@@ -103,7 +107,8 @@ class TrackOptions:
     starts: Annotated[int, Interval(1, 1000)] = 24
     """Configurations at the first pose from which the seeds are selected."""
     rounds: Annotated[int, Interval(1, 100)] = 3
-    """Sets of seeds to try until a solution converges. Later sets are larger and follow the path more closely."""
+    """Sets of seeds to try until a solution converges. Later sets are larger and follow the path
+    more closely."""
     iterations: Annotated[int, Interval(1, 10_000)] = 40
     """Maximum number of Levenberg-Marquardt steps per set of seeds."""
 
@@ -119,12 +124,14 @@ class TrackSolution:
         q: (T, J) positions, within the joint limits.
         position_error: (T,) meters between the center of the held patch and its target in the flow.
         rotation_error: (T,) radians off the flow, over the observed rotations.
-        clearance: (T,) meters from the robot to the nearest obstacle or other part of itself, at each time and halfway
-            to the next (negative: penetration), at most the reach of the field. Overlaps that the flow itself requires
-            (fingers that pick up a coin) do not count.
-        held_clearance: (T,) the same from the held object to obstacles and the arm; infinite if nothing is held.
-        slowdown: factor, at least 1, by which all times must be stretched to meet the velocity, acceleration and jerk
-            limits.
+        clearance: (T,) meters from the robot to the nearest obstacle or other part of itself, at
+            each time and halfway to the next (negative: penetration), at most the reach of the
+            field. Overlaps that the flow itself requires (fingers that pick up a coin) do not
+            count.
+        held_clearance: (T,) the same from the held object to obstacles and the arm; infinite if
+            nothing is held.
+        slowdown: factor, at least 1, by which all times must be stretched to meet the velocity,
+            acceleration and jerk limits.
         converged: errors and clearance are within the tolerances of the options.
         iterations: number of optimizer steps, over all rounds.
         cost: final value of the objective, dimensionless.

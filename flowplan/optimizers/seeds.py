@@ -1,9 +1,10 @@
 """Initial trajectories: configurations that reach the first pose, carried along the path.
 
-A table of random configurations, made once per robot, gives starts whose tool is already near the first pose. Damped
-least squares brings them to it. Those that arrive are carried along a few key poses, one step each (continuation), so
-that each stays on its own branch of the inverse kinematics. The seeds are the best of them that differ, ranked by
-distance from the path, depth in obstacles, and joint travel.
+A table of random configurations, made once per robot, gives starts whose tool is already near the
+first pose. Damped least squares brings them to it. Those that arrive are carried along a few key
+poses, one step each (continuation), so that each stays on its own branch of the inverse kinematics.
+The seeds are the best of them that differ, ranked by distance from the path, depth in obstacles,
+and joint travel.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _START_NOISE = 0.05
 _REACH_STEPS, _MAX_REACH_STEP = 10, 0.5
 """Number of steps to the first pose, and the largest joint motion of each in radians (meters)."""
 _ARRIVED, _NEARLY = 0.01, 0.02
-"""Errors in meters of configurations that have reached the first pose, and of those that are kept."""
+"""Errors in meters of configurations that have reached the first pose, or nearly."""
 _CARRY_STEP = 0.6
 """Largest joint motion in radians (meters) from one key pose to the next."""
 _KEY_SHIFT, _KEY_TURN = 0.06, 0.3
@@ -42,7 +43,7 @@ _ALIKE = 0.25
 
 @lru_cache(maxsize=16)
 def _table(robot: Robot) -> tuple[FloatArray, FloatArray]:
-    """Random configurations (N, J) within limits and without self-collision, and their tool poses (N, 4, 4)."""
+    """Random configurations (N, J) without self-collision, and their tool poses (N, 4, 4)."""
     from scipy.stats import qmc  # imported here: scipy.stats takes long to load
 
     lower, upper = robot.lower, robot.upper
@@ -57,15 +58,16 @@ def _table(robot: Robot) -> tuple[FloatArray, FloatArray]:
 def find_seeds(
     objective: Objective, starts: int, keep: int, rng: np.random.Generator, *, stride: float = 1.0
 ) -> FloatArray:
-    """Initial trajectories (S, T, J), S <= keep, the most promising first. Sets the objective's slowdown to suit them.
+    """Initial trajectories (S, T, J), S <= keep, the most promising first. Sets the objective's
+    slowdown to suit them.
 
     Args:
         objective: objective of the problem.
         starts: number of configurations that are brought to the first pose.
         keep: maximum number of seeds.
         rng: random generator for the choice of starts.
-        stride: relative spacing of key poses. Smaller values follow the path more closely near singularities, where a
-            wrist turns over within a few times.
+        stride: relative spacing of key poses. Smaller values follow the path more closely near
+            singularities, where a wrist turns over within a few times.
     """
     problem = objective.problem
     objective.slow_down(1.0)
@@ -98,7 +100,7 @@ def find_seeds(
 
 
 def key_times(X: FloatArray, stride: float = 1.0) -> NDArray[np.int64]:
-    """Indices (M,) of times that are evenly spaced along tool poses (T, 4, 4), both ends included."""
+    """Indices (M,) of times evenly spaced along tool poses (T, 4, 4), including both ends."""
     shift = np.linalg.norm(np.diff(X[:, :3, 3], axis=0), axis=-1) / (_KEY_SHIFT * stride)
     turn = angle_between(X[:-1, :3, :3], X[1:, :3, :3]) / (_KEY_TURN * stride)
     steps = np.maximum(shift, turn) + 1e-9
@@ -143,7 +145,8 @@ def _first_configurations(
 def _step(
     objective: Objective, q: FloatArray, index: NDArray[np.int64], max_step: float
 ) -> tuple[FloatArray, FloatArray]:
-    """One damped least-squares step of q (A, J) to the poses at `index` (A,), and the errors (A,) before it.
+    """One damped least-squares step of q (A, J) to the poses at `index` (A,), and the errors (A,)
+    before it.
 
     Unobserved rotations do not count. Errors are in meters, rotations weighed by the lever.
     """
@@ -156,7 +159,8 @@ def _step(
     arm = (X[:, :3, :3] @ center)[..., 0]
     wanted = (goal[:, :3, :3] @ center)[..., 0]
 
-    # Rotation error. The skew part of a rotation is sin(angle) times its axis; no logarithm is needed here.
+    # Rotation error. The skew part of a rotation is sin(angle) times its axis; no logarithm is
+    # needed here.
     observed = objective.observed[index]  # (A, 3, 3)
     M = goal[:, :3, :3] @ np.swapaxes(X[:, :3, :3], 1, 2)
     off_diagonal = [M[:, 2, 1] - M[:, 1, 2], M[:, 0, 2] - M[:, 2, 0], M[:, 1, 0] - M[:, 0, 1]]
@@ -181,7 +185,7 @@ def _step(
 
 
 def _carry(objective: Objective, first: FloatArray, keys: NDArray[np.int64]) -> FloatArray:
-    """Configurations (A, M, J) at the key times, each one step from the linear extrapolation of the last two."""
+    """Configurations (A, M, J) at the key times, each one step from the extrapolation."""
     path = np.empty((len(first), len(keys), first.shape[1]))
     q = first
     for m, t in enumerate(keys):
@@ -202,7 +206,8 @@ def _rank(objective: Objective, path: FloatArray, keys: NDArray[np.int64]) -> ND
     margins = np.tile(objective.collision.margin[keys], (A, 1))
     robot, held = objective.collision.clearance(flat, margins)
 
-    # Scores in meters, roughly: distance from the path, depth in obstacles, and a little for each radian of travel.
+    # Scores in meters, roughly: distance from the path, depth in obstacles, and a little for each
+    # radian of travel.
     off_path = np.maximum(error.reshape(A, M) - 0.01, 0.0).max(axis=1)
     depth = np.maximum(-np.minimum(robot, held), 0.0).reshape(A, M)
     travel = np.abs(np.diff(path, axis=1)).max(axis=2).sum(axis=1)

@@ -26,12 +26,16 @@ from flowplan.utils.checks import FloatArray
 from flowplan.validation.validator import Certificate, validate
 
 _REMEDIES = {
-    "rank": "move the robot's base, contact another place (contact='push'), or use an arm with more reach",
+    "rank": "move the robot's base, contact another place (contact='push'), "
+    "or use an arm with more reach",
     "attach": "contact a part that moves rigidly, or hold a smaller patch (attachment.radius)",
-    "track": "contact another place, push instead of grasping, move the base, or allow a larger tolerance",
-    "approach": "clear the way to the object, start from another configuration, or contact it from another side",
+    "track": "contact another place, push instead of grasping, move the base, "
+    "or allow a larger tolerance",
+    "approach": "clear the way to the object, start from another configuration, "
+    "or contact it from another side",
     "retreat": "leave room behind the hand at the end of the motion, or contact from another side",
-    "certify": "raise the optimizer's margins (track.margin), or clear the obstacle that the reason names",
+    "certify": "raise the optimizer's margins (track.margin), "
+    "or clear the obstacle that the reason names",
 }
 
 
@@ -207,7 +211,7 @@ def _assemble(
 
 
 def _clearance(problem: Problem, trajectory: Trajectory) -> FloatArray:
-    """Distance (S,) in meters from the arm's moving spheres to the obstacles of the phase, fingers left out."""
+    """Clearance (S,) in meters of the arm without its fingers from the obstacles of the phase."""
     robot, fields = problem.robot, problem.fields
     ignored = {robot.base_link, *robot.gripper.finger_links}
     counted = np.array([robot.link_names[i] not in ignored for i in robot.sphere_link])

@@ -1,4 +1,4 @@
-"""Contacts with the object that moves: pinches of a deformable object, grasps and pushes of any other."""
+"""Contacts with the moving object: pinches if it is deformable, else grasps and pushes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def moved_object(scene: Scene, motion: SceneMotion) -> int:
 def propose_contacts(
     scene: Scene, motion: SceneMotion, robot: Robot, target: int, options: PlanOptions, *, seed: int
 ) -> ContactCandidates:
-    """Pinches of object `target` if it is deformable; else grasps of its moving part and pushes along its flow."""
+    """Pinches of object `target` if it is deformable, else grasps and pushes of its moving part."""
     obj, gripper = scene.objects[target], robot.gripper
     if is_deformable(scene, motion, target):
         return propose_pinches(scene, motion, target, gripper, options.pinch, seed=seed)
@@ -47,6 +47,6 @@ def propose_contacts(
 
 
 def as_pinches(contacts: ContactCandidates) -> ContactCandidates:
-    """The same contacts, every grasp a pinch: on a deformable object one point is held, not a rigid patch."""
+    """The same contacts with pinches for grasps: a deformable object is held at one point."""
     kinds = tuple("pinch" if kind == "grasp" else kind for kind in contacts.kind)
     return contacts if kinds == contacts.kind else replace(contacts, kind=kinds)

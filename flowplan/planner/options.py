@@ -27,12 +27,15 @@ class GeometryOptions:
     held_spheres: Annotated[int, Interval(1, 1000)] = 24
     """Number of spheres that cover the held object during trajectory optimization."""
     contact_distance: Annotated[float, Interval(0, 0.1)] = 0.01
-    """Distance in meters below which two bodies count as touching in the flow: the accuracy of a scan."""
+    """Distance in meters below which two bodies count as touching in the flow: the accuracy of a
+    scan."""
     pinch_slack: Annotated[float, Interval(0, 0.1)] = 0.015
-    """Meters by which the distance fields lower the support for pinches. Fingertips that pinch a cloth come closer to
-    the support than the spheres that cover them; the validator checks their exact shape."""
+    """Meters by which the distance fields lower the support for pinches. Fingertips that pinch a
+    cloth come closer to the support than the spheres that cover them; the validator checks their
+    exact shape."""
     push_margin: Annotated[float, Interval(0, 0.2)] = 0.002
-    """Largest clearance in meters that the approach of a push keeps: the hand waits just off the surface."""
+    """Largest clearance in meters that the approach of a push keeps: the hand waits just off the
+    surface."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -43,7 +46,8 @@ class PlanOptions:
     """Options of every step from a motion to a certified plan."""
 
     contact: Literal["any", "grasp", "push"] = "any"
-    """Kinds of contact to propose on rigid and articulated objects. Deformable ones are always pinched."""
+    """Kinds of contact to propose on rigid and articulated objects. Deformable ones are always
+    pinched."""
     rank: bool = True
     """Rank the contacts jointly with the flow. Otherwise they are tried in the given order."""
     candidates: Annotated[int, Interval(1, 1000)] = 16
@@ -51,13 +55,15 @@ class PlanOptions:
     flow_points: Annotated[int, Interval(100, 100_000)] = 2000
     """Points sampled on each object."""
     timing: Literal["flow", "fast"] = "flow"
-    """Keep the flow's timing (slowed down where limits require it), or move as fast as the limits allow."""
+    """Keep the flow's timing (slowed down where limits require it), or move as fast as the limits
+    allow."""
     dwell: Annotated[float, Interval(0, 10)] = 0.8
     """Seconds that the arm waits for the fingers to close, and again for them to open."""
     max_position_error: Annotated[float, Interval(1e-4, 1)] = 0.015
     """Meters between the tool and the flow above which a contact is refused."""
     max_rotation_error: Annotated[float, Interval(1e-3, 3.2)] = 0.25
-    """Radians between the tool and the flow, over the observed rotations, above which a contact is refused."""
+    """Radians between the tool and the flow, over the observed rotations, above which a contact is
+    refused."""
     grasp: GraspOptions = field(default_factory=GraspOptions)
     """Search for antipodal grasps."""
     push: PushOptions = field(default_factory=PushOptions)

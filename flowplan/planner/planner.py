@@ -2,9 +2,10 @@
 
     SceneMotion -> ObjectFlow -> ranked contacts -> Attachment -> optimized -> timed -> certified
 
-Contacts are tried best first. The first whose whole trajectory (approach, grip, manipulate, release, retreat) passes
-the independent validator is the plan. Every other attempt is kept with the stage where it failed, the measurement that
-decided, and things to try. A trajectory that failed certification is never returned.
+Contacts are tried best first. The first whose whole trajectory (approach, grip, manipulate,
+release, retreat) passes the independent validator is the plan. Every other attempt is kept with the
+stage where it failed, the measurement that decided, and things to try. A trajectory that failed
+certification is never returned.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class PlanInputs(TypedDict, total=False):
 
     Attributes:
         contacts: contact candidates. Defaults to those of `propose_contacts`.
-        flow: tracks to follow (noisy, partial, with confidence). Defaults to points sampled on the motion.
+        flow: tracks to follow (noisy, partial, with confidence). Defaults to points sampled on the
+            motion.
         start: (J,) configuration of the arm at the start. Defaults to `robot.home`.
     """
 
@@ -60,7 +62,8 @@ def plan(
         motion: desired motion. The object with the largest displacement is the one to touch.
         robot: the arm, placed by `robot.X_world_base`; it ends in `robot.home`.
         options: see PlanOptions. Defaults to PlanOptions().
-        optimizer: name of a trajectory optimizer (flowplan.optimizers.NAMES), or a function of its type.
+        optimizer: name of a trajectory optimizer (flowplan.optimizers.NAMES), or a function of its
+            type.
         seed: Random seed; one seed gives one plan.
         progress: called with the fraction done and a short message.
         inputs: `contacts`, `flow` and `start`; see PlanInputs.

@@ -1,4 +1,4 @@
-"""Inputs that all attempts of one plan share, with distance fields and validator worlds by phase."""
+"""Shared inputs of all attempts of one plan; distance fields and validator worlds by phase."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def distance_fields(around: PhaseGeometry, robot: Robot, options: GeometryOption
 
 
 def held_mesh(problem: Problem, contact: ContactCandidates) -> trimesh.Trimesh | None:
-    """The rigid part that a grasp carries, tool frame; None for pushes, pinches and deformable objects."""
+    """The rigid part that a grasp carries, tool frame; None for pushes and pinches."""
     if problem.around.moving is None or contact.kind[0] != "grasp":
         return None
     return mesh_in_frame(problem.around.moving, inverse(contact.X_world_tool[0]))
@@ -113,7 +113,8 @@ def phase_worlds(problem: Problem, contact: ContactCandidates) -> dict[int, Phas
 
 
 def _contacts_in_flow(problem: Problem) -> list[str]:
-    """Names of the obstacles that the moving part touches at the ends of the flow itself: its hinge, its support.
+    """Names of the obstacles that the moving part touches at the ends of the flow itself: its
+    hinge, its support.
 
     The robot does not cause these contacts, and the generator is responsible for their physics.
     """

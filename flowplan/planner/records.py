@@ -19,7 +19,8 @@ class Attempt:
     """One contact that was tried, and the stage that it reached.
 
     Attributes:
-        contact: index among the ranked contacts, 0 the best; for stage "rank", index among the proposed ones.
+        contact: index among the ranked contacts, 0 the best; for stage "rank", index among the
+            proposed ones.
         kind: "grasp", "push" or "pinch".
         stage: one of STAGES. "planned" is success, any other stage is where the attempt failed.
         reason: one line with the measurement that decided.
@@ -85,6 +86,9 @@ class NoPlan:
     def reason(self) -> str:
         """One line on the attempt that came furthest."""
         if not self.attempts:
-            return "no contact was proposed: the moving part offers no place that the gripper can grasp or push"
+            return (
+                "no contact was proposed: "
+                "the moving part offers no place that the gripper can grasp or push"
+            )
         best = max(self.attempts, key=lambda a: STAGES.index(a.stage))
         return f"{best.stage}: {best.reason}; try: {best.remedy}"
