@@ -1,14 +1,16 @@
 """A recorded animation of a mesh, and how every vertex turns between two of its frames.
 
-The network learns rigid motions of surface points, x -> R x + t, but an animation only says where points go. R is the
-rotation nearest to the deformation of a vertex's neighbourhood, as in As-Rigid-As-Possible modelling (Sorkine and Alexa
-2007), here over the faces around the vertex:
+The network learns rigid motions of surface points, x -> R x + t, but an animation only says where
+points go. R is the rotation nearest to the deformation of a vertex's neighborhood, as in
+As-Rigid-As-Possible modeling (Sorkine and Alexa 2007), here over the faces around the vertex:
 
-    R_v = polar( sum_f  sum_k e'_k e_k^T + (c' c^T) / sqrt(|c'| |c|) ),   e_k edges of face f, c = e_1 x e_2.
+    R_v = polar( sum_f  sum_k e'_k e_k^T + (c' c^T) / sqrt(|c'| |c|) )
+    e_k edges of face f, c = e_1 x e_2
 
-The term of the normals makes a face's covariance full rank, so that a flat neighbourhood, as a cloth has everywhere, is
-determined too, and since it is taken face by face it cannot cancel where a thin part folds back on itself. Wherever
-the faces around a vertex move as one body the result is exact. t then follows from the vertex itself, t = x' - R x.
+The term of the normals makes a face's covariance full rank, so that a flat neighborhood, as a cloth
+has everywhere, is determined too, and since it is taken face by face it cannot cancel where a thin
+part folds back on itself. Wherever the faces around a vertex move as one body the result is exact.
+t then follows from the vertex itself, t = x' - R x.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 
 DEGENERATE = 1e-5
-"""A covariance whose second and third singular values sum to less than this share of the first leaves a turn free."""
+"""A covariance whose second and third singular values sum to less than this share of the first
+leaves a turn free."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +56,8 @@ class Clip:
             )
         if faces.min() < 0 or faces.max() >= vertices.shape[1]:
             raise ValueError(
-                f"{where}.faces: expected indices of {vertices.shape[1]} vertices, got {faces.min()} to {faces.max()}"
+                f"{where}.faces: expected indices of {vertices.shape[1]} vertices, got "
+                f"{faces.min()} to {faces.max()}"
             )
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "faces", faces)
@@ -67,10 +71,11 @@ class Clip:
 
 
 def vertex_rotations(vertices_a: ArrayLike, vertices_b: ArrayLike, faces: ArrayLike) -> FloatArray:
-    """Rotation of every vertex's neighbourhood from pose a to pose b.
+    """Rotation of every vertex's neighborhood from pose a to pose b.
 
-    A vertex whose faces have no area in either pose, or that has no face, turns like the nearest one that is
-    determined, of its own connected piece where that has any; if none is, nothing turns.
+    A vertex whose faces have no area in either pose, or that has no face, turns like the nearest
+    one that is determined, of its own connected piece where that has any; if none is, nothing
+    turns.
 
     Args:
         vertices_a, vertices_b: (V, 3) one mesh in two poses.
@@ -97,7 +102,8 @@ def vertex_rotations(vertices_a: ArrayLike, vertices_b: ArrayLike, faces: ArrayL
 
 
 def _covariances(a: FloatArray, b: FloatArray, faces: NDArray[np.int64]) -> FloatArray:
-    """(V, 3, 3) sum over the faces around every vertex of sum_k e'_k e_k^T and the term of the normals."""
+    """(V, 3, 3) sum over the faces around every vertex of sum_k e'_k e_k^T and the term of the
+    normals."""
     edges_a, edges_b = (
         np.roll(x[faces], -1, axis=1) - x[faces] for x in (a, b)
     )  # (f, 3, 3), one edge a row

@@ -1,13 +1,16 @@
-"""Clips of cloth in the wind, simulated (NeuROK, appendix D.3): a hung sheet or a shirt held at its shoulders.
+"""Clips of cloth in the wind, simulated (NeuROK, appendix D.3): a hung sheet or a shirt held at its
+shoulders.
 
-The timeline is the paper's: a gust, a rest in which the cloth settles, a gust from elsewhere, a rest. MuJoCo's flexible
-bodies carry the sheet as point masses whose edges keep their lengths; two forces are added to its gravity. Wind of
-velocity u presses on every triangle along its normal, and being relative it also damps,
+The timeline is the paper's: a gust, a rest in which the cloth settles, a gust from elsewhere, a
+rest. MuJoCo's flexible bodies carry the sheet as point masses whose edges keep their lengths; two
+forces are added to its gravity. Wind of velocity u presses on every triangle along its normal, and
+being relative it also damps,
 
     f = 1/2 rho A |(u - v) . n| ((u - v) . n) n,
 
-and bending resists with the discrete bi-Laplacian of an inextensible sheet, -k L^T L (x + tau v) (Bergou et al. 2006).
-The layers of a shirt do not meet: where the wind presses one through the other, they pass.
+and bending resists with the discrete bi-Laplacian of an inextensible sheet, -k L^T L (x + tau v)
+(Bergou et al. 2006). The layers of a shirt do not meet: where the wind presses one through the
+other, they pass.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ SETTLE = 0.6
 
 @dataclass(frozen=True)
 class ClothOptions:
-    """How long and how fine. The rest of a clip, its shape, its cloth and its winds, comes from the seed."""
+    """Length and resolution of a clip; its shape, cloth and winds come from the seed."""
 
     frames: int = 40
     """Frames of the clip, evenly spaced over it."""
@@ -56,7 +59,7 @@ class Garment:
     """A cloth before it is hung.
 
     Attributes:
-        vertices: (V, 3) metres, z up.
+        vertices: (V, 3) meters, z up.
         faces: (f, 3).
         pins: (P,) vertices that are held.
     """
@@ -67,7 +70,7 @@ class Garment:
 
 
 def cloth_clip(kind: str, seed: int, options: ClothOptions = ClothOptions()) -> Clip:
-    """A simulated clip, z up, metres, the same for the same seed.
+    """A simulated clip, z up, meters, the same for the same seed.
 
     Args:
         kind: "sheet" or "shirt".
@@ -82,7 +85,8 @@ def cloth_clip(kind: str, seed: int, options: ClothOptions = ClothOptions()) -> 
 
 
 def sheet(rng: np.random.Generator, cells: int) -> Garment:
-    """A rectangle that hangs from its upper edge, from points along it, or as a flag from its side."""
+    """A rectangle that hangs from its upper edge, from points along it, or as a flag from its
+    side."""
     width, height = rng.uniform(0.4, 1.0, 2)
     cell = max(width, height) / cells
     nx, nz = (max(2, round(side / cell)) + 1 for side in (width, height))
@@ -100,7 +104,8 @@ def sheet(rng: np.random.Generator, cells: int) -> Garment:
 
 
 def shirt(rng: np.random.Generator, cells: int) -> Garment:
-    """Front and back in the outline of a T, sewn along shoulders, sleeves and sides; neck, cuffs and hem are open."""
+    """Front and back in the outline of a T, sewn along shoulders, sleeves and sides; neck, cuffs
+    and hem are open."""
     body, length = rng.uniform(0.4, 0.56), rng.uniform(0.55, 0.75)
     arm, sleeve, neck = rng.uniform(0.1, 0.3), rng.uniform(0.15, 0.22), rng.uniform(0.07, 0.1)
     cell = max(body + 2 * arm, length) / cells
@@ -158,7 +163,8 @@ def _simulate(garment: Garment, rng: np.random.Generator, options: ClothOptions)
     area = np.linalg.norm(_normals(garment.vertices, garment.faces), axis=1).sum()
     model = mujoco.MjModel.from_xml_string(_mjcf(garment, float(rng.uniform(0.12, 0.3) * area)))
     data = mujoco.MjData(model)
-    # A vertex that is held belongs to the world; any other is a body with one slide along each axis.
+    # A vertex that is held belongs to the world; any other is a body with one slide along each
+    # axis.
     body = np.asarray(model.flex_vertbodyid)
     free = np.flatnonzero(body > 0)
     dofs = np.asarray(model.body_dofadr)[body[free]][:, None] + np.arange(3)
@@ -215,9 +221,11 @@ def _pressure(
 
 
 def _laplacian(garment: Garment) -> csr_array:
-    """(V, V) difference of a vertex from the mean of its neighbours; none on the rim, which bends freely.
+    """(V, V) difference of a vertex from the mean of its neighbors; none on the rim, which bends
+    freely.
 
-    With weights (cot a + cot b) / 2 of an edge's opposite angles it vanishes on a flat sheet however that is meshed.
+    With weights (cot a + cot b) / 2 of an edge's opposite angles it vanishes on a flat sheet
+    however that is meshed.
     """
     x, faces, count = garment.vertices, garment.faces, len(garment.vertices)
     weights, rows, columns = [], [], []
@@ -247,7 +255,7 @@ class _Winds:
         self._velocity = rng.uniform(1.5, 4.5, (2, 1)) * np.stack(
             [np.cos(angle), np.sin(angle), rise], 1
         )
-        self._wave = rng.normal(size=(2, 3)) * 6.0  # 1/m: eddies of about a metre
+        self._wave = rng.normal(size=(2, 3)) * 6.0  # 1/m: eddies of about a meter
         self._beat = rng.uniform(4.0, 12.0, 2)  # rad/s
 
     def __call__(self, t: float, x: FloatArray) -> FloatArray:

@@ -1,15 +1,18 @@
 """Clips from animated glTF 2.0 files, filtered as the training set was (NeuROK, appendix D.2).
 
-A file's animations are played one by one as the specification has it: node translations, rotations and scales and morph
-weights between keyframes (steps, straight lines with slerp for rotations, cubic splines); morph targets; then the pose
-of the node that draws the mesh, or, for a skinned mesh, those of its joints, linearly blended:
+A file's animations are played one by one as the specification has it: node translations, rotations
+and scales and morph weights between keyframes (steps, straight lines with slerp for rotations,
+cubic splines); morph targets; then the pose of the node that draws the mesh, or, for a skinned
+mesh, those of its joints, linearly blended:
 
-    x = sum_j w_j G_j(t) B_j (p + sum_k m_k(t) d_k),   B_j inverse bind matrices, G_j global poses of the joints.
+    x = sum_j w_j G_j(t) B_j (p + sum_k m_k(t) d_k)
+    B_j inverse bind matrices, G_j global poses of the joints
 
-Filters. The paper drops an animation whose channels all drive the root node. Here any node that carries all that is
-drawn is held where it is at the start: motion of parts against each other remains, whatever else the root does. An
-animation is refused as "root-only" when nothing remains then, or when the whole moves as one body (as a joint does that
-holds a whole skin), and as "static" when nothing moves in the first place.
+Filters. The paper drops an animation whose channels all drive the root node. Here any node that
+carries all that is drawn is held where it is at the start: motion of parts against each other
+remains, whatever else the root does. An animation is refused as "root-only" when nothing remains
+then, or when the whole moves as one body (as a joint does that holds a whole skin), and as "static"
+when nothing moves in the first place.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 
 @dataclass(frozen=True)
 class GltfOptions:
-    """How an animation becomes frames, and what counts as motion."""
+    """Sampling of an animation, and the least motion that counts."""
 
     frames: int = 40
     """Frames of a clip, evenly spaced from an animation's first keyframe to its last."""
@@ -57,7 +60,7 @@ class GltfOptions:
 
 @dataclass(frozen=True, eq=False)
 class GltfClips:
-    """What a file's animations came to.
+    """Result of reading a file's animations.
 
     Attributes:
         clips: the usable ones, named <file>/<animation>; z up, the file's unit.
@@ -72,7 +75,8 @@ def read_clips(path: str | Path, options: GltfOptions = GltfOptions()) -> GltfCl
     """Every animation of a .glb or .gltf file, filtered.
 
     Raises:
-        ValueError: in one line that names the file, when it cannot be read, draws no triangle, or has no animation.
+        ValueError: in one line that names the file, when it cannot be read, draws no triangle, or
+            has no animation.
     """
     file = GltfFile(path)
     try:
@@ -80,7 +84,8 @@ def read_clips(path: str | Path, options: GltfOptions = GltfOptions()) -> GltfCl
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         if str(error).startswith(str(file.path)):
             raise
-        # The document contradicts itself or the schema: numbers that are none, shapes that do not fit, lost references.
+        # The document contradicts itself or the schema: numbers that are none, shapes that do not
+        # fit, lost references.
         what = f"{type(error).__name__}: {error}"[:100]
         raise ValueError(
             f"{file.path}: not a valid glTF document ({what}); export it again"

@@ -1,7 +1,9 @@
-"""glTF 2.0 files as arrays: the JSON document, its buffers and its accessors (Khronos specification, sections 3.6, 4.4).
+"""glTF 2.0 files as arrays: the JSON document, its buffers and its accessors (Khronos
+specification, sections 3.6, 4.4).
 
-Both containers are read: .glb, and .gltf with buffers embedded as data URIs or in files beside it. Accessors may be
-interleaved (a byte stride), sparse (a few elements replaced), normalised integers, or without a buffer view (zeros).
+Both containers are read: .glb, and .gltf with buffers embedded as data URIs or in files beside it.
+Accessors may be interleaved (a byte stride), sparse (a few elements replaced), normalized integers,
+or without a buffer view (zeros).
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ PLAIN = (
     "EXT_texture_",
     "MSFT_texture_",
 )
-"""Beginnings of the extensions that a file may require without its geometry or motion being encoded otherwise."""
+"""Beginnings of the extensions that a file may require without its geometry or motion being
+encoded otherwise."""
 LARGEST = 50_000_000
 """Numbers in one accessor; a damaged count must not take all memory."""
 
@@ -44,7 +47,8 @@ class GltfFile:
         """Read a .glb or .gltf.
 
         Raises:
-            ValueError: in one line that names the file, when it cannot be read or requires what is not supported.
+            ValueError: in one line that names the file, when it cannot be read or requires what is
+                not supported.
         """
         self.path = Path(path)
         try:
@@ -65,7 +69,8 @@ class GltfFile:
         version = (self.document.get("asset") or {}).get("version")
         if version is None or not str(version).startswith("2."):
             raise ValueError(
-                f"{self.path}: asset.version: got {version!r}, expected 2.x; convert the file to glTF 2.0"
+                f"{self.path}: asset.version: got {version!r}, expected 2.x; convert the file "
+                "to glTF 2.0"
             )
         other = [
             e for e in self.document.get("extensionsRequired", []) if not str(e).startswith(PLAIN)
@@ -81,13 +86,15 @@ class GltfFile:
         return self.document.get(kind) or []
 
     def array(self, index: int) -> NDArray[Any]:
-        """One accessor (count, width): integers as they are, everything else float64 with normalisation undone."""
+        """One accessor (count, width): integers as they are, everything else float64 with
+        normalization undone."""
         accessor = self.items("accessors")[index]
         dtype, width = np.dtype(COMPONENTS[accessor["componentType"]]), WIDTHS[accessor["type"]]
         count = int(accessor["count"])
         if not 0 <= count * width <= LARGEST:
             raise ValueError(
-                f"{self.path}: accessor {index} has {count} elements, expected 0 to {LARGEST // width}"
+                f"{self.path}: accessor {index} has {count} elements, expected 0 to "
+                f"{LARGEST // width}"
             )
         out = np.zeros((count, width), dtype)
         if "bufferView" in accessor:

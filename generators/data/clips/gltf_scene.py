@@ -1,4 +1,4 @@
-"""What a glTF file draws: the tree of its nodes, and every primitive with its morph targets and what carries it."""
+"""Scene of a glTF file: its node tree, and primitives with morph targets and transforms."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ class Tree:
         """X_world_node (frames, 4, 4) of every node, scale included.
 
         Args:
-            moved: (frames, 3 or 4) by node and one of translation, rotation (x, y, z, w) and scale; others rest.
+            moved: (frames, 3 or 4) by node and one of translation, rotation (x, y, z, w) and scale;
+                others rest.
         """
         poses: dict[int, FloatArray] = {}
         for index in range(len(self._nodes)):
@@ -138,7 +139,7 @@ def _shape(
     points = file.array(attributes["POSITION"]).astype(float)
     morphs = np.zeros((len(targets), *points.shape))
     for k, target in enumerate(targets):
-        if "POSITION" in target:  # others move normals or colours only
+        if "POSITION" in target:  # others move normals or colors only
             morphs[k] = file.array(target["POSITION"])
     weights = np.array(node.get("weights") or mesh.get("weights") or np.zeros(len(targets)), float)
     joints, inverse_bind, blend = [index], np.eye(4)[None], np.ones((len(points), 1))
@@ -169,7 +170,8 @@ def _shape(
 def _binding(
     file: GltfFile, skin: dict[str, Any], attributes: dict[str, int], count: int
 ) -> tuple[list[int], FloatArray, FloatArray]:
-    """Joints, inverse bind matrices and the share of each joint in each vertex; joints without any are left out."""
+    """Joints, inverse bind matrices and the share of each joint in each vertex; joints without
+    any are left out."""
     blend = np.zeros((count, len(skin["joints"])))
     for group in range(len(attributes)):
         if f"JOINTS_{group}" in attributes:

@@ -1,14 +1,15 @@
 """Clips of plants that sway, animated by bending their stems (NeuROK, appendix D.3).
 
-No simulation: as the paper bends stems with keyframed parameters, a stem here is a chain of cross-sections whose
-curvature is given. Over a segment of length h with curvature k (rad/m, about the section's own x and y) the section
-frame moves along an exact arc,
+No simulation: as the paper bends stems with keyframed parameters, a stem here is a chain of
+cross-sections whose curvature is given. Over a segment of length h with curvature k (rad/m, about
+the section's own x and y) the section frame moves along an exact arc,
 
     X_{i+1} = X_i exp(h (e_z, k_i)),
 
-so nothing stretches. A bend adds the same curvature everywhere on a stem, as a Simple Deform modifier does; its two
-components run through random keyframes that swing to and fro and die away. Branches sway on top of what carries them.
-Leaves, flower heads and fruit follow their section rigidly; the pot stands.
+so nothing stretches. A bend adds the same curvature everywhere on a stem, as a Simple Deform
+modifier does; its two components run through random keyframes that swing to and fro and die away.
+Branches sway on top of what carries them. Leaves, flower heads and fruit follow their section
+rigidly; the pot stands.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ SEGMENTS = 14
 
 @dataclass
 class _Plant:
-    """A plant while it grows: section frames of all stems in a row, and pieces that are each bound to sections.
+    """A plant while it grows: section frames of all stems in a row, and pieces that are each bound
+    to sections.
 
     Section 0 is the ground and never moves.
     """
@@ -56,7 +58,7 @@ class _Plant:
 
 
 def plant_clip(seed: int, *, frames: int = 40) -> Clip:
-    """A plant of random form that sways, z up, metres, the same for the same seed.
+    """A plant of random form that sways, z up, meters, the same for the same seed.
 
     Raises:
         ValueError: for less than two frames.
@@ -88,10 +90,12 @@ def plant_clip(seed: int, *, frames: int = 40) -> Clip:
 
 
 def sections(X_world_root: FloatArray, curvature: FloatArray, length: float) -> FloatArray:
-    """X_world_section (F, S + 1, 4, 4) along a stem of `length` (m), its first X_world_root (F, 4, 4).
+    """X_world_section (F, S + 1, 4, 4) along a stem of `length` (m), its first X_world_root (F, 4,
+    4).
 
     Args:
-        curvature: (F, S, 3) rad/m in each section's own frame, whose z runs along the stem; z components twist.
+        curvature: (F, S, 3) rad/m in each section's own frame, whose z runs along the stem; z
+            components twist.
     """
     step = length / curvature.shape[1]
     along = np.broadcast_to([0.0, 0.0, 1.0], curvature.shape)
@@ -138,7 +142,8 @@ def _grow(
 
 
 def _sway(rng: np.random.Generator, frames: int, wind: float) -> FloatArray:
-    """(F, 3) bend of a whole stem (rad) about its first section's x, y: mostly towards `wind`, to and fro."""
+    """(F, 3) bend of a whole stem (rad) about its first section's x, y: mostly towards `wind`,
+    to and fro."""
     keys = int(rng.integers(4, 8))
     fade = np.exp(-rng.uniform(0, 2) * np.linspace(0, 1, keys))
     swing = (
@@ -180,7 +185,8 @@ def _stalk(plant: _Plant, rng: np.random.Generator, first: int, length: float) -
 
 
 def _leaf(rng: np.random.Generator, length: float) -> tuple[FloatArray, NDArray[np.int64]]:
-    """A blade from the origin along z, creased at its midrib, curling over: one surface, (v, 3) and (f, 3)."""
+    """A blade from the origin along z, creased at its midrib, curling over: one surface, (v, 3)
+    and (f, 3)."""
     rows = int(rng.integers(5, 10))
     s = np.linspace(0, 1, rows)
     width = (

@@ -1,1 +1,2 @@
-"""Procedural articulated objects: many families, each with random proportions, parts, details, axes and limits."""
+"""Procedural articulated objects: many families, each with random proportions, parts, details,
+axes and limits."""

@@ -1,7 +1,8 @@
-"""An articulated object: links with meshes, joints between them, and where everything is for given joint positions.
+"""An articulated object: links with meshes, joints between them, and where everything is for given
+joint positions.
 
-The object frame is that of the root link: z up, metres. The same record comes from the procedural families, from a
-PartNet-Mobility folder and from any URDF whose meshes are wanted as they are.
+The object frame is that of the root link: z up, meters. The same record comes from the procedural
+families, from a PartNet-Mobility folder and from any URDF whose meshes are wanted as they are.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ class ArticulatedObject:
 
     Attributes:
         name: the family, or the model's identifier.
-        links: mesh of each link, link frame, metres; the root first. A link may have no face.
-        joints: parents before children; limits are finite for what moves, a whole turn being [-pi, pi].
+        links: mesh of each link, link frame, meters; the root first. A link may have no face.
+        joints: parents before children; limits are finite for what moves, a whole turn being [-pi,
+            pi].
         mimic: by joint name, what a joint that has no position of its own follows.
     """
 
@@ -46,24 +48,28 @@ class ArticulatedObject:
                 )
             if j.parent not in placed or j.child not in self.links or j.child in placed:
                 raise ValueError(
-                    f"{where}.joints: {j.name} from {j.parent!r} to {j.child!r}: expected a tree over the links "
+                    f"{where}.joints: {j.name} from {j.parent!r} to {j.child!r}: expected a "
+                    "tree over the links "
                     f"{', '.join(self.links)}, the root first and parents before children"
                 )
             if j.kind != "fixed" and not -np.inf < j.lower <= j.upper < np.inf:
                 raise ValueError(
-                    f"{where}.joints: {j.name}: limits [{j.lower}, {j.upper}], expected finite, in order"
+                    f"{where}.joints: {j.name}: limits [{j.lower}, {j.upper}], expected "
+                    "finite, in order"
                 )
             placed.add(j.child)
         lost = sorted(set(self.links) - placed)
         if lost or not self.links:
             raise ValueError(
-                f"{where}.links: {', '.join(lost) or 'none given'}: expected a joint to every link but one"
+                f"{where}.links: {', '.join(lost) or 'none given'}: expected a joint to every link "
+                "but one"
             )
         free = {j.name for j in self.joints if j.kind != "fixed" and j.name not in self.mimic}
         for name, m in self.mimic.items():
             if m.joint not in free:
                 raise ValueError(
-                    f"{where}.mimic: {name} follows {m.joint!r}, expected one of {', '.join(sorted(free))}"
+                    f"{where}.mimic: {name} follows {m.joint!r}, expected one of "
+                    f"{', '.join(sorted(free))}"
                 )
 
     @cached_property
@@ -90,7 +96,8 @@ class ArticulatedObject:
         q = np.asarray(q, float)
         if q.ndim != 2 or q.shape[1] != len(self.free):
             raise ValueError(
-                f"q: expected (B, {len(self.free)}) positions of {self.name}'s free joints, got {q.shape}"
+                f"q: expected (B, {len(self.free)}) positions of {self.name}'s free joints, "
+                f"got {q.shape}"
             )
         own = {j.name: q[:, i] for i, j in enumerate(self.free)}
         positions = np.zeros((len(q), len(self.joints)))
@@ -118,7 +125,8 @@ class ArticulatedObject:
         return X
 
     def posed(self, q: ArrayLike) -> trimesh.Trimesh:
-        """One mesh of the whole object at q (D,), object frame; vertices and faces in the order of `links`."""
+        """One mesh of the whole object at q (D,), object frame; vertices and faces in the order
+        of `links`."""
         X = self.link_poses(np.atleast_2d(np.asarray(q, float)))[0]
         vertices, faces, count = [], [], 0
         for mesh, X_link in zip(self.links.values(), X, strict=True):

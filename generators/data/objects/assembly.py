@@ -1,4 +1,5 @@
-"""Putting pieces together: everything is drawn where it is at rest, in one frame; link frames follow from the joints."""
+"""Putting pieces together: everything is drawn where it is at rest, in one frame; link frames
+follow from the joints."""
 
 from __future__ import annotations
 
@@ -14,9 +15,11 @@ from generators.data.objects.primitives import direction, merge, moved, remesh
 
 
 class Assembly:
-    """Collects pieces and joints, all in the object frame (metres, z up) with every joint at 0, and builds the object.
+    """Collects pieces and joints, all in the object frame (meters, z up) with every joint at 0, and
+    builds the object.
 
-    The front of a thing that has one looks along -y. A link's frame has the object's axes and lies at its joint.
+    The front of a thing that has one looks along -y. A link's frame has the object's axes and lies
+    at its joint.
     """
 
     def __init__(self, name: str, rng: np.random.Generator, root: str = "base") -> None:
@@ -41,7 +44,8 @@ class Assembly:
         upper: float,
         name: str = "",
     ) -> str:
-        """A revolute joint through `at` (3,) about `axis`, limits in rad; returns its name, "<child>_joint" or `name`."""
+        """A revolute joint through `at` (3,) about `axis`, limits in rad; returns its name,
+        "<child>_joint" or `name`."""
         return self._join(
             "revolute", parent, child, np.asarray(at, float), axis, lower, upper, name
         )
@@ -55,11 +59,13 @@ class Assembly:
         upper: float,
         name: str = "",
     ) -> str:
-        """A prismatic joint along `axis`, limits in metres; the child's frame lies in the middle of its box."""
+        """A prismatic joint along `axis`, limits in meters; the child's frame lies in the middle
+        of its box."""
         return self._join("prismatic", parent, child, None, axis, lower, upper, name)
 
     def fix(self, parent: str, child: str) -> str:
-        """A fixed joint, for a part that is a link of its own; its frame lies in the middle of its box."""
+        """A fixed joint, for a part that is a link of its own; its frame lies in the middle of
+        its box."""
         return self._join("fixed", parent, child, None, "z", 0.0, 0.0, "")
 
     def follow(self, joint: str, leader: str, multiplier: float = 1.0, offset: float = 0.0) -> None:
@@ -85,9 +91,11 @@ class Assembly:
         return name
 
     def build(self, *, standing: bool = True) -> ArticulatedObject:
-        """The object, each link meshed at random; `standing` puts the middle of its underside at the origin.
+        """The object, each link meshed at random; `standing` puts the middle of its underside at
+        the origin.
 
-        Joints must have been made parents first. Without `standing` the object stays where it was drawn.
+        Joints must have been made parents first. Without `standing` the object stays where it was
+        drawn.
         """
         empty = trimesh.Trimesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), process=False)
         meshes = {

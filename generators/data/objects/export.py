@@ -1,4 +1,5 @@
-"""An articulated object as a URDF with a mesh for every link, for simulators and for `flowplan.robot.urdf.read_urdf`."""
+"""An articulated object as a URDF with a mesh for every link, for simulators and for
+`flowplan.robot.urdf.read_urdf`."""
 
 from __future__ import annotations
 
@@ -18,11 +19,12 @@ DENSITY = 400.0
 
 
 def write_urdf(obj: ArticulatedObject, folder: Path) -> Path:
-    """Write `<name>.urdf` and `meshes/*.obj` into `folder` (made if absent) and return the URDF's path.
+    """Write `<name>.urdf` and `meshes/*.obj` into `folder` (made if absent) and return the URDF's
+    path.
 
-    Every link's mesh is both its visual and its collision shape; a simulator that wants convex shapes makes its own.
-    Masses follow from the meshes' volumes, inertias from their boxes. Numbers are written in full, so that a reader
-    gets the same poses to rounding.
+    Every link's mesh is both its visual and its collision shape; a simulator that wants convex
+    shapes makes its own. Masses follow from the meshes' volumes, inertias from their boxes. Numbers
+    are written in full, so that a reader gets the same poses to rounding.
     """
     folder = Path(folder)
     (folder / "meshes").mkdir(parents=True, exist_ok=True)
@@ -81,7 +83,8 @@ def _write_obj(path: Path, mesh: trimesh.Trimesh) -> None:
 
 
 def _inertial(link: ET.Element, mesh: trimesh.Trimesh) -> None:
-    """Mass of the closed pieces, spread over the mesh's bounding box; a gram for a link without a mesh."""
+    """Mass of the closed pieces, spread over the mesh's bounding box; a gram for a link without
+    a mesh."""
     center, size, mass = np.zeros(3), np.full(3, 0.01), 0.001
     if len(mesh.faces):
         center, size = mesh.bounds.mean(0), np.maximum(mesh.extents, 1e-3)

@@ -1,14 +1,16 @@
-"""PartNet-Mobility (SAPIEN, Xiang et al. 2020) from its folders, and other URDFs with their visual meshes.
+"""PartNet-Mobility (SAPIEN, Xiang et al. 2020) from its folders, and other URDFs with their visual
+meshes.
 
-    <root>/<id>/mobility.urdf          links with several visuals each, every one with an origin of its own
+    <root>/<id>/mobility.urdf          links with several visuals, each with its own origin
     <root>/<id>/textured_objs/*.obj
     <root>/<id>/meta.json              optional; `model_cat` is the category
 
-The data set must be asked for at its home and is not shipped. Its meshes have y up, which the fixed joint of its empty
-base link turns to z up. What it calls slider+ and hinge+ are two joints with an empty helper link between them. Rest,
-q = 0, need not lie within the limits.
+The data set must be asked for at its home and is not shipped. Its meshes have y up, which the fixed
+joint of its empty base link turns to z up. What it calls slider+ and hinge+ are two joints with an
+empty helper link between them. Rest, q = 0, need not lie within the limits.
 
-Some assets are corrupt. One that cannot be used is refused in one line; `Assets` goes on to the next and keeps count.
+Some assets are corrupt. One that cannot be used is refused in one line; `Assets` goes on to the
+next and keeps count.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ def read_partnet(folder: str | Path) -> ArticulatedObject:
     """The object of one PartNet-Mobility folder, named by the folder; it has a joint that moves.
 
     Raises:
-        ValueError: in one line, naming the file, when a file is missing, a mesh is broken or empty, the joints are no
-            tree, a limit is missing, or nothing moves.
+        ValueError: in one line, naming the file, when a file is missing, a mesh is broken or empty,
+            the joints are no tree, a limit is missing, or nothing moves.
     """
     folder = Path(folder)
     path = folder / URDF
@@ -48,12 +50,13 @@ def read_partnet(folder: str | Path) -> ArticulatedObject:
 
 
 def read_articulated(path: str | Path, *, name: str | None = None) -> ArticulatedObject:
-    """A URDF's links with their visual meshes as they are; a link without visuals uses its collision shapes.
+    """A URDF's links with their visual meshes as they are; a link without visuals uses its
+    collision shapes.
 
     Joints without limits turn through [-pi, pi].
 
     Args:
-        name: the file's name without its ending, if not given.
+        name: of the object. Defaults to the file's name without its ending.
 
     Raises:
         ValueError: in one line, naming the file and the element.
@@ -82,7 +85,8 @@ def _limited(joint: Joint) -> Joint:
 
 
 def read_category(folder: str | Path) -> str:
-    """The category in a folder's meta.json, such as "StorageFurniture"; empty where the file or the key is missing."""
+    """The category in a folder's meta.json, such as "StorageFurniture"; empty where the file or
+    the key is missing."""
     try:
         category = json.loads((Path(folder) / "meta.json").read_text()).get("model_cat", "")
     except (OSError, ValueError, AttributeError):
@@ -91,10 +95,12 @@ def read_category(folder: str | Path) -> str:
 
 
 def read_split(list_file: str | Path) -> tuple[str, ...]:
-    """The identifiers of a split, as the training and the test list: one a line, # begins a comment.
+    """The identifiers of a split, as the training and the test list: one a line, # begins a
+    comment.
 
     Raises:
-        ValueError: in one line, when the file cannot be read, is empty, or names something twice or no single folder.
+        ValueError: in one line, when the file cannot be read, is empty, or names something twice or
+            no single folder.
     """
     path = Path(list_file)
     try:

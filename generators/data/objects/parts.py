@@ -64,9 +64,11 @@ def handle(
     *,
     reach: float = 0.0,
 ) -> trimesh.Trimesh:
-    """A handle of one of HANDLES, about `length` (m) long (a knob: about as wide as a hand's grip, never wider).
+    """A handle of one of HANDLES, about `length` (m) long (a knob: about as wide as a hand's grip,
+    never wider).
 
-    It stands on the face at `at`, `reach` (m) above it, at random between 18 and 45 % of the length unless given.
+    It stands on the face at `at`, `reach` (m) above it, at random between 18 and 45 % of the length
+    unless given.
     """
     h = reach or min(length * rng.uniform(0.18, 0.45), 0.07)
     r = min(h * rng.uniform(0.12, 0.28), 0.012)
@@ -146,7 +148,8 @@ def feet(
     top: float = 0.0,
     kind: str = "",
 ) -> list[trimesh.Trimesh]:
-    """Four feet (or two runners, or a plinth) under a body of width x by depth y about the z axis, from z = `top` down.
+    """Four feet (or two runners, or a plinth) under a body of width x by depth y about the z axis,
+    from z = `top` down.
 
     `kind` is "round", "square", "runners" or "plinth", at random unless given.
     """
@@ -169,7 +172,8 @@ def feet(
 
 
 OPENS = {"left": "-z", "right": "z", "bottom": "x", "top": "-x"}
-"""The axis about which a door in a front (facing -y) opens, by the side of its hinge seen from the front."""
+"""The axis about which a door in a front (facing -y) opens, by the side of its hinge seen from
+the front."""
 
 
 def front_door(
@@ -185,10 +189,12 @@ def front_door(
     window: float = 0.0,
     parent: str = "base",
 ) -> FloatArray:
-    """Adds a door that stands before the plane of height `y`, filling x and z from `low` to `high` (m).
+    """Adds a door that stands before the plane of height `y`, filling x and z from `low` to `high`
+    (m).
 
-    It turns about its front edge at `hinge` ("left", "right", "bottom", "top") by 0 to `upper` (rad). A `window` is the
-    width (m) of the frame around a pane set back in it; 0 makes a whole board. Returns the middle (3,) of its front.
+    It turns about its front edge at `hinge` ("left", "right", "bottom", "top") by 0 to `upper`
+    (rad). A `window` is the width (m) of the frame around a pane set back in it; 0 makes a whole
+    board. Returns the middle (3,) of its front.
     """
     (x0, z0), (x1, z1) = low, high
     center = np.array([(x0 + x1) / 2, y - thick / 2, (z0 + z1) / 2])
@@ -218,7 +224,8 @@ def door_handle(
     hinge: str,
     inset: float,
 ) -> trimesh.Trimesh:
-    """A handle for `front_door` of the same low, high (x, z) and hinge, on its front y, `inset` (m) from its free edge.
+    """A handle for `front_door` of the same low, high (x, z) and hinge, on its front y, `inset` (m)
+    from its free edge.
 
     It lies along the free edge, half way along it; a cup or a strip lies level.
     """

@@ -1,8 +1,9 @@
-"""Closed mesh pieces from which the families are built: boxes, shells, turned and swept bodies, and random meshing.
+"""Closed mesh pieces from which the families are built: boxes, shells, turned and swept bodies, and
+random meshing.
 
-Every function returns one closed surface with outward normals, by numpy alone: no boolean operation is ever needed,
-because pieces of a link may touch or overlap. `remesh` splits edges at random places without changing the surface, so
-that two objects of one shape are not meshed alike.
+Every function returns one closed surface with outward normals, by numpy alone: no boolean operation
+is ever needed, because pieces of a link may touch or overlap. `remesh` splits edges at random
+places without changing the surface, so that two objects of one shape are not meshed alike.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def direction(axis: str | ArrayLike) -> FloatArray:
 
 
 def solid(vertices: ArrayLike, faces: ArrayLike) -> trimesh.Trimesh:
-    """A mesh of vertices (V, 3) and triangles (F, 3) that close consistently, turned outward if they were inward."""
+    """A mesh of vertices (V, 3) and triangles (F, 3) that close consistently, turned outward if
+    they were inward."""
     v, f = np.asarray(vertices, float), np.asarray(faces, np.int64)
     a, b, c = (v - v.mean(0))[f.T]
     if np.einsum("ij,ij->", a, np.cross(b, c)) < 0:
@@ -46,7 +48,8 @@ def solid(vertices: ArrayLike, faces: ArrayLike) -> trimesh.Trimesh:
 def moved(
     mesh: trimesh.Trimesh, translation: ArrayLike = ORIGIN, rotation: ArrayLike | None = None
 ) -> trimesh.Trimesh:
-    """The mesh turned by rotation (3, 3) about the origin, then shifted by translation (3,) in metres."""
+    """The mesh turned by rotation (3, 3) about the origin, then shifted by translation (3,) in
+    meters."""
     vertices = mesh.vertices if rotation is None else mesh.vertices @ np.asarray(rotation, float).T
     return trimesh.Trimesh(vertices + np.asarray(translation, float), mesh.faces, process=False)
 
@@ -72,8 +75,9 @@ def pointed(
 ) -> trimesh.Trimesh:
     """The mesh with its z axis turned onto `axis` and its origin moved to `center` (3,).
 
-    Along x, y or z the turn is a permutation of the axes: what was x is then the next axis in the cycle x, y, z
-    (pointed along "y": x -> z, y -> x; along "x": x -> y, y -> z), mirrored in pairs for the negative ones.
+    Along x, y or z the turn is a permutation of the axes: what was x is then the next axis in the
+    cycle x, y, z (pointed along "y": x -> z, y -> x; along "x": x -> y, y -> z), mirrored in pairs
+    for the negative ones.
     """
     d = direction(axis)
     if np.abs(d).max() > 1 - 1e-12:
@@ -100,7 +104,8 @@ def merge(*meshes: trimesh.Trimesh) -> trimesh.Trimesh:
 
 @lru_cache(maxsize=64)
 def _grid_surface(nx: int, ny: int, nz: int) -> tuple[NDArray[np.int64], Faces]:
-    """The surface of a grid of nx x ny x nz nodes: node indices (V, 3) and triangles (F, 3), closed."""
+    """The surface of a grid of nx x ny x nz nodes: node indices (V, 3) and triangles (F, 3),
+    closed."""
     counts = np.array([nx, ny, nz])
     quads = []
     for i in range(3):
@@ -126,7 +131,8 @@ def box(
     *,
     bevel: float = 0.25,
 ) -> trimesh.Trimesh:
-    """A box of side lengths `extents` (3,) about `center`; with `rng` its edges are, half of the time, rounded.
+    """A box of side lengths `extents` (3,) about `center`; with `rng` its edges are, half of the
+    time, rounded.
 
     The radius is then random, at most `bevel` of the shortest side.
     """
@@ -142,10 +148,12 @@ def box(
 def rounded_box(
     extents: ArrayLike, center: ArrayLike, radius: float, segments: int = 1
 ) -> trimesh.Trimesh:
-    """A box whose edges and corners are rounded with `radius` (m), in 2 `segments` chords; 1 looks like a chamfer."""
+    """A box whose edges and corners are rounded with `radius` (m), in 2 `segments` chords; 1
+    looks like a chamfer."""
     half = np.asarray(extents, float) / 2
     r = min(radius, 0.49 * 2 * half.min())
-    # Angles evenly spaced on the rounding: tan maps them to the cube's faces, which project back onto the sphere.
+    # Angles evenly spaced on the rounding: tan maps them to the cube's faces, which project back
+    # onto the sphere.
     inner = r * (1 - np.tan(np.linspace(np.pi / 4, 0.0, segments + 1)))
     nodes, faces = _grid_surface(*[2 * (segments + 1)] * 3)
     coordinates = [np.concatenate([-h + inner, (h - inner)[::-1]]) for h in half]
@@ -164,9 +172,11 @@ def shell_box(
     floor: float | None = None,
     open_to: str = "+z",
 ) -> trimesh.Trimesh:
-    """A box of outer side lengths `extents` that is hollow and open on one side, as one closed piece.
+    """A box of outer side lengths `extents` that is hollow and open on one side, as one closed
+    piece.
 
-    `wall` and `floor` (m; `floor` is `wall` unless given) are thicknesses; `open_to` is the open side, "-y" and so on.
+    `wall` and `floor` (m; `floor` is `wall` unless given) are thicknesses; `open_to` is the open
+    side, "-y" and so on.
     """
     i = "xyz".index(open_to[-1])
     e = np.asarray(extents, float)
@@ -182,7 +192,8 @@ def shell_box(
     mesh = _skin(
         np.concatenate([np.column_stack([xy, np.full(4, z)]) for xy, z in loops]).reshape(4, 4, 3)
     )
-    # The two axes after the open one, in a cycle, are the walls' own: a permutation keeps the extents where they are.
+    # The two axes after the open one, in a cycle, are the walls' own: a permutation keeps the
+    # extents where they are.
     R = np.roll(np.eye(3), (i + 1) % 3, axis=0)
     mesh = moved(mesh, ORIGIN, R)
     return moved(mesh if open_to[0] != "-" else mirrored(mesh, open_to[-1]), center)
@@ -196,7 +207,8 @@ def vessel(
     *,
     floor: float | None = None,
 ) -> trimesh.Trimesh:
-    """An open-topped vessel of any convex outline (m, 2) about the z axis, its middle at `center`, as one closed piece."""
+    """An open-topped vessel of any convex outline (m, 2) about the z axis, its middle at
+    `center`, as one closed piece."""
     o = np.asarray(outline, float)
     inner = o * (1 - 2 * wall / np.ptp(o, axis=0))
     base = min(wall if floor is None else floor, 0.9 * height) - height / 2
@@ -209,7 +221,8 @@ def vessel(
 def frame_box(
     extents: ArrayLike, wall: float, center: ArrayLike = ORIGIN, *, along: str = "y"
 ) -> trimesh.Trimesh:
-    """A rectangular frame: a box of `extents` with a hole of the same shape, `wall` (m) smaller, through it `along`."""
+    """A rectangular frame: a box of `extents` with a hole of the same shape, `wall` (m) smaller,
+    through it `along`."""
     i = "xyz".index(along)
     e = np.asarray(extents, float)
     half = np.array([e[(i + 1) % 3], e[(i + 2) % 3]]) / 2
@@ -228,7 +241,8 @@ def circle(radius: float, sections: int = 16) -> FloatArray:
 
 
 def rectangle(width: float, depth: float, radius: float = 0.0, segments: int = 3) -> FloatArray:
-    """(4 or 4 (segments + 1), 2) points of a rectangle about the origin, its corners rounded with `radius` (m)."""
+    """(4 or 4 (segments + 1), 2) points of a rectangle about the origin, its corners rounded
+    with `radius` (m)."""
     corners = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
     if radius <= 0:
         return corners * [width / 2, depth / 2]
@@ -239,7 +253,8 @@ def rectangle(width: float, depth: float, radius: float = 0.0, segments: int = 3
 
 
 def _skin(loops: FloatArray, *, closed: bool = False) -> trimesh.Trimesh:
-    """Triangles between successive loops (n, m, 3); both ends capped by a fan from their middle unless `closed`."""
+    """Triangles between successive loops (n, m, 3); both ends capped by a fan from their middle
+    unless `closed`."""
     n, m, _ = loops.shape
     i, j = np.meshgrid(np.arange(n if closed else n - 1), np.arange(m), indexing="ij")
     a, b = i * m + j, i * m + (j + 1) % m
@@ -258,7 +273,8 @@ def _skin(loops: FloatArray, *, closed: bool = False) -> trimesh.Trimesh:
 def extrude(
     outline: ArrayLike, length: float, axis: str | ArrayLike = "z", center: ArrayLike = ORIGIN
 ) -> trimesh.Trimesh:
-    """A prism: the outline (m, 2), star-shaped about its mean, drawn out by `length` (m) along z, then `pointed`."""
+    """A prism: the outline (m, 2), star-shaped about its mean, drawn out by `length` (m) along
+    z, then `pointed`."""
     o = np.asarray(outline, float)
     loops = np.stack([np.column_stack([o, np.full(len(o), z)]) for z in (-length / 2, length / 2)])
     return pointed(_skin(loops), axis, center)
@@ -267,7 +283,8 @@ def extrude(
 def ring(
     outer: ArrayLike, inner: ArrayLike, length: float, axis: str = "z", center: ArrayLike = ORIGIN
 ) -> trimesh.Trimesh:
-    """A prism with a hole: two outlines (m, 2) of as many points, in the same order, drawn out by `length` (m)."""
+    """A prism with a hole: two outlines (m, 2) of as many points, in the same order, drawn out
+    by `length` (m)."""
     o, i = np.asarray(outer, float), np.asarray(inner, float)
     low, high = np.full(len(o), -length / 2), np.full(len(o), length / 2)
     loops = [
@@ -282,7 +299,8 @@ def ring(
 def band(
     outer: ArrayLike, inner: ArrayLike, length: float, axis: str = "z", center: ArrayLike = ORIGIN
 ) -> trimesh.Trimesh:
-    """A bent plate: the strip between two open lines (m, 2) of as many points, drawn out by `length` (m) along z."""
+    """A bent plate: the strip between two open lines (m, 2) of as many points, drawn out by
+    `length` (m) along z."""
     o, i = np.asarray(outer, float), np.asarray(inner, float)
     section = np.stack(
         [o, i], axis=1
@@ -299,7 +317,8 @@ def slab(
     axis: str = "z",
     bevel: float = 0.0,
 ) -> trimesh.Trimesh:
-    """A plate: `extents` (3,) in the object's axes, its outline seen along `axis` rounded by `radius` (m).
+    """A plate: `extents` (3,) in the object's axes, its outline seen along `axis` rounded by
+    `radius` (m).
 
     With `bevel` (m) the edges of both faces are cut at 45 degrees.
     """
@@ -319,10 +338,12 @@ def slab(
 def lathe(
     profile: ArrayLike, sections: int = 24, axis: str | ArrayLike = "z", center: ArrayLike = ORIGIN
 ) -> trimesh.Trimesh:
-    """A turned body: profile (n, 2) of (radius, height) in metres, turned about z, then `pointed` along `axis`.
+    """A turned body: profile (n, 2) of (radius, height) in meters, turned about z, then `pointed`
+    along `axis`.
 
-    A profile whose first and last radius are 0 closes on the axis (a vase with walls goes up outside and down inside);
-    any other is taken as a closed curve (a washer, a torus). No radius in between may be 0.
+    A profile whose first and last radius are 0 closes on the axis (a vase with walls goes up
+    outside and down inside); any other is taken as a closed curve (a washer, a torus). No radius in
+    between may be 0.
     """
     p = np.asarray(profile, float)
     on_axis = bool(p[0, 0] == 0 and p[-1, 0] == 0)
@@ -372,7 +393,8 @@ def cup(
     axis: str | ArrayLike = "z",
     center: ArrayLike = ORIGIN,
 ) -> trimesh.Trimesh:
-    """A turned vessel with walls: outer profile (n, 2) of (radius > wall, height) from the bottom to the open top."""
+    """A turned vessel with walls: outer profile (n, 2) of (radius > wall, height) from the
+    bottom to the open top."""
     p = np.asarray(profile, float)
     inside = p[::-1] - [wall, 0.0]
     inside[-1, 1] += wall
@@ -404,7 +426,8 @@ def arc(
     plane: tuple[str, str] = ("x", "z"),
     segments: int = 8,
 ) -> FloatArray:
-    """(segments + 1, 3) points on a circle from angle `start` to `stop` (rad), 0 along the first axis of `plane`."""
+    """(segments + 1, 3) points on a circle from angle `start` to `stop` (rad), 0 along the first
+    axis of `plane`."""
     a = np.linspace(start, stop, segments + 1)[:, None]
     return np.asarray(center, float) + radius * (
         np.cos(a) * direction(plane[0]) + np.sin(a) * direction(plane[1])
@@ -419,9 +442,11 @@ def sweep(
     closed: bool = False,
     scale: ArrayLike = 1.0,
 ) -> trimesh.Trimesh:
-    """The outline (m, 2) drawn along path (n, 3), mitred at its corners; `scale` (n,) or one number sizes it.
+    """The outline (m, 2) drawn along path (n, 3), mitred at its corners; `scale` (n,) or one number
+    sizes it.
 
-    The outline's second axis is `up` as nearly as it can be at the start, its first one lies to the right of the path.
+    The outline's second axis is `up` as nearly as it can be at the start, its first one lies to the
+    right of the path.
     """
     p = np.asarray(path, float)
     n = len(p)
@@ -442,7 +467,8 @@ def sweep(
     offsets = o[:, :1] * right + o[:, 1:] * np.cross(right, d[0])
     loops = []
     for i in range(n):
-        # Slide along the segment that arrives here (at the start: the one that leaves) into the mitre plane.
+        # Slide along the segment that arrives here (at the start: the one that leaves) into the
+        # mitre plane.
         along = d[0] if i == 0 else before[i]
         offsets = offsets - (offsets @ normal[i] / (along @ normal[i]))[:, None] * along
         loops.append(p[i] + size[i] * offsets)
@@ -452,12 +478,14 @@ def sweep(
 def tube(
     path: ArrayLike, radius: float | ArrayLike, sections: int = 10, *, closed: bool = False
 ) -> trimesh.Trimesh:
-    """A round bar along path (n, 3), mitred at its corners; `radius` (m), one or (n,), may vary along it."""
+    """A round bar along path (n, 3), mitred at its corners; `radius` (m), one or (n,), may vary
+    along it."""
     return sweep(path, circle(1.0, sections), closed=closed, scale=radius)
 
 
 def rounded_path(points: Sequence[ArrayLike], radius: float, segments: int = 4) -> FloatArray:
-    """(N, 3) points of the polygon through `points` with its inner corners rounded by about `radius` (m)."""
+    """(N, 3) points of the polygon through `points` with its inner corners rounded by about
+    `radius` (m)."""
     p = np.asarray(points, float)
     out = [p[0]]
     for a, b, c in zip(p[:-2], p[1:-1], p[2:], strict=True):
@@ -476,10 +504,11 @@ def rounded_path(points: Sequence[ArrayLike], radius: float, segments: int = 4) 
 def split_edges(
     vertices: FloatArray, faces: Faces, longest: float, rng: np.random.Generator, most_faces: int
 ) -> tuple[FloatArray, Faces]:
-    """Vertices and triangles after splitting every edge longer than `longest` (m), the surface unchanged and closed.
+    """Vertices and triangles after splitting every edge longer than `longest` (m), the surface
+    unchanged and closed.
 
-    An edge is split at a random place in its middle third, once for both its triangles; it goes on until no edge is
-    too long or the next round would exceed `most_faces`.
+    An edge is split at a random place in its middle third, once for both its triangles; it goes on
+    until no edge is too long or the next round would exceed `most_faces`.
     """
     while True:
         ends = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]], axis=-1)
@@ -494,7 +523,8 @@ def split_edges(
         middle[split] = len(vertices) + index
         vertices = np.concatenate([vertices, (1 - t) * vertices[low] + t * vertices[high]])
         count = split.sum(1)
-        # Turn each triangle until its first edge is split and, of two split ones, the last is the whole one.
+        # Turn each triangle until its first edge is split and, of two split ones, the last is the
+        # whole one.
         first = np.where(count == 2, (np.argmin(split, axis=1) + 1) % 3, np.argmax(split, axis=1))
         turn = (first[:, None] + np.arange(3)) % 3
         f, m = np.take_along_axis(faces, turn, 1), np.take_along_axis(middle, turn, 1)
@@ -516,7 +546,8 @@ def split_edges(
 def remesh(
     mesh: trimesh.Trimesh, rng: np.random.Generator, most_faces: int = 2500
 ) -> trimesh.Trimesh:
-    """The same surface with random edges split: half of the time as it is, else down to a random longest edge."""
+    """The same surface with random edges split: half of the time as it is, else down to a random
+    longest edge."""
     if rng.random() < 0.5 or len(mesh.faces) == 0:
         return mesh
     longest = float(np.linalg.norm(np.ptp(mesh.vertices, axis=0))) * rng.uniform(0.08, 0.5)

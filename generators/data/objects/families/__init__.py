@@ -1,4 +1,5 @@
-"""All families by name. A family is a function from a random generator to an object; one seed gives one object."""
+"""All families by name. A family is a function from a random generator to an object; one seed
+gives one object."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {
     name: family for file in FILES for name, family in file.FAMILIES.items()
 }
 HELD_OUT = ("microwave", "stapler", "toilet", "globe", "trash_can", "bucket")
-"""Families that are never trained on, so that they can tell whether an unseen kind of object is understood."""
+"""Families that are never trained on, so that they can tell whether an unseen kind of object is
+understood."""
 HELD_OUT_SEED = 1_000_000
 """Instances from here on, of any family, are for evaluation and never trained on."""
 

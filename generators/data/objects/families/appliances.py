@@ -1,4 +1,5 @@
-"""Kitchen and laundry appliances: hollow bodies whose doors, drawers, racks and knobs move; the front looks along -y."""
+"""Kitchen and laundry appliances: hollow bodies whose doors, drawers, racks and knobs move; the
+front looks along -y."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ from generators.data.objects.primitives import (
 
 
 def microwave(rng: np.random.Generator) -> ArticulatedObject:
-    """A door hinged at the left (seldom right or below) beside a panel of keys and perhaps a knob that turns."""
+    """A door hinged at the left (seldom right or below) beside a panel of keys and perhaps a
+    knob that turns."""
     a = Assembly("microwave", rng)
     w, d = rng.uniform(0.4, 0.62), rng.uniform(0.28, 0.46)
     h = w * rng.uniform(0.48, 0.65)
@@ -88,7 +90,8 @@ def microwave(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def oven(rng: np.random.Generator) -> ArticulatedObject:
-    """A door that falls, with a window and a bar; knobs above it, a hob, a drawer below it, or a small table oven."""
+    """A door that falls, with a window and a bar; knobs above it, a hob, a drawer below it, or a
+    small table oven."""
     a = Assembly("oven", rng)
     table = chance(rng, 0.25)
     if table:
@@ -160,7 +163,8 @@ def oven(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def refrigerator(rng: np.random.Generator) -> ArticulatedObject:
-    """One door; a freezer above or below; two doors abreast; or two abreast above a freezer's drawer."""
+    """One door; a freezer above or below; two doors abreast; or two abreast above a freezer's
+    drawer."""
     a = Assembly("refrigerator", rng)
     form = pick(rng, ("one", "stacked", "abreast", "french"), (3, 4, 2, 2))
     w = rng.uniform(0.42, 0.72) if form in ("one", "stacked") else rng.uniform(0.75, 1.0)
@@ -249,7 +253,8 @@ def refrigerator(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def washing_machine(rng: np.random.Generator) -> ArticulatedObject:
-    """A front loader with a round door, or a top loader with a lid hinged at its rear; knobs, and a soap drawer."""
+    """A front loader with a round door, or a top loader with a lid hinged at its rear; knobs,
+    and a soap drawer."""
     a = Assembly("washing_machine", rng)
     w, d, h = rng.uniform(0.45, 0.7), rng.uniform(0.42, 0.68), rng.uniform(0.7, 1.0)
     if chance(rng, 0.6):

@@ -1,4 +1,5 @@
-"""Boxes with lids: one lid or two, flat, deep or vaulted, hinged at the rear or at the sides; and safes."""
+"""Boxes with lids: one lid or two, flat, deep or vaulted, hinged at the rear or at the sides;
+and safes."""
 
 from __future__ import annotations
 
@@ -126,7 +127,8 @@ def double_lid_box(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def safe(rng: np.random.Generator) -> ArticulatedObject:
-    """A thick-walled box with a heavy door, hinged left or right, with a dial or keys and perhaps a handle that turns."""
+    """A thick-walled box with a heavy door, hinged left or right, with a dial or keys and
+    perhaps a handle that turns."""
     a = Assembly("safe", rng)
     w, d, h = rng.uniform(0.25, 0.6), rng.uniform(0.22, 0.55), rng.uniform(0.2, 0.8)
     wall = rng.uniform(0.05, 0.12) * min(w, d, h)
@@ -160,7 +162,8 @@ def safe(rng: np.random.Generator) -> ArticulatedObject:
     a.hinge(
         "base", "door", (x, front, h / 2), "z" if side > 0 else "-z", 0.0, rng.uniform(1.4, 2.4)
     )
-    # A turn about +z takes the free edge, at -x from a hinge on the right, towards -y: to the front.
+    # A turn about +z takes the free edge, at -x from a hinge on the right, towards -y: to the
+    # front.
 
     r = min(door_w, door_h) * rng.uniform(0.06, 0.14)
     at = np.array([-side * door_w * rng.uniform(0.0, 0.28), front, h * rng.uniform(0.45, 0.6)])
@@ -248,7 +251,8 @@ def _lid_grip(
     z: tuple[float, float],
     d: float,
 ) -> None:
-    """Sometimes a handle or a knob on top of a lid, a tab or a latch at its front (x, y), between heights z, or nothing."""
+    """Sometimes a handle or a knob on top of a lid, a tab or a latch at its front (x, y),
+    between heights z, or nothing."""
     (x, y), (low, high) = front, z
     kind = pick(rng, ("top", "tab", "latch", "none"), (3, 2, 2, 3))
     if kind == "top":
@@ -293,7 +297,8 @@ def _barrels(a: Assembly, rng: np.random.Generator, w: float, y: float, z: float
 
 
 def _turning_handle(rng: np.random.Generator, r: float, at: np.ndarray) -> list[trimesh.Trimesh]:
-    """A lever, a wheel with three or more spokes, or a bare star of spokes, on a hub at `at`, along -y."""
+    """A lever, a wheel with three or more spokes, or a bare star of spokes, on a hub at `at`,
+    along -y."""
     kind = pick(rng, ("lever", "wheel", "star"))
     stem = r * rng.uniform(0.4, 0.9)
     hub = at - [0, stem, 0]

@@ -14,7 +14,8 @@ from generators.data.objects.primitives import box, cylinder, slab
 
 
 def laptop(rng: np.random.Generator) -> ArticulatedObject:
-    """From a thin notebook to a thick old one; the lid opens from 0 (closed) to between 100 and 180 degrees."""
+    """From a thin notebook to a thick old one; the lid opens from 0 (closed) to between 100 and
+    180 degrees."""
     a = Assembly("laptop", rng)
     w = rng.uniform(0.24, 0.42)
     d = w * rng.uniform(0.58, 0.85)
@@ -63,7 +64,8 @@ def laptop(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _keyboard(rng: np.random.Generator, w: float, d: float) -> list[trimesh.Trimesh]:
-    """Keys in rows (or one field of keys) and a touch pad, all nearly flush with the top of the body at z = 0."""
+    """Keys in rows (or one field of keys) and a touch pad, all nearly flush with the top of the
+    body at z = 0."""
     pieces = []
     key_w, key_d = w * rng.uniform(0.8, 0.94), d * rng.uniform(0.38, 0.5)
     y = d * rng.uniform(0.08, 0.2)

@@ -30,7 +30,8 @@ Piece = trimesh.Trimesh
 
 
 def stapler(rng: np.random.Generator) -> ArticulatedObject:
-    """A base, and hinged at its back an arm; the arm's top cover opens too on some, for loading. Its nose is at -y."""
+    """A base, and hinged at its back an arm; the arm's top cover opens too on some, for loading.
+    Its nose is at -y."""
     a = Assembly("stapler", rng)
     length, width = rng.uniform(0.08, 0.22), rng.uniform(0.015, 0.04)
     foot, gap, tall = rng.uniform(0.004, 0.012), rng.uniform(0.006, 0.014), rng.uniform(0.008, 0.02)
@@ -80,7 +81,7 @@ def stapler(rng: np.random.Generator) -> ArticulatedObject:
 def _stapler_cover(
     rng: np.random.Generator, width: float, reach: float, tall: float
 ) -> list[Piece]:
-    """What one presses: a bowed or straight cover from the pivot (origin) to the nose at -y, on z = 0."""
+    """Pressed part: a bowed or straight cover from the pivot (origin) to the nose at -y, z = 0."""
     s = np.linspace(0, 1, 10)
     bow, nose = rng.uniform(-0.3, 1.0) * tall, rng.uniform(0.5, 1.1)
     top = tall * np.interp(s, (0, 0.06, 0.85, 1), (0.5, 1.0, nose, 0.6 * nose)) + bow * np.sin(
@@ -156,7 +157,8 @@ def eyeglasses(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _lens(rng: np.random.Generator, w: float, h: float) -> FloatArray:
-    """(m, 2) a lens of half sizes w, h (m): an oval, a rounded rectangle, or one that narrows to the bottom."""
+    """(m, 2) a lens of half sizes w, h (m): an oval, a rounded rectangle, or one that narrows to
+    the bottom."""
     t = np.linspace(0, 2 * np.pi, int(pick(rng, (12, 16, 24))), endpoint=False)
     power = rng.uniform(0.35, 1.0)
     x, z = (np.sign(f) * np.abs(f) ** power for f in (np.cos(t), np.sin(t)))
@@ -164,7 +166,8 @@ def _lens(rng: np.random.Generator, w: float, h: float) -> FloatArray:
 
 
 def _temple(rng: np.random.Generator, hinge: FloatArray, bar: float) -> FloatArray:
-    """(n, 3) the path of the right temple from its hinge backwards, bent down behind the ear or straight."""
+    """(n, 3) the path of the right temple from its hinge backwards, bent down behind the ear or
+    straight."""
     # Folded they are about as long as the front is wide.
     long, behind = hinge[0] * rng.uniform((1.3, 0.3), (1.7, 0.5))
     drop = rng.uniform(0.0, 0.045)
@@ -180,7 +183,8 @@ def _temple(rng: np.random.Generator, hinge: FloatArray, bar: float) -> FloatArr
 
 
 def usb_cap(rng: np.random.Generator) -> ArticulatedObject:
-    """A USB stick lying with its plug towards -y: its cap pulls off, flips up, or a bracket swings around it."""
+    """A USB stick lying with its plug towards -y: its cap pulls off, flips up, or a bracket
+    swings around it."""
     a = Assembly("usb_cap", rng, "stick")
     width, tall, length = (
         rng.uniform(0.014, 0.026),
@@ -258,7 +262,8 @@ def usb_cap(rng: np.random.Generator) -> ArticulatedObject:
 def _swivel_bracket(
     a: Assembly, rng: np.random.Generator, width: float, tall: float, length: float, plug: float
 ) -> None:
-    """A bent plate around the stick that turns about a pin at its back, from over the plug to all the way back."""
+    """A bent plate around the stick that turns about a pin at its back, from over the plug to
+    all the way back."""
     thick, gap = rng.uniform(0.0006, 0.0015), 0.0004
     pivot = np.array([0, length - 0.5 * width, 0])
     long = pivot[1] + plug + 0.002

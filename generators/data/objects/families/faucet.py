@@ -1,6 +1,8 @@
-"""Faucets: levers, crosses and knobs on columns, bars, walls and pipes; some spouts swivel, some levers also lift.
+"""Faucets: levers, crosses and knobs on columns, bars, walls and pipes; some spouts swivel, some
+levers also lift.
 
-A handle is drawn about the z axis with its foot at the origin and its lever towards -y, then turned onto its valve.
+A handle is drawn about the z axis with its foot at the origin and its lever towards -y, then turned
+onto its valve.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ UP = np.array([0.0, 0.0, 1.0])
 
 
 def faucet(rng: np.random.Generator) -> ArticulatedObject:
-    """A faucet: one mixer with a lever on top or on a side, two valves on a bar, a wall pipe, or a garden tap."""
+    """A faucet: one mixer with a lever on top or on a side, two valves on a bar, a wall pipe, or
+    a garden tap."""
     forms = [_mixer, _mixer, _side_mixer, _pair, _wall, _tap]
     return forms[rng.integers(len(forms))](rng)
 
@@ -42,7 +45,8 @@ def faucet(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def turning_range(rng: np.random.Generator, whole_turn: bool) -> tuple[float, float]:
-    """Limits (rad) of a handle: a lever turns both ways or one way by up to about 100 degrees, a knob up to a turn."""
+    """Limits (rad) of a handle: a lever turns both ways or one way by up to about 100 degrees, a
+    knob up to a turn."""
     a = (
         rng.choice([np.pi / 2, np.pi])
         if whole_turn and rng.random() < 0.7
@@ -52,7 +56,7 @@ def turning_range(rng: np.random.Generator, whole_turn: bool) -> tuple[float, fl
 
 
 def _hub(rng: np.random.Generator, radius: float, height: float) -> Piece:
-    """What a handle turns on: a cylinder, a dome, a cone or a block, from z = 0 up."""
+    """Base that a handle turns on: a cylinder, a dome, a cone or a block, from z = 0 up."""
     form = rng.integers(4)
     if form == 0:
         return box((2 * radius, 2 * radius, height), (0, 0, height / 2), rng)
@@ -72,7 +76,8 @@ def _hub(rng: np.random.Generator, radius: float, height: float) -> Piece:
 
 
 def lever(rng: np.random.Generator, radius: float, length: float) -> list[Piece]:
-    """A hub of `radius` (m) and a bar of `length` (m) towards -y, level or rising, round or flat, straight or bent."""
+    """A hub of `radius` (m) and a bar of `length` (m) towards -y, level or rising, round or
+    flat, straight or bent."""
     height = radius * rng.uniform(0.8, 2.2)
     thick = min(radius * rng.uniform(0.25, 0.6), 0.012)
     start = rng.uniform(0.4, 0.95) * height
@@ -180,7 +185,8 @@ def _handle(rng: np.random.Generator, size: float) -> tuple[list[Piece], bool]:
 
 
 def _place(pieces: list[Piece], at: FloatArray, axis: str = "z", yaw: float = 0.0) -> list[Piece]:
-    """Pieces of a handle, turned by `yaw` about their own axis, that axis laid along `axis`, their foot at `at`."""
+    """Pieces of a handle, turned by `yaw` about their own axis, that axis laid along `axis`,
+    their foot at `at`."""
     return [pointed(moved(p, rotation=exp_so3([0, 0, yaw])), axis, at) for p in pieces]
 
 
@@ -190,7 +196,8 @@ def _place(pieces: list[Piece], at: FloatArray, axis: str = "z", yaw: float = 0.
 def _spout(
     rng: np.random.Generator, reach: float, radius: float, z: float, *, tall: bool
 ) -> list[Piece]:
-    """A spout that starts on the z axis at height z and ends `reach` (m) towards -y, its mouth downwards."""
+    """A spout that starts on the z axis at height z and ends `reach` (m) towards -y, its mouth
+    downwards."""
     sections = int(rng.choice([6, 8, 12, 16]))
     mouth = np.array([0.0, -reach, z])
     form = rng.integers(3) if tall else 3 + rng.integers(2)
@@ -243,7 +250,8 @@ def _spout(
 
 
 def _column(rng: np.random.Generator, radius: float, height: float) -> list[Piece]:
-    """A body that stands on the counter: round, stepped, tapered or square, with or without a flange."""
+    """A body that stands on the counter: round, stepped, tapered or square, with or without a
+    flange."""
     form = rng.integers(4)
     if form == 0:
         pieces = [box((2 * radius, 2 * radius, height), (0, 0, height / 2), rng)]
@@ -272,7 +280,8 @@ def _column(rng: np.random.Generator, radius: float, height: float) -> list[Piec
 
 
 def _mixer(rng: np.random.Generator) -> ArticulatedObject:
-    """A column with a lever on its top that turns about the vertical, and sometimes lifts; a spout from its side."""
+    """A column with a lever on its top that turns about the vertical, and sometimes lifts; a
+    spout from its side."""
     a = Assembly("faucet", rng)
     radius, height = rng.uniform(0.012, 0.035), rng.uniform(0.05, 0.25)
     column = _column(rng, radius, height)
@@ -318,7 +327,8 @@ def _swivel(a: Assembly, rng: np.random.Generator, z: float, radius: float, heig
 
 
 def _side_mixer(rng: np.random.Generator) -> ArticulatedObject:
-    """A column under a tall spout, its lever on a side, turning about the level; the spout often swivels."""
+    """A column under a tall spout, its lever on a side, turning about the level; the spout often
+    swivels."""
     a = Assembly("faucet", rng)
     radius, height = rng.uniform(0.014, 0.03), rng.uniform(0.06, 0.16)
     a.add("base", *_column(rng, radius, height))
@@ -332,7 +342,8 @@ def _side_mixer(rng: np.random.Generator) -> ArticulatedObject:
     a.add("base", cylinder(valve, stub, "x", (side * stub / 2, 0, z), 16))
     at = np.array([side * (stub + 0.001), 0, z])
     axis = "x" if side > 0 else "-x"
-    # Laid along x the lever points along -z; half a turn brings it up, a quarter to the front or the back.
+    # Laid along x the lever points along -z; half a turn brings it up, a quarter to the front or
+    # the back.
     yaw = np.pi + rng.choice([0.0, 0.0, np.pi / 2, -np.pi / 2]) + rng.uniform(-0.3, 0.3)
     a.add("handle", *_place(lever(rng, 0.9 * valve, rng.uniform(0.04, 0.13)), at, axis, yaw))
     a.hinge("base", "handle", at, axis, -rng.uniform(0.0, 1.2), rng.uniform(0.3, 1.2))
@@ -388,7 +399,8 @@ def _pair(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _wall(rng: np.random.Generator) -> ArticulatedObject:
-    """A bath or kitchen tap on a wall: a level bar on two roses, a valve at each end or one lever, a spout below."""
+    """A bath or kitchen tap on a wall: a level bar on two roses, a valve at each end or one
+    lever, a spout below."""
     a = Assembly("faucet", rng)
     length, radius, out = rng.uniform(0.12, 0.3), rng.uniform(0.014, 0.028), rng.uniform(0.03, 0.08)
     a.add("base", cylinder(radius, length, "x", (0, -out, 0), int(rng.choice([8, 16, 24]))))
@@ -430,7 +442,8 @@ def _wall(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _tap(rng: np.random.Generator) -> ArticulatedObject:
-    """A garden or barrel tap: a level pipe that bends down, a stem above it with a wheel, a bar, a cross or a lever."""
+    """A garden or barrel tap: a level pipe that bends down, a stem above it with a wheel, a bar,
+    a cross or a lever."""
     a = Assembly("faucet", rng)
     radius, reach = rng.uniform(0.01, 0.018), rng.uniform(0.06, 0.12)
     drop = reach * rng.uniform(0.3, 0.7)

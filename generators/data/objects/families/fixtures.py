@@ -1,7 +1,8 @@
-"""Things one turns or flips that are fixed somewhere: faucets (a file of their own), levers, dials, switches, valves.
+"""Things one turns or flips that are fixed somewhere: faucets (a file of their own), levers, dials,
+switches, valves.
 
-Dials and switches are drawn on a board in the xy plane, x to the right, y up, z out of it; the board is then tilted
-about x, so that it lies on a desk, hangs on a wall or slants in between.
+Dials and switches are drawn on a board in the xy plane, x to the right, y up, z out of it; the
+board is then tilted about x, so that it lies on a desk, hangs on a wall or slants in between.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ Piece = trimesh.Trimesh
 
 
 def lever_switch(rng: np.random.Generator) -> ArticulatedObject:
-    """A lever that swings in an upright plane: on cheeks, at the side of a box, or out of a slot in a floor box."""
+    """A lever that swings in an upright plane: on cheeks, at the side of a box, or out of a slot
+    in a floor box."""
     a = Assembly("lever", rng)
     length, thick = rng.uniform(0.08, 0.5), rng.uniform(0.005, 0.012)
     hub = thick * rng.uniform(1.5, 3.0)
@@ -84,7 +86,8 @@ def lever_switch(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _arm(rng: np.random.Generator, length: float, thick: float) -> list[Piece]:
-    """A straight or cranked bar up the z axis, `length` (m) long, with a ball, a grip, a cross bar or nothing on top."""
+    """A straight or cranked bar up the z axis, `length` (m) long, with a ball, a grip, a cross
+    bar or nothing on top."""
     s = np.linspace(0, 1, 6)
     crank = (
         rng.uniform(-0.15, 0.15) * length * np.clip(2 * s - 0.6, 0, 1)
@@ -150,7 +153,8 @@ def _board(rng: np.random.Generator, width: float, height: float) -> list[Piece]
 
 
 def dial(rng: np.random.Generator) -> ArticulatedObject:
-    """One to four dials, in a row or a column, on a board or on a box, some with marks around them."""
+    """One to four dials, in a row or a column, on a board or on a box, some with marks around
+    them."""
     a = Assembly("dial", rng)
     R = _tilt(rng)
     radius = rng.uniform(0.012, 0.05)
@@ -186,13 +190,15 @@ def _laid(
 
 
 def _dial_range(rng: np.random.Generator) -> tuple[float, float]:
-    """Limits (rad): 270 degrees about the middle, clockwise only, a quarter or a half either way, or all round."""
+    """Limits (rad): 270 degrees about the middle, clockwise only, a quarter or a half either
+    way, or all round."""
     a = rng.uniform(1.2, 2.9)
     return pick(rng, ((-0.75 * np.pi, 0.75 * np.pi), (-a, 0.0), (-a, a), (-np.pi, np.pi)))
 
 
 def _dial(rng: np.random.Generator, radius: float) -> list[Piece]:
-    """A turning knob on z = 0 that shows where it points: a skirt, a bar across, a pointer or flutes."""
+    """A turning knob on z = 0 that shows where it points: a skirt, a bar across, a pointer or
+    flutes."""
     if chance(rng, 0.35):
         return knob(rng, radius)
     if chance(rng, 0.1):
@@ -281,7 +287,8 @@ def switch(rng: np.random.Generator) -> ArticulatedObject:
 def _rocker(
     rng: np.random.Generator, width: float, height: float
 ) -> tuple[list[Piece], list[Piece], float]:
-    """A rocker (a shallow roof or bowl that pivots about x), its frame, and how far it tips (rad) either way."""
+    """A rocker (a shallow roof or bowl that pivots about x), its frame, and how far it tips
+    (rad) either way."""
     swing = rng.uniform(0.12, 0.3)
     h, rise = height / 2, rng.uniform(-0.05, 0.12) * height
     deep = 0.3 * height
@@ -324,7 +331,8 @@ def _toggle(
 
 
 def valve_wheel(rng: np.random.Generator) -> ArticulatedObject:
-    """A valve in a pipe: a hand wheel (all round) or a bar (a quarter turn) on a bonnet, upright or facing the front."""
+    """A valve in a pipe: a hand wheel (all round) or a bar (a quarter turn) on a bonnet, upright
+    or facing the front."""
     a = Assembly("valve_wheel", rng)
     radius = rng.uniform(0.015, 0.06)
     length, axis = radius * rng.uniform(4, 9), pick(rng, ("z", "-y"), (3, 2))

@@ -1,4 +1,5 @@
-"""Cabinets with drawers or with doors, from a box on a desk to a wardrobe; the front looks along -y."""
+"""Cabinets with drawers or with doors, from a box on a desk to a wardrobe; the front looks along
+-y."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ def _drawer(
     wall: float,
     overlay: bool,
 ) -> None:
-    """A tray that fills its cell (width, depth, height) up to a gap, and a front board upon or within the opening."""
+    """A tray that fills its cell (width, depth, height) up to a gap, and a front board upon or
+    within the opening."""
     x, z = center
     gap = 0.03 * min(cell) + 0.0005
     tray = (

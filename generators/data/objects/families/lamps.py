@@ -29,7 +29,8 @@ from generators.data.objects.primitives import (
 
 
 def desk_lamp(rng: np.random.Generator) -> ArticulatedObject:
-    """Shoulder, then perhaps an elbow and a head that tilts, perhaps on a foot that turns: two to four joints."""
+    """Shoulder, then perhaps an elbow and a head that tilts, perhaps on a foot that turns: two
+    to four joints."""
     a = Assembly("desk_lamp", rng)
     size = rng.uniform(0.3, 0.75)  # the arms' length together
     elbow = chance(rng, 0.8)
@@ -78,7 +79,8 @@ def desk_lamp(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _foot(a: Assembly, rng: np.random.Generator, size: float, swivel: bool) -> float:
-    """Adds the foot and, if it turns, the turntable's disc; returns the height of what carries the post."""
+    """Adds the foot and, if it turns, the turntable's disc; returns the height of what carries
+    the post."""
     radius, h = size * rng.uniform(0.14, 0.24), size * rng.uniform(0.025, 0.09)
     kind = pick(rng, ("disc", "dome", "square", "clamp"), (4, 3, 3, 1))
     sections = int(rng.integers(14, 33))
@@ -131,10 +133,11 @@ def _foot(a: Assembly, rng: np.random.Generator, size: float, swivel: bool) -> f
 def _above_table(
     bends: FloatArray, shoulder: float, lengths: FloatArray, angles: FloatArray, lowest: float
 ) -> FloatArray:
-    """Limits (2, 2) of shoulder and elbow, narrowed until the far end of the arms stays `lowest` (m) above the table.
+    """Limits (2, 2) of shoulder and elbow, narrowed until the far end of the arms stays `lowest`
+    (m) above the table.
 
-    `shoulder` is its height, `lengths` and `angles` (2,) are the arms' and how far each leans from the vertical at
-    rest. Where the end hangs lower than that at rest, it stays at least that high.
+    `shoulder` is its height, `lengths` and `angles` (2,) are the arms' and how far each leans from
+    the vertical at rest. Where the end hangs lower than that at rest, it stays at least that high.
     """
     lowest = min(lowest, shoulder + float(lengths @ np.cos(angles)) - 1e-6)
     for _ in range(40):
@@ -184,7 +187,8 @@ def _knuckle(rng: np.random.Generator, at: FloatArray, r: float, kind: str) -> t
 
 
 def _head(rng: np.random.Generator, size: float, at: FloatArray, r: float) -> list[trimesh.Trimesh]:
-    """A shade (cone, bell, drum, dome) with a socket and a bulb, or a flat bar of light, hanging from `at`."""
+    """A shade (cone, bell, drum, dome) with a socket and a bulb, or a flat bar of light, hanging
+    from `at`."""
     tilt = rng.uniform(-0.5, 1.2)  # of where the light goes, from straight down towards +x
     down: ArrayLike = (np.sin(tilt), 0, -np.cos(tilt))
     kind = pick(rng, ("cone", "bell", "drum", "bar"), (5, 2.5, 1.5, 2))

@@ -1,4 +1,5 @@
-"""Windows and doors in their frames, standing upright; what opens goes to the front, -y, or along the frame."""
+"""Windows and doors in their frames, standing upright; what opens goes to the front, -y, or
+along the frame."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from generators.data.objects.primitives import (
 
 
 def window(rng: np.random.Generator) -> ArticulatedObject:
-    """Sashes that slide sideways or up, or casements hinged at a side, the top or the bottom; some stay fixed."""
+    """Sashes that slide sideways or up, or casements hinged at a side, the top or the bottom;
+    some stay fixed."""
     a = Assembly("window", rng)
     kind = pick(rng, ("sliding", "hung", "casement", "hopper"), (4, 2.5, 4, 1.5))
     w, h = rng.uniform(0.5, 1.6), rng.uniform(0.5, 1.6)
@@ -96,7 +98,7 @@ def _sash(
 def _pull(
     rng: np.random.Generator, front: np.ndarray, size: np.ndarray, bar: float, i: int, s: int
 ) -> trimesh.Trimesh:
-    """What one slides a sash by: a bar or a strip on its frame, at the end that leads (sideways: i = 0; up: i = 1)."""
+    """Handle of a sash: a bar or strip on its frame, at the leading end (sideways i = 0, up 1)."""
     at = np.array(front)
     if i == 0:
         at[0] += -s * (size[0] - bar) / 2
@@ -156,7 +158,8 @@ def _latch(
 
 
 def door(rng: np.random.Generator) -> ArticulatedObject:
-    """One leaf or two in a frame, with lever handles or knobs that turn, panels, panes or a whole board."""
+    """One leaf or two in a frame, with lever handles or knobs that turn, panels, panes or a
+    whole board."""
     a = Assembly("door", rng)
     double = chance(rng, 0.15)
     w = rng.uniform(0.65, 1.0) * (1.7 if double else 1.0)
@@ -236,7 +239,8 @@ def _leaf(
 def _lever(
     a: Assembly, rng: np.random.Generator, leaf: str, at: np.ndarray, t: float, towards: int
 ) -> None:
-    """A lever or a knob on both faces of a leaf at `at` on its front, pointing to the hinge (x sign `towards`)."""
+    """A lever or a knob on both faces of a leaf at `at` on its front, pointing to the hinge (x
+    sign `towards`)."""
     kind = pick(rng, ("lever", "bent lever", "knob", "pull"), (5, 3, 2, 1.5))
     link = f"{leaf}_handle"
     plate = rng.uniform(0.022, 0.03)

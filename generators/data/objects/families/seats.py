@@ -1,4 +1,5 @@
-"""Seats: folding chairs, swivel chairs and toilets. The front is at -y, the seat's middle near the z axis."""
+"""Seats: folding chairs, swivel chairs and toilets. The front is at -y, the seat's middle near
+the z axis."""
 
 from __future__ import annotations
 
@@ -36,10 +37,11 @@ UP = np.array([0.0, 0.0, 1.0])
 
 
 def folding_chair(rng: np.random.Generator) -> ArticulatedObject:
-    """Front legs that run on into the back, rear legs hinged to them, and a seat that folds with the rear legs.
+    """Front legs that run on into the back, rear legs hinged to them, and a seat that folds with
+    the rear legs.
 
-    It stands unfolded at 0. The seat goes up against the back or down between the legs, as the linkage of either kind
-    has it: its angle is that of the rear legs times a constant.
+    It stands unfolded at 0. The seat goes up against the back or down between the legs, as the
+    linkage of either kind has it: its angle is that of the rear legs times a constant.
     """
     a = Assembly("folding_chair", rng, "frame")
     width, height = rng.uniform(0.38, 0.5), rng.uniform(0.74, 0.95)
@@ -96,7 +98,8 @@ def folding_chair(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _panel(rng: np.random.Generator, extents: tuple[float, float, float]) -> list[Piece]:
-    """A seat or a back of extents (x, thin y, z) about the origin: a board, a cushion, or 2 to 8 slats."""
+    """A seat or a back of extents (x, thin y, z) about the origin: a board, a cushion, or 2 to 8
+    slats."""
     w, t, h = extents
     form = rng.integers(3)
     if form == 0:
@@ -120,7 +123,8 @@ def _panel(rng: np.random.Generator, extents: tuple[float, float, float]) -> lis
 
 
 def swivel_chair(rng: np.random.Generator) -> ArticulatedObject:
-    """A star base or a disc, a column, and a seat that swivels all round; some rise, some have a back that tilts."""
+    """A star base or a disc, a column, and a seat that swivels all round; some rise, some have a
+    back that tilts."""
     a = Assembly("swivel_chair", rng)
     level, size = rng.uniform(0.36, 0.6), rng.uniform(0.34, 0.52)
     _swivel_base(a, rng, level)
@@ -202,7 +206,8 @@ def _swivel_base(a: Assembly, rng: np.random.Generator, level: float) -> None:
 def _swivel_back(
     a: Assembly, rng: np.random.Generator, level: float, size: float, thick: float
 ) -> None:
-    """A back on a bent bar or on two uprights, tilting about an axis under its foot on most chairs."""
+    """A back on a bent bar or on two uprights, tilting about an axis under its foot on most
+    chairs."""
     tall, lean = rng.uniform(0.2, 0.6), rng.uniform(-0.2, 0.0)
     tilts = chance(rng, 0.7)
     link = "back" if tilts else "seat"
@@ -244,7 +249,8 @@ def _armrests(
 
 
 def toilet(rng: np.random.Generator) -> ArticulatedObject:
-    """A bowl on a foot, a seat and a lid hinged behind it, a tank with a lever or a button, or none (on a wall)."""
+    """A bowl on a foot, a seat and a lid hinged behind it, a tank with a lever or a button, or
+    none (on a wall)."""
     a = Assembly("toilet", rng)
     half, long, level = rng.uniform(0.17, 0.2), rng.uniform(1.05, 1.35), rng.uniform(0.36, 0.44)
     rim = rng.uniform(0.02, 0.04)

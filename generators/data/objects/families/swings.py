@@ -1,4 +1,4 @@
-"""What hangs or tips: pendulum chains, Newton's cradles, swings and seesaws."""
+"""Things that hang or tip: pendulum chains, Newton's cradles, swings and seesaws."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Piece = trimesh.Trimesh
 
 
 def pendulum_chain(rng: np.random.Generator) -> ArticulatedObject:
-    """Two to five rods hanging from one another, from a gallows, a bridge or a pin on a board; they swing in one plane
-    or, on some, every other one across it."""
+    """Two to five rods hanging from one another, from a gallows, a bridge or a pin on a board;
+    they swing in one plane or, on some, every other one across it."""
     a = Assembly("pendulum_chain", rng)
     count = int(rng.integers(2, 6))
     lengths = rng.uniform(0.06, 0.25) * rng.uniform(0.6, 1.3, count)
@@ -59,7 +59,7 @@ def pendulum_chain(rng: np.random.Generator) -> ArticulatedObject:
 def _support(
     a: Assembly, rng: np.random.Generator, height: float, thick: float, board: bool
 ) -> None:
-    """What the chain hangs from, its pin at the origin, and `height` (m) under it the ground."""
+    """Support of a chain, with its pin at the origin and the ground `height` (m) below."""
     wide = height * rng.uniform(0.3, 0.6)
     bar = thick * rng.uniform(1.2, 2.2)
     if board:
@@ -106,7 +106,8 @@ def _pendulum_rod(
     *,
     last: bool,
 ) -> list[Piece]:
-    """A rod, a flat bar or a rod with a ball from `top` to `end` (3,), with eyes about its axis; the last has a bob."""
+    """A rod, a flat bar or a rod with a ball from `top` to `end` (3,), with eyes about its axis;
+    the last has a bob."""
     sections = int(pick(rng, (6, 8, 12)))
     pieces = [cylinder(1.7 * thick, 1.9 * thick, axis, top, 12)]
     if style == "bar":
@@ -129,7 +130,8 @@ def _pendulum_rod(
 
 
 def newtons_cradle(rng: np.random.Generator) -> ArticulatedObject:
-    """Three to seven balls in a row along x that touch at rest, each on two wires between two rails."""
+    """Three to seven balls in a row along x that touch at rest, each on two wires between two
+    rails."""
     a = Assembly("newtons_cradle", rng)
     count, radius = int(rng.integers(3, 8)), rng.uniform(0.007, 0.03)
     height, apart = (
@@ -216,7 +218,8 @@ def swing(rng: np.random.Generator) -> ArticulatedObject:
 def _swing_seat(
     rng: np.random.Generator, x: float, width: float, level: float, top: float, rope: float
 ) -> list[Piece]:
-    """A seat at height `level` (m), a board, a bowed strap or a tyre, and what it hangs on from `top` (m)."""
+    """A seat at height `level` (m), a board, a bowed strap or a tyre, and what it hangs on from
+    `top` (m)."""
     form = pick(rng, ("board", "strap", "bench", "tyre"), (4, 3, 2, 1))
     hung = [(x + s * width / 2, 0.0, level) for s in (-1, 1)]
     deep = rng.uniform(0.14, 0.22)
@@ -251,7 +254,8 @@ def _swing_seat(
 
 
 def seesaw(rng: np.random.Generator) -> ArticulatedObject:
-    """A plank that tips on a trestle, a block or a half log, with seats and grips at both ends on most."""
+    """A plank that tips on a trestle, a block or a half log, with seats and grips at both ends
+    on most."""
     a = Assembly("seesaw", rng)
     long, height = rng.uniform(1.5, 3.0), rng.uniform(0.35, 0.65)
     if chance(rng, 0.3):  # a toy

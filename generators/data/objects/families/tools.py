@@ -1,4 +1,5 @@
-"""Hand tools that lie on a table: scissors, pliers and folding knives; a file of their own has the desk's small things.
+"""Hand tools that lie on a table: scissors, pliers and folding knives; a file of their own has the
+desk's small things.
 
 They are drawn in the xy plane with the pivot's axis along z, what cuts or grips towards +y.
 """
@@ -91,7 +92,8 @@ def _ring_grip(
 
 
 def pliers(rng: np.random.Generator) -> ArticulatedObject:
-    """Two halves on a rivet: long, blunt, round or hooked jaws in front, bowed handles with or without sleeves behind."""
+    """Two halves on a rivet: long, blunt, round or hooked jaws in front, bowed handles with or
+    without sleeves behind."""
     a = Assembly("pliers", rng, "half_0")
     jaw, handle = rng.uniform(0.025, 0.08), rng.uniform(0.07, 0.16)
     width, thick = rng.uniform(0.007, 0.016), rng.uniform(0.006, 0.014)
@@ -136,7 +138,8 @@ def pliers(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def knife(rng: np.random.Generator) -> ArticulatedObject:
-    """A folding knife: one blade between two scales, or several blades and tools at either end; closed at 0."""
+    """A folding knife: one blade between two scales, or several blades and tools at either end;
+    closed at 0."""
     a = Assembly("knife", rng, "handle")
     length, width = rng.uniform(0.07, 0.14), rng.uniform(0.012, 0.026)
     count = pick(rng, (1, 2, 3, 4), (6, 2, 1, 1))
@@ -194,7 +197,8 @@ def _scale_outline(rng: np.random.Generator, length: float, width: float) -> Flo
 
 
 def _blade_outline(rng: np.random.Generator, reach: float, width: float) -> FloatArray:
-    """(m, 2) a blade, a file or a screwdriver, its pivot at the origin, `reach` (m) towards -y, its nick side +x."""
+    """(m, 2) a blade, a file or a screwdriver, its pivot at the origin, `reach` (m) towards -y,
+    its nick side +x."""
     w = width * rng.uniform(0.6, 0.85)
     root = w * 0.35 * circle(1.0, 12)[1:6]  # half round behind the pivot
     if chance(rng, 0.25):

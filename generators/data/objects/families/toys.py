@@ -1,4 +1,5 @@
-"""Globes and wagons; what hangs or tips (pendulums, cradles, swings, seesaws) has a file of its own."""
+"""Globes and wagons; what hangs or tips (pendulums, cradles, swings, seesaws) has a file of its
+own."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ Piece = trimesh.Trimesh
 
 
 def globe(rng: np.random.Generator) -> ArticulatedObject:
-    """A globe that spins on its slanting axis, in an arc on a foot, or in a ring that tips inside a stand."""
+    """A globe that spins on its slanting axis, in an arc on a foot, or in a ring that tips
+    inside a stand."""
     a = Assembly("globe", rng)
     radius, tilt = (
         rng.uniform(0.05, 0.18),
@@ -148,7 +150,8 @@ def _ring_stand(
 
 
 def wagon(rng: np.random.Generator) -> ArticulatedObject:
-    """A cart that rolls towards -y: a tray or a deck, two or four turning wheels, a handle that tips, some steering."""
+    """A cart that rolls towards -y: a tray or a deck, two or four turning wheels, a handle that
+    tips, some steering."""
     a = Assembly("wagon", rng, "body")
     long = rng.uniform(0.2, 0.9)
     wide, radius, plank = (
@@ -233,7 +236,8 @@ def _wheel(rng: np.random.Generator, radius: float, thick: float) -> Piece:
 def _draw_bar(
     a: Assembly, rng: np.random.Generator, parent: str, long: float, at: FloatArray, plank: float
 ) -> None:
-    """A bar ahead of `at` (3,) with a loop or a cross bar at its end, tipping up about the level axis there."""
+    """A bar ahead of `at` (3,) with a loop or a cross bar at its end, tipping up about the level
+    axis there."""
     reach, rise = long * rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.9)
     at = at - np.array([0, 1.2 * plank, 0])
     end = at + reach * np.array([0, -np.cos(rise), np.sin(rise)])

@@ -1,4 +1,4 @@
-"""What one fills and empties: buckets, trash cans, kettles and suitcases. Hollow, their front at -y."""
+"""Hollow vessels: buckets, trash cans, kettles and suitcases, their front at -y."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def _bail(
 
 
 def bucket(rng: np.random.Generator) -> ArticulatedObject:
-    """A pail, round or oval, with a bail on two ears; the bail stands up at 0, or lies on the rim."""
+    """A pail, round or oval, with a bail on two ears; the bail stands up at 0, or lies on the
+    rim."""
     a = Assembly("bucket", rng, "body")
     top, height = rng.uniform(0.1, 0.18), rng.uniform(0.16, 0.34)
     low, wall = top * rng.uniform(0.65, 0.98), rng.uniform(0.0015, 0.006)
@@ -133,7 +134,8 @@ def bucket(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def trash_can(rng: np.random.Generator) -> ArticulatedObject:
-    """A round or a square bin: a lid hinged behind (often lifted by a pedal), a flap that swings, or two wings."""
+    """A round or a square bin: a lid hinged behind (often lifted by a pedal), a flap that
+    swings, or two wings."""
     a = Assembly("trash_can", rng, "body")
     half, round_body = rng.uniform(0.09, 0.26), chance(rng, 0.5)
     deep = half if round_body else half * rng.uniform(0.7, 1.3)
@@ -186,7 +188,8 @@ def trash_can(rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _tray(rim: FloatArray, height: float, wall: float, taper: float = 1.0) -> list[Piece]:
-    """Walls under the rim's outline (m, 2) and a floor, from z = 0 up to the rim; below it is `taper` times as wide."""
+    """Walls under the rim's outline (m, 2) and a floor, from z = 0 up to the rim; below it is
+    `taper` times as wide."""
     walls = ring(rim, rim * (1 - wall / np.abs(rim).max(0)), height, "z", (0, 0, height / 2))
     vertices = np.array(walls.vertices)
     vertices[:, :2] *= 1 - (1 - taper) * (1 - vertices[:, 2:] / height)
@@ -270,7 +273,8 @@ def _pedal(
 
 
 def kettle(rng: np.random.Generator) -> ArticulatedObject:
-    """A kettle: under a bail with a lid that lifts off, or with a handle behind and a hinged lid, on a base or not."""
+    """A kettle: under a bail with a lid that lifts off, or with a handle behind and a hinged
+    lid, on a base or not."""
     a = Assembly("kettle", rng, "body")
     radius, mouth = rng.uniform(0.06, 0.1), rng.uniform(0.45, 0.75)
     with_bail = chance(rng, 0.5)
@@ -372,7 +376,8 @@ def _spout(a: Assembly, rng: np.random.Generator, profile: FloatArray) -> None:
 
 
 def suitcase(rng: np.random.Generator) -> ArticulatedObject:
-    """A case that lies and opens at the top (a briefcase, a trunk), or a trolley that stands, its handle drawn out."""
+    """A case that lies and opens at the top (a briefcase, a trunk), or a trolley that stands,
+    its handle drawn out."""
     a = Assembly("suitcase", rng, "body")
     return _trolley(a, rng) if chance(rng, 0.4) else _lying_case(a, rng)
 
@@ -429,7 +434,8 @@ def _lying_case(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _trolley(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
-    """A standing case on wheels: a bow behind that draws out, a carrying handle that folds, on some a front that opens."""
+    """A standing case on wheels: a bow behind that draws out, a carrying handle that folds, on
+    some a front that opens."""
     width, deep, height = rng.uniform(0.3, 0.5), rng.uniform(0.18, 0.32), rng.uniform(0.45, 0.75)
     wheel = rng.uniform(0.018, 0.035)
     base, corner = 1.8 * wheel, rng.uniform(0.02, 0.4 * deep)
@@ -480,7 +486,8 @@ def _trolley(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _caster(at: tuple[float, float], wheel: float, base: float) -> list[Piece]:
-    """A wheel of radius `wheel` (m) on the floor at (x, y), and its post up into what stands `base` (m) above."""
+    """A wheel of radius `wheel` (m) on the floor at (x, y), and its post up into what stands
+    `base` (m) above."""
     return [
         cylinder(wheel, 0.02, "x", (*at, wheel), 16),
         box((0.03, 0.03, base), (*at, base / 2 + 0.5 * wheel)),
