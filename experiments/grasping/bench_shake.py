@@ -17,7 +17,7 @@ from flowplan.grasp import ContactCandidates, GraspOptions, propose_grasps
 from flowplan.grasp.antipodal import antipodal_pairs
 from flowplan.grasp.candidates import best_first
 from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
-from flowplan.grasp.surface import object_cloud
+from flowplan.grasp.surface import object_cloud, unit_vectors
 from flowplan.motion import Progress, silent
 from flowplan.robot import Robot, load_robot
 from flowplan.robot.gripper import Gripper
@@ -50,8 +50,7 @@ def random_antipodal(
 
     # A random approach direction about each closing line.
     y = (pairs.second - pairs.first) / pairs.width[:, None]
-    z = np.cross(y, rng.normal(size=y.shape))
-    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    z = unit_vectors(np.cross(y, rng.normal(size=y.shape)))
     R = np.stack([np.cross(y, z), y, z], axis=-1)
     X = pose(R, 0.5 * (pairs.first + pairs.second))
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowplan.geometry import inverse, transform
-from flowplan.grasp.surface import Surface
+from flowplan.grasp.surface import Surface, unit_vectors
 from flowplan.scene import SceneObject
 from flowplan.utils.checks import FloatArray
 
@@ -95,8 +95,8 @@ def antipodal_pairs(
     # Ray directions, drawn in the object frame so that they move with the object.
     normal = cloud.normals[start]
     R = obj.X_world_object[:3, :3]
-    inward = -normal + _cone_offsets(normal @ R, friction, rng) @ R.T
-    inward /= np.linalg.norm(inward, axis=1, keepdims=True)
+    offset = _cone_offsets(normal @ R, friction, rng) @ R.T
+    inward = unit_vectors(-normal + offset)
 
     ray, face, hit = _cast(obj, cloud.points[start] + _RAY_OFFSET * inward, inward)
     hit_normal = _normals_at(obj, cloud, face, hit)
@@ -140,8 +140,7 @@ def likely_pairs(
 def tangents(n: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Two unit vectors (..., 3) that complete n (..., 3) to a right-handed frame (t1, t2, n)."""
     helper = np.eye(3)[np.argmin(np.abs(n), axis=-1)]
-    t1 = np.cross(helper, n)
-    t1 /= np.linalg.norm(t1, axis=-1, keepdims=True)
+    t1 = unit_vectors(np.cross(helper, n))
     return t1, np.cross(n, t1)
 
 
@@ -154,7 +153,8 @@ def _cone_offsets(normal: FloatArray, friction: float, rng: np.random.Generator)
     radius[::2] = 0.0
     angle = 2 * np.pi * rng.random(len(normal))
     t1, t2 = tangents(normal)
-    return radius[:, None] * (np.cos(angle)[:, None] * t1 + np.sin(angle)[:, None] * t2)
+    radius, angle = radius[:, None], angle[:, None]
+    return radius * (np.cos(angle) * t1 + np.sin(angle) * t2)
 
 
 def _cast(
@@ -182,9 +182,9 @@ def _normals_at(
     if not len(hit):
         return np.zeros((0, 3))
     raw = obj.mesh.face_normals[face] @ obj.X_world_object[:3, :3].T
-    near = cKDTree(cloud.points).query(hit, k=min(3, len(cloud)))[1].reshape(len(hit), -1)
-    smooth = cloud.normals[near]  # (n, 3, 3)
+    _, near = cKDTree(cloud.points).query(hit, k=min(3, len(cloud)))
+    smooth = cloud.normals[near.reshape(len(hit), -1)]  # (n, 3, 3)
     # The first neighbor on the same side, else the face's own normal.
     alike = np.einsum("nkc,nc->nk", smooth, raw) > _SAME_SIDE
-    first = np.argmax(alike, axis=1)
-    return np.where(alike.any(1)[:, None], smooth[np.arange(len(hit)), first], raw)
+    first = smooth[np.arange(len(hit)), np.argmax(alike, axis=1)]
+    return np.where(alike.any(1)[:, None], first, raw)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from flowplan.grasp.surface import unit_vectors
 from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class PadContacts:
 
         A stiff flat pad pushes along its own normal, also on an edge or a curved surface.
         """
-        corners = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+        corners = 1.0 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
         offset = np.zeros((len(self.touch), 2, 4, 3))
         offset[..., ::2] = corners * self.spread[:, :, None, :]
         points = (self.center[:, :, None] + offset).reshape(-1, 8, 3)
@@ -129,8 +130,7 @@ def close_pads(
     patch = (height > front[..., None] - compliance).astype(float)
     count = np.maximum(patch.sum(-1), 1.0)
     center = np.einsum("gsk,gskc->gsc", patch, points) / count[..., None]
-    normal = np.einsum("gsk,gskc->gsc", patch, normals)
-    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
+    normal = unit_vectors(np.einsum("gsk,gskc->gsc", patch, normals))
 
     # RMS extent of the patch, with that of the square around each point.
     offsets = (points - center[..., None, :])[..., ::2]

@@ -24,7 +24,12 @@ from flowplan.grasp.candidates import (
     spread,
 )
 from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
-from flowplan.grasp.surface import Tracks, neighbor_points, track_surface
+from flowplan.grasp.surface import (
+    Tracks,
+    even_frames,
+    neighbor_points,
+    track_surface,
+)
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene
 from flowplan.utils import bounds
@@ -108,7 +113,7 @@ def pinch_proposal(
     options = options or PinchOptions()
     rng = np.random.default_rng(seed)
     obj = scene.objects[target]
-    frames = np.unique(np.linspace(0, len(motion.times) - 1, _FRAMES).round().astype(int))
+    frames = even_frames(len(motion.times), _FRAMES)
     tracks = track_surface(obj, motion, target, frames, options.samples, rng)
     funnel = [("moving surface points", len(tracks))]
     support = scene.support_height

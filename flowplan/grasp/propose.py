@@ -37,7 +37,13 @@ from flowplan.grasp.candidates import (
 from flowplan.grasp.contact import GraspPoses, depth_in_hand, pad_center_z
 from flowplan.grasp.gripper_clearance import clear_of_points, gripper_boxes, lowest_point
 from flowplan.grasp.quality import force_margin, robustness
-from flowplan.grasp.surface import Surface, center_of_mass, neighbor_points, object_cloud
+from flowplan.grasp.surface import (
+    Surface,
+    center_of_mass,
+    neighbor_points,
+    object_cloud,
+    unit_vectors,
+)
 from flowplan.scene import Scene, SceneObject
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
@@ -193,7 +199,7 @@ def _fan_out(
     down = np.array([0.0, 0.0, -1.0]) - y * -y[:, 2:]
     vertical = np.linalg.norm(down, axis=1) < 0.1
     down[vertical] = tangents(y[vertical])[0]
-    down /= np.linalg.norm(down, axis=1, keepdims=True)
+    down = unit_vectors(down)
     roll = 2 * np.pi * np.arange(options.rolls) / options.rolls
     turn = exp_so3(roll[None, :, None] * y[:, None])  # (P, rolls, 3, 3)
     z = (turn @ down[:, None, :, None])[..., 0]  # (P, rolls, 3)
@@ -217,9 +223,9 @@ def _fan_out(
     chosen = np.sort(rng.permutation(len(X))[: options.candidates])
 
     # Surface points around both contacts of each pair.
-    tree = cKDTree(cloud.points)
     k = min(_PATCH_POINTS, len(cloud))
-    near = tree.query(np.stack([pairs.first, pairs.second], axis=1), k=k)[1].reshape(count, 2, k)
+    contacts = np.stack([pairs.first, pairs.second], axis=1)  # (P, 2, 3)
+    near = cKDTree(cloud.points).query(contacts, k=k)[1].reshape(count, 2, k)
     return GraspPoses(X[chosen], pair[chosen], cloud.points[near], cloud.normals[near], cloud.area)
 
 

@@ -11,6 +11,7 @@ keeping its orientation; at least one of the two must stay clear of everything t
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +28,14 @@ from flowplan.grasp.candidates import (
     spread,
 )
 from flowplan.grasp.gripper_clearance import Boxes, clear_of_points, gripper_boxes, lowest_point
-from flowplan.grasp.surface import Tracks, neighbor_points, static_points, track_surface
+from flowplan.grasp.surface import (
+    Tracks,
+    even_frames,
+    neighbor_points,
+    static_points,
+    track_surface,
+    unit_vectors,
+)
 from flowplan.motion import SceneMotion
 from flowplan.scene import Scene
 from flowplan.utils import bounds
@@ -137,8 +145,7 @@ def push_proposal(
     obj = scene.objects[target]
 
     # Surface points that a push can drive, and tool poses in front of them.
-    last = len(motion.times) - 1
-    frames = np.unique(np.linspace(0, last, options.frames).round().astype(int))
+    frames = even_frames(len(motion.times), options.frames)
     tracks = track_surface(obj, motion, target, frames, options.samples, rng)
     funnel = [("moving surface points", len(tracks))]
     contacts = _pushable(tracks, options)
@@ -206,8 +213,7 @@ def _pushable(tracks: Tracks, options: PushOptions) -> PushContacts:
     # Cosine between each step and the inward normal in its middle.
     step = np.diff(tracks.points, axis=0)  # (T - 1, M, 3)
     length = np.linalg.norm(step, axis=-1)
-    middle = tracks.normals[1:] + tracks.normals[:-1]
-    middle /= np.maximum(np.linalg.norm(middle, axis=-1, keepdims=True), 1e-12)
+    middle = unit_vectors(tracks.normals[1:] + tracks.normals[:-1])
     along = -np.einsum("tmc,tmc->tm", middle, step) / np.maximum(length, 1e-12)
     along[length < _SLOW * length.max(0)] = 1.0  # hardly moving: the direction is undefined
 
@@ -220,8 +226,8 @@ def _pushable(tracks: Tracks, options: PushOptions) -> PushContacts:
     start, normal = tracks.points[0], tracks.normals[0]
     tree = cKDTree(start)
     patches = tree.query_ball_point(start, options.patch)
-    flat = np.array([np.sum(normal[rows] @ normal[i] > _FLAT) for i, rows in enumerate(patches)])
-    cover = np.clip(flat * tracks.area / (np.pi * options.patch**2), 0, 1)
+    flat = [np.sum(normal[rows] @ normal[i] > _FLAT) for i, rows in enumerate(patches)]
+    cover = np.clip(np.array(flat) * tracks.area / (np.pi * options.patch**2), 0, 1)
     score = np.sqrt(np.clip(margin, 0, 1)) * path / path.max() * cover
     score = np.where(margin > 0, score, 0.0)
 
@@ -254,8 +260,9 @@ def _tool_poses(
 
     # The part of the gripper that is foremost towards the surface must be a fingertip.
     boxes = gripper_boxes(gripper, np.zeros(1))
-    signs = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-    corners = np.where(signs, boxes.upper[0][:, None], boxes.lower[0][:, None]).reshape(-1, 3)
+    lower, upper = boxes.lower[0][:, None], boxes.upper[0][:, None]  # (B, 1, 3)
+    at_upper = np.array(list(itertools.product((False, True), repeat=3)))  # (8, 3)
+    corners = np.where(at_upper, upper, lower).reshape(-1, 3)
     depth = corners @ turns[:, 2].T  # (C, A), of each corner along the inward normal
     foremost = depth > depth.max(0) - 1e-3
     tip = np.einsum("ca,ci->ai", foremost, corners) / foremost.sum(0)[:, None]  # (A, 3)
@@ -266,7 +273,8 @@ def _tool_poses(
     R = frame[:, None] @ turns
     touch = (contacts.point + options.offset * contacts.normal)[:, None]
     origin = touch - (R @ tip[..., None])[..., 0]
-    return pose(R, origin).reshape(-1, 4, 4), np.repeat(np.arange(len(frame)), len(turns))
+    contact = np.repeat(np.arange(len(frame)), len(turns))
+    return pose(R, origin).reshape(-1, 4, 4), contact
 
 
 def _approaches(options: PushOptions) -> FloatArray:

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 
 from flowplan.geometry import exp_so3, pose
 from flowplan.grasp.contact import GraspPoses
+from flowplan.grasp.surface import unit_vectors
 from flowplan.utils.checks import FloatArray
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _descend(u: FloatArray, h: FloatArray, wrench: FloatArray, step: float) -> F
     weight = ((h1 - h2) / step - np.sum(t2 * difference, -1)) / squared
     u = u - step * (t2 + np.clip(weight, 0, 1)[..., None] * difference)
     # Back onto the sphere.
-    u[..., :3] /= np.maximum(np.linalg.norm(u[..., :3], axis=-1, keepdims=True), 1e-12)
+    u[..., :3] = unit_vectors(u[..., :3])
     return u
 
 
@@ -128,8 +129,7 @@ def _support(
 @cache
 def _start_directions() -> FloatArray:
     """(D, 6) pure forces to start from: the axes in both directions, and a fixed random set."""
-    random = np.random.default_rng(0).normal(size=(48, 3))
-    random /= np.linalg.norm(random, axis=1, keepdims=True)
+    random = unit_vectors(np.random.default_rng(0).normal(size=(48, 3)))
     forces = np.concatenate([np.eye(3), -np.eye(3), random])
     out = np.zeros((len(forces), 6))
     out[:, :3] = forces

@@ -30,6 +30,7 @@ from flowplan.collision.phase_geometry import VOXEL, PhaseGeometry
 from flowplan.geometry import fit_rigid, transform
 from flowplan.grasp.candidates import ContactCandidates, ContactKind, no_candidates
 from flowplan.grasp.reachability import RankOptions, follow
+from flowplan.grasp.surface import even_frames
 from flowplan.motion import ObjectFlow
 from flowplan.utils.checks import FloatArray
 
@@ -124,7 +125,7 @@ def rank_with_flow(
         )
 
     # Carry every candidate along the flow and follow it with the arm.
-    frames = np.unique(np.linspace(0, len(flow.times) - 1, options.times).round().astype(int))
+    frames = even_frames(len(flow.times), options.times)
     X, slip = patch_motion(candidates, flow, frames, attachment.radius)
     free_rotation = np.array([kind != "grasp" for kind in candidates.kind])
     if field is None:

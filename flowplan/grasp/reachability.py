@@ -83,12 +83,15 @@ class Followed:
 
     def improved(self, rows: NDArray[np.int64], other: Followed) -> Followed:
         """With `rows` replaced by those of `other` that get farther, or as far with more room."""
-        mine, theirs = (f.ok.sum(-1) + 0.5 * np.tanh(f.clearance.min(-1)) for f in (self, other))
-        better = theirs > mine[rows]
+        better = other._progress() > self._progress()[rows]
         out = {f.name: getattr(self, f.name).copy() for f in fields(self)}
         for name, value in out.items():
             value[rows[better]] = getattr(other, name)[better]
         return Followed(**out)
+
+    def _progress(self) -> FloatArray:
+        """(G,) number of times reached, plus less than one for the smallest clearance."""
+        return self.ok.sum(-1) + 0.5 * np.tanh(self.clearance.min(-1))
 
     def limit_margin(self, robot: Robot) -> FloatArray:
         """(G,) smallest distance to a joint limit along the followed path, rad or m; else 0."""

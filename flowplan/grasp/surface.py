@@ -57,7 +57,19 @@ class Surface:
         return len(self.face)
 
 
-EMPTY = Surface(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0, np.int64), 0.0)
+_NO_POINTS = np.zeros((0, 3))
+EMPTY = Surface(_NO_POINTS, _NO_POINTS, np.zeros(0, np.int64), 0.0)
+
+
+def unit_vectors(vectors: FloatArray, smallest: float = 1e-12) -> FloatArray:
+    """Vectors (..., n) divided by their lengths, or by `smallest` if they are shorter."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(length, smallest)
+
+
+def even_frames(total: int, count: int) -> NDArray[np.int64]:
+    """Indices of up to `count` of `total` frames, evenly spaced, first and last included."""
+    return np.unique(np.linspace(0, total - 1, count).round().astype(int))
 
 
 def sample_surface(
@@ -79,7 +91,9 @@ def sample_surface(
         faces: (F,) True for faces to sample. Defaults to all.
     """
     corners = np.asarray(mesh.vertices)[mesh.faces]  # (F, 3, 3)
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    first_edge = corners[:, 1] - corners[:, 0]
+    second_edge = corners[:, 2] - corners[:, 0]
+    normal = np.cross(first_edge, second_edge)
     double_area = np.linalg.norm(normal, axis=1)
     weight = double_area if faces is None else np.where(faces, double_area, 0.0)
     total = weight.sum()
@@ -124,8 +138,7 @@ def object_cloud(obj: SceneObject, gripper: Gripper, rng: np.random.Generator) -
     near = cKDTree(points).query(points, k=min(_SMOOTH, len(points)))[1]
     alike = np.einsum("mkc,mc->mk", raw[near], raw) > _SAME_SIDE
     smooth = np.einsum("mk,mkc->mc", alike, raw[near])
-    smooth = smooth / np.linalg.norm(smooth, axis=1, keepdims=True)
-    return Surface(points, smooth, local.face, local.area)
+    return Surface(points, unit_vectors(smooth), local.face, local.area)
 
 
 def center_of_mass(obj: SceneObject) -> FloatArray:
@@ -179,7 +192,8 @@ def track_surface(
     start = trimesh.Trimesh(vertices[0], faces, process=False)
     surface = sample_surface(start, count, rng, faces=moving)
     if not len(surface):
-        return Tracks(np.zeros((len(frames), 0, 3)), np.zeros((len(frames), 0, 3)), 0.0)
+        none = np.zeros((len(frames), 0, 3))
+        return Tracks(none, none, 0.0)
     # Points keep their barycentric coordinates.
     corner = faces[surface.face]  # (M, 3)
     barycentric = trimesh.triangles.points_to_barycentric(vertices[0][corner], surface.points)
@@ -188,8 +202,7 @@ def track_surface(
     # Normals of the moving triangles, flipped as those at the start are.
     first_edge = triangles[:, :, 1] - triangles[:, :, 0]
     second_edge = triangles[:, :, 2] - triangles[:, :, 0]
-    normals = np.cross(first_edge, second_edge)
-    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-18)
+    normals = unit_vectors(np.cross(first_edge, second_edge), 1e-18)
     flip = np.sign(np.sum(normals[0] * surface.normals, axis=-1))
     return Tracks(points, flip[:, None] * normals, surface.area)
 
