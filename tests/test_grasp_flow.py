@@ -23,7 +23,7 @@ HINGE = np.array([-0.125, 0.0, 0.022])
 
 
 def laptop(facing=0.0, at=(0.55, 0.0), start=100.0, end=5.0):
-    """A base and a lid that closes about its back edge; the hinge faces the robot if `facing` is 0."""
+    """A base and a lid closing about its back edge; `facing` 0 turns the hinge to the robot."""
     base = scanned(trimesh.creation.box([0.25, 0.32, 0.02]), noise=0)
     lid = scanned(trimesh.creation.box([0.25, 0.32, 0.008]), noise=0)
     base.apply_translation([0, 0, 0.01])

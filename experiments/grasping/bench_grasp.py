@@ -1,4 +1,4 @@
-"""Throughput of grasp proposal: antipodal pairs, collision checks, and the best grasps of an object.
+"""Throughput of grasp proposal: antipodal pairs, collision checks, best grasps of an object.
 
 The objects are procedural, half of them roughened and evenly triangulated like a scan, and any
 meshes that the caller adds. Every figure is that of the slowest object: the median over repeats,

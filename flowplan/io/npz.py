@@ -21,10 +21,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.io.record_arrays import ADDED, SCALARS, SHAPES, Arrays, Fault, flatten, restore, take
+from flowplan.io.record_arrays import ADDED, SCALARS, Arrays, Fault, flatten, restore, take
 from flowplan.utils.files import atomic_write
 
-__all__ = ["ADDED", "MAX_BYTES", "RENAMED", "SHAPES", "VERSIONS", "load", "save"]
+__all__ = ["ADDED", "MAX_BYTES", "RENAMED", "VERSIONS", "load", "save"]
 
 Record = TypeVar("Record")
 
