@@ -52,7 +52,7 @@ from flowplan.geometry import matrix_from_quat_wxyz, pose, rpy_from_matrix
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """What the MJCF does not say, or says implausibly."""
+    """Values that the MJCF lacks, or states implausibly."""
 
     mjcf: Annotated[Path, tyro.conf.Positional]
     """Model that MuJoCo compiles on its own."""
@@ -72,9 +72,9 @@ class ConvertOptions:
     damping: float = 0.0
     """Viscous damping of each joint, N m s/rad or N s/m."""
     stand: float = 0.0
-    """Height of a solid block put under the model as a part of the base link, metres."""
+    """Height of a solid block added under the model as a part of the base link, meters."""
     stand_rgb: tuple[float, float, float] = field(default=(0.55, 0.42, 0.3))
-    """Its colour."""
+    """Color of the block."""
 
 
 def convert(options: ConvertOptions) -> Path:
@@ -186,7 +186,7 @@ def _solid(model: Any, geom: int) -> bool:
 
 
 def _solid_bounds(model: Any, bodies: list[int]) -> NDArray[np.float64]:
-    """Corners (2, 3) of the base's collision geometry in its frame; of the whole model at rest where it has none."""
+    """Corners (2, 3) of the base's collision geometry in its frame; of the whole model at rest if it has none."""
     X_base = {bodies[0]: pose()}
     for body in bodies[1:]:
         X_base[body] = X_base[model.body_parentid[body]] @ _pose_of(model, "body", body)
@@ -270,7 +270,7 @@ def _inertial(
 def _block_inertial(
     link: ET.Element, mass: float, bounds: NDArray[np.float64], height: float
 ) -> None:
-    """That of the block under the model: of a link that has no shape of its own."""
+    """Inertia of the block under the model: of a link without a shape of its own."""
     element = ET.SubElement(link, "inertial")
     _origin(element, pose(translation=[*bounds.mean(0)[:2], 0.5 * height]))
     ET.SubElement(element, "mass", value=f"{mass:g}")

@@ -1,7 +1,7 @@
 """A textured scan to a small PyBullet asset: decimated visual mesh, re-baked texture, convex pieces for collision.
 
 The scan keeps its size and its frame (z up, standing on z = 0). Quadric decimation loses texture coordinates, so the
-small mesh gets a new atlas (xatlas), each texel coloured from the nearest point of the scan. Collision is CoACD's
+small mesh gets a new atlas (xatlas), each texel colored from the nearest point of the scan. Collision is CoACD's
 approximate convex decomposition (Wei et al., "Approximate Convex Decomposition for 3D Meshes with Collision-Aware
 Concavity and Tree Search", SIGGRAPH 2022), one named object per piece in one OBJ: hollow things stay hollow.
 
@@ -32,22 +32,22 @@ from flowplan.utils.open3d_loader import open3d
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """What to make of a scan."""
+    """Options of the conversion."""
 
     mesh: Annotated[Path, tyro.conf.Positional]
-    """OBJ with texture coordinates, metres."""
+    """OBJ file with texture coordinates, meters."""
     texture: Annotated[Path, tyro.conf.Positional]
-    """Its colour image."""
+    """Color image."""
     out: Annotated[Path, tyro.conf.Positional]
     """Folder to write into; its last part names the asset."""
     mass: float
-    """Mass of the real thing, kg."""
+    """Mass of the real object, kg."""
     faces: int = 4000
     """Triangles of the visual mesh."""
     pixels: int = 512
     """Width and height of the baked texture."""
     pieces: int = 48
-    """Most convex pieces of the collision mesh."""
+    """Largest number of convex pieces of the collision mesh."""
     concavity: float = 0.02
     """CoACD's threshold: smaller follows the surface more closely with more pieces."""
 
@@ -87,7 +87,7 @@ def _write_visual(mesh: trimesh.Trimesh, scan: trimesh.Trimesh, options: ScanOpt
     origin, faces, uv = xatlas.parametrize(mesh.vertices, mesh.faces)
     vertices, faces = mesh.vertices[origin], faces.astype(np.int64)
     image, filled = _bake(vertices, faces, uv, scan, options)
-    # Spread the colours over the gaps of the atlas, so that no seam shows at any resolution.
+    # Spread the colors over the gaps of the atlas, so that no seam shows at any resolution.
     nearest = ndimage.distance_transform_edt(~filled, return_distances=False, return_indices=True)
     Image.fromarray(image[tuple(nearest)]).save(options.out / "texture.jpg", quality=88)
     lines = ["mtllib visual.mtl", "usemtl scan"]
@@ -105,7 +105,7 @@ def _bake(
     scan: trimesh.Trimesh,
     options: ScanOptions,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Colours (P, P, 3) of the new atlas, and (P, P) which texels some triangle covers."""
+    """Colors (P, P, 3) of the new atlas, and mask (P, P) of the texels covered by triangles."""
     P = options.pixels
     points, rows, columns = [], [], []
     for face in faces:
@@ -130,7 +130,7 @@ def _bake(
 
 
 def _colors(points: NDArray[np.float64], scan: trimesh.Trimesh, texture: Path) -> NDArray[np.uint8]:
-    """The scan's colours (N, 3) at its surface points nearest to `points` (N, 3)."""
+    """Colors (N, 3) of the scan at its surface points nearest to `points` (N, 3)."""
     o3d = open3d()
     scene = o3d.t.geometry.RaycastingScene()
     scene.add_triangles(

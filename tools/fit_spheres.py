@@ -1,8 +1,8 @@
-"""Prints the `[spheres]` table of a robot file: balls that cover each link's collision hull and hardly stick out of it.
+"""Fit of the `[spheres]` table of a robot file: balls that cover each link's collision hull and barely exceed it.
 
-A ball of radius d + s around a point at depth d inside a convex hull reaches at most s beyond it. So candidates are
-such balls around a grid of inner points, and few that together contain the hull's surface are chosen greedily (set
-cover). Where the wanted s takes more balls than allowed, s grows by half a millimetre until they suffice.
+A ball of radius d + s around a point at depth d inside a convex hull exceeds it by at most s. Candidates are
+such balls around a grid of inner points. A few that together contain the hull's surface are chosen greedily
+(set cover). If the wanted s needs more balls than allowed, s grows by half a millimeter until they suffice.
 
     python tools/fit_spheres.py panda --most 8
     python tools/fit_spheres.py ur5e --most 11
@@ -19,13 +19,13 @@ from flowplan.robot import load_robot
 
 
 def depth(hull: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
-    """Metres (N,) from points inside a convex hull to its surface, negative outside."""
+    """Distances (N,) from points inside a convex hull to its surface, meters, negative outside."""
     offset = np.einsum("fc,fc->f", hull.face_normals, hull.triangles[:, 0])
     return (offset - points @ hull.face_normals.T).min(axis=1)
 
 
 def cover(inside: np.ndarray) -> list[int]:
-    """Few of the C candidates whose columns of `inside` (P, C) together hold every point: greedy, then pruned."""
+    """Small subset of the C candidates whose columns of `inside` (P, C) together cover every point: greedy, then pruned."""
     left = np.ones(len(inside), bool)
     chosen: list[int] = []
     while left.any():
@@ -40,7 +40,7 @@ def cover(inside: np.ndarray) -> list[int]:
 
 
 def fit(hull: trimesh.Trimesh, reach: float, most: int, slack: float) -> tuple[np.ndarray, float]:
-    """Balls (K, 4) for a convex hull and how far they stick out of it: `reach` m, more where `most` are too few."""
+    """Balls (K, 4) for a convex hull and their excess: `reach` m, more if `most` balls are too few."""
     points = np.concatenate([hull.sample(5000, seed=0), hull.vertices])
     lower, upper = hull.bounds
     step = (np.prod(upper - lower) / 8000) ** (1 / 3)
@@ -49,7 +49,7 @@ def fit(hull: trimesh.Trimesh, reach: float, most: int, slack: float) -> tuple[n
     centers = grid[depth(hull, grid) > 0]
     inner, distance = depth(hull, centers), cdist(points, centers)
     while True:
-        # A ball grown by the slack covers what the ball leaves out by no more than the slack.
+        # A ball grown by the slack covers points that the ball misses by no more than the slack.
         inside = distance <= inner + reach + slack
         if inside.any(axis=1).all() and len(chosen := cover(inside)) <= most:
             return np.column_stack([centers[chosen], inner[chosen] + reach]), reach
@@ -62,14 +62,14 @@ def main() -> None:
     )
     parser.add_argument("robot", help="name, or path of a robot file")
     parser.add_argument(
-        "--arm", type=float, default=0.02, help="metres by which balls may stick out of an arm link"
+        "--arm", type=float, default=0.02, help="meters by which balls may stick out of an arm link"
     )
     parser.add_argument(
         "--hand", type=float, default=0.013, help="the same for the gripper's hand links"
     )
     parser.add_argument("--finger", type=float, default=0.005, help="the same for its finger links")
     parser.add_argument(
-        "--slack", type=float, default=0.003, help="metres of a hull that may be left out"
+        "--slack", type=float, default=0.003, help="meters of a hull that may be left out"
     )
     parser.add_argument(
         "--most", type=int, default=8, help="balls per link at most, whatever they stick out then"

@@ -1,10 +1,10 @@
-"""The two models that were not to be had under a free licence: a desk lamp with three joints, and a cloth.
+"""Models made for this project: a desk lamp with three joints, and a cloth.
 
     python -m tools.make_models sim_envs/assets
 
-writes `desk_lamp/desk_lamp.urdf` with its shade, and `cloth/cloth.obj`. The lamp's numbers are those of a small one
-without springs: the friction of its joints carries the arm, and a hand moves it with a few newtons. The frames of its
-links are parallel at rest, x towards the head and z up.
+writes `desk_lamp/desk_lamp.urdf` with its shade, and `cloth/cloth.obj`. The lamp is a small one without
+springs: the friction of its joints carries the arm, and a hand moves it with a few newtons. The frames of
+its links are parallel at rest, x toward the head and z up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DARK, METAL, SHADE = (0.16, 0.17, 0.2), (0.62, 0.63, 0.65), (0.78, 0.3, 0.16)
 
 
 def make_lamp(folder: Path) -> Path:
-    """Write the lamp and return its URDF's path."""
+    """Write the lamp; returns the URDF's path."""
     folder.mkdir(parents=True, exist_ok=True)
     profile = [
         (0.0, -0.075),
@@ -79,7 +79,7 @@ def make_cloth(path: Path, side: float = 0.3, count: int = 11) -> Path:
 def _link(
     robot: ET.Element, name: str, mass: float, *, center: ArrayLike, box: ArrayLike
 ) -> ET.Element:
-    """A link with the inertia of a solid box of this size (3,) in metres about its centre of mass."""
+    """Link with the inertia of a solid box of this size (3,), meters, about its center of mass."""
     link = ET.SubElement(robot, "link", name=name)
     inertial = ET.SubElement(link, "inertial")
     ET.SubElement(inertial, "origin", xyz=_text(center), rpy="0 0 0")
@@ -98,7 +98,7 @@ def _cylinder(
     radius: float,
     rgb: tuple[float, float, float],
 ) -> None:
-    """A cylinder between two points of the link frame, seen and touched alike."""
+    """Cylinder between two points of the link frame, as visual and collision shape."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     length = float(np.linalg.norm(b - a))
     x, y, z = (b - a) / length
@@ -137,7 +137,7 @@ def _joint(
     *,
     friction: float,
 ) -> None:
-    """A hinge about y: positive angles lower what lies on the side of x."""
+    """Hinge about y: positive angles lower the side of x."""
     joint = ET.SubElement(robot, "joint", name=name, type="revolute")
     ET.SubElement(joint, "origin", xyz=_text(xyz), rpy="0 0 0")
     ET.SubElement(joint, "parent", link=parent)
