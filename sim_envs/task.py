@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowplan.geometry import exp_so3, pose, rotation_about, transform
 from flowplan.laws import Law
-from flowplan.robot.urdf import read_urdf
 from flowplan.scene import Action, Prompt
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from sim_envs.assets import surface_points, urdf_path
-from sim_envs.world import World
+
+if TYPE_CHECKING:
+    from sim_envs.world import World
 
 Measures = dict[str, float]
 """Named measures of the end state, SI units."""
@@ -154,6 +156,8 @@ class MovingPart:
 
 def moving_part(world: World, body: int, name: str, joint: str, *, count: int = 1500) -> MovingPart:
     """The part of the vendored model `name`, loaded as `body`, that its joint `joint` moves."""
+    from flowplan.robot.urdf import read_urdf
+
     urdf = read_urdf(urdf_path(name))
     hinge = next(j for j in urdf.joints if j.name == joint)
     beyond = {hinge.child}

@@ -7,6 +7,7 @@ and the contacts of an object, the place of a cloth's corner.
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,7 +29,9 @@ from sim_envs.task import (
     tilt,
     turned,
 )
-from sim_envs.world import ClothOptions, World
+
+if TYPE_CHECKING:
+    from sim_envs.world import World
 
 FACING = -np.pi / 2  # yaw at which the y axis of a Meta-World model points away from the robot
 SHARE = 0.8  # smallest share of the asked travel in a success
@@ -176,6 +179,8 @@ def turn_faucet(world: World, rng: np.random.Generator) -> TaskSetup:
 
 def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
     """Fold a square cloth along a diagonal: one of the corners near the robot goes onto the one across."""
+    from sim_envs.world import ClothOptions
+
     drawn = draw(rng, x=0.50, y=0.0, yaw=0.0)
     X = on_table(drawn["x"], drawn["y"], drawn["yaw"], z=0.005)
     # PyBullet's soft contacts hold far less than their coefficient: at 0.7 the whole cloth slides

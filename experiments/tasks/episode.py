@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
 from experiments.tasks import baselines
+from experiments.tasks.options import METHODS
 from flowplan import optimizers
 from flowplan.grasp import ContactKind
 from flowplan.laws import Law
@@ -31,9 +32,6 @@ from sim_envs.tasks import TASKS
 from sim_envs.world import World, WorldOptions
 
 GeneratorFactory = Callable[[tuple[Law, ...]], Generator]
-Method = Literal["planner", "random_grasp", "kabsch_ik"]
-METHODS: tuple[Method, ...] = get_args(Method)
-"""The planner and its baselines (experiments.tasks.baselines)."""
 
 
 @dataclass(frozen=True)

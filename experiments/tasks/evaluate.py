@@ -13,49 +13,16 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from experiments.tasks.episode import METHODS, Episode, EpisodeSpec, GeneratorFactory, run_episode
-from flowplan import optimizers
+from experiments.tasks.episode import Episode, EpisodeSpec, GeneratorFactory, run_episode
+from experiments.tasks.options import EvaluationOptions
 from flowplan.motion import Progress, silent
 from flowplan.rollout import OUTCOMES
-from flowplan.utils import bounds, checks
-from flowplan.utils.bounds import Interval
 from flowplan.utils.records import record
 from flowplan.utils.stats import wilson
-from sim_envs.tasks import TASKS
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Episodes to run, and the number of processes."""
-
-    tasks: tuple[str, ...] = tuple(TASKS)
-    """Names of tasks."""
-    robots: tuple[str, ...] = ("panda", "ur5e")
-    """Names of robot configurations."""
-    methods: tuple[str, ...] = METHODS
-    """The planner and its baselines."""
-    seeds: Annotated[int, Interval(1, 100_000)] = 20
-    """Episodes of each combination of task, robot and method."""
-    first_seed: int = 0
-    """Seed of the first episode."""
-    workers: Annotated[int, Interval(1, 1024)] = 2
-    """Number of processes."""
-    instruction: Literal["action", "prompt"] = "action"
-    """Input of the generator: handles and targets, or a sentence."""
-    optimizer: str = optimizers.DEFAULT
-    """Name of the trajectory optimizer."""
-
-    def __post_init__(self) -> None:
-        bounds.check(self)
-        for task in self.tasks:
-            checks.choice("tasks", task, list(TASKS))
-        for method in self.methods:
-            checks.choice("methods", method, METHODS)
-        checks.choice("optimizer", self.optimizer, optimizers.NAMES)
 
 
 def evaluate(

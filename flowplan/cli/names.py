@@ -35,6 +35,6 @@ def optimizers() -> tuple[str, ...]:
 
 def methods() -> tuple[str, ...]:
     """The planner and its baselines."""
-    from experiments.tasks.episode import METHODS
+    from experiments.tasks.options import METHODS
 
     return METHODS

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import trimesh
 
 from flowplan.geometry import transform
-from flowplan.robot.urdf import Shape, Urdf, primitive_mesh, read_urdf
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from flowplan.robot.urdf import Shape, Urdf
 
 FOLDER = Path(__file__).parent
 SCANNED = ("ramekin", "black_bowl", "white_bowl", "plate", "frypan", "basket")
@@ -50,6 +54,8 @@ def metaworld_urdfs() -> dict[str, Path]:
 
 def collision_pieces(name: str) -> tuple[trimesh.Trimesh, ...]:
     """Convex pieces of the scanned model called `name` in the simulator, link frame, meters."""
+    import trimesh
+
     checks.choice("name", name, SCANNED)
     pieces = trimesh.load_mesh(FOLDER / name / "collision.obj", process=False).split(
         only_watertight=False
@@ -62,6 +68,10 @@ def surface_points(path: Path, count: int, *, seed: int = 0) -> dict[str, FloatA
 
     Links without visual geometry are left out.
     """
+    import trimesh
+
+    from flowplan.robot.urdf import read_urdf
+
     urdf = read_urdf(path)
     points = {}
     for link in urdf.elements:  # in the order of the file
@@ -75,6 +85,10 @@ def surface_points(path: Path, count: int, *, seed: int = 0) -> dict[str, FloatA
 
 def _visual_mesh(urdf: Urdf, shape: Shape) -> trimesh.Trimesh:
     """A visual shape as a mesh in the link frame."""
+    import trimesh
+
+    from flowplan.robot.urdf import primitive_mesh
+
     if shape.kind == "mesh":
         mesh = trimesh.load_mesh(urdf.mesh_file(shape), process=False).apply_scale(shape.size)
     else:

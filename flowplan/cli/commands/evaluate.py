@@ -31,7 +31,7 @@ class Tasks:
     json: Path | None = None
     """File for the records. Defaults to stdout."""
     options: Annotated[
-        Any, Options("experiments.tasks.evaluate:EvaluationOptions", hide=("instruction",))
+        Any, Options("experiments.tasks.options:EvaluationOptions", hide=("instruction",))
     ] = None
 
     def run(self) -> int:
