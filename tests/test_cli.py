@@ -1,4 +1,4 @@
-"""The command line: options of each command alone, help without heavy imports, errors and progress in a line each."""
+"""The command line: each command's own options, quick help, errors and progress in a line each."""
 
 import ast
 import json
@@ -37,7 +37,7 @@ def flowplan(*words, **given):
 
 @pytest.fixture(scope="module")
 def helps():
-    """Help of every command and group, and the heavy packages that it imported, from processes of their own."""
+    """Help of every command and group, and the heavy packages that it imported."""
     groups = [
         (name,) for name, entry in dispatch.COMMANDS.items() if isinstance(entry, dispatch.Group)
     ]

@@ -1,9 +1,11 @@
 """The documentation does what it says: its Python runs, its commands run, its links lead somewhere.
 
-Of one file, in order and in one temporary folder: ```python blocks run in one namespace, a ```json NAME or ```toml NAME
-block becomes the file NAME, and the `flowplan` lines of ```sh and ```console blocks go to the command line. Commands that
-take minutes, that wait for somebody to look, or that need a robot (by name, or in blocks called "slow") are not run, but
-their options have to be known; Python in blocks called "slow" runs with the slow tests. `make` runs this test and is left out.
+Of one file, in order and in one temporary folder: ```python blocks run in one namespace, a
+```json NAME or ```toml NAME block becomes the file NAME, and the `flowplan` lines of ```sh and
+```console blocks go to the command line. Commands that take minutes, that wait for somebody to
+look, or that need a robot (by name, or in blocks called "slow") are not run, but their options have
+to be known, as of command lines in the text; Python in blocks called "slow" runs with the slow
+tests. `make` runs this test and is left out.
 """
 
 import contextlib

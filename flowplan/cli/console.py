@@ -1,4 +1,4 @@
-"""What the command line prints: results on stdout; errors, warnings and progress on stderr, a line each."""
+"""Output: results on stdout; errors, warnings and progress on stderr, a line each."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Commands by name: the first words of a command line choose a record, the rest fill in its fields.
 
-The help of one command imports neither the other commands nor what any of them works with. A caller's mistake is one
-line on stderr and exit status 2, an interruption 130.
+The help of one command imports neither the other commands nor what any of them works with. A
+caller's mistake is one line on stderr and exit status 2, an interruption 130.
 """
 
 from __future__ import annotations

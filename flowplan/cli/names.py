@@ -1,4 +1,4 @@
-"""Names that the registries know, for help and checks; each registry is imported when it is asked."""
+"""Names in the registries, each of which is imported when it is asked."""
 
 from __future__ import annotations
 

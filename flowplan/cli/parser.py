@@ -1,8 +1,8 @@
 """From the words of a command line to a command's record, by tyro.
 
-Two things are added to what tyro does. A field `Annotated[Any, Options("module:Record")]` stands for the options record
-of another folder, imported only here, when this command is called. And the help of a number shows its range, which
-stands in its type (flowplan.utils.bounds).
+Two things are added to what tyro does. A field `Annotated[Any, Options("module:Record")]` stands
+for the options record of another folder, imported only here, when this command is called. And the
+help of a number shows its range, which stands in its type (flowplan.utils.bounds).
 """
 
 from __future__ import annotations

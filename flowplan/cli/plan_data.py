@@ -1,4 +1,4 @@
-"""A plan, or the reasons why there is none, as data: what `flowplan plan --json` prints. SI units."""
+"""Plans, and reasons why there is none, as data for `flowplan plan --json`. SI units."""
 
 from __future__ import annotations
 

@@ -54,6 +54,8 @@ class TrainOptions(train_options.TrainOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.families and not self.favor:
+            return
         # Imported here: it takes all families of objects.
         from generators.data.objects.families import FAMILIES, trained_families
 

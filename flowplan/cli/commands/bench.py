@@ -89,7 +89,7 @@ class Shake(_OfRobot):
 
 @dataclass(frozen=True)
 class Ros(_Benchmark):
-    """Run the simulated cell with its panda over ROS 2 many times; count hangs and crashes, measure latencies.
+    """Run the simulated cell over ROS 2 many times; count hangs and crashes, measure latencies.
 
     With --json, FILE.runs.jsonl keeps every run, and an interrupted benchmark resumes.
     """

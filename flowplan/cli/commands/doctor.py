@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check the installation: versions, extras, GPU, ROS 2, weights and robots; each problem with its remedy.
+    """Check versions, extras, GPU, ROS 2, weights and robots; each problem with its remedy.
 
     Exit status 0 if scanning, generating by known laws and planning work.
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tasks:
-    """Do simulated tasks over many seeds: success shares with Wilson intervals, failures by kind, baselines.
+    """Do simulated tasks over many seeds: success shares, failures by kind, baselines.
 
     With --json, FILE.episodes.jsonl keeps every episode, and an interrupted evaluation resumes.
     """
@@ -51,7 +51,7 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Neurok:
-    """Evaluate NeuROK's network: inverse kinematics beside baselines, a falling lid beside the simulator, speed.
+    """Evaluate NeuROK's network: inverse kinematics, a falling lid, speed; beside baselines.
 
     With --json, FILE.episodes.jsonl keeps every case, and an interrupted evaluation resumes.
     """
@@ -63,7 +63,7 @@ class Neurok:
     instances: Annotated[int, Interval(1, math.inf)] = 64
     """Held-out objects of trained families; half as many of families that were never trained on."""
     families: tuple[str, ...] = ()
-    """Only inverse kinematics, on instances of these families. Defaults to all, and everything else."""
+    """Inverse kinematics alone, on these families. Defaults to everything."""
     ablations: bool = False
     """Also other reductions of the latent space."""
     json: Path | None = None
@@ -112,7 +112,7 @@ class Neurok:
 
 @dataclass(frozen=True)
 class Chord:
-    """Evaluate CHORD with the choreographer on held-out prompted scenes, beside standing still and a wrong sentence.
+    """Evaluate CHORD on held-out prompted scenes, beside no motion and a wrong sentence.
 
     With --json, FILE.episodes.jsonl keeps every case, and an interrupted evaluation resumes.
     """
@@ -149,7 +149,7 @@ class Chord:
 
 
 def _falling_box() -> tuple[Any, BoxTruth, dict[float, BoxTruth]]:
-    """A held-out box, the fall of its lid from one radian, and its rise under multiples of its weight."""
+    """A held-out box, its lid's fall from one radian, and its rise when pushed."""
     import tempfile
 
     import numpy as np

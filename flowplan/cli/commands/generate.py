@@ -1,4 +1,4 @@
-"""`flowplan generate GENERATOR`: a command for each generator of the registry, with the generator's options."""
+"""`flowplan generate GENERATOR`: a command for each generator of the registry."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def with_device(name: str, device: str) -> Any:
     """Default options of a generator on a device.
 
     Raises:
-        ValueError: for a generator that runs on the CPU alone, unless the device is "auto" or "cpu".
+        ValueError: if the generator runs on the CPU alone, and the device is a GPU.
     """
     from generators.registry import options_type
 
@@ -63,7 +63,7 @@ class _OfGenerator:
 
 @dataclass(frozen=True)
 class FromAction(_OfGenerator):
-    """Make a motion of a scene from a JSON file that says what moves and how far (docs/tutorial.md)."""
+    """Make a motion of a scene from a JSON file with handles and targets (docs/tutorial.md)."""
 
     scene: Positional[Path]
     """Scene file."""
@@ -90,10 +90,10 @@ class FromAction(_OfGenerator):
 
 @dataclass(frozen=True)
 class FromPrompt(_OfGenerator):
-    """Make a motion of a scene from a sentence, or of a scene file with its own prompt (docs/chord.md)."""
+    """Make a motion from a scene and a sentence, or a file of both (docs/chord.md)."""
 
     scene: Positional[Path]
-    """Scene file, or a .toml file of objects, a prompt and a seed, whose motions go to a folder."""
+    """Scene file, or a .toml file of objects, a prompt and a seed; its motions go to a folder."""
     instruction: Positional[Path | None] = None
     """JSON file with a prompt."""
     prompt: str = ""

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan a motion for a robot and print a feasibility report; exit status 1 if there is no plan."""
+    """Plan a motion for a robot and print a feasibility report.
+
+    Exit status 1 if there is no plan.
+    """
 
     scene: Positional[Path]
     """Scene file."""

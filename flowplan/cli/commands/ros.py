@@ -34,7 +34,7 @@ class Send:
     task: bool = False
     """Take the task that a simulation publishes, in place of a sentence."""
     names: tuple[str, ...] = ()
-    """Names of the objects, from the nearest to the robot outward. Defaults to the instruction's."""
+    """Names of the objects, nearest to the robot first. Defaults to the instruction's."""
     dry_run: bool = False
     """Show the motion, move nothing."""
     velocity_scaling: Annotated[float, Interval(0, 1)] = 0.0

@@ -14,7 +14,7 @@ from flowplan.cli.parser import OneOf
 
 @dataclass(frozen=True)
 class Run:
-    """Do a task in simulation from scan to measured end state; exit status 1 if it fails."""
+    """Do a task in simulation, from scan to measured end state; exit status 1 if it fails."""
 
     task: Annotated[Positional[str], OneOf(names.tasks)]
     """Task"""

@@ -13,10 +13,10 @@ from flowplan.cli import console
 
 @dataclass(frozen=True)
 class Scan:
-    """Make a scene from a folder of depth frames, a mesh (.obj .ply .stl .glb), a point cloud or a URDF."""
+    """Make a scene from a folder of depth frames, a mesh, a point cloud or a URDF."""
 
     source: Positional[Path]
-    """Folder of PNG depth images with JSON, or a file."""
+    """Folder of PNG depth images with JSON, or a file (.obj .ply .stl .glb .pcd .urdf ...)."""
     out: Path = Path("scene.npz")
     """Scene file to write."""
     unit: Literal["m", "cm", "mm", "in"] | None = None
@@ -24,7 +24,7 @@ class Scan:
     name: str | None = None
     """Name of the object in the scene. Defaults to the file's name."""
     position: tuple[float, float] | None = None
-    """x, y in meters at which a file's object is placed on the table. Defaults to its position in the file."""
+    """x, y in meters of a file's object on the table. Defaults to the position in the file."""
 
     def run(self) -> int:
         from flowplan.io import npz

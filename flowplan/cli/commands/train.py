@@ -11,7 +11,10 @@ from flowplan.cli.parser import Options
 
 @dataclass(frozen=True)
 class Neurok:
-    """Train NeuROK's network on procedural objects; an interruption leaves a checkpoint and the weights so far."""
+    """Train NeuROK's network on procedural objects.
+
+    An interruption leaves a checkpoint and the weights so far.
+    """
 
     options: Annotated[Any, Options("generators.neurok.train_options:TrainOptions")] = None
 
@@ -26,7 +29,10 @@ class Neurok:
 
 @dataclass(frozen=True)
 class Choreographer:
-    """Train CHORD's small video model on procedural scenes; an interruption leaves a checkpoint and the weights so far."""
+    """Train CHORD's small video model on procedural scenes.
+
+    An interruption leaves a checkpoint and the weights so far.
+    """
 
     options: Annotated[Any, Options("generators.chord.priors.choreographer.train:TrainOptions")] = (
         None
