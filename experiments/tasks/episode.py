@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -115,6 +115,7 @@ def run_episode(
     spec: EpisodeSpec,
     generator: GeneratorFactory,
     *,
+    options: PlanOptions = PlanOptions(),
     stages: Stages | None = None,
     recorder: Recorder | None = None,
     progress: Progress = silent,
@@ -124,6 +125,7 @@ def run_episode(
     Args:
         spec: specification of the episode.
         generator: makes a generator from the task's laws of motion.
+        options: of the planner; unused by the method "kabsch_ik".
         stages: filled with the output of each stage.
         recorder: films the execution.
         progress: called before each stage.
@@ -147,7 +149,7 @@ def run_episode(
             stages.motion = motion = motions[0]
         progress(0.35, "planning")
         with stages.timed("plan"):
-            trajectory, kind, reason = _trajectory(spec, scene, motion, robot, stages)
+            trajectory, kind, reason = _trajectory(spec, scene, motion, robot, options, stages)
         if trajectory is None:
             return Episode(spec, "no_plan", reason, {}, stages.seconds)
         progress(0.6, "executing")
@@ -179,16 +181,21 @@ def scan(frames: list[DepthFrame], setup: TaskSetup) -> Scene:
 
 
 def _trajectory(
-    spec: EpisodeSpec, scene: Scene, motion: SceneMotion, robot: Robot, stages: Stages
+    spec: EpisodeSpec,
+    scene: Scene,
+    motion: SceneMotion,
+    robot: Robot,
+    options: PlanOptions,
+    stages: Stages,
 ) -> tuple[Trajectory | None, ContactKind, str]:
     """The trajectory to execute, the kind of its contact, and the reason if there is none."""
     if spec.method == "kabsch_ik":
         trajectory, reason = baselines.kabsch_ik(scene, motion, robot, seed=spec.seed)
         return trajectory, "grasp", reason
-    contacts, options = None, PlanOptions()
+    contacts = None
     if spec.method == "random_grasp":
         contacts = baselines.random_grasps(scene, motion, robot, seed=spec.seed)
-        options = PlanOptions(rank=False)
+        options = replace(options, rank=False)
     result = plan(
         scene,
         motion,

@@ -15,7 +15,7 @@ from flowplan.geometry import look_at
 from flowplan.io import npz
 from flowplan.io.gltf import export_gltf
 from flowplan.motion import Progress, sample_flow, silent
-from flowplan.planner import Plan
+from flowplan.planner import Plan, PlanOptions
 from flowplan.report import feasibility
 from flowplan.scan import write_frames
 from flowplan.utils.files import atomic_write
@@ -32,6 +32,7 @@ def run_and_record(
     generator: GeneratorFactory,
     folder: Path,
     *,
+    options: PlanOptions = PlanOptions(),
     video: bool = True,
     progress: Progress = silent,
 ) -> tuple[Episode, str]:
@@ -45,6 +46,7 @@ def run_and_record(
         spec: specification of the episode.
         generator: makes a generator from the task's laws of motion.
         folder: folder to write, created if missing.
+        options: of the planner; unused by the method "kabsch_ik".
         video: True to record a video of the execution.
         progress: called before each stage.
 
@@ -53,7 +55,9 @@ def run_and_record(
     """
     stages = Stages()
     recorder = Recorder(look_at(_CAMERA, _CAMERA_TARGET)) if video else None
-    episode = run_episode(spec, generator, stages=stages, recorder=recorder, progress=progress)
+    episode = run_episode(
+        spec, generator, options=options, stages=stages, recorder=recorder, progress=progress
+    )
     progress(0.8, "writing")
     folder.mkdir(parents=True, exist_ok=True)
     report = feasibility(stages.plan) if stages.plan is not None else ""

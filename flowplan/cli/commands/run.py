@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
 from flowplan.cli import console, names
-from flowplan.cli.parser import OneOf
+from flowplan.cli.parser import OneOf, Options
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Run:
     """Seed of the world and of every random choice."""
     video: bool = True
     """Film the execution."""
+    options: Annotated[Any, Options("flowplan.planner.options:PlanOptions")] = None
 
     def run(self) -> int:
         from experiments.tasks.episode import EpisodeSpec
@@ -53,7 +54,9 @@ class Run:
         folder = self.out or Path("runs") / f"{self.task}-{self.robot}-{self.seed}"
         make = factory(self.generator, with_device(self.generator, self.device))
         with console.progress(spec.label()) as tell:
-            episode, report = run_and_record(spec, make, folder, video=self.video, progress=tell)
+            episode, report = run_and_record(
+                spec, make, folder, options=self.options, video=self.video, progress=tell
+            )
         if report:
             console.say(report)
         measures = ", ".join(f"{name} {value:.3g}" for name, value in episode.measures.items())
