@@ -2,7 +2,8 @@
 
     python examples/01_plan_a_motion.py
 
-Writes scene, motion and plan as .npz files, and index.html, a page that plays the plan in any browser.
+Writes scene, motion and plan as .npz files, and index.html, a page that plays the plan in any
+browser.
 """
 
 from pathlib import Path

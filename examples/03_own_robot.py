@@ -21,7 +21,7 @@ from generators.kinematic import kinematic
 
 
 def write_robot(folder: Path) -> Path:
-    """A robot description of our own, made from the Panda's; every name is checked against the URDF on loading."""
+    """A robot description made from the Panda's; loading checks every name against the URDF."""
     source = Path(str(resources.files("robot_configs")))
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source / "panda", folder / "panda", dirs_exist_ok=True)

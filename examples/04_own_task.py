@@ -2,8 +2,9 @@
 
     python examples/04_own_task.py
 
-A depth camera scans the simulated world, the plan is executed, and the task measures what came of it. Writes every
-stage's file, video.mp4 and index.html, a page that plays what was planned and what happened.
+A depth camera scans the simulated world, the plan is executed, and the task measures what came of
+it. Writes every stage's file, video.mp4 and index.html, a page that plays what was planned and what
+happened.
 """
 
 from pathlib import Path

@@ -2,8 +2,9 @@
 
     python examples/06_chord_prompt.py --prompt "Put the cup on the plate."
 
-A video model (the small one that ships) judges films of the scene, and the motion follows its judgment. Takes about
-20 s on one idle core. Writes preview.gif, the motion from two sides, and index.html.
+A video model (the small one that ships) judges films of the scene, and the motion follows its
+judgment. Takes about 20 s on one idle core. Writes preview.gif, the motion from two sides, and
+index.html.
 """
 
 from pathlib import Path

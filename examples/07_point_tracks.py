@@ -2,9 +2,10 @@
 
     python examples/07_point_tracks.py --tracks your.npz
 
-The file holds times (T,) in s, points (T, N, 3) in m, world frame, and confidence (T, N) in [0, 1]; 0 marks what was not
-seen. Without --tracks such tracks are simulated: 300 points of a box, 2 mm of noise, a third of them hidden at a time,
-one in twenty wrong. Prints a table of how far the tool is from the truth, and writes index.html.
+The file holds times (T,) in s, points (T, N, 3) in m, world frame, and confidence (T, N) in [0, 1];
+0 marks what was not seen. Without --tracks such tracks are simulated: 300 points of a box, 2 mm of
+noise, a third of them hidden at a time, one in twenty wrong. Prints a table of how far the tool is
+from the truth, and writes index.html.
 """
 
 from pathlib import Path

@@ -1,9 +1,10 @@
-"""A custom optimizer: inverse kinematics frame by frame in place of the trajectory optimizer, in one function.
+"""A custom optimizer: inverse kinematics frame by frame in place of the trajectory optimizer, in
+one function.
 
     python examples/08_custom_optimizer.py
 
-The validator shares no code with any optimizer, so a new one can be tried without being trusted. Prints a table: three
-motions, planned with `lm` (the one that ships) and with this one.
+The validator shares no code with any optimizer, so a new one can be tried without being trusted.
+Prints a table: three motions, planned with `lm` (the one that ships) and with this one.
 """
 
 from pathlib import Path

@@ -1,8 +1,10 @@
-"""A batch of scenes: random boxes at random places, planned in parallel, with a table of what came of them.
+"""A batch of scenes: random boxes at random places, planned in parallel, with a table of what came
+of them.
 
     python examples/09_batch_of_scenes.py --scenes 20 --workers 2
 
-Every plan is a line in plans.jsonl, written as soon as it is there; a run that was interrupted goes on where it was.
+Every plan is a line in plans.jsonl, written as soon as it is there; a run that was interrupted goes
+on where it was.
 """
 
 import json
@@ -41,15 +43,13 @@ def plan_scene(seed: int) -> dict[str, Any]:
 
     start = time.perf_counter()
     result = fp.plan(scene, motion, fp.load_robot("panda"), seed=seed)
-    found = isinstance(result, fp.Plan)
-    return {
-        "seed": seed,
-        "planned": found,
-        "contact": result.contact.kind[0] if found else "",
-        "clearance_mm": round(1000 * result.certificate.clearance, 1) if found else None,
-        "attempts": len(result.attempts),
-        "seconds": round(time.perf_counter() - start, 2),
-    }
+    row: dict[str, Any] = {"seed": seed, "planned": False, "contact": "", "clearance_mm": None}
+    if isinstance(result, fp.Plan):
+        clearance = round(1000 * result.certificate.clearance, 1)
+        row |= {"planned": True, "contact": result.contact.kind[0], "clearance_mm": clearance}
+    row["attempts"] = len(result.attempts)
+    row["seconds"] = round(time.perf_counter() - start, 2)
+    return row
 
 
 def main(

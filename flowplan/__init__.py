@@ -1,10 +1,11 @@
 """flowplan: from dense object flow to certified robot motion.
 
-    scan -> Scene -> generator -> SceneMotion -> ObjectFlow -> contacts -> Attachment -> Trajectory -> Rollout
+    scan -> Scene -> generator -> SceneMotion -> ObjectFlow
+         -> contacts -> Attachment -> Trajectory -> Rollout
 
-Every arrow is a function and every noun a frozen record of numpy arrays. The names below cover everyday use; the
-modules behind them hold the rest. Each name is imported on first access (PEP 562), so `import flowplan` itself loads
-neither numpy nor anything heavier:
+Every arrow is a function and every noun a frozen record of numpy arrays. The names below cover
+everyday use; the modules behind them hold the rest. Each name is imported on first access (PEP
+562), so `import flowplan` itself loads neither numpy nor anything heavier:
 
 >>> import flowplan as fp
 >>> fp.pose(translation=[0.4, 0.0, 0.1]).shape

@@ -88,9 +88,9 @@ def strays(found: SceneMotion, example: Example) -> float:
     return float(np.concatenate(errors).mean() / np.concatenate(ways).mean())
 
 
-def _box(extents: ArrayLike, centre: ArrayLike) -> trimesh.Trimesh:
+def _box(extents: ArrayLike, center: ArrayLike) -> trimesh.Trimesh:
     mesh = trimesh.creation.box(extents=extents)
-    mesh.apply_translation(centre)
+    mesh.apply_translation(center)
     return mesh.subdivide().subdivide()
 
 

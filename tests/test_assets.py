@@ -23,7 +23,7 @@ from sim_envs.assets import (
 from sim_envs.world import World
 from tools.make_models import make_cloth, make_lamp
 
-SIZES = {  # metres, of the real things
+SIZES = {  # meters, of the real things
     "ramekin": (0.089, 0.089, 0.043),
     "black_bowl": (0.160, 0.159, 0.075),
     "white_bowl": (0.170, 0.166, 0.071),

@@ -227,7 +227,7 @@ def test_a_flat_sheet_does_not_bend_and_a_curved_one_pulls_back():
     bowl = garment.vertices + ((garment.vertices - garment.vertices.mean(0)) ** 2).sum(1)[
         :, None
     ] * [0, 1, 0]
-    assert (L @ bowl)[:, 1].min() < -1e-4  # inner vertices lie below the mean of their neighbours
+    assert (L @ bowl)[:, 1].min() < -1e-4  # inner vertices lie below the mean of their neighbors
     assert (L @ bowl)[:, 1].max() < 1e-12
 
 

@@ -211,7 +211,7 @@ def test_links_lie_where_pybullet_has_them():
                     body, i, position[info[1].decode()], physicsClientId=client
                 )
             poses = dict(zip(obj.links, obj.link_poses(q)[0], strict=True))
-            # A body of PyBullet's is placed by its root's centre of mass, so poses are compared with the first link's.
+            # A body of PyBullet's is placed by its root's center of mass, so poses are compared with the first link's.
             first = next(iter(index))
             X_ours_theirs = None
             for link, i in index.items():

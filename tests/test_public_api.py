@@ -1,4 +1,5 @@
-"""`import flowplan` offers the everyday names, loads nothing heavy, and type checkers see the same names."""
+"""`import flowplan` offers the everyday names, loads nothing heavy, and type checkers see the same
+names."""
 
 import ast
 import subprocess
@@ -44,7 +45,7 @@ def in_new_process(code):
 
 def test_importing_flowplan_loads_no_third_party_package():
     before_and_after = in_new_process(
-        "import sys; before = set(sys.modules); import flowplan; print(*(set(sys.modules) - before))"
+        "import sys; old = set(sys.modules); import flowplan; print(*(set(sys.modules) - old))"
     )
     loaded = {name.partition(".")[0] for name in before_and_after.split()}
     assert not loaded & HEAVY

@@ -138,14 +138,14 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
 def test_a_signal_saves_and_stops(tmp_path, number):
     calls = []
 
-    def signalled(model, generator):
+    def signaled(model, generator):
         calls.append(0)
         if len(calls) == 5:
             os.kill(os.getpid(), number)
         return objective(model, generator)
 
     before = signal.getsignal(number)
-    _, outcome = run(tmp_path / "a", objective=signalled)
+    _, outcome = run(tmp_path / "a", objective=signaled)
     assert not outcome.finished
     assert outcome.step == 5
     assert signal.getsignal(number) == before

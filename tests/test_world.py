@@ -37,7 +37,7 @@ def robot(request: pytest.FixtureRequest) -> Robot:
 def box_urdf(
     folder: Path, size: tuple[float, float, float], mass: float, com: tuple[float, ...] = (0, 0, 0)
 ) -> Path:
-    """A box whose link frame is at its centre, and whose centre of mass may be elsewhere."""
+    """A box whose link frame is at its center, and whose center of mass may be elsewhere."""
     path = folder / f"box_{'_'.join(map(str, (*size, mass, *com)))}.urdf"
     shape = f'<geometry><box size="{size[0]} {size[1]} {size[2]}"/></geometry>'
     i = mass * max(size) ** 2 / 6
@@ -143,7 +143,7 @@ def test_simulator_and_kinematics_agree_on_every_link(robot: Robot) -> None:
 
 
 def test_joint_friction_of_the_urdf_is_coulomb_friction(tmp_path: Path) -> None:
-    """A bar of 1 kg hinged 0.1 m from its centre of mass weighs 0.981 N m on the hinge."""
+    """A bar of 1 kg hinged 0.1 m from its center of mass weighs 0.981 N m on the hinge."""
     path = tmp_path / "bar.urdf"
     for friction, falls in ((0.9, True), (1.05, False)):
         path.write_text(

@@ -1,7 +1,9 @@
-"""Hooks of the documentation site: the front page, the examples' page, the reference, and links that leave docs/.
+"""Hooks of the documentation site: the front page, the examples' page, the reference, and links
+that leave docs/.
 
-Pages that exist elsewhere in the repository are not copied by hand: README.md becomes index.md, examples/README.md
-becomes examples.md, and each package gets a page whose text mkdocstrings takes from the docstrings.
+Pages that exist elsewhere in the repository are not copied by hand: README.md becomes index.md,
+examples/README.md becomes examples.md, and each package gets a page whose text mkdocstrings takes
+from the docstrings.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Point links at pages of the site, or at the repository if they lead to files outside of it."""
+    """Point links at pages of the site, or at the repository for files outside of it."""
     where = page.file.src_uri
     source = next((s for s, p in COPIED.items() if p == where), posixpath.join("docs", where))
     if where.startswith("reference/"):

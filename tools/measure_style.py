@@ -1,11 +1,11 @@
 """Density, comments, lengths, parameters and docstring openings of the code, as a table of folders.
 
     python tools/measure_style.py            the table
-    python tools/measure_style.py --check    the hard limits; status 1 and one line for each that is exceeded
+    python tools/measure_style.py --check    the hard limits: status 1 and a line for each exceeded
 
-Tokens and comments are those of Python's tokenizer; a code line is a line with at least one token that is not a comment
-or a docstring. Numeric code is a file that imports numpy or torch. Tables of data (a file in DATA, or one whose longest
-literal covers more than half of it) may be longer than MAX_LINES.
+Tokens and comments are those of Python's tokenizer; a code line is a line with at least one token
+that is not a comment or a docstring. Numeric code is a file that imports numpy or torch. A file may
+be longer than MAX_LINES if one literal, a table of data, covers more than half of it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def measure(path: Path) -> FileStyle:
     documented = docstrings(tree)
     prose = {n for d in documented for n in range(d.lineno, (d.end_lineno or d.lineno) + 1)}
 
-    tokens, comments, code = 0, 0, set()
+    tokens, comments = 0, 0
+    code: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         line = token.start[0]
         if token.type == tokenize.COMMENT:
@@ -184,7 +185,7 @@ def main(check: bool = False) -> None:
         print("\n".join(faults) or "no hard limit is exceeded")
         sys.exit(bool(faults))
     print(
-        "| folder | files | code lines | tokens a code line | comments per 100 code lines, numeric "
+        "| folder | files | code lines | tokens per code line | comments per 100 lines, numeric "
         "| file lines, median / max | function lines, median / p90 / max | parameters, max | faults |"
     )
     print("|---|---|---|---|---|---|---|---|---|")

@@ -2,8 +2,9 @@
 
     python tools/wheel_check.py
 
-Finds what an editable install hides: modules, weights, robot files and meshes that the wheel lacks. Third-party packages
-are taken from the environment that runs this script, by path, so nothing is downloaded.
+Finds what an editable install hides: modules, weights, robot files and meshes that the wheel lacks.
+Third-party packages are taken from the environment that runs this script, by path, so nothing is
+downloaded.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ USE = """
 import trimesh
 import flowplan as fp
 from generators.kinematic import kinematic
-box = fp.SceneObject("box", trimesh.creation.box([0.05, 0.04, 0.08]), fp.pose(translation=[0.45, 0, 0.041]))
+mesh = trimesh.creation.box([0.05, 0.04, 0.08])
+box = fp.SceneObject("box", mesh, fp.pose(translation=[0.45, 0, 0.041]))
 scene, points = fp.Scene((box,), support_height=0.0), box.vertices_world
 action = fp.Action("box", points, targets=points + [0, 0.1, 0], duration=2.0)
 (motion,) = kinematic([fp.Rigid("box", lift=0.1)])(scene, action)
@@ -73,7 +75,7 @@ def build(work: Path) -> Path:
 
 
 def install(work: Path, wheel: Path) -> Path:
-    """Python of a new environment with the wheel, and with this environment's packages but not its flowplan."""
+    """Python of a new environment: the wheel and this environment's packages, not its flowplan."""
     env = work / "env"
     run([sys.executable, "-m", "venv", "--without-pip", str(env)])
     python = env / "bin" / "python"
@@ -82,7 +84,8 @@ def install(work: Path, wheel: Path) -> Path:
     for file in sorted(theirs.glob("*.pth")):
         if not file.name.startswith("__editable__"):
             lines = file.read_text().splitlines()
-            paths += [x if x.startswith("import") else str(theirs / x) for x in lines if x.strip()]
+            lines = [line for line in lines if line.strip()]
+            paths += [x if x.startswith("import") else str(theirs / x) for x in lines]
     (mine,) = env.glob("lib/python*/site-packages")
     (mine / "packages.pth").write_text("\n".join(paths) + "\n")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
@@ -91,7 +94,7 @@ def install(work: Path, wheel: Path) -> Path:
 
 
 def use(work: Path, python: Path) -> None:
-    """The command line, a plan, and every kind of data file, from a folder that is not the checkout."""
+    """The command line, a plan, and every kind of data file, from outside the checkout."""
     elsewhere = work / "elsewhere"
     elsewhere.mkdir()
     run([str(python.parent / "flowplan"), "--help"], cwd=elsewhere)
