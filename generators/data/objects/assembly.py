@@ -11,7 +11,8 @@ from flowplan.geometry import pose
 from flowplan.robot.urdf import Joint
 from flowplan.utils.checks import FloatArray
 from generators.data.objects.articulated import ArticulatedObject, Mimic
-from generators.data.objects.primitives import direction, merge, moved, remesh
+from generators.data.objects.primitives import direction, merge, moved
+from generators.data.objects.remeshing import remesh
 
 
 class Assembly:

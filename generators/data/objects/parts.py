@@ -23,10 +23,8 @@ from generators.data.objects.primitives import (
     moved,
     rectangle,
     rounded_box,
-    rounded_path,
-    sweep,
-    tube,
 )
+from generators.data.objects.sweeps import rounded_path, sweep, tube
 
 T = TypeVar("T")
 HANDLES = ("bar", "bow", "bracket", "strip", "cup", "knob")

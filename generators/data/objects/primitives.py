@@ -1,14 +1,11 @@
-"""Closed mesh pieces from which the families are built: boxes, shells, turned and swept bodies, and
-random meshing.
+"""Closed mesh pieces from which the families are built: boxes, shells and bodies of revolution.
 
 Every function returns one closed surface with outward normals, by numpy alone: no boolean operation
-is ever needed, because pieces of a link may touch or overlap. `remesh` splits edges at random
-places without changing the surface, so that two objects of one shape are not meshed alike.
+is ever needed, because pieces of a link may touch or overlap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -189,7 +186,7 @@ def shell_box(
     signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     outer, inner = signs * [ex / 2, ey / 2], signs * [ex / 2 - wall, ey / 2 - wall]
     loops = [(outer, bottom), (outer, top), (inner, top), (inner, base)]
-    mesh = _skin(
+    mesh = skin(
         np.concatenate([np.column_stack([xy, np.full(4, z)]) for xy, z in loops]).reshape(4, 4, 3)
     )
     # The two axes after the open one, in a cycle, are the walls' own: a permutation keeps the
@@ -214,7 +211,7 @@ def vessel(
     base = min(wall if floor is None else floor, 0.9 * height) - height / 2
     loops = [(o, -height / 2), (o, height / 2), (inner, height / 2), (inner, base)]
     return moved(
-        _skin(np.stack([np.column_stack([p, np.full(len(p), z)]) for p, z in loops])), center
+        skin(np.stack([np.column_stack([p, np.full(len(p), z)]) for p, z in loops])), center
     )
 
 
@@ -252,7 +249,7 @@ def rectangle(width: float, depth: float, radius: float = 0.0, segments: int = 3
     return (arcs + (corners * [width / 2 - r, depth / 2 - r])[:, None]).reshape(-1, 2)
 
 
-def _skin(loops: FloatArray, *, closed: bool = False) -> trimesh.Trimesh:
+def skin(loops: FloatArray, *, closed: bool = False) -> trimesh.Trimesh:
     """Triangles between successive loops (n, m, 3); both ends capped by a fan from their middle
     unless `closed`."""
     n, m, _ = loops.shape
@@ -277,7 +274,7 @@ def extrude(
     z, then `pointed`."""
     o = np.asarray(outline, float)
     loops = np.stack([np.column_stack([o, np.full(len(o), z)]) for z in (-length / 2, length / 2)])
-    return pointed(_skin(loops), axis, center)
+    return pointed(skin(loops), axis, center)
 
 
 def ring(
@@ -293,7 +290,7 @@ def ring(
         np.column_stack([i, high]),
         np.column_stack([i, low]),
     ]
-    return pointed(_skin(np.stack(loops), closed=True), axis, center)
+    return pointed(skin(np.stack(loops), closed=True), axis, center)
 
 
 def band(
@@ -307,7 +304,7 @@ def band(
     )  # (m, 2, 2), each rung of the strip one edge of the loops below
     low, high = np.full((len(o), 2, 1), -length / 2), np.full((len(o), 2, 1), length / 2)
     bottom, top = np.concatenate([section, low], axis=2), np.concatenate([section, high], axis=2)
-    return pointed(_skin(np.concatenate([bottom, top[:, ::-1]], axis=1)), axis, center)
+    return pointed(skin(np.concatenate([bottom, top[:, ::-1]], axis=1)), axis, center)
 
 
 def slab(
@@ -331,7 +328,7 @@ def slab(
     small = o * (1 - 2 * b / np.array([e[(i + 1) % 3], e[(i + 2) % 3]]))
     loops = [(small, -h), (o, -h + b), (o, h - b), (small, h)]
     return pointed(
-        _skin(np.stack([np.column_stack([p, np.full(len(p), z)]) for p, z in loops])), axis, center
+        skin(np.stack([np.column_stack([p, np.full(len(p), z)]) for p, z in loops])), axis, center
     )
 
 
@@ -353,7 +350,7 @@ def lathe(
         [rings[:, None, :1] * unit, np.broadcast_to(rings[:, None, 1:], (len(rings), sections, 1))],
         axis=2,
     )
-    mesh = _skin(loops, closed=not on_axis)
+    mesh = skin(loops, closed=not on_axis)
     if on_axis:  # the fans' middles are the ends of the profile
         vertices = np.array(mesh.vertices)
         vertices[-2:] = [[0, 0, p[0, 1]], [0, 0, p[-1, 1]]]
@@ -418,140 +415,4 @@ def sphere(
     )
 
 
-def arc(
-    center: ArrayLike,
-    radius: float,
-    start: float,
-    stop: float,
-    plane: tuple[str, str] = ("x", "z"),
-    segments: int = 8,
-) -> FloatArray:
-    """(segments + 1, 3) points on a circle from angle `start` to `stop` (rad), 0 along the first
-    axis of `plane`."""
-    a = np.linspace(start, stop, segments + 1)[:, None]
-    return np.asarray(center, float) + radius * (
-        np.cos(a) * direction(plane[0]) + np.sin(a) * direction(plane[1])
-    )
-
-
-def sweep(
-    path: ArrayLike,
-    outline: ArrayLike,
-    *,
-    up: str | ArrayLike = "z",
-    closed: bool = False,
-    scale: ArrayLike = 1.0,
-) -> trimesh.Trimesh:
-    """The outline (m, 2) drawn along path (n, 3), mitred at its corners; `scale` (n,) or one number
-    sizes it.
-
-    The outline's second axis is `up` as nearly as it can be at the start, its first one lies to the
-    right of the path.
-    """
-    p = np.asarray(path, float)
-    n = len(p)
-    size = np.broadcast_to(np.asarray(scale, float), n)
-    steps = np.roll(p, -1, 0) - p if closed else np.diff(p, axis=0)
-    d = steps / np.linalg.norm(steps, axis=1, keepdims=True)
-    before, after = (
-        (np.roll(d, 1, 0), d)
-        if closed
-        else (np.concatenate([d[:1], d]), np.concatenate([d, d[-1:]]))
-    )
-    normal = before + after  # of the mitre plane
-    right = np.cross(d[0], direction(up))
-    if np.linalg.norm(right) < 1e-3:
-        right = np.cross(d[0], np.roll(direction(up), 1))
-    right /= np.linalg.norm(right)
-    o = np.asarray(outline, float)
-    offsets = o[:, :1] * right + o[:, 1:] * np.cross(right, d[0])
-    loops = []
-    for i in range(n):
-        # Slide along the segment that arrives here (at the start: the one that leaves) into the
-        # mitre plane.
-        along = d[0] if i == 0 else before[i]
-        offsets = offsets - (offsets @ normal[i] / (along @ normal[i]))[:, None] * along
-        loops.append(p[i] + size[i] * offsets)
-    return _skin(np.stack(loops), closed=closed)
-
-
-def tube(
-    path: ArrayLike, radius: float | ArrayLike, sections: int = 10, *, closed: bool = False
-) -> trimesh.Trimesh:
-    """A round bar along path (n, 3), mitred at its corners; `radius` (m), one or (n,), may vary
-    along it."""
-    return sweep(path, circle(1.0, sections), closed=closed, scale=radius)
-
-
-def rounded_path(points: Sequence[ArrayLike], radius: float, segments: int = 4) -> FloatArray:
-    """(N, 3) points of the polygon through `points` with its inner corners rounded by about
-    `radius` (m)."""
-    p = np.asarray(points, float)
-    out = [p[0]]
-    for a, b, c in zip(p[:-2], p[1:-1], p[2:], strict=True):
-        cut = min(radius, 0.45 * float(np.linalg.norm(a - b)), 0.45 * float(np.linalg.norm(c - b)))
-        start, stop = b + cut * direction(a - b), b + cut * direction(c - b)
-        t = np.linspace(0, 1, segments + 1)[:, None]
-        out.extend(
-            (1 - t) ** 2 * start + 2 * t * (1 - t) * b + t**2 * stop
-        )  # a quadratic Bezier curve
-    return np.array([*out, p[-1]])
-
-
 # Meshing
-
-
-def split_edges(
-    vertices: FloatArray, faces: Faces, longest: float, rng: np.random.Generator, most_faces: int
-) -> tuple[FloatArray, Faces]:
-    """Vertices and triangles after splitting every edge longer than `longest` (m), the surface
-    unchanged and closed.
-
-    An edge is split at a random place in its middle third, once for both its triangles; it goes on
-    until no edge is too long or the next round would exceed `most_faces`.
-    """
-    while True:
-        ends = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]], axis=-1)
-        length = np.linalg.norm(vertices[ends[..., 0]] - vertices[ends[..., 1]], axis=-1)
-        split = length > longest
-        if not split.any() or len(faces) + split.sum() > most_faces:
-            return vertices, faces
-        keys, index = np.unique(ends[split] @ [len(vertices), 1], return_inverse=True)
-        low, high = np.divmod(keys, len(vertices))
-        t = rng.uniform(1 / 3, 2 / 3, (len(keys), 1))
-        middle = np.full(split.shape, -1)
-        middle[split] = len(vertices) + index
-        vertices = np.concatenate([vertices, (1 - t) * vertices[low] + t * vertices[high]])
-        count = split.sum(1)
-        # Turn each triangle until its first edge is split and, of two split ones, the last is the
-        # whole one.
-        first = np.where(count == 2, (np.argmin(split, axis=1) + 1) % 3, np.argmax(split, axis=1))
-        turn = (first[:, None] + np.arange(3)) % 3
-        f, m = np.take_along_axis(faces, turn, 1), np.take_along_axis(middle, turn, 1)
-        (a, b, c), (ab, bc, ca) = f.T, m.T
-        one, two, three = count == 1, count == 2, count == 3
-        faces = np.concatenate(
-            [
-                f[count == 0],
-                *(np.stack(t, 1)[one] for t in ((a, ab, c), (ab, b, c))),
-                *(np.stack(t, 1)[two] for t in ((ab, b, bc), (a, ab, c), (ab, bc, c))),
-                *(
-                    np.stack(t, 1)[three]
-                    for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))
-                ),
-            ]
-        )
-
-
-def remesh(
-    mesh: trimesh.Trimesh, rng: np.random.Generator, most_faces: int = 2500
-) -> trimesh.Trimesh:
-    """The same surface with random edges split: half of the time as it is, else down to a random
-    longest edge."""
-    if rng.random() < 0.5 or len(mesh.faces) == 0:
-        return mesh
-    longest = float(np.linalg.norm(np.ptp(mesh.vertices, axis=0))) * rng.uniform(0.08, 0.5)
-    vertices, faces = split_edges(
-        np.asarray(mesh.vertices), np.asarray(mesh.faces), longest, rng, most_faces
-    )
-    return trimesh.Trimesh(vertices, faces, process=False)

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import trimesh
 
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.assembly import Assembly
+from generators.data.objects.families.appliance_parts import basket, dial, hob, keys, rack
 from generators.data.objects.parts import (
     chance,
     door_handle,
@@ -32,7 +32,6 @@ from generators.data.objects.primitives import (
     rounded_box,
     shell_box,
     slab,
-    tube,
 )
 
 
@@ -83,9 +82,9 @@ def microwave(rng: np.random.Generator) -> ArticulatedObject:
     small = min(face[0], face[2])
     if hinge != "bottom" and chance(rng, 0.3):
         for i, z in enumerate((0.28, 0.62)):
-            _dial(a, rng, f"knob_{i}", 0.28 * small, (face_at[0], y, z * h))
+            dial(a, rng, f"knob_{i}", 0.28 * small, (face_at[0], y, z * h))
     else:
-        _keys(a, rng, (0.75 * face[0], 0.7 * face[2]), (face_at[0], y, face_at[2] - 0.05 * face[2]))
+        keys(a, rng, (0.75 * face[0], 0.7 * face[2]), (face_at[0], y, face_at[2] - 0.05 * face[2]))
     return a.build()
 
 
@@ -113,7 +112,7 @@ def oven(rng: np.random.Generator) -> ArticulatedObject:
         a.add("base", box((w, thick, strip), (0, -d / 2 - thick / 2, top + strip / 2), rng))
     for z in np.linspace(bottom, top, int(rng.integers(3, 6)))[1:-1]:
         a.add(
-            "base", *_rack((right + w / 2 - 2.2 * wall, d - 2 * wall), ((right - w / 2) / 2, 0, z))
+            "base", *rack((right + w / 2 - 2.2 * wall, d - 2 * wall), ((right - w / 2) / 2, 0, z))
         )
     low, high = (-w / 2 + 0.004, bottom + 0.004), (right - 0.004, top - 0.004)
     window = rng.uniform(0.12, 0.28) * (top - bottom) if chance(rng, 0.85) else 0.0
@@ -152,11 +151,11 @@ def oven(rng: np.random.Generator) -> ArticulatedObject:
         )
         same = np.random.default_rng(like)
         if moving:
-            _dial(a, same, f"knob_{i}", r, at)
+            dial(a, same, f"knob_{i}", r, at)
         else:
             a.add("base", placed(knob(same, r, 0.7 * r), at, "-y", "x"))
     if not table and chance(rng, 0.6):
-        _hob(a, rng, w, d, h)
+        hob(a, rng, w, d, h)
     if chance(rng, 0.6):
         a.add("base", *feet(rng, w, d, h * rng.uniform(0.02, 0.06)))
     return a.build()
@@ -314,9 +313,9 @@ def _front_loader(a: Assembly, rng: np.random.Generator, w: float, d: float, h: 
 
     y, middle = -d / 2 - panel, h - strip / 2
     knob_x = rng.uniform(-0.05, 0.3) * w
-    _dial(a, rng, "knob", 0.3 * strip, (knob_x, y, middle))
+    dial(a, rng, "knob", 0.3 * strip, (knob_x, y, middle))
     if chance(rng, 0.6):  # keys at the right
-        _keys(a, rng, (0.12 * w, 0.5 * strip), (min(knob_x + 0.25 * w, 0.42 * w), y, middle))
+        keys(a, rng, (0.12 * w, 0.5 * strip), (min(knob_x + 0.25 * w, 0.42 * w), y, middle))
     if chance(rng, 0.6):
         size = (0.26 * w, d * 0.4, 0.7 * strip)
         at = (-0.34 * w, y + 0.5 * size[1] - 0.004, middle)
@@ -371,11 +370,11 @@ def _top_loader(a: Assembly, rng: np.random.Generator, w: float, d: float, h: fl
     if console > 0:
         y, z = d / 2 - deck, h + 0.55 * console
         for i in range(int(rng.integers(1, 4))):
-            _dial(a, rng, f"knob_{i}", 0.25 * console, (w * (0.35 - 0.22 * i), y, z))
+            dial(a, rng, f"knob_{i}", 0.25 * console, (w * (0.35 - 0.22 * i), y, z))
         if chance(rng, 0.6):
-            _keys(a, rng, (0.2 * w, 0.4 * console), (-0.33 * w, y, z))
+            keys(a, rng, (0.2 * w, 0.4 * console), (-0.33 * w, y, z))
     else:
-        _keys(a, rng, (0.5 * w, 0.4 * deck), (0, d / 2 - deck / 2, h), up=True)
+        keys(a, rng, (0.5 * w, 0.4 * deck), (0, d / 2 - deck / 2, h), up=True)
 
 
 def dishwasher(rng: np.random.Generator) -> ArticulatedObject:
@@ -403,7 +402,7 @@ def dishwasher(rng: np.random.Generator) -> ArticulatedObject:
         )
     if chance(rng, 0.6):
         link, z = ("base", h - fixed / 2) if fixed else ("door", high[1] - 0.02)
-        _keys(a, rng, (0.6 * w, 0.03), (0, y, z), link=link)
+        keys(a, rng, (0.6 * w, 0.03), (0, y, z), link=link)
     if chance(rng, 0.3):
         a.add("door", box((0.85 * w, 0.006, 0.7 * (high[1] - low[1])), front - [0, 0, 0.05]))
     count = (1 if h < 0.6 else 2) if chance(rng, 0.7) else 0
@@ -412,139 +411,10 @@ def dishwasher(rng: np.random.Generator) -> ArticulatedObject:
         tall = 0.2 * (h - kick) * (1.0 if count == 2 else 1.6)
         a.add(
             f"rack_{i}",
-            *_basket((w - 3 * wall, d - 2.5 * wall, tall), (0, -0.1 * wall, z + tall / 2)),
+            *basket((w - 3 * wall, d - 2.5 * wall, tall), (0, -0.1 * wall, z + tall / 2)),
         )
         a.slide("base", f"rack_{i}", "-y", 0.0, d * rng.uniform(0.6, 0.85))
     return a.build()
-
-
-def _dial(
-    a: Assembly, rng: np.random.Generator, link: str, r: float, at: tuple[float, float, float]
-) -> None:
-    """A knob on the front that turns about -y, with a mark so that its turn shows."""
-    high = r * rng.uniform(0.5, 1.1)
-    a.add(link, placed(knob(rng, r, high), at, "-y", "x"))
-    if chance(rng, 0.75):
-        a.add(link, box((0.25 * r, 0.35 * r, 1.7 * r), (at[0], at[1] - high, at[2])))
-    span = rng.uniform(1.5, np.pi)
-    a.hinge("base", link, at, "-y", *((-span, span) if chance(rng, 0.5) else (0.0, 1.7 * span)))
-
-
-def _keys(
-    a: Assembly,
-    rng: np.random.Generator,
-    size: tuple[float, float],
-    at: tuple[float, float, float],
-    *,
-    up: bool = False,
-    link: str = "base",
-) -> None:
-    """A display and rows of keys within `size` about `at`, on a front, or on a top if `up`."""
-    w, h = size
-    normal, along = ("z", "x") if up else ("-y", "x")
-    columns, rows = (3, 4) if h > w else (6, 1 if h < 0.4 * w else 2)
-    t = 0.003
-    span = 0.65 * h if rows > 2 else h
-    px, py = w / columns, span / rows
-    pieces = [
-        box((0.75 * px, 0.7 * py, 2 * t), ((i - (columns - 1) / 2) * px, (j + 0.5) * py - h / 2, 0))
-        for i in range(columns)
-        for j in range(rows)
-        if chance(rng, 0.9)
-    ]
-    if rows > 2:
-        pieces.append(box((0.9 * w, 0.2 * h, 2 * t), (0, 0.4 * h, 0)))
-    a.add(link, *(placed(p, at, normal, along) for p in pieces))
-
-
-def _rack(size: tuple[float, float], at: tuple[float, float, float]) -> list[trimesh.Trimesh]:
-    """A grid of bars, level."""
-    w, d = size
-    x, y, z = at
-    bars = [box((w, 0.006, 0.006), (x, y + s * d / 2, z)) for s in (-1, 0, 1)]
-    return bars + [box((0.004, d, 0.004), (x + t * w, y, z)) for t in np.linspace(-0.48, 0.48, 7)]
-
-
-def _basket(
-    size: tuple[float, float, float], at: tuple[float, float, float]
-) -> list[trimesh.Trimesh]:
-    """A basket of wires with a rim, open above."""
-    w, d, h = size
-    c = np.asarray(at)
-    corners = np.array(
-        [[-w / 2, -d / 2, 0], [w / 2, -d / 2, 0], [w / 2, d / 2, 0], [-w / 2, d / 2, 0]]
-    )
-    loops = [
-        tube(c + corners * s + [0, 0, z], 0.004, 6, closed=True)
-        for s, z in ((1.0, h / 2), (0.99, 0), (0.98, -h / 2))
-    ]
-    wires = []
-    for t in np.linspace(-0.49, 0.49, 7):
-        wires.append(
-            tube(
-                c
-                + np.array(
-                    [
-                        (t * w, -d / 2, h / 2),
-                        (t * w, -d / 2, -h / 2),
-                        (t * w, d / 2, -h / 2),
-                        (t * w, d / 2, h / 2),
-                    ]
-                ),
-                0.0025,
-                5,
-            )
-        )
-        wires.append(
-            tube(
-                c
-                + np.array(
-                    [
-                        (-w / 2, t * d, h / 2),
-                        (-w / 2, t * d, -h / 2),
-                        (w / 2, t * d, -h / 2),
-                        (w / 2, t * d, h / 2),
-                    ]
-                ),
-                0.0025,
-                5,
-            )
-        )
-    return loops + wires
-
-
-def _hob(a: Assembly, rng: np.random.Generator, w: float, d: float, h: float) -> None:
-    """Burners with grates or flat plates on top, and sometimes a board behind them."""
-    kind = pick(rng, ("plates", "grates", "glass"))
-    if kind == "glass":
-        a.add("base", box((0.94 * w, 0.9 * d, 0.006), (0, 0, h)))
-    for x in (-0.23, 0.23):
-        for y in (-0.22, 0.22):
-            r, at = rng.uniform(0.1, 0.16) * min(w, d), (x * w, y * d, h + 0.005)
-            a.add("base", cylinder(r if kind != "grates" else 0.5 * r, 0.02, "z", at, 18))
-            if kind == "grates":
-                z = h + 0.03
-                a.add(
-                    "base",
-                    box((2.6 * r, 0.01, 0.01), (at[0], at[1], z)),
-                    box((0.01, 2.6 * r, 0.01), (at[0], at[1], z)),
-                )
-                a.add(
-                    "base", frame_box((2.6 * r, 2.6 * r, 0.012), 0.01, (at[0], at[1], z), along="z")
-                )
-                a.add(
-                    "base",
-                    *(
-                        box(
-                            (0.012, 0.012, 0.036),
-                            (at[0] + s * 1.25 * r, at[1] + s * 1.25 * r, h + 0.015),
-                        )
-                        for s in (-1, 1)
-                    ),
-                )
-    if chance(rng, 0.4):
-        b = rng.uniform(0.05, 0.2)
-        a.add("base", box((w, 0.05, b), (0, d / 2 - 0.025, h + b / 2), rng))
 
 
 FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {

@@ -23,9 +23,9 @@ from generators.data.objects.primitives import (
     rectangle,
     shell_box,
     slab,
-    tube,
     vessel,
 )
+from generators.data.objects.sweeps import tube
 
 
 def hinged_box(rng: np.random.Generator) -> ArticulatedObject:

@@ -18,13 +18,11 @@ from generators.data.objects.primitives import (
     rectangle,
     ring,
     rounded_box,
-    rounded_path,
     shell_box,
     slab,
-    sweep,
-    tube,
     turned,
 )
+from generators.data.objects.sweeps import rounded_path, sweep, tube
 
 Piece = trimesh.Trimesh
 

@@ -16,7 +16,8 @@ from flowplan.geometry import exp_so3
 from flowplan.utils.checks import FloatArray
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.assembly import Assembly
-from generators.data.objects.families.faucet import cross, faucet, knob, lever, wheel
+from generators.data.objects.families.faucet import faucet
+from generators.data.objects.families.tap_handles import cross, knob, lever, wheel
 from generators.data.objects.parts import chance, pick
 from generators.data.objects.primitives import (
     box,
@@ -32,9 +33,8 @@ from generators.data.objects.primitives import (
     rectangle,
     slab,
     sphere,
-    sweep,
-    tube,
 )
+from generators.data.objects.sweeps import sweep, tube
 
 Piece = trimesh.Trimesh
 

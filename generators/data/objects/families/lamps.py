@@ -23,9 +23,8 @@ from generators.data.objects.primitives import (
     rounded_box,
     slab,
     sphere,
-    sweep,
-    tube,
 )
+from generators.data.objects.sweeps import sweep, tube
 
 
 def desk_lamp(rng: np.random.Generator) -> ArticulatedObject:

@@ -19,10 +19,9 @@ from generators.data.objects.primitives import (
     merge,
     mirrored,
     rounded_box,
-    rounded_path,
     slab,
-    tube,
 )
+from generators.data.objects.sweeps import rounded_path, tube
 
 
 def window(rng: np.random.Generator) -> ArticulatedObject:

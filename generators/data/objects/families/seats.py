@@ -22,12 +22,10 @@ from generators.data.objects.primitives import (
     rectangle,
     ring,
     rounded_box,
-    rounded_path,
     slab,
     sphere,
-    sweep,
-    tube,
 )
+from generators.data.objects.sweeps import rounded_path, sweep, tube
 
 Piece = trimesh.Trimesh
 UP = np.array([0.0, 0.0, 1.0])

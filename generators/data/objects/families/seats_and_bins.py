@@ -8,7 +8,8 @@ import numpy as np
 
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.families.seats import folding_chair, swivel_chair, toilet
-from generators.data.objects.families.vessels import bucket, kettle, suitcase, trash_can
+from generators.data.objects.families.suitcases import suitcase
+from generators.data.objects.families.vessels import bucket, kettle, trash_can
 
 FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {
     "folding_chair": folding_chair,

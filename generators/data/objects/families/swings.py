@@ -20,12 +20,10 @@ from generators.data.objects.primitives import (
     moved,
     pipe,
     rectangle,
-    rounded_path,
     slab,
     sphere,
-    sweep,
-    tube,
 )
+from generators.data.objects.sweeps import rounded_path, sweep, tube
 
 Piece = trimesh.Trimesh
 

@@ -17,7 +17,6 @@ from generators.data.objects.assembly import Assembly
 from generators.data.objects.families.desk import eyeglasses, stapler, usb_cap
 from generators.data.objects.parts import chance, pick
 from generators.data.objects.primitives import (
-    arc,
     box,
     circle,
     cylinder,
@@ -25,11 +24,9 @@ from generators.data.objects.primitives import (
     mirrored,
     moved,
     rectangle,
-    rounded_path,
     slab,
-    sweep,
-    tube,
 )
+from generators.data.objects.sweeps import arc, rounded_path, sweep, tube
 
 Piece = trimesh.Trimesh
 

@@ -24,11 +24,9 @@ from generators.data.objects.primitives import (
     pipe,
     pointed,
     rectangle,
-    rounded_path,
     sphere,
-    sweep,
-    tube,
 )
+from generators.data.objects.sweeps import rounded_path, sweep, tube
 
 Piece = trimesh.Trimesh
 
