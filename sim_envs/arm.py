@@ -76,6 +76,7 @@ class Arm:
         self.body = body
         self.options = options
         self._joints = [world.joint_index(body, name) for name in robot.joint_names]
+        # Torque limits of the URDF.
         self._efforts = [world.bullet.getJointInfo(body, j)[10] for j in self._joints]
         self._fingers = [world.joint_index(body, name) for name in robot.gripper.joints]
         self.finger_sides, knuckles = _fingers_of(robot)
@@ -128,12 +129,14 @@ class Arm:
         # PyBullet gives a link the index of the joint that moves it.
         for joint in self._fingers:
             bullet.setJointMotorControl2(self.body, joint, pybullet.VELOCITY_CONTROL, force=0)
+            # Reflected inertia of the drive: a lower bound on mass or inertia.
             mass, _, inertia = bullet.getDynamicsInfo(self.body, joint)[:3]
             if bullet.getJointInfo(self.body, joint)[2] == pybullet.JOINT_PRISMATIC:
                 bullet.changeDynamics(self.body, joint, mass=max(mass, options.finger_mass))
             else:
                 least = [max(i, options.finger_inertia) for i in inertia]
                 bullet.changeDynamics(self.body, joint, localInertiaDiagonal=least)
+        # Gears: knuckle to knuckle, every other joint to the knuckle of its side.
         first, second = self._knuckles
         self._couple(first, second)
         side = [
@@ -145,6 +148,7 @@ class Arm:
     def _couple(self, a: int, b: int) -> None:
         """Gear between two of the gripper's joints, in the ratio of their travels."""
         bullet, table = self.world.bullet, self.robot.gripper.table_joints
+        # Ratio of the travels over the whole range of openings.
         travel = table[-1] - table[0]
         gear = bullet.createConstraint(
             self.body,
@@ -194,6 +198,7 @@ class Arm:
             positionGains=[options.position_gain] * count,
             velocityGains=[options.velocity_gain] * count,
         )
+        # Ramp the commanded opening at the finger speed.
         reach = options.finger_speed / self.world.options.rate
         self._width += float(np.clip(width - self._width, -reach, reach))
         self._drive_fingers(
@@ -202,6 +207,7 @@ class Arm:
 
     def _drive_fingers(self, width: float, grip_force: float) -> None:
         """Target of the driven knuckle, its torque limited by the grip force."""
+        # Torque limit by virtual work: tau = F |dw/ds|.
         knuckle = self._fingers[self._knuckles[0]]
         at = self.world.bullet.getJointState(self.body, knuckle)[0]
         self.world.bullet.setJointMotorControl2(
@@ -219,6 +225,7 @@ class Arm:
     def _width_by_knuckle(self, at: float) -> float:
         """Slope |dw/ds| of the opening by the driven knuckle, at position `at`."""
         s, w = self._table_s, self._table_w
+        # Slope of the table's segment around `at`.
         i = int(np.clip(np.searchsorted(s, at), 1, len(s) - 1))
         return float(abs((w[i] - w[i - 1]) / (s[i] - s[i - 1])))
 
@@ -265,8 +272,10 @@ def _fingers_of(robot: Robot) -> tuple[dict[str, int], tuple[str, str]]:
         chain = [parents[link]]
         while chain[-1].parent in parents:
             chain.append(parents[chain[-1].parent])
+        # Joints of the gripper between the hand and this link, innermost last.
         moving = [joint for joint in chain if joint.name in gripper.joints]
         if moving:
+            # Side of the tool's y axis on which the link's middle lies.
             middle = (
                 robot.collision_meshes[link].centroid
                 if link in robot.collision_meshes

@@ -60,6 +60,7 @@ class Camera:
     @property
     def intrinsics(self) -> FloatArray:
         """Camera matrix K (3, 3) in pixels for the renderer's sampling positions (see above)."""
+        # Pinhole: the half height is seen under half the field of view.
         focal = 0.5 * self.height / np.tan(0.5 * self.vertical_fov)
         return np.array(
             [[focal, 0, 0.5 * self.width], [0, focal, 0.5 * self.height - 1], [0, 0, 1]]
@@ -90,8 +91,10 @@ def capture(
         Depth, color and a mask of body ids (`world.bodies`); the table is background (0).
     """
     X = checks.poses("X_world_camera", X_world_camera)
+    # Render, and drop pixels without a body or of unseen ones.
     color, buffer, body = _render(world, X, camera, shadow=False)
     empty = (body < 0) | np.isin(body, [world.bodies[name] for name in unseen])
+    # Depth from the non-linear depth buffer.
     meters = (
         camera.far * camera.near / (camera.far - (camera.far - camera.near) * buffer.astype(float))
     )
@@ -112,6 +115,7 @@ def _render(
     world: World, X_world_camera: FloatArray, camera: Camera, *, shadow: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]:
     """Color (H, W, 3), depth buffer (H, W) and body ids (H, W), -1 for no body."""
+    # OpenGL cameras look along -z with y up.
     view = _OPENGL_FROM_OPENCV @ inverse(X_world_camera)
     projection = pybullet.computeProjectionMatrixFOV(
         np.rad2deg(camera.vertical_fov), camera.width / camera.height, camera.near, camera.far
@@ -150,6 +154,7 @@ def views_around(
     checks.positive("radius", radius)
     if count < 1:
         raise ValueError(f"count: expected at least 1 view, got {count}")
+    # Spherical coordinates around the target.
     azimuth = start + 2 * np.pi * np.arange(count) / count
     elevation = np.resize(np.asarray(elevations, float), count)
     direction = [

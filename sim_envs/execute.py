@@ -173,11 +173,13 @@ def execute(
     times = np.arange(1, steps + 1) / rate
     q = path[1:]
     qd = np.diff(path, axis=0) * rate
+    # Opening and phase at each step.
     grip = np.interp(times, trajectory.times, trajectory.grip)
     phase = trajectory.phase[np.searchsorted(trajectory.times, times - 1e-9, side="right") - 1]
     every = max(1, round(rate / options.log_rate))
     log.sample(0.0, int(trajectory.phase[0]), {}, trajectory.q[0])
     for i in range(steps):
+        # Command, step, look for events.
         arm.command(path[i], qd[i], grip[i])
         world.step()
         if on_step is not None:
@@ -186,8 +188,10 @@ def execute(
         if (i + 1) % every == 0 or i == steps - 1:
             log.sample(times[i], int(phase[i]), watch.forces, q[i])
         if watch.stopped:
+            # Protective stop: hold the measured configuration.
             arm.command(arm.q(), np.zeros(len(q[i])), arm.width())
             break
+    # Release cloths, then let everything come to rest.
     watch.let_go()
     settled = world.settle(options.settle) if options.settle else 0.0
     if settled:
@@ -237,6 +241,7 @@ class _Watch:
 
     def look(self, time: float, phase: int) -> None:
         """Record the events of this step."""
+        # Sum the forces of each pair of link and body.
         self.forces = {}
         for contact in self.arm.contacts():
             pair = (contact.link, contact.body)
@@ -268,6 +273,7 @@ class _Watch:
 
     def _look_for_collision(self, time: float) -> None:
         """Stop if the low-passed force of a forbidden contact exceeds its limit."""
+        # First-order low pass with time constant `collision_time`.
         blend = 1 - np.exp(-1 / (self.options.collision_time * self.world.options.rate))
         for pair in self.forces.keys() | self._averages.keys():
             link, body = pair
@@ -313,6 +319,7 @@ class _Watch:
         link = self.arm.robot.gripper.finger_links[0]
         held = False
         for cloth in self.cloths:
+            # Vertices near the fingertips, tool frame.
             points = transform(inverse(self.arm.X_world_tool()), self.world.cloth_vertices(cloth))
             tips = [0.0, 0.0, self.arm.robot.gripper.finger_depth]
             near = np.flatnonzero(np.linalg.norm(points - tips, axis=1) < self.options.pinch_radius)
@@ -359,8 +366,10 @@ class _Log:
             self.commanded.append(commanded)
 
     def execution(self, events: tuple[Event, ...]) -> Execution:
+        # One column of forces per pair that ever touched.
         pairs = tuple(sorted({pair for forces in self.forces for pair in forces}))
         X_world_tool = np.stack(self.X_world_tool)
+        # Tracking error: measured against commanded tool positions.
         wanted = self.arm.robot.tool_pose(np.stack(self.commanded))[:, :3, 3]
         return Execution(
             joint_names=self.arm.robot.joint_names,

@@ -154,6 +154,7 @@ def _without_shapes(
 ) -> tuple[Path, str, str]:
     """Copy of the URDF without shapes and with the lid's inertia; its moving joint; the lid's link."""
     robot = read_xml(path)
+    # The box needs exactly one revolute joint.
     moving = [j for j in robot.findall("joint") if j.attrib["type"] != "fixed"]
     if len(moving) != 1 or moving[0].attrib["type"] != "revolute":
         kinds = ", ".join(f"{j.attrib['name']} ({j.attrib['type']})" for j in moving) or "none"
@@ -162,6 +163,7 @@ def _without_shapes(
         )
     joint, lid = moving[0], moving[0].find("child").attrib["link"]  # type: ignore[union-attr]
     for link in robot.findall("link"):
+        # Remove shapes, and replace the inertia of the lid.
         for tag in ("visual", "collision"):
             for element in link.findall(tag):
                 link.remove(element)
@@ -203,6 +205,7 @@ class _Fall:
         self.push = push
         self.options = options
         self.lower, self.upper = self.bullet.getJointInfo(body, self.index)[8:10]
+        # No damping but the friction of the hinge.
         for link in range(-1, self.bullet.getNumJoints(body)):
             self.bullet.changeDynamics(
                 body, link, linearDamping=0, angularDamping=0, jointDamping=0
@@ -221,6 +224,7 @@ class _Fall:
         self.world.set_joint_positions(self.body, {self.name: angle})
         rows = [self._row()]
         for start, end in pairwise(times):
+            # Equal steps, none longer than the option.
             count = max(1, math.ceil((end - start) / self.options.step - 1e-9))
             h = (end - start) / count
             self.bullet.setTimeStep(h)
@@ -241,6 +245,7 @@ class _Fall:
     def _step(self, time: float, h: float) -> None:
         """One step of h seconds: push, free motion, impact."""
         if self.push is not None and self.push.start <= time + h / 2 < self.push.end:
+            # External force for this step only.
             point = self._center() if self.push.point is None else self._at(self.push.point)
             self.bullet.applyExternalForce(
                 self.body,
@@ -251,6 +256,7 @@ class _Fall:
             )
         before = self.bullet.getJointState(self.body, self.index)[1]
         self.world.step()
+        # State after the free step.
         angle, velocity = self.bullet.getJointState(self.body, self.index)[:2]
         # An impact is faster than a few steps of free fall.
         hits = abs(velocity) > _RESTING * abs(velocity - before)

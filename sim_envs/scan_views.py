@@ -30,6 +30,7 @@ def capture_views(world: World, setup: TaskSetup, *, seed: int) -> list[DepthFra
     frames = []
     for i, X_world_camera in enumerate(viewpoints(world, setup)):
         frame = capture(world, X_world_camera, noise=noise, seed=VIEWS * seed + i, unseen=unseen)
+        # Number the objects by the order of the scan ids.
         mask = np.zeros_like(frame.mask)
         for number, body in enumerate(ids, 1):
             mask[frame.mask == body] = number
@@ -58,6 +59,7 @@ def _middle(world: World, body: int) -> FloatArray:
     """Center (3,) of a body's bounding box, or of a cloth's vertices."""
     if world.is_cloth(body):
         return world.cloth_vertices(body).mean(axis=0)
+    # Union of the links' boxes.
     boxes = np.array(
         [world.bullet.getAABB(body, i) for i in range(-1, world.bullet.getNumJoints(body))]
     )

@@ -118,6 +118,7 @@ def stand(
         friction=drawn["friction"],
         mass_scale=drawn["mass_scale"],
     )
+    # Scale the joints' Coulomb friction.
     for joint in world.joint_positions(body):
         index = world.joint_index(body, joint)
         friction = drawn["joint_friction_scale"] * world.bullet.getJointInfo(body, index)[7]
@@ -164,6 +165,7 @@ def moving_part(world: World, body: int, name: str, joint: str, *, count: int = 
     for j in urdf.joints:  # parents come before children
         if j.parent in beyond:
             beyond.add(j.child)
+    # Surface points of the links beyond the joint, and of all others.
     part: list[FloatArray] = []
     rest: list[FloatArray] = []
     for link, points in surface_points(urdf.path, count).items():

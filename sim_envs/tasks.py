@@ -49,6 +49,7 @@ def pick_place(world: World, rng: np.random.Generator) -> TaskSetup:
     world.settle()
     X, X_plate = world.link_pose(ramekin), world.link_pose(plate)
     handles = body_points(world, ramekin, "ramekin", 12)
+    # Bottom center of the ramekin to the plate's top, with a gap of 3 mm.
     goal = np.array([*X_plate[:2, 3], _height_at(world, plate, X_plate[:2, 3]) + 0.003])
     bottom = np.array([*X[:2, 3], 0.0])
 
@@ -112,6 +113,7 @@ def lower_lamp(world: World, rng: np.random.Generator) -> TaskSetup:
 
     def measure(world: World) -> Measures:
         end = _elbow_to_head(world, lamp)
+        # Signed angle about the elbow's axis.
         angle = np.arctan2(np.cross(start, end) @ arm.axis, start @ end)
         return {
             "lowered": float(angle),
@@ -187,12 +189,14 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
     # along with its corner, at three times that its other half stays.
     sheet = ClothOptions(mass=0.08 * drawn["mass_scale"], friction=3 * drawn["friction"])
     cloth = world.add_cloth(CLOTH, X, name="cloth", options=sheet)
+    # Let the sheet settle for half a second.
     for _ in range(120):
         world.step()
     vertices, center = world.cloth_vertices(cloth), X[:3, 3] * [1, 1, 0]
     # Direction from the center to the corner.
     towards = transform(X, [[-1.0, rng.choice([-1.0, 1.0]), 0.0]])[0] - X[:3, 3]
     away = towards / np.linalg.norm(towards)
+    # The four vertices nearest to the corner are the handles.
     corner = np.argsort(-(vertices - center) @ away)[:4]
     handles = vertices[corner]
     reach = (handles - center) @ away

@@ -134,10 +134,12 @@ class World:
 
     def _add_table(self) -> None:
         # A box, since cloth comes to rest 10 cm above PyBullet's infinite plane.
+        # Collision shape: a thick slab below z = 0.
         half = [2.0, 2.0, 0.25]
         slab = self.bullet.createCollisionShape(
             pybullet.GEOM_BOX, halfExtents=half, collisionFramePosition=[0, 0, -0.25]
         )
+        # Visual shape: a smaller table top.
         top = self.bullet.createVisualShape(
             pybullet.GEOM_BOX,
             halfExtents=[1.0, 1.0, 0.01],
@@ -186,6 +188,7 @@ class World:
         checks.positive("mass_scale", mass_scale)
         body = self._load_urdf(urdf_path, X_world_base, fixed=fixed)
         self._register(name, body)
+        # Scale the URDF's masses and inertias, and set the friction.
         for link in self._links[body].values():
             mass, _, inertia = self.bullet.getDynamicsInfo(body, link)[:3]
             self.bullet.changeDynamics(
@@ -195,6 +198,7 @@ class World:
                 localInertiaDiagonal=[mass_scale * i for i in inertia],
                 lateralFriction=friction,
             )
+        # A velocity motor with target 0 and limited force is Coulomb friction.
         for joint in self._joints[body].values():
             coulomb = self.bullet.getJointInfo(body, joint)[7]
             self.bullet.setJointMotorControl2(
@@ -261,8 +265,10 @@ class World:
         """X_world_link (4, 4) of a link's URDF frame. Defaults to the base link."""
         index = _BASE if link is None else self.link_index(body, link)
         if index != _BASE:
+            # Entries 4 and 5 are the URDF frame, 0 and 1 the center of mass.
             state = self.bullet.getLinkState(body, index, computeForwardKinematics=True)
             return _pose(state[4], state[5])
+        # PyBullet has the base's center of mass only.
         X_world_com = _pose(*self.bullet.getBasePositionAndOrientation(body))
         return X_world_com @ inverse(self._base_com(body))
 
@@ -359,6 +365,7 @@ class World:
 
         This replaces a pinch: friction between fingers and a mass-spring sheet is unreliable.
         """
+        # Anchors are given in the link's frame.
         X_link_world = inverse(self.link_pose(body, link))
         index = self.link_index(body, link)
         points = transform(X_link_world, self.cloth_vertices(cloth))
@@ -375,6 +382,7 @@ class World:
 
     def contacts(self, body: int) -> list[Contact]:
         """Contact points of a body with all others in the last step."""
+        # Entries of a contact point: 2 body B, 3 link A, 5 position on A, 7 normal on B, 9 normal force.
         names = {other: name for name, other in self.bodies.items()}
         links = {index: link for link, index in self._links[body].items()}
         points = self.bullet.getContactPoints(bodyA=body)
@@ -396,6 +404,7 @@ class World:
             Simulated time, seconds.
         """
         start = self.time
+        # Compare coordinates a tenth of a second apart: single steps jitter.
         window = max(1, round(0.1 * self.options.rate))
         while self.time - start < limit:
             before = self._coordinates()
