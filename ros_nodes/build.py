@@ -170,7 +170,7 @@ def build(names: list[str], packages: dict[str, Path]) -> None:
     ]
     argv += ["--build-base", str(BUILD / "build"), "--install-base", str(INSTALL)]
     argv += ["--base-paths", *map(str, packages.values()), "--packages-select", *names]
-    # Generated conversions between messages and Python: compiled in a third of the time without optimisation.
+    # Generated conversions between messages and Python: compiled in a third of the time without optimization.
     argv += [
         "--cmake-args",
         "-GNinja",

@@ -46,8 +46,8 @@ def error(text: str, label: str = "") -> None:
         label, _, text = (
             text.partition(": ") if text.startswith("flowplan") else ("flowplan", "", text)
         )
-    coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    note(f"{_BOLD_RED}{label}:{_PLAIN} {text}" if coloured else f"{label}: {text}")
+    colored = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    note(f"{_BOLD_RED}{label}:{_PLAIN} {text}" if colored else f"{label}: {text}")
 
 
 def records(values: Sequence[dict[str, Any]], path: Path | None) -> None:

@@ -21,7 +21,7 @@ SHIFT = np.array([0.0, 0.25, 0.0])
 
 
 def brick(x: float = 0.45, y: float = -0.1, name: str = "brick") -> SceneObject:
-    """The brick, its lowest point a millimetre above the table."""
+    """The brick, its lowest point a millimeter above the table."""
     mesh = trimesh.creation.box(SIZE).subdivide().subdivide()
     return SceneObject(name, mesh, pose(translation=[x, y, SIZE[2] / 2 + 1e-3]))
 

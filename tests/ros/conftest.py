@@ -30,7 +30,7 @@ if MISSING and os.environ.get("FLOWPLAN_REQUIRE_ROS"):
     raise ImportError(f"no {', '.join(MISSING)}: run `make ros`, then `. build/ros/environment.sh`")
 
 DOMAINS = range(1, 102)
-NEXT_DOMAIN = itertools.count(os.getpid())  # neighbours begin at different places
+NEXT_DOMAIN = itertools.count(os.getpid())  # neighbors begin at different places
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

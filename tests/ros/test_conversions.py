@@ -23,7 +23,7 @@ from flowplan.planner import Attempt
 from flowplan.scene import Action, Observation, Prompt, Scene, SceneObject
 from flowplan.trajectory import Trajectory
 
-ROUND = 1e-6  # single precision at a metre, in metres
+ROUND = 1e-6  # single precision at a meter, in meters
 
 
 def sent(msg):
@@ -369,7 +369,7 @@ def test_a_cloud_comes_back_and_others_are_read():
     xyz = np.random.default_rng(0).normal(size=(100, 3))
     msg = points.cloud_to_msg(xyz, brick.WORLD, colors=np.full((100, 3), 200))
     np.testing.assert_allclose(points.cloud_from_msg(sent(msg)), xyz, atol=ROUND)
-    # Organised, padded rows, doubles in another order, big-endian, with holes.
+    # Organized, padded rows, doubles in another order, big-endian, with holes.
     row = np.dtype(
         {
             "names": ["z", "i", "x", "y"],

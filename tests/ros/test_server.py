@@ -23,7 +23,7 @@ class Inner:
     """Options of a library."""
 
     size: Annotated[float, Interval(0, 2)] = 0.5
-    """Metres
+    """Meters
     across."""
     lower: tuple[float, float] = (-1.0, -1.0)
     """Corner."""
@@ -45,7 +45,7 @@ class Outer:
     names: tuple[str, ...] = ()
     """Who."""
     height: float | None = None
-    """Metres, if known."""
+    """Meters, if known."""
     inner: Inner = field(default_factory=Inner)
     """The library's own."""
 
@@ -204,7 +204,7 @@ def test_parameters_are_described(ros, node):
     )
     assert (count.integer_range[0].from_value, count.integer_range[0].to_value) == (1, 5)
     assert way.additional_constraints == "one of left, right"
-    assert size.description == "Metres across."
+    assert size.description == "Meters across."
     assert size.floating_point_range[0].to_value == 2.0
     assert not node.has_parameter("names")
 

@@ -26,7 +26,7 @@ from flowplan.scan.depth.frame_files import FrameFiles, objects_in, read_json, r
 from flowplan.utils import checks
 
 DEPTH_FOLDERS = ("depth", "depths", "depth_raw")
-COLOR_FOLDERS = ("color", "rgb", "image", "images", "colour")
+COLOR_FOLDERS = ("color", "rgb", "image", "images", "colour")  # codespell:ignore colour
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 INTRINSIC_FILES = ("intrinsic.json", "camera_intrinsic.json", "intrinsics.json")
 OPENCV_FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])

@@ -36,7 +36,7 @@ def sweep(
     closed: bool = False,
     scale: ArrayLike = 1.0,
 ) -> trimesh.Trimesh:
-    """The outline (m, 2) drawn along path (n, 3), mitred at its corners; `scale` (n,) or one number
+    """The outline (m, 2) drawn along path (n, 3), miterd at its corners; `scale` (n,) or one number
     sizes it.
 
     The outline's second axis is `up` as nearly as it can be at the start, its first one lies to the
@@ -52,7 +52,7 @@ def sweep(
         if closed
         else (np.concatenate([d[:1], d]), np.concatenate([d, d[-1:]]))
     )
-    normal = before + after  # of the mitre plane
+    normal = before + after  # of the miter plane
     right = np.cross(d[0], direction(up))
     if np.linalg.norm(right) < 1e-3:
         right = np.cross(d[0], np.roll(direction(up), 1))
@@ -62,7 +62,7 @@ def sweep(
     loops = []
     for i in range(n):
         # Slide along the segment that arrives here (at the start: the one that leaves) into the
-        # mitre plane.
+        # miter plane.
         along = d[0] if i == 0 else before[i]
         offsets = offsets - (offsets @ normal[i] / (along @ normal[i]))[:, None] * along
         loops.append(p[i] + size[i] * offsets)
@@ -72,7 +72,7 @@ def sweep(
 def tube(
     path: ArrayLike, radius: float | ArrayLike, sections: int = 10, *, closed: bool = False
 ) -> trimesh.Trimesh:
-    """A round bar along path (n, 3), mitred at its corners; `radius` (m), one or (n,), may vary
+    """A round bar along path (n, 3), miterd at its corners; `radius` (m), one or (n,), may vary
     along it."""
     return sweep(path, circle(1.0, sections), closed=closed, scale=radius)
 

@@ -222,7 +222,7 @@ class TrajectoryController:
     def deactivate(self) -> None:
         """Abort a goal, and leave the plant with its last command."""
         self._end(
-            Status.ABORTED, INVALID_GOAL, "Current goal cancelled during deactivate transition."
+            Status.ABORTED, INVALID_GOAL, "Current goal canceled during deactivate transition."
         )
         self.active = False
 

@@ -85,7 +85,7 @@ class PromptedScene:
         obstacles: names of those of its things that are the scene's obstacles, not its objects.
         placed: by name, X_world_object of every object and obstacle.
         asks: what must come about, all of it.
-        alternatives: other asks, any one of which would fulfil the sentence just as well (another corner of a cloth).
+        alternatives: other asks, any one of which would fulfill the sentence just as well (another corner of a cloth).
         others: sentences for other motions of this scene, which would be wrong for this one.
     """
 

@@ -135,7 +135,7 @@ def _pair(errand: Errand, rng: np.random.Generator) -> tuple[Thing, Thing]:
             mover = THINGS[m][0](rng)
             over = (
                 1.4 if errand.verb == "stack" else 1.0
-            )  # a stack's upper storey may stand over a little
+            )  # a stack's upper story may stand over a little
             if errand.verb == "push" or mover.base <= over * goal.room:
                 return mover, goal
 
