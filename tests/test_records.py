@@ -1,12 +1,16 @@
 """Records refuse wrong values in one line that names the field; flow follows its material."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import trimesh
 
 from flowplan.geometry import exp_se3, transform
 from flowplan.grasp import ContactCandidates
+from flowplan.io import npz
 from flowplan.motion import ObjectFlow, SceneMotion, sample_flow
+from flowplan.planner import NoPlan, Plan
 from flowplan.rollout import Rollout
 from flowplan.scene import Action, Observation, Prompt, Scene, SceneObject
 from flowplan.trajectory import Trajectory
@@ -143,3 +147,18 @@ def test_moving_vertices_are_those_that_ever_leave():
     vertices[1, 1, 0] = 0.1  # out and back again
     (moving,) = SceneMotion([0.0, 1.0, 2.0], (vertices,)).moving()
     assert moving.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("deformable", [None, True, False])
+def test_what_is_said_of_cloth_is_kept_in_files(tmp_path, deformable):
+    scene = Scene((SceneObject("box", BOX, deformable=deformable),))
+    path = npz.save(tmp_path / "scene.npz", scene)
+    assert npz.load(path, Scene).objects[0].deformable is deformable
+
+
+def test_scenes_and_plans_of_version_1_say_and_assume_nothing():
+    folder = Path(__file__).parent / "data" / "records_v1"
+    scene = npz.load(folder / "Scene.npz", Scene)
+    assert {o.deformable for o in scene.objects + scene.obstacles} == {None}
+    assert npz.load(folder / "Plan.npz", Plan).assumptions == ()
+    assert npz.load(folder / "NoPlan.npz", NoPlan).assumptions == ()
