@@ -177,24 +177,22 @@ the front."""
 def front_door(
     a: Assembly,
     link: str,
-    low: tuple[float, float],
-    high: tuple[float, float],
+    opening: tuple[tuple[float, float], tuple[float, float]],
     y: float,
     thick: float,
     hinge: str,
     upper: float,
     *,
     window: float = 0.0,
-    parent: str = "base",
 ) -> FloatArray:
-    """Adds a door that stands before the plane of height `y`, filling x and z from `low` to `high`
-    (m).
+    """Adds a door to the base that stands before the plane of height `y` and fills an opening, the
+    lower and the upper corner (x, z) in meters.
 
     It turns about its front edge at `hinge` ("left", "right", "bottom", "top") by 0 to `upper`
     (rad). A `window` is the width (m) of the frame around a pane set back in it; 0 makes a whole
     board. Returns the middle (3,) of its front.
     """
-    (x0, z0), (x1, z1) = low, high
+    (x0, z0), (x1, z1) = opening
     center = np.array([(x0 + x1) / 2, y - thick / 2, (z0 + z1) / 2])
     size = np.array([x1 - x0, thick, z1 - z0])
     if window > 0:
@@ -208,7 +206,7 @@ def front_door(
         "bottom": (center[0], z0),
         "top": (center[0], z1),
     }[hinge]
-    a.hinge(parent, link, (edge[0], y - thick, edge[1]), OPENS[hinge], 0.0, upper)
+    a.hinge("base", link, (edge[0], y - thick, edge[1]), OPENS[hinge], 0.0, upper)
     return center - [0, thick / 2, 0]
 
 

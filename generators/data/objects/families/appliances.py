@@ -64,7 +64,7 @@ def microwave(rng: np.random.Generator) -> ArticulatedObject:
     low, high = (low[0] + slit, low[1] + slit), (high[0] - slit, high[1] - slit)
     window = (high[1] - low[1]) * rng.uniform(0.14, 0.28) if chance(rng, 0.85) else 0.0
     upper = rng.uniform(1.3, 1.6) if hinge == "bottom" else rng.uniform(1.4, 2.1)
-    front = front_door(a, "door", low, high, -d / 2, thick, hinge, upper, window=window)
+    front = front_door(a, "door", (low, high), -d / 2, thick, hinge, upper, window=window)
     kind = pick(rng, ("bar", "bow", "bracket", "strip", "none"), (5, 2, 2, 1, 2))
     if kind != "none":
         length = (h if hinge != "bottom" else w) * rng.uniform(0.4, 0.8)
@@ -117,7 +117,7 @@ def oven(rng: np.random.Generator) -> ArticulatedObject:
     low, high = (-w / 2 + 0.004, bottom + 0.004), (right - 0.004, top - 0.004)
     window = rng.uniform(0.12, 0.28) * (top - bottom) if chance(rng, 0.85) else 0.0
     front = front_door(
-        a, "door", low, high, -d / 2, thick, "bottom", rng.uniform(1.3, 1.65), window=window
+        a, "door", (low, high), -d / 2, thick, "bottom", rng.uniform(1.3, 1.65), window=window
     )
     kind = pick(rng, ("bar", "bracket", "bow", "strip"), (6, 2, 1, 1))
     length = (high[0] - low[0]) * rng.uniform(0.55, 0.95)
@@ -205,7 +205,7 @@ def refrigerator(rng: np.random.Generator) -> ArticulatedObject:
     fraction = rng.uniform(0.25, 0.75)
     for i, (hinge, low, high) in enumerate(doors):
         link = f"door_{i}"
-        front = front_door(a, link, low, high, -d / 2 - 0.002, thick, hinge, upper)
+        front = front_door(a, link, (low, high), -d / 2 - 0.002, thick, hinge, upper)
         size = (high[0] - low[0], high[1] - low[1])
         if kind != "none":
             a.add(
@@ -389,7 +389,7 @@ def dishwasher(rng: np.random.Generator) -> ArticulatedObject:
     fixed = h * rng.uniform(0.1, 0.16) if chance(rng, 0.3) else 0.0  # a strip of keys that stays
     low, high = (-w / 2 + 0.003, kick + 0.006), (w / 2 - 0.003, h - fixed - 0.003)
     front = front_door(
-        a, "door", low, high, -d / 2 - 0.002, thick, "bottom", rng.uniform(1.35, 1.6)
+        a, "door", (low, high), -d / 2 - 0.002, thick, "bottom", rng.uniform(1.35, 1.6)
     )
     if fixed:
         a.add("base", box((w, thick, fixed), (0, -d / 2 - 0.002 - thick / 2, h - fixed / 2)))

@@ -160,7 +160,7 @@ def door_cabinet(rng: np.random.Generator) -> ArticulatedObject:
         x0 = left if doors == 1 or i == 0 else slit / 2
         x1 = right if doors == 1 or i == 1 else -slit / 2
         low, high, link = (x0, edge), (x1, top - edge), f"door_{i}"
-        front = front_door(a, link, low, high, y, thick, hinge, upper, window=window)
+        front = front_door(a, link, (low, high), y, thick, hinge, upper, window=window)
         if raised:
             board = (0.7 * (x1 - x0), 0.3 * thick, (top - 2 * edge) - 0.3 * (x1 - x0))
             if board[2] > 0:

@@ -66,15 +66,16 @@ def window(rng: np.random.Generator) -> ArticulatedObject:
         for n, hinge in enumerate(hinges):
             at = np.array([(n - (count - 1) / 2) * inner[0] / count, 0.0, h / 2])
             free = 1 if hinge == "left" else -1
-            _casement(a, rng, f"sash_{n}", at, size, sash, t, hinge, upper, muntins)
+            a.add(f"sash_{n}", *_sash(size, sash, t, at, muntins))
+            _casement(a, rng, f"sash_{n}", at, size, t, hinge, upper)
             grip = (at[0] + free * (size[0] / 2 - sash / 2), -t / 2, h / 2)
             _latch(a, rng, f"sash_{n}", grip, sash)
     else:
         hinge = pick(rng, ("top", "bottom"), (3, 2))
         at = np.array([0.0, 0.0, h / 2])
-        _casement(
-            a, rng, "sash_0", at, inner - 0.005, sash, t, hinge, rng.uniform(0.5, 1.3), muntins
-        )
+        size, upper = inner - 0.005, rng.uniform(0.5, 1.3)
+        a.add("sash_0", *_sash(size, sash, t, at, muntins))
+        _casement(a, rng, "sash_0", at, size, t, hinge, upper)
         z = h / 2 + (inner[1] / 2 - sash / 2) * (1 if hinge == "bottom" else -1)
         _latch(a, rng, "sash_0", (0.0, -t / 2, z), sash)
     return a.build()
@@ -116,13 +117,11 @@ def _casement(
     link: str,
     at: np.ndarray,
     size: np.ndarray,
-    bar: float,
     t: float,
     hinge: str,
     upper: float,
-    muntins: tuple[int, int],
 ) -> None:
-    a.add(link, *_sash(size, bar, t, at, muntins))
+    """Hinges a sash on one of its edges, with or without visible hinges."""
     side = {"left": (-1, 0), "right": (1, 0), "top": (0, 1), "bottom": (0, -1)}[hinge]
     edge = at + np.array([side[0] * size[0] / 2, -t / 2, side[1] * size[1] / 2])
     along = np.array([0, 0, 1.0]) if side[0] else np.array([1.0, 0, 0])
