@@ -1,1 +1,1 @@
-"""Experiments and benchmarks: everything that measures generators, planner and simulator together."""
+"""Experiments and benchmarks that measure generators, planner and simulator together."""

@@ -1,6 +1,7 @@
-"""Methods compared over many cases: results in a log that survives an interruption, means with intervals, tables.
+"""Comparison of methods over many cases: a resumable log, means with intervals, and tables.
 
-A result is a frozen dataclass with at least `split`, `name` (of the case), `method` and `seconds`, and numbers.
+A result is a frozen dataclass with at least `split`, `name` (of the case), `method`, `seconds`, and
+numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from flowplan.utils.stats import bootstrap
 
 
 class Case(Protocol):
-    """What a method is tried on; the name is unique within the split."""
+    """A case that methods are compared on; its name is unique within the split."""
 
     @property
     def split(self) -> str: ...
@@ -29,7 +30,7 @@ class Case(Protocol):
 
 
 class Result(Protocol):
-    """What came of a method in a case; `seconds` is the method's own time."""
+    """The result of a method in a case; `seconds` is the method's own time."""
 
     @property
     def split(self) -> str: ...
@@ -42,7 +43,7 @@ class Result(Protocol):
 
 
 class Measure(NamedTuple):
-    """A number of a result: its title in tables, its unit, and "up" or "down" for which way is better."""
+    """A number of a result: its title in tables, its unit, and "up" or "down" for the better direction."""
 
     title: str
     unit: str
@@ -63,16 +64,19 @@ def compare(
     word: Callable[[R], str],
     progress: Progress = silent,
 ) -> list[R]:
-    """Run every method in every case, or what of it the log does not hold yet.
+    """Run every method in every case, except those already in the log.
 
     Args:
         cases: each runs under every method.
         methods: names.
-        run: one method in one case.
-        kind: the results' class.
-        log: JSON-lines file of results, read first and appended to as they come.
-        word: a few words on a result, for the progress.
+        run: runs one method in one case.
+        kind: class of the results.
+        log: JSON-lines file of results, read first and appended to after every result.
+        word: a short description of a result, for the progress.
         progress: called after each result with an estimate of the time left.
+
+    Raises:
+        ValueError: for a log with a line that is not a result.
     """
     wanted = [(c, m) for c in cases for m in methods]
     done = {(r.split, r.name, r.method): r for r in _read(log, kind)}
@@ -93,9 +97,9 @@ def compare(
 def differences(
     results: Sequence[R], methods: Iterable[str], to: str, measures: Iterable[str]
 ) -> list[R]:
-    """What each of `methods` has more than the method `to` in the same case, as results of methods "METHOD_minus_TO".
+    """Differences of `methods` from the method `to` case by case, as results named "METHOD_minus_TO".
 
-    Scenes differ more than methods do; over differences in one case the interval is of the methods alone.
+    Cases differ more than methods do; an interval of differences is of the methods alone.
     """
     numbers = (*measures, "seconds")
     reference = {(r.split, r.name): r for r in results if r.method == to}
@@ -111,7 +115,10 @@ def differences(
 def mean_records(
     results: Iterable[Result], prefix: str, measures: Mapping[str, Measure]
 ) -> list[dict[str, Any]]:
-    """JSON records: per split and method the mean of each measure, and its 95 % bootstrap interval over cases."""
+    """JSON records: for each split and method the mean of each measure, with its 95 % interval.
+
+    Intervals are bootstrapped over cases.
+    """
     out = []
     for (split, method), group in _groups(results).items():
         for name, measure in measures.items():
@@ -129,7 +136,7 @@ def mean_records(
 def mean_table(
     results: Iterable[Result], measures: Mapping[str, Measure], *, digits: int = 3
 ) -> str:
-    """The same as a Markdown table, one row per split and method, with the mean of seconds."""
+    """The same as a Markdown table, one row for each split and method, with the mean of seconds."""
     titles = ["split", "method", *(m.title for m in measures.values()), "s", "n"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for (split, method), group in _groups(results).items():

@@ -1,16 +1,18 @@
-"""Closed-form motions of objects whose law of motion is known: the truth of the tests and the upper bound of the
-evaluation, not the product.
+"""Closed-form motions of objects with known laws of motion: ground truth of tests, and the upper
+bound of the evaluation.
 
-Nothing is learned or guessed here: someone has written down that this lid turns about that line (`flowplan.laws`), and
-an `Action` says where some of its points should end. The amount (a pose, an angle, a distance) is the least-squares
-solution of handles -> targets: Kabsch for a pose, a mean for a slide, one arctangent for a hinge, a search over one
-angle for bend and fold. Time runs by minimum jerk, s(x) = 10 x^3 - 15 x^4 + 6 x^5 (Flash and Hogan 1985), so the motion
-starts and ends at rest without a jump in acceleration.
+Nothing is learned or estimated: a law (`flowplan.laws`) states, for example, that a lid turns about a
+line, and an `Action` gives targets of some of its points. The amount (a pose, an angle, a distance)
+is the least-squares solution of handles -> targets: Kabsch for a pose, a mean for a slide, one
+arctangent for a hinge, a search over one angle for bend and fold. Time follows minimum jerk,
+s(x) = 10 x^3 - 15 x^4 + 6 x^5 (Flash and Hogan 1985): the motion starts and ends at rest without a
+jump in acceleration.
 
-Bend and fold are one map. With d the distance from the line, u the direction away from it and n the normal of the
-sheet, the cross-section at d turns by phi(d) = a * clip(d / length, 0, 1) and its middle lies at the integral of
-cos(phi) u + sin(phi) n: an arc, then its tangent. A bend spreads its angle over a fixed length; a fold rolls around a
-cylinder, so its arc grows with the angle, length = radius * a. Either way d stays arc length: nothing stretches.
+Bend and fold are one map. With d the distance from the line, u the direction away from it and n the
+normal of the sheet, the cross-section at d turns by phi(d) = a * clip(d / length, 0, 1), and its
+center lies at the integral of cos(phi) u + sin(phi) n: an arc, then its tangent. A bend distributes
+its angle over a fixed length. A fold rolls around a cylinder, so its arc grows with the angle,
+length = radius * a. Either way d remains arc length: nothing stretches.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ UP = np.array([0.0, 0.0, 1.0])
 
 @dataclass(frozen=True)
 class KinematicOptions:
-    """How a law becomes frames."""
+    """Options of closed-form motions."""
 
     frames: Annotated[int, Interval(2, 100_000)] = 41
     """Frames of the animation, evenly spaced over the action's duration."""
@@ -45,14 +47,19 @@ class KinematicOptions:
 
 
 def kinematic(laws: Sequence[Law], options: KinematicOptions = KinematicOptions()) -> Generator:
-    """A generator that knows how each object of `laws` moves, and takes an `Action` with targets on one of them.
+    """A generator of motions by laws, which takes an `Action` with targets on one of the objects.
 
-    Handles on a part that the law leaves at rest cannot change the least-squares amount, so they count for nothing;
-    at least one handle must lie on what moves. A hinge turns by at most half a turn either way, the shorter one.
-    The result is one motion, the same for every seed.
+    Handles on a part that the law leaves at rest do not affect the least-squares amount and are
+    ignored; at least one handle must lie on a part that moves. A hinge turns by at most half a turn,
+    the shorter way. The result is one motion, the same for every seed.
+
+    Args:
+        laws: one law for each object that can move.
+        options: see KinematicOptions.
 
     Raises:
-        ValueError: for two laws of one object; from the generator, for an instruction that it cannot follow.
+        ValueError: for two laws of one object; from the generator, for an instruction that it cannot
+            follow.
     """
     names = [law.object for law in laws]
     if not names or len(set(names)) < len(names):
@@ -89,6 +96,7 @@ def minimum_jerk(x: FloatArray) -> FloatArray:
 
 
 def _accept(instruction: Instruction, names: Sequence[str]) -> Action:
+    """The instruction, if it is an Action with targets alone on one of the objects."""
     takes = (
         f"a kinematic generator takes an Action with targets alone, on one of {', '.join(names)}"
     )
@@ -103,10 +111,8 @@ def _accept(instruction: Instruction, names: Sequence[str]) -> Action:
 
 
 def _animate(law: Law, vertices: FloatArray, action: Action, fraction: FloatArray) -> FloatArray:
-    """Vertices (T, V, 3) at `fraction` (T,) of the time, from vertices (V, 3) at rest; world frame, meters."""
-    assert (
-        action.targets is not None
-    )  # an Action has something to follow, and _accept refused all but targets
+    """Vertices (T, V, 3) at fractions (T,) of the time, from vertices (V, 3) at rest, world frame."""
+    assert action.targets is not None  # _accept refuses everything else
     handles, targets = action.handles, action.targets
     match law:
         case Rigid():
@@ -124,25 +130,27 @@ def _animate(law: Law, vertices: FloatArray, action: Action, fraction: FloatArra
 def _rigid(
     law: Rigid, vertices: FloatArray, handles: FloatArray, targets: FloatArray, x: FloatArray
 ) -> FloatArray:
-    """Up, over and down: three minimum-jerk moves whose overlap blends them; straight across where nothing lifts."""
+    """Lift, travel and lower: three minimum-jerk moves that overlap; travel alone if nothing lifts."""
     X_start_end = _least_rotation(handles, targets)
     center = vertices.mean(0)
+
+    # Progress of the travel, and height.
     over = minimum_jerk((x - 0.2) / 0.6) if law.lift else minimum_jerk(x)
     rise = law.lift * (minimum_jerk(x / 0.4) - minimum_jerk((x - 0.6) / 0.4))
-    R = exp_so3(over[:, None] * log_so3(X_start_end[:3, :3]))
+
+    # Rotate about the object's center, so that it turns in place instead of around the origin.
+    R = exp_so3(over[:, None] * log_so3(X_start_end[:3, :3]))  # (T, 3, 3)
     travel = transform(X_start_end, center[None])[0] - center
-    # About the object's middle, so that it turns in place rather than swinging around the world's origin.
-    return transform(
-        pose(R, center + over[:, None] * travel + rise[:, None] * UP), vertices - center
-    )
+    X = pose(R, center + over[:, None] * travel + rise[:, None] * UP)  # (T, 4, 4)
+    return transform(X, vertices - center)
 
 
 def _least_rotation(source: FloatArray, target: FloatArray) -> FloatArray:
-    """The rigid fit; where one or two handles leave a rotation free, the smallest."""
+    """The rigid fit; with one or two handles, which leave a rotation free, the smallest rotation."""
+    # Six faint points around the centroids that ask for no rotation: they determine what the handles
+    # leave free, and change the rest by 1e-10.
     cross = np.concatenate([np.eye(3), -np.eye(3)])
     spread = ((source - source.mean(0)) ** 2).sum()
-    # A faint cross around the centroids that asks not to turn: it decides what the handles do not, and moves what
-    # they do decide by a part in 1e10.
     weights = np.concatenate([np.ones(len(source)), np.full(6, 1e-10 * spread + 1e-20)])
     return fit_rigid(
         np.concatenate([source, source.mean(0) + cross]),
@@ -154,35 +162,38 @@ def _least_rotation(source: FloatArray, target: FloatArray) -> FloatArray:
 def _hinge(
     law: Hinge, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray
 ) -> FloatArray:
-    on = _belongs(law, handles)
+    # Handles r and targets t on the moving link, perpendicular to the axis.
+    on = _on_moving_link(law, handles)
     r, t = (p[on] - law.axis_point for p in (handles, targets))
     r, t = (p - (p @ law.axis)[:, None] * law.axis for p in (r, t))
     if (r**2).sum() < 1e-12:
         raise ValueError(
-            "Action.handles: all lie on the hinge's axis, where turning moves nothing; choose others"
+            "Action.handles: all lie on the hinge's axis, which does not move; choose others"
         )
-    # sum |R(a) r - t|^2 = const - 2 (A cos a + B sin a)
+    # sum |R(a) r - t|^2 = const - 2 (A cos a + B sin a) is least at a = atan2(B, A).
     angle = np.arctan2((np.cross(r, t) @ law.axis).sum(), (r * t).sum())
     moved = transform(rotation_about(law.axis_point, law.axis, s * angle), vertices)
-    return np.where(_belongs(law, vertices)[:, None], moved, vertices)
+    return np.where(_on_moving_link(law, vertices)[:, None], moved, vertices)
 
 
 def _slide(
     law: Slide, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray
 ) -> FloatArray:
-    distance = ((targets - handles)[_belongs(law, handles)] @ law.axis).mean()
-    return vertices + (s * distance)[:, None, None] * (_belongs(law, vertices)[:, None] * law.axis)
+    distance = ((targets - handles)[_on_moving_link(law, handles)] @ law.axis).mean()
+    return vertices + (s * distance)[:, None, None] * (
+        _on_moving_link(law, vertices)[:, None] * law.axis
+    )
 
 
-def _belongs(law: Hinge | Slide, points: FloatArray) -> NDArray[np.bool_]:
-    """(P,): which points are on the moving link? At least one must be."""
+def _on_moving_link(law: Hinge | Slide, points: FloatArray) -> NDArray[np.bool_]:
+    """(P,) true for points on the moving link; at least one must be."""
     from scipy.spatial import cKDTree
 
     on = cKDTree(law.part).query(points)[0] < cKDTree(law.rest).query(points)[0]
     if not on.any():
         raise ValueError(
-            f"Action.handles: none of {len(points)} points lies on the part of {law.object!r} that moves; "
-            "choose handles nearer to the law's part than to its rest"
+            f"Action.handles: none of {len(points)} points lies on the part of {law.object!r} that "
+            "moves; choose handles nearer to the law's part than to its rest"
         )
     return on
 
@@ -193,7 +204,7 @@ def _bend(
     normal = np.cross(law.axis, law.direction)
     if not np.any((handles - law.axis_point) @ law.direction > 0):
         raise ValueError(
-            f"Action.handles: all lie on the side of {law.object!r} that is held; choose some beyond it"
+            f"Action.handles: all lie on the fixed side of {law.object!r}; choose some beyond it"
         )
 
     def bent(points: FloatArray, angle: FloatArray) -> FloatArray:
@@ -214,7 +225,8 @@ def _fold(
     side = ((handles - law.line_point) @ away).mean()
     if abs(side) < 1e-6:
         raise ValueError(
-            "Action.handles: lie on the crease or evenly about it; choose points on the side to turn over"
+            "Action.handles: lie on the crease or evenly about it; "
+            "choose points on the side to turn over"
         )
     away = away * np.sign(side) / np.linalg.norm(away)
 
@@ -233,25 +245,37 @@ def _curl(
     angle: FloatArray,
     length: FloatArray,
 ) -> FloatArray:
-    """Points (P, 3) curled by each of `angle` (A,) rad over `length` (A,) m from the line through origin: (A, P, 3).
+    """Points (A, P, 3) curled away from a line; distances along the line are unchanged.
 
-    `u` points away from the line, `n` is the direction that it curls toward; distances along the line stay.
+    Args:
+        points: (P, 3) flat.
+        origin: (3,) point of the line.
+        u: (3,) unit direction away from the line.
+        n: (3,) unit direction that the sheet curls toward.
+        angle: (A,) rad.
+        length: (A,) meters from the line over which it curls.
     """
+    # Distance from the line, and height above the sheet.
     d, h = (points - origin) @ u, (points - origin) @ n
     angle, length = angle[:, None], length[:, None]
     arc = np.clip(d, 0.0, length)
     beyond = np.maximum(d - length, 0.0)
-    # A radius of zero leaves no arc: everything past the line turns by the whole angle.
+
+    # Angle of the cross-section. A length of zero has no arc: it turns by the whole angle.
     phi = angle * np.where(length > 0, arc / np.where(length > 0, length, 1.0), d > 0)
-    # int_0^arc of (cos, sin) of the linearly growing phi: arc * sinc(phi), arc * phi / 2 * sinc(phi / 2)^2
+
+    # Its center: the integral of (cos phi, sin phi) over the arc, with phi growing linearly, is
+    # arc sinc(phi), arc phi / 2 sinc(phi / 2)^2; then along the tangent.
     along = arc * np.sinc(phi / np.pi) + beyond * np.cos(angle) + np.minimum(d, 0.0)
     up = arc * phi / 2 * np.sinc(phi / (2 * np.pi)) ** 2 + beyond * np.sin(angle)
+
+    # Points at height h lie along the normal of the turned cross-section.
     along, up = along - h * np.sin(phi), up + h * np.cos(phi)
     return points + (along - d)[..., None] * u + (up - h)[..., None] * n
 
 
 def _best(cost: Callable[[FloatArray], FloatArray], lower: float, upper: float) -> float:
-    """The angle of least cost: a half-degree grid finds the valley, Brent's search its floor."""
+    """The angle of least cost: the best of a grid of half degrees, refined by Brent's method."""
     from scipy.optimize import minimize_scalar
 
     grid = np.linspace(lower, upper, 1 + int(np.ceil((upper - lower) / np.radians(0.5))))
@@ -260,6 +284,6 @@ def _best(cost: Callable[[FloatArray], FloatArray], lower: float, upper: float) 
     found = minimize_scalar(
         lambda a: cost(np.array([a]))[0], bounds=bracket, method="bounded", options={"xatol": 1e-10}
     )
-    # The bounded search never tries its ends, and a full fold is one of them.
+    # The bounded search never evaluates its ends, and a full fold is one of them.
     ends = np.array([found.x, *bracket])
     return float(ends[np.argmin(cost(ends))])

@@ -67,7 +67,7 @@ class Oracle:
         """
         if self._answer is None:
             raise ValueError(
-                "Oracle.condition: call look first; an oracle sees through the cameras that it is told of"
+                "Oracle.condition: call observe first; the oracle renders through the cameras that it is told of"
             )
         return self._answer
 

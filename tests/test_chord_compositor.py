@@ -6,6 +6,7 @@ import torch
 
 from flowplan.geometry import inverse, look_at
 from generators.chord.render import compositor, compositor_numba, splat
+from generators.chord.render.compositor import Splats
 
 WIDTH, HEIGHT = 21, 35  # neither is a multiple of a tile
 PATHS = [compositor.rasterize, compositor_numba.rasterize]
@@ -33,6 +34,11 @@ def crowd(count=150, frames=2, channels=4, seed=0):
     }
 
 
+def drawn(rasterize, *, background=None, **given):
+    """Images and alphas by one of the paths."""
+    return rasterize(Splats(**given), background)
+
+
 def one(depth=2.0, scale=0.1, opacity=0.8, focal=50.0, size=15):
     """A ball on the optical axis of a camera at the origin, which projects to the middle of the middle pixel."""
     return {
@@ -50,7 +56,7 @@ def one(depth=2.0, scale=0.1, opacity=0.8, focal=50.0, size=15):
 
 @pytest.mark.parametrize("rasterize", PATHS)
 def test_one_gaussian_in_the_middle(rasterize):
-    images, alphas = rasterize(**one())
+    images, alphas = drawn(rasterize, **one())
     assert images.shape == (1, 1, 15, 15, 2)
     offset = torch.arange(15) - 7.0
     squared = offset[:, None].square() + offset.square()
@@ -68,7 +74,7 @@ def test_a_long_gaussian_lies_the_way_it_is_turned(rasterize):
     given = one(opacity=0.5, size=31)
     given["scales"] = torch.tensor([[0.2, 0.05, 0.05]])
     given["quats"] = torch.tensor([[[np.cos(np.pi / 12), 0.0, 0.0, np.sin(np.pi / 12)]]]).float()
-    alphas = rasterize(**given, eps2d=0.0)[1][0, 0]
+    alphas = drawn(rasterize, **given, eps2d=0.0)[1][0, 0]
     y, x = torch.meshgrid(torch.arange(31) - 15.0, torch.arange(31) - 15.0, indexing="ij")
     c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
     along, across = c * x + s * y, c * y - s * x
@@ -86,7 +92,7 @@ def test_the_nearer_one_is_in_front(rasterize, near_first):
     given["opacities"] = torch.tensor([0.6, 0.5])[order]
     for name in ("quats", "scales"):
         given[name] = torch.cat([given[name]] * 2, dim=-2)
-    images, alphas = rasterize(**given, background=torch.tensor([1.0, 0.0]))
+    images, alphas = drawn(rasterize, **given, background=torch.tensor([1.0, 0.0]))
     assert images[0, 0, 7, 7].tolist() == pytest.approx([0.6 + 0.4 * 0.5, 0.4 * 0.5])
     assert float(alphas[0, 0, 7, 7]) == pytest.approx(0.6 + 0.4 * 0.5)
     assert images[0, 0, 0, 0, 0] > 0.5
@@ -97,7 +103,7 @@ def test_what_the_camera_cannot_see_leaves_no_trace(rasterize):
     for depth, opacity in ((-2.0, 0.8), (0.005, 0.8), (2.0, 0.003)):
         given = one(depth=depth, opacity=opacity)
         given["means"].requires_grad_()
-        images, alphas = rasterize(**given)
+        images, alphas = drawn(rasterize, **given)
         assert not images.any()
         assert not alphas.any()
         (images.sum() + alphas.sum()).backward()
@@ -113,7 +119,7 @@ def test_opaque_ones_hide_what_is_behind(rasterize):
     given["opacities"] = torch.ones(4)
     for name in ("quats", "scales"):
         given[name] = torch.cat([given[name]] * 4, dim=-2)
-    images, alphas = rasterize(**given)
+    images, alphas = drawn(rasterize, **given)
     assert images[0, 0, 7, 7].tolist() == pytest.approx([0.999, 0, 0, 0])
     assert float(alphas[0, 0, 7, 7]) == pytest.approx(0.999)
 
@@ -127,7 +133,7 @@ def test_compiled_and_readable_agree_and_so_do_their_gradients():
     found = []
     for rasterize in PATHS:
         own = {k: v.clone().requires_grad_(k in GRADED) for k, v in given.items()}
-        images, alphas = rasterize(**own, width=WIDTH, height=HEIGHT, background=background)
+        images, alphas = drawn(rasterize, **own, width=WIDTH, height=HEIGHT, background=background)
         ((images * to_images).sum() + (alphas * to_alphas).sum()).backward()
         found.append((images.detach(), alphas.detach(), {k: own[k].grad for k in GRADED}))
     (images, alphas, gradients), (fast_images, fast_alphas, fast_gradients) = found
@@ -144,9 +150,11 @@ def test_compiled_and_readable_agree_and_so_do_their_gradients():
 
 def test_single_precision_is_as_good_as_its_rounding():
     given = crowd()
-    images, alphas = compositor_numba.rasterize(**given, width=WIDTH, height=HEIGHT)
+    images, alphas = drawn(compositor_numba.rasterize, **given, width=WIDTH, height=HEIGHT)
     single = {k: v.float() for k, v in given.items()}
-    coarse_images, coarse_alphas = compositor_numba.rasterize(**single, width=WIDTH, height=HEIGHT)
+    coarse_images, coarse_alphas = drawn(
+        compositor_numba.rasterize, **single, width=WIDTH, height=HEIGHT
+    )
     assert coarse_images.dtype == torch.float32
     # What is 1/255 opaque may be drawn by one and not by the other.
     assert (images - coarse_images).abs().max() < 2 / 255
@@ -162,7 +170,7 @@ def test_gradients_are_those_of_finite_differences():
     ).double()
 
     def loss(values):
-        images, alphas = compositor_numba.rasterize(**values, width=WIDTH, height=HEIGHT)
+        images, alphas = drawn(compositor_numba.rasterize, **values, width=WIDTH, height=HEIGHT)
         return (images * weight).sum() + (alphas * weight[..., 0]).sum()
 
     own = {k: v.clone().requires_grad_(k in GRADED) for k, v in given.items()}
@@ -191,9 +199,9 @@ def test_features_broadcast_over_cameras_and_times(rasterize):
     shapes = {"all": full[0, 0], "by time": full[0], "by camera": full[:, :1], "in full": full}
     for features in shapes.values():
         features = features.clone().requires_grad_()
-        images, _ = rasterize(**given, features=features, width=WIDTH, height=HEIGHT)
+        images, _ = drawn(rasterize, **given, features=features, width=WIDTH, height=HEIGHT)
         spread = features.detach().expand(2, 3, 20, 4).clone().requires_grad_()
-        expected, _ = rasterize(**given, features=spread, width=WIDTH, height=HEIGHT)
+        expected, _ = drawn(rasterize, **given, features=spread, width=WIDTH, height=HEIGHT)
         assert torch.equal(images, expected)
         images.square().sum().backward()
         expected.square().sum().backward()
@@ -211,7 +219,7 @@ def test_the_number_of_threads_changes_no_bit():
         for count in (1, 3):
             torch.set_num_threads(count)
             own = {k: v.clone().requires_grad_(k in GRADED) for k, v in given.items()}
-            images, alphas = compositor_numba.rasterize(**own, width=WIDTH, height=HEIGHT)
+            images, alphas = drawn(compositor_numba.rasterize, **own, width=WIDTH, height=HEIGHT)
             (images.square().sum() + alphas.sum()).backward()
             found.append([images.detach(), alphas.detach(), *(own[k].grad for k in GRADED)])
     finally:
@@ -228,7 +236,7 @@ def test_projection_is_gsplats():
     )
     opacities = torch.full((150,), 0.5).double()
     seen = compositor.project(
-        means, quats, scales, opacities, viewmats, Ks, WIDTH, HEIGHT, eps2d=0.3, near=0.01
+        Splats(**given | {"opacities": opacities}, width=WIDTH, height=HEIGHT)
     )
     for t in range(2):
         covars, _ = reference._quat_scale_to_covar_preci(quats[t], scales, compute_preci=False)
@@ -247,8 +255,7 @@ def test_projection_is_gsplats():
 def test_extents_enclose_what_is_drawn():
     """One at a time: no pixel outside the box that tiles are listed by is touched."""
     given = crowd(count=30)
-    names = ("means", "quats", "scales", "opacities", "viewmats", "Ks")
-    seen = compositor.project(*(given[k] for k in names), WIDTH, HEIGHT, eps2d=0.3, near=0.01)
+    seen = compositor.project(Splats(**given, width=WIDTH, height=HEIGHT))
     at = torch.stack(
         torch.meshgrid(torch.arange(WIDTH) + 0.5, torch.arange(HEIGHT) + 0.5, indexing="xy"), -1
     )
@@ -270,7 +277,8 @@ def test_gsplat_on_a_gpu_draws_the_same(gpu_check):
     found = []
     for device in ("cpu", "cuda"):
         own = {k: v.to(device).requires_grad_(k in GRADED) for k, v in given.items()}
-        images, alphas = splat.rasterize(
+        images, alphas = drawn(
+            splat.rasterize,
             **own,
             width=WIDTH,
             height=HEIGHT,
@@ -294,7 +302,7 @@ def test_without_gsplat_a_gpu_scene_is_drawn_on_the_cpu(gpu_check, monkeypatch):
     for device in ("cpu", "cuda"):
         own = {k: v.to(device) for k, v in given.items()}
         own["means"].requires_grad_()
-        images, _ = splat.rasterize(**own, width=WIDTH, height=HEIGHT)
+        images, _ = drawn(splat.rasterize, **own, width=WIDTH, height=HEIGHT)
         images.square().sum().backward()
         assert images.device.type == device
         found.append((images.detach().cpu(), own["means"].grad.cpu()))
@@ -307,14 +315,14 @@ def test_shapes_that_do_not_fit_are_named():
     size = {"width": WIDTH, "height": HEIGHT}
     for rasterize in PATHS:
         with pytest.raises(ValueError, match=r"scales: expected shape \(20, 3\), got \(19, 3\)"):
-            rasterize(**given | {"scales": given["scales"][1:]}, **size)
+            drawn(rasterize, **given | {"scales": given["scales"][1:]}, **size)
         with pytest.raises(
             ValueError, match=r"features: expected a shape that broadcasts .* got \(2, 20, 3, 4\)"
         ):
-            rasterize(**given | {"features": torch.zeros(2, 20, 3, 4).double()}, **size)
+            drawn(rasterize, **given | {"features": torch.zeros(2, 20, 3, 4).double()}, **size)
         with pytest.raises(
             ValueError, match="features: expected torch.float64, as means are, got torch.float32"
         ):
-            rasterize(**given | {"features": given["features"].float()}, **size)
+            drawn(rasterize, **given | {"features": given["features"].float()}, **size)
         with pytest.raises(ValueError, match=r"means: expected shape \(T, G, 3\)"):
-            rasterize(**given | {"means": given["means"][0]}, **size)
+            drawn(rasterize, **given | {"means": given["means"][0]}, **size)

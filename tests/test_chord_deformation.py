@@ -7,7 +7,7 @@ import trimesh
 
 from flowplan.geometry import exp_so3, matrix_from_quat_wxyz, quat_wxyz_from_matrix
 from generators.chord.motion.control_points import anatomy
-from generators.chord.motion.deformation import Deformation, turn_less_identity, turned
+from generators.chord.motion.deformation import Deformation, rotation_minus_identity, turned
 from generators.chord.options import ControlOptions, DeformationOptions
 
 FRAMES = 6
@@ -256,9 +256,9 @@ def test_turned_composes_as_rotations_do():
     quats = torch.nn.functional.normalize(
         torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).double(), dim=-1
     )
-    R = turn_less_identity(quats) + torch.eye(3).double()
+    R = rotation_minus_identity(quats) + torch.eye(3).double()
     assert R.numpy() == pytest.approx(matrix_from_quat_wxyz(quats.numpy()))
-    product = turn_less_identity(turned(quats[:1], quats[1])[0]) + torch.eye(3).double()
+    product = rotation_minus_identity(turned(quats[:1], quats[1])[0]) + torch.eye(3).double()
     assert product.numpy() == pytest.approx((R[0] @ R[1]).numpy())
 
 

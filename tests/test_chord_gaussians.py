@@ -12,6 +12,7 @@ from flowplan.geometry import matrix_from_quat_wxyz, pose
 from flowplan.scene import Scene, SceneObject
 from generators.chord.options import CameraOptions, GaussianOptions, ViewOptions
 from generators.chord.render.cameras import Framing, around, framing
+from generators.chord.render.compositor import Splats
 from generators.chord.render.gaussians import Gaussians, gaussians
 from generators.chord.render.mesh_views import GRAY, mesh_views, world_mesh
 from generators.chord.render.splat import rasterize
@@ -75,10 +76,18 @@ def errors(found: Gaussians, shown: Scene):
         [world_mesh(o) for o in shown.objects], cameras.viewmats, cameras.Ks, SIZE, SIZE
     )
     features = np.concatenate([found.colors, found.means - framed.center], axis=1)
-    images, alphas = rasterize(
-        tensor(found.means)[None], tensor(found.quat_wxyz)[None], tensor(found.scales), tensor(found.opacities),
-        tensor(features), tensor(cameras.viewmats), tensor(cameras.Ks), SIZE, SIZE,
-    )  # fmt: skip
+    splats = Splats(
+        tensor(found.means)[None],
+        tensor(found.quat_wxyz)[None],
+        tensor(found.scales),
+        tensor(found.opacities),
+        tensor(features),
+        tensor(cameras.viewmats),
+        tensor(cameras.Ks),
+        SIZE,
+        SIZE,
+    )
+    images, alphas = rasterize(splats)
     image, alpha = images[:, 0].numpy(), alphas[:, 0].numpy()
     color = image[..., :3] - alpha[..., None] - (views.rgb - views.alpha[..., None])
     place = image[..., 3:] - (views.points - views.alpha[..., None] * framed.center)

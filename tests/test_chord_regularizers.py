@@ -6,7 +6,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from flowplan.geometry import exp_so3
-from generators.chord.motion.regularizers import GIVE, arap, best_rotations, temporal
+from generators.chord.motion.regularizers import HUBER_DELTA, arap, best_rotations, temporal
 
 
 def cloud(count=300, seed=0):
@@ -102,9 +102,9 @@ def test_what_touches_turns_together_for_nothing():
     assert arap(moved, rest, neighbors, contacts) < 1e-28
 
 
-@pytest.mark.parametrize(("far", "as_if"), [(1e-2 * GIVE, 1.0), (100 * GIVE, 2e-2)])
+@pytest.mark.parametrize(("far", "as_if"), [(1e-2 * HUBER_DELTA, 1.0), (100 * HUBER_DELTA, 2e-2)])
 def test_what_touches_comes_apart_for_little(far, as_if):
-    """One of two goes away, neither changes shape: by a little it costs the square of it, by much 2 GIVE times it."""
+    """One of two goes away, neither changes shape: by a little it costs the square of it, by much 2 HUBER_DELTA times it."""
     rest, neighbors, contacts = two_that_touch()
     way = torch.zeros_like(rest)
     way[50:, 2] = far

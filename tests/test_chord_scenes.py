@@ -10,10 +10,8 @@ from scipy.spatial import ConvexHull
 
 from flowplan.geometry import exp_so3, fit_rigid, transform
 from flowplan.motion import SceneMotion
-from generators.chord.priors.choreographer.scenes.articulated_scenes import (
-    ARTICULATED,
-    LEAST_TRAVEL,
-)
+from generators.chord.priors.choreographer.scenes.articulated_kinds import ARTICULATED
+from generators.chord.priors.choreographer.scenes.articulated_scenes import MIN_TRAVEL
 from generators.chord.priors.choreographer.scenes.cloth_scenes import PHRASES
 from generators.chord.priors.choreographer.scenes.scenes import (
     DURATION,
@@ -25,9 +23,8 @@ from generators.chord.priors.choreographer.scenes.scenes import (
     sampled,
     wrong_text,
 )
+from generators.chord.priors.choreographer.scenes.sentence_templates import AMOUNTS, Names
 from generators.chord.priors.choreographer.scenes.sentences import (
-    AMOUNTS,
-    Names,
     Phrase,
     _filled,
     gerund,
@@ -205,7 +202,7 @@ def test_plain_sentences_ask_for_much_and_opposites_go_the_other_way():
             continue
         lid = p.motion.vertices[0][:, p.ask.vertices]
         height = lid[..., 2].max(1)
-        assert p.ask.amount > LEAST_TRAVEL * 1.8  # the least upper limit of a laptop's lid
+        assert p.ask.amount > MIN_TRAVEL * 1.8  # the least upper limit of a laptop's lid
         if (
             p.verb == "close"
         ):  # closed lids lie level: from the first frame to the last the highest point sinks

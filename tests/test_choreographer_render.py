@@ -121,5 +121,5 @@ def test_elevations_are_those_of_distillation():
 
 
 def test_too_many_points():
-    with pytest.raises(ValueError, match="thin them out"):
+    with pytest.raises(ValueError, match="sample fewer"):
         render(still(torch.zeros(1, MAX_POINTS, 3)), above(), 2)

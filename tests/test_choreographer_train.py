@@ -17,13 +17,16 @@ from generators.chord.priors.choreographer import data, weights  # noqa: E402
 from generators.chord.priors.choreographer import train as training  # noqa: E402
 from generators.chord.priors.choreographer.config import ChoreographerConfig  # noqa: E402
 from generators.chord.priors.choreographer.data import sample  # noqa: E402
-from generators.chord.priors.choreographer.model import LossOptions, VideoTransformer, flow_loss  # noqa: E402
+from generators.chord.priors.choreographer.model import VideoTransformer, flow_loss  # noqa: E402
 from generators.chord.priors.choreographer.train import (  # noqa: E402
     EXAM_SCENES,
     WEIGHTS,
     Exam,
-    TrainOptions,
     train,
+)
+from generators.chord.priors.choreographer.train_options import (  # noqa: E402
+    LossOptions,
+    TrainOptions,
 )
 from generators.common.training import CHECKPOINT, METRICS, read_metrics  # noqa: E402
 
@@ -155,7 +158,7 @@ def test_it_goes_on_from_weights_of_its_sizes(folder, tmp_path):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
     assert weights.card(path)["started_from"] == "start.safetensors"
     with pytest.raises(
-        ValueError, match=r"TrainOptions.start: .* is of other sizes; give the config"
+        ValueError, match=r"TrainOptions.start: .* has other sizes; give the config"
     ):
         train(options(folder, config=replace(TINY, width=32), start=str(start), resume=True))
 

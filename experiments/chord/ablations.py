@@ -1,4 +1,4 @@
-"""What is measured of CHORD with the choreographer: beside standing still, beside a wrong sentence, and without its parts."""
+"""Ablations of CHORD with the choreographer: without parts, with a wrong sentence, and a static baseline."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from generators.chord.priors.choreographer.scenes.scenes import wrong_text
 from generators.chord.priors.protocol import VideoPrior
 
 METHODS = ("chord", "static", "wrong_prompt")
-"""The method, what does not move, and the method told to do something else."""
+"""The method, a static scene, and the method with a wrong sentence."""
 ABLATIONS = (
     *("uniform", "no_fenwick", "no_fine", "no_coarse", "no_temporal", "no_arap"),
     *("one_piece", "three_looks"),
 )
-"""CHORD without its noise levels' density, its tree over time, one of its two levels, or one of its regularizers (4.3);
-without what is ours, control points of connected pieces; and with noise that is taken away in three steps."""
+"""CHORD without its density of noise levels, its tree over time, one of its two levels, or one of its
+regularizers (4.3); without control points of connected pieces, which are ours; and with three
+denoising steps."""
 
 
 def ablation(name: str, options: ChordOptions) -> ChordOptions:
-    """Options without one of the paper's parts."""
+    """Options of an ablation."""
     parts = options.deformation
     return {
         "uniform": replace(options, density="uniform"),
@@ -44,7 +45,7 @@ def ablation(name: str, options: ChordOptions) -> ChordOptions:
 def methods(
     prior: VideoPrior, names: Sequence[str] = METHODS, options: ChordOptions = SMALL
 ) -> dict[str, Method]:
-    """Methods by name, some of METHODS and ABLATIONS."""
+    """Methods by name, from METHODS and ABLATIONS."""
 
     def distilled(options: ChordOptions) -> Method:
         generator = from_prior(prior, options)
@@ -69,7 +70,7 @@ def methods(
 
 
 def _nameless(scene: Scene) -> Scene:
-    """The scene without names, of which no sentence is refused."""
+    """The scene with neutral names, for which no sentence is refused."""
     objects, obstacles = (
         tuple(replace(thing, name=f"thing_{i}") for i, thing in enumerate(things, start))
         for things, start in ((scene.objects, 0), (scene.obstacles, len(scene.objects)))
@@ -78,6 +79,6 @@ def _nameless(scene: Scene) -> Scene:
 
 
 def static(prompted: PromptedScene, *, seed: int) -> SceneMotion:
-    """Nothing moves."""
+    """A motion in which nothing moves."""
     rest = (obj.vertices_world for obj in prompted.scene.objects)
     return SceneMotion(np.array([0.0, 1.0]), tuple(np.stack([v, v]) for v in rest))

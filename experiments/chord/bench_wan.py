@@ -1,8 +1,9 @@
-"""How long CHORD's iterations take with each video model, and in how much memory: real shapes, values that mean nothing.
+"""Benchmark of CHORD's iterations with each video model: time and memory with real shapes.
 
-Neither speed nor memory depends on what the weights are, so none are needed. With Wan an iteration is what a distillation
-asks of the prior: condition on the first frames, encode, velocity with guidance, gradient back to pixels; rendering is
-not in it. With the choreographer, which costs little beside it, rendering and the optimizer's step are.
+Neither depends on the values of weights, so none are needed. With Wan an iteration consists of the
+prior's part of a distillation: condition on the first frames, encode, velocity with guidance, gradient
+to pixels; rendering is not included. With the choreographer, which is cheap in comparison, rendering
+and the optimizer's step are included.
 """
 
 from __future__ import annotations
@@ -30,19 +31,23 @@ from generators.chord.priors.wan.memory import GIB, free_memory, plan, settle
 from generators.chord.priors.wan.options import WanOptions
 from generators.chord.priors.wan.parts import BlankParts
 from generators.chord.priors.wan.prior import WanPrior, release
+from generators.common import rectified_flow
 
 MODELS = {"a14b": A14B, "ti2v_5b": TI2V_5B}
-"""The real shapes, by the names in the records' keys."""
+"""The real shapes, by their names in the records."""
 
 
-def bench_wan(*, progress: Progress = silent) -> list[dict[str, Any]]:
-    """Records of Wan's models as the paper uses them, and of the choreographer, on this machine's GPU.
+def bench_wan(*, device: str = "cuda", progress: Progress = silent) -> list[dict[str, Any]]:
+    """Records of Wan's models with the paper's options, and of the choreographer, on a GPU.
+
+    Args:
+        device: cuda or cuda:N.
+        progress: called before each model.
 
     Raises:
-        ValueError: there is none, or one with too little memory.
-        ImportError: what renders on it is not installed.
+        ValueError: if there is no GPU, or one with too little memory.
     """
-    options = WanOptions()
+    options = WanOptions(device=device)
     free_memory(options.device)
     progress(0.0, "choreographer")
     return bench_choreographer(options.device) + benchmark(MODELS, options, progress=progress)
@@ -55,7 +60,7 @@ def bench_choreographer(
     *,
     iterations: int = 20,
 ) -> list[dict[str, Any]]:
-    """Records {key, value, unit, direction, n} of a box's distillation, after two iterations that are not counted."""
+    """JSON records of the distillation of a box, after two iterations that are not counted."""
     torch.manual_seed(0)
     config = config or ChoreographerConfig()
     prior = Choreographer(
@@ -87,13 +92,19 @@ def benchmark(
     iterations: int = 3,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """Records {key, value, unit, direction, n} for each model, with the exact gradient and with the linear one.
+    """JSON records for each model, with the exact and the linear gradient.
 
-    Times are means of `iterations` after one that is not counted. Memory is that of the whole iteration: planned
-    (without `WanOptions.spare`), and on CUDA measured.
+    Times are means of `iterations` after one that is not counted. Memory is that of the whole
+    iteration: planned (without `WanOptions.spare`), and on CUDA measured.
+
+    Args:
+        models: by name.
+        options: see WanOptions.
+        iterations: number of measured iterations.
+        progress: called before each run.
 
     Raises:
-        ValueError: no such device, or too little memory on it.
+        ValueError: for a missing device, or too little memory on it.
     """
     if iterations < 1:
         raise ValueError(f"iterations: expected at least 1, got {iterations}")
@@ -103,7 +114,7 @@ def benchmark(
         "linear": replace(options, gradient="linear"),
     }
     free = free_memory(options.device)
-    # What does not fit is told before anything runs.
+    # Report what does not fit before anything runs.
     runs = [
         (name, way, settle(config, ways[way], free))
         for name, config in models.items()
@@ -142,7 +153,7 @@ def _run(
 
 
 class _Peak:
-    """The most memory that torch had on a device inside this context, where it can be asked: on CUDA."""
+    """Peak memory of torch inside this context, on CUDA; unknown on other devices."""
 
     def __init__(self, device: str) -> None:
         self._device = torch.device(device)
@@ -182,9 +193,8 @@ def _iterate(prior: WanPrior, video: torch.Tensor, seconds: dict[str, float]) ->
     start = lap("encode", start)
     tau = 0.95
     eps = torch.randn_like(z)
-    v = prior.velocity(
-        (1 - tau) * z.detach() + tau * eps, tau, condition, guidance=prior.guidance[0]
-    )
+    z_tau = rectified_flow.noisy(z.detach(), eps, tau)
+    v = prior.velocity(z_tau, tau, condition, guidance=prior.guidance[0])
     start = lap("velocity", start)
     torch.autograd.grad((z * (v - eps + z).detach()).sum(), video)
     lap("gradient", start)

@@ -1,13 +1,15 @@
-"""How much of what a sentence asks for a motion brings about, over many scenes.
+"""Evaluation of prompted motions over many scenes with known answers.
 
-A scene states what must come about (`PromptedScene.asks`) and holds the motion itself. A method sees the scene and the
-sentence. Measured of its last frame, against the scene's:
+A scene states the required motion (`PromptedScene.asks`) and contains its animation. A method sees the
+scene and the sentence. Measures of its last frame, against the scene's:
 
-- epe_ratio: end-point error of the part that is asked to move, over how far it should go; 1 for standing still;
-- right_direction: does the right part go the right way? At least a tenth of what was asked, and farther than the rest;
-- within_30: does it also end within 30 % of the asked angle or travel?
+- epe_ratio: end-point error of the part that is asked to move, over its required displacement; 1 for
+  standing still;
+- right_direction: the right part moves the right way, by at least a tenth of the required amount, and
+  farther than the rest;
+- within_30: it also ends within 30 % of the required angle or travel.
 
-A static answer scores well with judges of plausibility (CHORD, 4.1): it stands in every table here.
+A static answer scores well with judges of plausibility (CHORD, 4.1), so it is part of every table.
 """
 
 from __future__ import annotations
@@ -32,29 +34,30 @@ MEASURES = {
     "right_direction": Measure("right direction", "share", "up"),
     "within_30": Measure("within 30 %", "share", "up"),
 }
-"""What is measured, and which way is better."""
-LEAST_SHARE = 0.1
-"""Of the asked motion: less is standing still."""
+"""Measures, with unit and direction."""
+MIN_SHARE = 0.1
+"""Share of the required motion below which an object counts as standing still."""
 TOLERANCE = 0.3
-"""Of the asked motion, that it may end off by."""
+"""Allowed error at the end, as a share of the required motion."""
 
 
 class Method(Protocol):
-    """Moves a scene as its sentence says."""
+    """A method that moves a scene according to its sentence."""
 
     def __call__(self, prompted: PromptedScene, *, seed: int) -> SceneMotion:
-        """The motion of the scene's objects; of what `prompted` holds only the scene and a sentence may be read."""
+        """The motion of the scene's objects. Only scene and sentence of `prompted` may be used."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A scene to be evaluated on.
+    """A scene of the evaluation.
 
     Attributes:
-        split: what it is an example of.
+        split: group of scenes that it belongs to.
         name: unique within the split.
-        build: makes it.
-        seed: of the method.
+        build: function that makes it.
+        seed: Random seed of the method.
     """
 
     split: str
@@ -65,8 +68,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """How well a method did in one case; see the module. `share` is what was achieved of the asked amount, `rest_ratio`
-    how far the rest of the objects went at the mean, over how far the asked part should; `seconds` the method's time."""
+    """Measures of a method in one case; see the module.
+
+    Attributes:
+        split, name: of the case.
+        method: name of the method.
+        epe_ratio, pose_error, right_direction, within_30: see the module.
+        share: achieved share of the required amount.
+        rest_ratio: mean displacement of everything else, over that of the required motion.
+        seconds: the method's time.
+    """
 
     split: str
     name: str
@@ -81,7 +92,7 @@ class Result:
 
 
 def held_out_cases(count: int, kinds: Sequence[str] = ()) -> list[Case]:
-    """`count` scenes of objects that were never trained on, spoken of in sentences that never were, kinds in turn."""
+    """`count` scenes with objects and sentences that were never trained on, kinds in turn."""
     names = list(kinds) or list(KINDS)
     cases = []
     for i in range(count):
@@ -97,6 +108,7 @@ def measure(prompted: PromptedScene, motion: SceneMotion) -> dict[str, float | b
     for moves, found, true in zip(
         prompted.moving, motion.vertices, prompted.motion.vertices, strict=True
     ):
+        # Displacements and end-point errors of the vertices.
         way = np.linalg.norm(found[-1] - found[0], axis=1)
         errors.append(np.linalg.norm(found[-1] - true[-1], axis=1)[moves])
         goals.append(np.linalg.norm(true[-1] - true[0], axis=1)[moves])
@@ -106,7 +118,7 @@ def measure(prompted: PromptedScene, motion: SceneMotion) -> dict[str, float | b
     rest = np.concatenate(rests)
     still = float(rest.mean()) if len(rest) else 0.0
     share = achieved(prompted, motion)
-    right = share > LEAST_SHARE and way > still
+    right = share > MIN_SHARE and way > still
     off = _pose_error(prompted, motion, share)
     return {
         "epe_ratio": float(np.concatenate(errors).mean()) / goal,
@@ -119,7 +131,7 @@ def measure(prompted: PromptedScene, motion: SceneMotion) -> dict[str, float | b
 
 
 def _pose_error(prompted: PromptedScene, motion: SceneMotion, share: float) -> float:
-    """How far the asked part ends from where it should, over the asked amount: an angle's error, or a place's."""
+    """Error of the final angle or position of the asked part, over the required amount."""
     ask = prompted.ask
     if ask.manner != "carry":
         return abs(share - 1)
@@ -134,11 +146,11 @@ def evaluate(
     log: Path | None = None,
     progress: Progress = silent,
 ) -> list[Result]:
-    """Run every method in every case, or what of it the log does not hold yet.
+    """Run every method in every case, except those already in the log.
 
     Args:
         cases: from `held_out_cases`.
-        methods: by the name that they have in the log and the records.
+        methods: by their names in the log and the records.
         log: JSON-lines file of results, read first and appended to.
         progress: called after each result with an estimate of the time left.
     """
@@ -148,24 +160,25 @@ def evaluate(
         start = time.monotonic()
         motion = methods[name](prompted, seed=case.seed)
         seconds = time.monotonic() - start
-        return Result(case.split, case.name, name, **measure(prompted, motion), seconds=seconds)  # type: ignore[arg-type]
+        measures: dict[str, Any] = measure(prompted, motion)
+        return Result(case.split, case.name, name, **measures, seconds=seconds)
 
     def word(result: Result) -> str:
-        return f"{result.share:.0%} of it"
+        return f"{result.share:.0%} achieved"
 
     return compare(cases, methods, run, Result, log=log, word=word, progress=progress)
 
 
 def beside(results: Sequence[Result], methods: Sequence[str], to: str = "chord") -> list[Result]:
-    """The results, and how much more or less each of `methods` has than the method `to`, case by case."""
+    """The results, followed by differences of `methods` from the method `to`, case by case."""
     return [*results, *differences(results, methods, to, MEASURES)]
 
 
 def records(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """JSON records: per split and method the mean of each measure, and its 95 % interval over scenes."""
+    """JSON records: for each split and method the mean of each measure, with its 95 % interval."""
     return mean_records(results, "chord", MEASURES)
 
 
 def table(results: Iterable[Result]) -> str:
-    """The same as a Markdown table, one row per split and method."""
+    """The same as a Markdown table, with one row for each split and method."""
     return mean_table(results, MEASURES, digits=2)

@@ -1,7 +1,8 @@
-"""CHORD as a generator: a scene and a sentence, to motions of the scene's meshes.
+"""CHORD as a generator: from a scene and a sentence to motions of the scene's meshes.
 
-Samples differ in their seed, and the one in which the prior would have changed the least at the end comes first. A long
-motion is a chain: each segment starts from the last frame of the one before, of which the prior sees nothing else.
+Samples differ in their seed; the one with the smallest residual of the prior at the end comes first.
+A long motion is a chain of segments: each starts from the last frame of the one before, of which the
+prior sees nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from generators.chord.distill.subject import require_subjects
 from generators.chord.options import SMALL, ChordOptions, Options
 from generators.chord.priors.protocol import VideoPrior
 
-_LAST = 0.1  # share of the iterations whose residuals judge a sample
+_FINAL_SHARE = 0.1
+"""Share of the iterations, at the end, whose residuals rank a sample."""
 
 
 def from_options(options: Options = Options()) -> Generator:
@@ -42,21 +44,25 @@ def from_options(options: Options = Options()) -> Generator:
 
 @cache
 def load_prior(name: str, device: str = "auto") -> VideoPrior:
-    """A video model: "choreographer", our own; "choreographer:WEIGHTS", its weights by name or path; or "wan:MODEL",
-    Wan 2.2 from a local folder or by its name on the hub.
+    """A video model by name.
+
+    Args:
+        name: "choreographer" (the model that ships), "choreographer:WEIGHTS" (name or path of its
+            weights), or "wan:MODEL" (Wan 2.2 from a local folder, or by its name on the hub).
+        device: see `generators.common.device.resolve`.
 
     Raises:
-        ValueError: for another name, or a model that is not there.
+        ValueError: for an unknown name, or a model or device that does not exist.
     """
-    kind, _, what = name.partition(":")
+    kind, _, model = name.partition(":")
     if kind == "choreographer":
         from generators.chord.priors.choreographer.prior import Choreographer
 
-        return Choreographer.load(what or "choreographer-small", device)
-    if kind == "wan" and what:
+        return Choreographer.load(model or "choreographer-small", device)
+    if kind == "wan" and model:
         from generators.chord.priors.wan.load import load
 
-        return load(what, device=device)
+        return load(model, device=device)
     raise ValueError(
         f"prior: got {name!r}, expected choreographer, choreographer:WEIGHTS or wan:MODEL"
     )
@@ -69,17 +75,20 @@ def from_prior(
     folder: Path | None = None,
     resume: bool = False,
 ) -> Generator:
-    """The same with a prior that is at hand.
+    """A generator that distills from a given prior.
 
     Args:
-        folder: of checkpoints and previews, in a folder for each sample and segment; none are kept where not given.
-        resume: go on from what the folder holds.
+        prior: the video model.
+        options: see ChordOptions.
+        folder: folder of checkpoints and previews, with one folder for each sample and segment.
+            Defaults to keeping none.
+        resume: continue from the checkpoints in `folder`.
     """
 
     def generate(
         scene: Scene, instruction: Instruction, *, seed: int = 0, progress: Progress = silent
     ) -> list[SceneMotion]:
-        prompt = _accept(scene, instruction)
+        prompt = _require_prompt(scene, instruction)
         chains = [
             _chain(
                 scene,
@@ -89,16 +98,17 @@ def from_prior(
                 seed=(seed, sample),
                 folder=None if folder is None else folder / f"sample-{sample}",
                 resume=resume,
-                progress=_part(progress, sample, options.samples),
+                progress=_partial_progress(progress, sample, options.samples),
             )
             for sample in range(options.samples)
         ]
-        return [_joined(chain) for chain in sorted(chains, key=_dislike)]
+        return [_joined(chain) for chain in sorted(chains, key=_mean_residual)]
 
     return generate
 
 
-def _accept(scene: Scene, instruction: Instruction) -> str:
+def _require_prompt(scene: Scene, instruction: Instruction) -> str:
+    """The text of an instruction that can be followed in this scene."""
     if not isinstance(instruction, Prompt):
         kind = type(instruction).__name__
         raise ValueError(
@@ -123,7 +133,7 @@ def _chain(
     resume: bool,
     progress: Progress,
 ) -> list[Distilled]:
-    """One distillation after the other, each from where the one before ended."""
+    """Consecutive distillations, each from the last frame of the one before."""
     chain: list[Distilled] = []
     for segment in range(options.segments):
         found = distill(
@@ -134,7 +144,7 @@ def _chain(
             seed=int(np.random.SeedSequence((*seed, segment)).generate_state(1)[0]),
             folder=None if folder is None else folder / f"segment-{segment}",
             resume=resume,
-            progress=_part(progress, segment, options.segments),
+            progress=_partial_progress(progress, segment, options.segments),
         )
         chain.append(found)
         scene = _posed(scene, [v[-1] for v in found.motion.vertices])
@@ -142,7 +152,7 @@ def _chain(
 
 
 def _posed(scene: Scene, vertices: Sequence[FloatArray]) -> Scene:
-    """The scene with its objects' vertices (V, 3) where they are said to be, world frame, meters."""
+    """The scene with its objects' vertices moved to (V, 3) each, world frame, meters."""
     objects = []
     for obj, moved in zip(scene.objects, vertices, strict=True):
         mesh = obj.mesh.copy()
@@ -152,7 +162,7 @@ def _posed(scene: Scene, vertices: Sequence[FloatArray]) -> Scene:
 
 
 def _joined(chain: Sequence[Distilled]) -> SceneMotion:
-    """The chain's motions as one; a segment's first frame is the last of the one before."""
+    """The motions of a chain as one. The first frame of a segment repeats the last one before it."""
     times, vertices = chain[0].motion.times, [[v] for v in chain[0].motion.vertices]
     for found in chain[1:]:
         times = np.concatenate([times, times[-1] + found.motion.times[1:]])
@@ -161,14 +171,16 @@ def _joined(chain: Sequence[Distilled]) -> SceneMotion:
     return SceneMotion(times, tuple(np.concatenate(v) for v in vertices))
 
 
-def _dislike(chain: Sequence[Distilled]) -> float:
-    """How much the prior would still change at the end."""
-    return float(
-        np.mean([f.residuals[-max(1, round(_LAST * len(f.residuals))) :].mean() for f in chain])
-    )
+def _mean_residual(chain: Sequence[Distilled]) -> float:
+    """Mean residual of the last iterations of all segments."""
+    means = []
+    for found in chain:
+        count = max(1, round(_FINAL_SHARE * len(found.residuals)))
+        means.append(found.residuals[-count:].mean())
+    return float(np.mean(means))
 
 
-def _part(progress: Progress, index: int, count: int) -> Progress:
-    """Progress of one of several parts as that of the whole."""
+def _partial_progress(progress: Progress, index: int, count: int) -> Progress:
+    """Progress of one of several parts, as progress of the whole."""
     prefix = f"{index + 1} of {count}, " if count > 1 else ""
     return lambda fraction, message: progress((index + fraction) / count, prefix + message)

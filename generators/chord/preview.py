@@ -1,4 +1,4 @@
-"""A motion so far, as a small film for people: two sides of the scene, side by side."""
+"""A preview of a motion: an animated GIF of two sides of the scene, side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRAME_MS, _PAUSE_MS = 100, 800
 
 
 def write_preview(path: Path, stage: Stage, moved: Moved) -> None:
-    """Write a .gif of every frame, the last held for a while."""
+    """Write every frame as a GIF, with a pause on the last."""
     films = stage.show(moved, around(UNIT, _AZIMUTH, _ELEVATION, SIZE, SIZE))  # (2, T, H, W, 3)
     frames = [
         Image.fromarray(np.concatenate(list(sides), axis=1)) for sides in films.swapaxes(0, 1)

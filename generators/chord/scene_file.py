@@ -13,9 +13,10 @@
     source = "plate.obj"
     position = [0.5, 0.15]
 
-A source is whatever `flowplan.scan.load_scene` reads: a mesh, a point cloud, a URDF, a folder of depth frames; its path
-begins at the file's folder. `position` stands it on the table, `yaw` turns it about its middle, in degrees. In place of
-objects and obstacles, `scene = "scene.npz"` is a scene that has been saved.
+A source is anything that `flowplan.scan.load_scene` reads: a mesh, a point cloud, a URDF, a folder of
+depth frames. Its path is relative to the file's folder. `position` (x, y in meters) puts it on the
+table, `yaw` turns it about its center, in degrees. Instead of objects and obstacles,
+`scene = "scene.npz"` loads a saved scene.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ SCENE, MOTION = "scene.npz", "motion-{}.npz"
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a scene file says.
+    """The content of a scene file.
 
     Attributes:
-        scene: what may move, and what may not.
-        prompt: what it should do.
-        seed: of every random choice.
+        scene: objects and obstacles.
+        prompt: the sentence.
+        seed: Random seed.
     """
 
     scene: Scene
@@ -109,10 +110,14 @@ def run_job(
     resume: bool = False,
     progress: Progress = silent,
 ) -> list[SceneMotion]:
-    """Do what a scene file asks for, and keep the scene, its motions, best first, checkpoints and previews in a folder.
+    """Run a scene file, and write scene, motions, checkpoints and previews to a folder.
+
+    Returns:
+        The motions, best first.
 
     Raises:
-        ValueError, KeyboardInterrupt: see `generators.chord.distill.loop`; what was done can be resumed.
+        ValueError, KeyboardInterrupt: see `generators.chord.distill.loop.distill`; an interrupted
+            run can be resumed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     npz.save(folder / SCENE, job.scene)

@@ -34,9 +34,9 @@ class Choreographer:
     An interruption leaves a checkpoint and the weights so far.
     """
 
-    options: Annotated[Any, Options("generators.chord.priors.choreographer.train:TrainOptions")] = (
-        None
-    )
+    options: Annotated[
+        Any, Options("generators.chord.priors.choreographer.train_options:TrainOptions")
+    ] = None
 
     def run(self) -> int:
         from generators.chord.priors.choreographer.train import train

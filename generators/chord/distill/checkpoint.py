@@ -1,8 +1,8 @@
-"""A distillation between two iterations, as one safetensors file that is replaced whole.
+"""A distillation between two iterations, as one safetensors file that is replaced as a whole.
 
-The random numbers of an iteration are seeded by its number and rates are closed forms of it, so parameters, Adam's
-moments and a counter are all there is to keep: a run that was killed and resumed ends, on a processor, in the same
-bits as one that was not.
+The random numbers of an iteration are seeded by its index, and all schedules are closed forms of it.
+So the state consists of the parameters, Adam's moments and the residuals: on a CPU, a resumed run
+ends in the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from flowplan.scene import Scene
@@ -24,7 +24,7 @@ NAME = "checkpoint.safetensors"
 
 
 def fingerprint(scene: Scene, *settings: object) -> str:
-    """Of what a run is of: another scene or other settings have another."""
+    """A digest of a scene and the settings of a run, to tell runs apart."""
     digest = hashlib.sha256(repr(settings).encode())
     for obj in scene.objects + scene.obstacles:
         digest.update(repr((obj.name, obj.mesh.vertices.shape)).encode())
@@ -40,22 +40,33 @@ def save(
     residuals: list[float],
     run: str,
 ) -> None:
-    """Keep a run that is `len(residuals)` iterations old; `run` is its fingerprint."""
+    """Write the state of a run after `len(residuals)` iterations.
+
+    Args:
+        path: file to write.
+        deformation: its parameters are stored.
+        optimizer: its state is stored.
+        residuals: one for each iteration.
+        run: the run's fingerprint.
+    """
     tensors = {f"motion/{k}": p.detach() for k, p in deformation.named_parameters()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
     tensors["residuals"] = torch.tensor(residuals, dtype=torch.float64)
     with atomic_write(path) as file:
-        file.write(serialize({k: v.contiguous() for k, v in tensors.items()}, {"run": run}))
+        file.write(to_bytes({k: v.contiguous() for k, v in tensors.items()}, {"run": run}))
 
 
 def restore(
     path: Path, deformation: Deformation, optimizer: torch.optim.Optimizer, run: str
 ) -> list[float]:
-    """Bring a run to where it was kept; its residuals, one an iteration.
+    """Load the state of a run into its deformation and optimizer.
+
+    Returns:
+        The residuals, one for each iteration.
 
     Raises:
-        ValueError: when the file is not a checkpoint, or one of another run.
+        ValueError: for a file that is not a checkpoint, or one of another run.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -63,8 +74,8 @@ def restore(
             header = file.metadata() or {}
         if header["run"] != run:
             raise ValueError(
-                f"{path}: a checkpoint of another scene, sentence or options; give another folder, or those it was "
-                "begun with"
+                f"{path}: a checkpoint of another scene, sentence or options; "
+                "give another folder, or the ones that it was started with"
             )
         with torch.no_grad():
             for name, p in deformation.named_parameters():
@@ -79,4 +90,4 @@ def restore(
         )
         return tensors["residuals"].tolist()
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: not a checkpoint ({error}); delete it to begin again") from None
+        raise ValueError(f"{path}: not a checkpoint ({error}); delete it to start again") from None

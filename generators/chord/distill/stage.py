@@ -1,7 +1,8 @@
-"""The scene as an optimizer handles it: in units of its own size, as Gaussians, rendered for a prior.
+"""The scene in units of its own size, as Gaussians, rendered for a prior.
 
-Everything between a scene and its motion happens in the unit frame, whose origin is the center that the cameras look at
-and whose unit is the framed radius. So the paper's learning rates and weights mean the same for a mug as for a table.
+Everything between a scene and its motion happens in the unit frame: its origin is the point that the
+cameras look at, and its unit of length is the framed radius. So the paper's learning rates and
+weights mean the same for a mug and for a table.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ from generators.chord.motion.deformation import turned
 from generators.chord.options import StageOptions
 from generators.chord.priors.protocol import Paint
 from generators.chord.render.cameras import Cameras, Framing, framing
+from generators.chord.render.compositor import Splats
 from generators.chord.render.gaussians import gaussians
 from generators.chord.render.paint import rest_position, scene_flow
 from generators.chord.render.splat import rasterize
 
 UNIT = Framing(np.zeros(3), 1.0)
-"""What cameras of the unit frame look at."""
+"""The framing of the unit frame."""
 
 
 def unit_scene(scene: Scene, framed: Framing) -> Scene:
-    """The scene in the unit frame, names and colors kept."""
+    """The scene in the unit frame, with the same names and colors."""
 
     def unit(obj: SceneObject) -> SceneObject:
         mesh = obj.mesh.copy()
@@ -55,17 +57,19 @@ def to_unit(points: FloatArray, framed: Framing) -> FloatArray:
 
 
 Moved = Sequence[tuple[Tensor, Tensor]]
-"""Of every object, positions (T, N_i, 3) in the unit frame and quat_wxyz (T, N_i, 4) of the turn since frame 0."""
+"""For every object, positions (T, N_i, 3) in the unit frame, and quat_wxyz (T, N_i, 4) of the rotation
+since frame 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """What V cameras saw of T frames.
+    """Images of T frames from V cameras.
 
     Attributes:
         video: (V, T, H, W, C) in the stage's paint.
-        first: (V, h, w, C') the picture that the video begins with.
-        flow: (V, T-1, H, W, 3) how far what a pixel shows moves until the next frame, unit frame; premultiplied.
+        first: (V, h, w, C') first frame of the video.
+        flow: (V, T-1, H, W, 3) displacement until the next frame of the matter that a pixel shows,
+            unit frame; premultiplied by alpha.
     """
 
     video: Tensor
@@ -74,11 +78,11 @@ class Shot:
 
 
 class Stage:
-    """The Gaussians of a unit scene, and how they are rendered.
+    """The Gaussians of a unit scene, and their rendering.
 
     Attributes:
         device: where Gaussians are moved and rendered.
-        framed: where the unit frame is in the world.
+        framed: the ball that the unit frame is made of, world frame.
         scene: in the unit frame.
         gaussians: of its objects, then of its obstacles, in the unit frame.
         points: means (N_i, 3) of each object's Gaussians at rest.
@@ -106,29 +110,38 @@ class Stage:
             progress=progress,
         )
         self._paint, self._options = paint, options
-        g, objects = self.gaussians, len(scene.objects)
-        self._means, self._quats = self.tensor(g.means), self.tensor(g.quat_wxyz)
-        self._scales, self._opacities, self._colors = map(
-            self.tensor, (g.scales, g.opacities, g.colors)
-        )
-        count = np.bincount(g.object_id, minlength=objects)
-        self._movable = int(count[:objects].sum())
-        self.points = self._means[: self._movable].split(count[:objects].tolist())
+
+        g = self.gaussians
+        self._means = self.tensor(g.means)  # (G, 3)
+        self._quats = self.tensor(g.quat_wxyz)  # (G, 4)
+        self._scales = self.tensor(g.scales)  # (G, 3)
+        self._opacities = self.tensor(g.opacities)  # (G,)
+        self._colors = self.tensor(g.colors)  # (G, 3)
+
+        # The objects' Gaussians come first, and only they move.
+        objects = len(scene.objects)
+        counts = np.bincount(g.object_id, minlength=objects)[:objects]
+        self._movable = int(counts.sum())
+        self.points = self._means[: self._movable].split(counts.tolist())
 
     def tensor(self, values: FloatArray) -> Tensor:
-        """`values` as the optimizer computes with them."""
+        """`values` in float32 on the stage's device."""
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     def render(self, moved: Moved, cameras: Cameras, sharpness: int = 1) -> Shot:
-        """Each object's Gaussians, moved, and the obstacles', in the paint of a prior.
+        """Render the objects' moved Gaussians and the obstacles' in the paint of a prior.
 
         Args:
+            moved: the motion.
+            cameras: V cameras.
             sharpness: pixels of a first frame along a pixel of a video of scene flow.
         """
         if self._paint == "scene_flow":
             return self._scene_flow(moved, cameras, sharpness)
         means, quats = self._pose(moved)
-        flow = torch.cat([means[1:] - means[:-1], torch.zeros_like(means[:1])])
+        flow = torch.cat([means[1:] - means[:-1], torch.zeros_like(means[:1])])  # (T, G, 3)
+
+        # Colors and flow are rendered together, as six features.
         full = (len(cameras.heading), *means.shape[:2], 3)
         features = torch.cat([self._painted(cameras).expand(full), flow.expand(full)], dim=-1)
         images, alphas = self._rasterize(means, quats, features, cameras)
@@ -136,23 +149,27 @@ class Stage:
         return Shot(shown, shown[:, 0].detach(), images[:, :-1, ..., 3:])
 
     def _scene_flow(self, moved: Moved, cameras: Cameras, sharpness: int) -> Shot:
-        """Only the first frame is drawn, finely: what is seen in it is what the video is about."""
+        """Only the first frame is rendered, at high resolution: the video is about what it shows."""
+        # Displacements of all Gaussians since frame 0; those of obstacles are zero.
         positions = torch.cat([positions for positions, _ in moved], dim=1)
-        way = functional.pad(positions - positions[:1], (0, 0, 0, len(self._means) - self._movable))
+        still = len(self._means) - self._movable
+        displacement = functional.pad(positions - positions[:1], (0, 0, 0, still))  # (T, G, 3)
+
+        # Rest positions and the displacements of all frames are the features of one image.
         painted = self._painted(cameras)
-        features = torch.cat(
-            [painted, way.transpose(0, 1).flatten(1).expand(*painted.shape[:3], -1)], dim=-1
-        )
+        all_frames = displacement.transpose(0, 1).flatten(1)  # (G, 3 T)
+        features = torch.cat([painted, all_frames.expand(*painted.shape[:3], -1)], dim=-1)
         images, alphas = self._rasterize(
             self._means[None], self._quats[None], features, cameras.finer(sharpness)
         )
         first = torch.cat([images[:, 0, ..., :3], alphas[:, 0, ..., None]], dim=-1).detach()
-        fine = images[:, 0, ..., 3:].permute(0, 3, 1, 2)
-        way = (
-            functional.avg_pool2d(fine, sharpness).permute(0, 2, 3, 1).unflatten(-1, (-1, 3))
-        )  # (V, H, W, T, 3)
-        steps = (way[..., 1:, :] - way[..., :-1, :]).permute(0, 3, 1, 2, 4)
-        return Shot(scene_flow(way, cameras, self._options.cameras.margin), first, steps)
+
+        # The video has fewer pixels: means over squares of the fine image.
+        fine = images[:, 0, ..., 3:].permute(0, 3, 1, 2)  # (V, 3 T, h, w)
+        coarse = functional.avg_pool2d(fine, sharpness).permute(0, 2, 3, 1)
+        coarse = coarse.unflatten(-1, (-1, 3))  # (V, H, W, T, 3)
+        steps = (coarse[..., 1:, :] - coarse[..., :-1, :]).permute(0, 3, 1, 2, 4)
+        return Shot(scene_flow(coarse, cameras, self._options.cameras.margin), first, steps)
 
     @torch.no_grad()
     def show(self, moved: Moved, cameras: Cameras) -> NDArray[np.uint8]:
@@ -167,26 +184,25 @@ class Stage:
 
     def _pose(self, moved: Moved) -> tuple[Tensor, Tensor]:
         """Means (T, G, 3) and quaternions (T, G, 4) of all Gaussians."""
-        positions, turns = (torch.cat(parts, dim=1) for parts in zip(*moved, strict=True))
+        positions, rotations = (torch.cat(parts, dim=1) for parts in zip(*moved, strict=True))
         n, frames = self._movable, len(positions)
-        means = torch.cat([positions, self._means[n:].expand(frames, -1, -1)], dim=1)
-        quats = torch.cat(
-            [turned(turns, self._quats[:n]), self._quats[n:].expand(frames, -1, -1)], dim=1
-        )
+        still_means = self._means[n:].expand(frames, -1, -1)
+        still_quats = self._quats[n:].expand(frames, -1, -1)
+        means = torch.cat([positions, still_means], dim=1)
+        quats = torch.cat([turned(rotations, self._quats[:n]), still_quats], dim=1)
         return means, quats
 
     def _painted(self, cameras: Cameras) -> Tensor:
-        """What Gaussians look like, (V or 1, 1, G, 3): their colors, or where they rest."""
+        """The paint (V or 1, 1, G, 3) of all Gaussians: their colors, or their rest positions."""
         if self._paint == "color":
             return self._colors[None, None]
-        return self.tensor(
-            rest_position(self.gaussians.means, cameras, UNIT, self._options.cameras.margin)
-        )[:, None]
+        margin = self._options.cameras.margin
+        return self.tensor(rest_position(self.gaussians.means, cameras, UNIT, margin))[:, None]
 
     def _rasterize(
         self, means: Tensor, quats: Tensor, features: Tensor, cameras: Cameras
     ) -> tuple[Tensor, Tensor]:
-        return rasterize(
+        splats = Splats(
             means,
             quats,
             self._scales,
@@ -197,11 +213,12 @@ class Stage:
             cameras.width,
             cameras.height,
         )
+        return rasterize(splats)
 
 
 @runtime_checkable
 class RenderObserver(Protocol):
-    """A prior that wants to know what it will be shown, and from where: a test's."""
+    """A prior that is told what will be rendered, and from where (for tests)."""
 
     def observe(self, stage: Stage, cameras: Cameras) -> None:
         """Called before a video is rendered from these cameras."""

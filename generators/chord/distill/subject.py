@@ -1,8 +1,9 @@
-"""Does a sentence speak of something that is there?
+"""A check that a sentence mentions something that is in the scene.
 
-A video model shows whatever it is asked for: told to open a drawer where there is a lamp, it bends the lamp. So the
-things that a sentence names are compared with the names of the scene's things, by the words that the choreographer's
-sentences have for them. Where a scene's name is none of these words, anything may be meant by it.
+A video model shows whatever it is asked for: told to open a drawer in a scene with a lamp, it bends
+the lamp. So the things that a sentence mentions are compared with the names of the scene's objects,
+using the vocabulary of the choreographer's sentences. If a scene contains a name outside of this
+vocabulary, any sentence is accepted, because it may refer to that object.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Collection, Iterable
 from functools import cache
 
 from flowplan.scene import Scene
-from generators.chord.priors.choreographer.scenes.articulated_scenes import ARTICULATED
+from generators.chord.priors.choreographer.scenes.articulated_kinds import ARTICULATED
 from generators.chord.priors.choreographer.scenes.cloth_scenes import CLOTH
 from generators.chord.priors.choreographer.scenes.table_things import THINGS
 
@@ -20,27 +21,35 @@ _ARTICLES = frozenset({"the", "a", "an", "this", "that", "these", "those", "its"
 
 
 def require_subjects(scene: Scene, text: str) -> None:
-    """Raises ValueError where a sentence names a thing that the scene has not, or nothing but parts of such things."""
-    named = [o.name for o in scene.objects + scene.obstacles]
-    there: set[str] = set()
-    for name in named:
+    """Refuse a sentence about things that the scene does not contain.
+
+    Raises:
+        ValueError: if a mentioned thing is missing, or only parts of missing things are mentioned.
+    """
+    names = [o.name for o in scene.objects + scene.obstacles]
+
+    # Kinds of things in the scene; an unknown name may be anything.
+    present: set[str] = set()
+    for name in names:
         kinds = set().union(*(_things()[noun] for noun in _nouns(_words(name), _things())))
         if not kinds:
             return
-        there |= kinds
-    said = _mentioned(text)
-    things = [noun for noun in said if noun in _things() and noun not in _parts()]
+        present |= kinds
+
+    # Things count before parts: "the glass of the cabinet" is about a cabinet.
+    mentioned = _mentioned(text)
+    things = [noun for noun in mentioned if noun in _things() and noun not in _parts()]
     vocabulary = _things() if things else _parts()
-    for noun in things or said:
-        if not vocabulary[noun] & there:
+    for noun in things or mentioned:
+        if not vocabulary[noun] & present:
             raise ValueError(
-                f"prompt: {text!r} speaks of a {noun}, and the scene has {', '.join(named)}; "
+                f"prompt: {text!r} speaks of a {noun}, and the scene has {', '.join(names)}; "
                 "say what one of these should do, or name the scene's objects after what they are"
             )
 
 
 def _mentioned(text: str) -> list[str]:
-    """Things and parts that a sentence names behind an article; "the glass door" is a door and no glass."""
+    """Things and parts mentioned after an article; "the glass door" is a door and not a glass."""
     words = _words(text)
     known = {*_things(), *_parts()}
     found = []
@@ -55,25 +64,24 @@ def _mentioned(text: str) -> list[str]:
 
 
 def _nouns(words: list[str], known: Collection[str]) -> list[str]:
-    """Nouns among words, the longest at every place."""
+    """Nouns among the words, the longest at every position."""
     found = (_noun(words[at:], known) for at in range(len(words)))
     return [noun for noun in found if noun is not None]
 
 
 def _noun(words: list[str], known: Collection[str]) -> str | None:
-    """The longest noun that words begin with."""
+    """The longest noun at the beginning of the words."""
     return next((n for n in (" ".join(words[:length]) for length in (3, 2, 1)) if n in known), None)
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(
-        r"[a-z]+", text.lower()
-    )  # what a thing owns, "the oven's door", is behind an s
+    # A possessive such as "the oven's door" becomes "the oven s door".
+    return re.findall(r"[a-z]+", text.lower())
 
 
 @cache
 def _things() -> dict[str, frozenset[str]]:
-    """By noun, the kinds of things that it may mean."""
+    """For each noun, the kinds of things that it may mean."""
     named = [(f"{name} alone", names) for name, (_, names) in THINGS.items()]
     named += [(name, kind.names) for name, kind in ARTICULATED.items()] + [("cloth", CLOTH)]
     return _index(
@@ -92,7 +100,7 @@ def _things() -> dict[str, frozenset[str]]:
 
 @cache
 def _parts() -> dict[str, frozenset[str]]:
-    """By what a part is called, the kinds of things that have one."""
+    """For each name of a part, the kinds of things that have one."""
     return _index((name, [part for part, _ in kind.parts]) for name, kind in ARTICULATED.items())
 
 

@@ -1,13 +1,14 @@
-"""What of an object is moved, and by what: control points in and on it, and a cloud near its surface (CHORD, 3.3, A.1).
+"""Control points of an object, and the point cloud near its surface (CHORD, 3.3, A.1).
 
-Both come from a grid of voxels. Its size is such that about 7500 voxel centers lie near the surface: these are the
-cloud on which deformation is kept as rigid as possible (eq. 13). Control points are spread over the voxels inside the
-object and near its surface by farthest-point sampling and settled by k-means, a few for the coarse level, more for the
-fine one.
+Both come from a grid of voxels. Its resolution is chosen so that about 7500 voxel centers lie near
+the surface: these are the cloud of the ARAP regularizer (eq. 13). Control points are distributed over
+the voxels inside the object and near its surface by farthest-point sampling followed by k-means, few
+for the coarse level, more for the fine one.
 
-Scans have holes and parts that overlap, and cloth encloses nothing. So nothing here needs a watertight mesh: near the
-surface is a matter of unsigned distance, and inside is what most of six oblique rays say, each counting signed
-crossings: overlapping parts then add up, a hole is outvoted, and a sheet has no inside.
+Scans have holes and overlapping parts, and cloth encloses no volume. So no watertight mesh is needed:
+unsigned distance decides what is near the surface, and a majority of six oblique rays decides what is
+inside, each counting signed crossings. Overlapping parts then add up, a hole is outvoted, and a sheet
+has no inside.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from generators.common.sampling import farthest_points
 
 NEIGHBORS = 10
 """Nearest neighbors of a surface point (eq. 13)."""
-_NEAR = 0.5 * np.sqrt(3.0)  # of a voxel: no voxel that the surface passes through is missed
-_INTERIOR_CELLS = (
-    30_000  # at most this many cells of the bounding box are asked whether they are inside
-)
+_NEAR = 0.5 * np.sqrt(3.0)
+"""Distance of a voxel center near the surface, in voxels: half a diagonal misses no voxel."""
+_INTERIOR_CELLS = 30_000
+"""Maximum number of cells of the bounding box that are tested for being inside."""
 _LLOYD_ROUNDS = 10
 
 
@@ -43,11 +44,11 @@ class Anatomy:
 
     Attributes:
         coarse: (Pc, 3) control points of the coarse level.
-        coarse_scale: (Pc,) how far each reaches to begin with: the mean distance to its three nearest fellows.
+        coarse_scale: (Pc,) initial reach of each: mean distance to its three nearest neighbors.
         fine: (Pf, 3) control points of the fine level.
         fine_scale: (Pf,) likewise.
         surface: (S, 3) centers of the voxels near the surface.
-        neighbors: (S, 10) indices of each one's nearest others.
+        neighbors: (S, 10) indices of the nearest others of each surface point.
         voxel: edge length of a voxel.
     """
 
@@ -92,8 +93,8 @@ def anatomy(
 
     Args:
         mesh: in the world frame, meters; it may be open, overlap itself, or be a sheet.
-        options: how many points.
-        seed: of the samples that find the voxels near the surface.
+        options: see ControlOptions.
+        seed: Random seed.
 
     Raises:
         ValueError: for a mesh without area.
@@ -101,12 +102,13 @@ def anatomy(
     options = options or ControlOptions()
     if len(mesh.faces) == 0 or not np.isfinite(mesh.vertices).all() or not mesh.area > 0:
         raise ValueError(
-            f"mesh: expected finite triangles with an area, got {len(mesh.faces)} faces; repair it first"
+            f"mesh: expected finite triangles with an area, got {len(mesh.faces)} faces; "
+            "repair it first"
         )
     surface, voxel = _near_surface(mesh, options.surface_points, seed)
     inside, spacing = _inside(mesh, voxel)
     body = np.concatenate([surface, inside])
-    # A cell of the inside may stand for several voxels; then it weighs as many.
+    # A cell inside may be larger than a voxel; it weighs as many voxels as it contains.
     weight = np.repeat([1.0, (spacing / voxel) ** 3], [len(surface), len(inside)])
     coarse = control_points(body, weight, options.coarse)
     fine = control_points(body, weight, options.fine)
@@ -122,20 +124,19 @@ def anatomy(
 
 
 def control_points(body: FloatArray, weight: FloatArray, count: int) -> FloatArray:
-    """Weighted k-means centers (P, 3), P <= count, of points (B, 3), from farthest points as a start."""
+    """Weighted k-means centers (P, 3), P <= count, of points (B, 3), initialized by farthest points."""
     centers = body[farthest_points(body, count)]
     for _ in range(_LLOYD_ROUNDS):
         label = cKDTree(centers).query(body)[1]
         mass = np.bincount(label, weight, len(centers))
-        total = np.stack(
-            [np.bincount(label, weight * body[:, axis], len(centers)) for axis in range(3)], axis=1
-        )
+        sums = [np.bincount(label, weight * body[:, axis], len(centers)) for axis in range(3)]
+        total = np.stack(sums, axis=1)
         centers = total[mass > 0] / mass[mass > 0, None]
     return centers
 
 
 def _spacing(points: FloatArray, voxel: float) -> FloatArray:
-    """Mean distance (P,) of points (P, 3) to their three nearest fellows; a voxel where there are none."""
+    """Mean distance (P,) of points (P, 3) to their three nearest neighbors; a voxel if there are none."""
     count = min(3, len(points) - 1)
     if count == 0:
         return np.full(len(points), voxel)
@@ -144,14 +145,16 @@ def _spacing(points: FloatArray, voxel: float) -> FloatArray:
 
 
 def _near_surface(mesh: trimesh.Trimesh, count: int, seed: int) -> tuple[FloatArray, float]:
-    """About `count` voxel centers (S, 3) whose distance from a mesh is at most 0.87 voxels, and the voxel's size."""
+    """About `count` voxel centers (S, 3) within 0.87 voxels of a mesh, and the voxel's size."""
     samples = np.asarray(trimesh.sample.sample_surface(mesh, 10 * count, seed=seed)[0])
     scene = raycasting_scene(mesh)
     voxel = float(np.sqrt(2 * _NEAR * mesh.area / count))
     best: tuple[float, FloatArray, float] | None = None
-    # The count goes as size^-2 on a surface and as size^-1 on a wire: the step below ends on one and closes in on both.
+    # The count scales as size^-2 on a surface and as size^-1 on a wire. The step below is exact for
+    # a surface and converges for a wire.
     for _ in range(8):
-        centers = mesh.bounds[0] + (_cells_around((samples - mesh.bounds[0]) / voxel) + 0.5) * voxel
+        cells = _cells_around((samples - mesh.bounds[0]) / voxel)
+        centers = mesh.bounds[0] + (cells + 0.5) * voxel
         near = centers[_distance(scene, centers) <= _NEAR * voxel]
         miss = abs(float(np.log(len(near) / count)))
         if best is None or miss < best[0]:
@@ -164,14 +167,14 @@ def _near_surface(mesh: trimesh.Trimesh, count: int, seed: int) -> tuple[FloatAr
 
 
 def _cells_around(points: FloatArray) -> NDArray[np.int64]:
-    """Unit cells (C, 3) that hold any of the points (P, 3), and all that touch those."""
+    """Unit cells (C, 3) that contain any of the points (P, 3), and all cells that touch those."""
     cells = np.floor(points).astype(np.int64)
     lower = cells.min(0) - 1
     shape = tuple(cells.max(0) - lower + 2)
     index = np.unique(np.ravel_multi_index(tuple((cells - lower).T), shape))
     around = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3)
-    all_of_them = np.stack(np.unravel_index(index, shape), -1)[:, None] + around
-    index = np.unique(np.ravel_multi_index(tuple(all_of_them.reshape(-1, 3).T), shape))
+    grown = np.stack(np.unravel_index(index, shape), -1)[:, None] + around  # (cells, 27, 3)
+    index = np.unique(np.ravel_multi_index(tuple(grown.reshape(-1, 3).T), shape))
     return np.stack(np.unravel_index(index, shape), -1) + lower
 
 
@@ -184,8 +187,10 @@ def _inside(mesh: trimesh.Trimesh, voxel: float) -> tuple[FloatArray, float]:
     centers = centers[_distance(scene, centers) > _NEAR * voxel]
     if len(centers) == 0:  # Open3D does not survive an empty list of rays
         return centers, spacing
+
+    # A ray votes for inside if it leaves the mesh more often than it enters.
     votes = np.zeros(len(centers), np.int64)
-    axes_of_rays = exp_so3(np.array([0.3, 0.5, 0.7]))  # along no box's edge
+    axes_of_rays = exp_so3(np.array([0.3, 0.5, 0.7]))  # oblique to the edges of a box
     for direction in np.concatenate([axes_of_rays, -axes_of_rays]):
         rays = np.concatenate([centers, np.broadcast_to(direction, centers.shape)], axis=1)
         hits = scene.list_intersections(open3d().core.Tensor(rays.astype(np.float32)))

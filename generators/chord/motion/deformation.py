@@ -1,18 +1,20 @@
-"""Motion of objects by few control points, each with a Fenwick tree over frames (CHORD, 3.3, eq. 5-11).
+"""Motion of objects by few control points, each with a Fenwick tree over frames.
 
-A control point at p turns by R^t about itself and moves by T^t. A point mu follows its K nearest control points,
+CHORD, 3.3, eq. 5-11. A control point at p rotates by R^t about itself and moves by T^t. A point mu
+follows its K nearest control points,
 
-    mu^t = sum_k beta_k (R_k^t (mu - p_k) + p_k + T_k^t),        q^t = (sum_k beta_k r_k^t) q,          eq. 5, 6
+    mu^t = sum_k beta_k (R_k^t (mu - p_k) + p_k + T_k^t),    q^t = (sum_k beta_k r_k^t) q,    eq. 5, 6
 
-with beta_k proportional to exp(-d_k^2 / 2), d_k the distance by the control point's own covariance (eq. 7), which is
-learned, while p is not. T_k^t and r_k^t are sums of Fenwick nodes; to the sum of quaternions the identity is added
-before it is normalized (eq. 11), since all nodes are zero to begin with. The fine level adds what it moves a rest point
-by, mu^t - mu and r^t - 1, to what the coarse level made of it (eq. 8, 9).
+with beta_k proportional to exp(-d_k^2 / 2), where d_k is the distance in the metric of the control
+point's covariance (eq. 7). The covariance is learned, p is not. T_k^t and r_k^t are sums of Fenwick
+nodes; the identity is added to the sum of quaternions before it is normalized (eq. 11), since all
+nodes are zero at first. The fine level's displacement of a rest point, mu^t - mu, and its rotation,
+r^t - 1, are added to those of the coarse level (eq. 8, 9).
 
-Everything is computed as displacement, sum_k beta_k ((R_k^t - 1)(mu - p_k) + T_k^t): frame 0 is the rest shape to the
-last bit. Nodes of translations are in units of the scene's radius: one learning rate then does for a cup and for a
-kitchen, and the paper's 0.006, for scenes of about unit size, means what it does there. Quaternions, and logarithms of
-scales, have no unit.
+Everything is computed as displacement, sum_k beta_k ((R_k^t - 1)(mu - p_k) + T_k^t), so that frame 0
+is the rest shape exactly. Nodes of translations are in units of the scene's radius: one learning rate
+then suits a cup and a kitchen, and the paper's 0.006, for scenes of about unit size, keeps its
+meaning. Quaternions and logarithms of scales have no unit.
 """
 
 from __future__ import annotations
@@ -34,20 +36,22 @@ from generators.chord.options import DeformationOptions
 
 
 class _Reach(NamedTuple):
-    """Points (N, 4) homogeneous, of the scene's center and radius, and the control points (N, K) that they follow."""
+    """Points bound to the control points of one level."""
 
     points: Tensor
+    """(N, 4) homogeneous, relative to the scene's center, in radii."""
     nearest: Tensor
+    """(N, K) indices of their control points."""
 
 
 @dataclass(frozen=True, eq=False)
 class Binding:
-    """Which control points some points follow, and how.
+    """Points bound to control points.
 
     Attributes:
         points: (N, 3) of all objects in turn, at rest, world frame, meters.
-        sizes: points of each object.
-        levels: what each level knows of them.
+        sizes: number of points of each object.
+        levels: the points as bound in each level.
     """
 
     points: Tensor
@@ -56,7 +60,7 @@ class Binding:
 
 
 class Deformation(nn.Module):
-    """The motion of a scene's objects, to be optimized; at rest to begin with.
+    """The motion of a scene's objects, to be optimized; initially at rest.
 
     Attributes:
         frames: T.
@@ -66,11 +70,11 @@ class Deformation(nn.Module):
     def __init__(
         self, anatomies: Sequence[Anatomy], frames: int, options: DeformationOptions | None = None
     ) -> None:
-        """`anatomies` are of the objects that move, in the order of the scene."""
+        """Control points of the moving objects, in the order of the scene, all at rest."""
         super().__init__()
         if not anatomies:
             raise ValueError(
-                "anatomies: expected at least one object, got none; a motion needs something to move"
+                "anatomies: expected at least one object, got none; give those that may move"
             )
         options = options or DeformationOptions()
         lower = np.min([a.surface.min(0) for a in anatomies], axis=0)
@@ -91,14 +95,15 @@ class Deformation(nn.Module):
         )
 
     def bind(self, points: Sequence[Tensor]) -> Binding:
-        """Tie points to the control points near them, once, at rest.
+        """Bind points at rest to the control points near them.
 
         Args:
             points: (N_i, 3) of every object, world frame, meters.
         """
         if len(points) != self.objects:
             raise ValueError(
-                f"points: expected those of {self.objects} objects, got {len(points)}; give some for each"
+                f"points: expected those of {self.objects} objects, got {len(points)}; "
+                "give some for each"
             )
         points = [p.detach().to(self.center) for p in points]
         whole = torch.cat(points)
@@ -112,16 +117,16 @@ class Deformation(nn.Module):
         )
 
     def forward(self, binding: Binding, *, fine: bool) -> list[tuple[Tensor, Tensor]]:
-        """Where bound points are in every frame, and how they have turned.
+        """Positions and rotations of bound points in every frame.
 
         Args:
-            binding: of `bind`.
-            fine: with the fine level's residual; without, its parameters get no gradient. Where there is one level
-                only, it makes no difference.
+            binding: from `bind`.
+            fine: add the fine level's residual; otherwise its parameters get no gradient. Ignored if
+                there is only one level.
 
         Returns:
-            Of every object, positions (T, N_i, 3) in the world, meters, and unit quaternions (T, N_i, 4) of the turn
-            since frame 0: `turned` makes orientations of them.
+            For every object, positions (T, N_i, 3), world frame, meters, and unit quaternions
+            (T, N_i, 4) of the rotation since frame 0, which `turned` applies to orientations.
         """
         active = list(zip(self._levels(), binding.levels, strict=True))[: None if fine else 1]
         moves, turns = zip(*(level(reach) for level, reach in active), strict=True)
@@ -138,11 +143,11 @@ class Deformation(nn.Module):
 
     @torch.no_grad()
     def restart_after(self, frame: int, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Make all frames after `frame` equal to it; it and those before stay as they are (split schedule, A.1).
+        """Make all frames after `frame` equal to it, and keep the others (split schedule, A.1).
 
         Args:
-            frame: the last that is kept, 0 to T-1.
-            optimizer: its averages of the later frames' gradients are forgotten, where it has any.
+            frame: last frame that is kept, 0 to T-1.
+            optimizer: its averages of the later frames' gradients are reset.
         """
         if not 0 <= frame < self.frames:
             raise ValueError(f"frame: expected 0 to {self.frames - 1}, got {frame}")
@@ -154,7 +159,7 @@ class Deformation(nn.Module):
                         value[frame:] = 0
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by their learning rate: "motion" (the trees), "scale" and "rotation" of the covariances."""
+        """Parameters by learning rate: "motion" (trees), "scale" and "rotation" (covariances)."""
         levels = self._levels()
         return {
             "motion": [p for level in levels for p in (level.translation, level.rotation)],
@@ -167,7 +172,7 @@ class Deformation(nn.Module):
 
 
 class _Level(nn.Module):
-    """Control points (P, 3) of all objects in turn, their trees and covariances; lengths in scene radii."""
+    """Control points (P, 3) of all objects in turn, with trees and covariances; lengths in radii."""
 
     def __init__(
         self,
@@ -200,46 +205,48 @@ class _Level(nn.Module):
         """Indices (N, K) of the nearest control points of the same object."""
         out, start = [], 0
         for own, controls in zip(points, self.points.split(self.sizes), strict=True):
-            index = cKDTree(controls.cpu().numpy()).query(
-                own.cpu().numpy(), k=range(1, self.neighbors + 1)
-            )[1]
+            tree = cKDTree(controls.cpu().numpy())
+            _, index = tree.query(own.cpu().numpy(), k=range(1, self.neighbors + 1))
             out.append(torch.as_tensor(index) + start)
             start += len(controls)
         return torch.cat(out).to(self.points.device)
 
     def forward(self, reach: _Reach) -> tuple[Tensor, Tensor]:
-        """Displacements (T, N, 3) in radii, and blended quaternions less the identity (T, N, 4)."""
-        T = torch.tensordot(self.query, self.translation, 1)
-        r = functional.normalize(
-            torch.tensordot(self.query, self.rotation, 1) + _identity(self.points), dim=-1
-        )
-        A = turn_less_identity(r)  # (T, P, 3, 3)
-        b = T - (A * self.points[:, None]).sum(-1)
-        beta = self.weights(reach)
+        """Displacements (T, N, 3) in radii, and blended quaternions minus the identity (T, N, 4)."""
+        # Translations and quaternions of the control points in every frame.
+        T = torch.tensordot(self.query, self.translation, 1)  # (T, P, 3)
+        r = torch.tensordot(self.query, self.rotation, 1) + _identity(self.points)
+        r = functional.normalize(r, dim=-1)  # (T, P, 4)
+
+        # The displacement (R - 1)(mu - p) + T as an affine map A mu + b of the rest point mu.
+        A = rotation_minus_identity(r)  # (T, P, 3, 3)
+        b = T - (A * self.points[:, None]).sum(-1)  # (T, P, 3)
+
+        # Blend the maps of each point's control points, and apply them.
+        beta = self.weights(reach)  # (N, K)
         affine = _blend(torch.cat([A, b[..., None]], dim=-1), reach.nearest, beta)  # (N, T, 3, 4)
         moves = (affine.flatten(1, 2) @ reach.points[..., None]).unflatten(1, (-1, 3))[..., 0]
         return moves.transpose(0, 1), _blend(r - _identity(r), reach.nearest, beta).transpose(0, 1)
 
     def weights(self, reach: _Reach) -> Tensor:
         """Blend weights (N, K): exp(-d^2 / 2) in the control points' own metrics, normalized (eq. 7)."""
-        offset = reach.points[:, None, :3] - self.points[reach.nearest]
-        axes = turn_less_identity(functional.normalize(self.quat_wxyz, dim=-1)) + torch.eye(3).to(
-            offset
-        )
+        offset = reach.points[:, None, :3] - self.points[reach.nearest]  # (N, K, 3)
+        quats = functional.normalize(self.quat_wxyz, dim=-1)
+        axes = rotation_minus_identity(quats) + torch.eye(3).to(offset)  # (P, 3, 3)
         whiten = (axes * (-self.log_scale).exp()[:, None]).transpose(-1, -2)  # (P, 3, 3)
         d = torch.einsum("nkab,nkb->nka", whiten[reach.nearest], offset)
-        # Far from all control points every exponential is zero; their ratios, by softmax, are not.
+        # Softmax: far from all control points the exponentials underflow, but not their ratios.
         return torch.softmax(-0.5 * d.square().sum(-1), dim=-1)
 
     def hold(self, tree: Tensor, frame: int) -> None:
-        """Make what the nodes (T-1, P, ...) say of later frames what they say of `frame`; nodes up to it stay."""
+        """Set later frames of a tree's nodes (T-1, P, ...) to `frame`; nodes up to it stay."""
         motion = torch.tensordot(self.query, tree, 1)
         motion[frame:] = motion[frame].clone()
         tree[frame:] = torch.tensordot(self.nodes, motion, 1)[frame:]
 
 
 def turned(quats: Tensor, rest: Tensor) -> Tensor:
-    """Orientations quat_wxyz (T, N, 4) of what had `rest` (N, 4) at frame 0 and has turned by `quats` since (eq. 6)."""
+    """Orientations (T, N, 4): `rest` (N, 4) at frame 0, rotated by `quats` (T, N, 4) since (eq. 6)."""
     w, x, y, z = quats.unbind(-1)
     a, b, c, d = rest.unbind(-1)
     return torch.stack(
@@ -253,7 +260,7 @@ def turned(quats: Tensor, rest: Tensor) -> Tensor:
     )
 
 
-def turn_less_identity(quat_wxyz: Tensor) -> Tensor:
+def rotation_minus_identity(quat_wxyz: Tensor) -> Tensor:
     """R - 1 (..., 3, 3) of unit quaternions (..., 4), without cancellation near the identity."""
     w, x, y, z = quat_wxyz.unbind(-1)
     rows = [
@@ -265,7 +272,13 @@ def turn_less_identity(quat_wxyz: Tensor) -> Tensor:
 
 
 def _blend(values: Tensor, nearest: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums (N, T, ...) of what control points (T, P, ...) say, over the nearest (N, K) of every point."""
+    """Weighted sums (N, T, ...) of control points' values (T, P, ...) over each point's K nearest.
+
+    Args:
+        values: (T, P, ...) of the control points.
+        nearest: (N, K) indices of control points.
+        weights: (N, K).
+    """
     table = values.transpose(0, 1)
     out = functional.embedding_bag(
         nearest, table.flatten(1), per_sample_weights=weights, mode="sum"

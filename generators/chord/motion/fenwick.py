@@ -1,11 +1,12 @@
-"""The Fenwick tree over frames: a motion as sums of few nodes, each shared by a range of frames (CHORD, eq. 10-11).
+"""The Fenwick tree over frames: a motion as sums of few nodes, each shared by a range of frames.
 
-Node j holds what happens over frames (j - lowbit(j), j], lowbit(j) the largest power of two that divides j; frame t is
-the sum over t, t - lowbit(t), ... down to 0 (Fenwick, 1994). Frame 0 is the sum of nothing: it cannot move.
+CHORD, eq. 10-11. Node j holds the change over frames (j - lowbit(j), j], where lowbit(j) is the
+largest power of two that divides j. Frame t is the sum over the nodes t, t - lowbit(t), ... down to 0
+(Fenwick, 1994). Frame 0 is the empty sum: it cannot move.
 
-There are as many nodes as moving frames, so any motion can be written, in one way: the tree does not smooth. What it
-changes is how a gradient acts. A step on node 8 moves frames 8 to 15 together, so late frames need not be found each
-by itself, far from the rest shape.
+There are as many nodes as moving frames, so every motion has exactly one representation: the tree
+does not smooth. It changes how a gradient acts: a step on node 8 moves frames 8 to 15 together, so
+late frames need not be found one by one, far from the rest shape.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from flowplan.utils.checks import FloatArray
 
 
 def query_matrix(frames: int) -> FloatArray:
-    """Which nodes add up to which frame: (T, T-1), entry [t, j-1] is 1 where node j counts for frame t, else 0."""
+    """Frames from nodes: (T, T-1), entry [t, j-1] is 1 if node j counts for frame t, else 0."""
     _require_frames(frames)
     out = np.zeros((frames, frames - 1))
     for t in range(1, frames):
@@ -28,9 +29,9 @@ def query_matrix(frames: int) -> FloatArray:
 
 
 def node_matrix(frames: int) -> FloatArray:
-    """What a node must be for given frames: (T-1, T), row j-1 is frame j less frame j - lowbit(j).
+    """Nodes from frames: (T-1, T), row j-1 is frame j minus frame j - lowbit(j).
 
-    It inverts `query_matrix` for motions whose frame 0 is zero.
+    The inverse of `query_matrix` for motions whose frame 0 is zero.
     """
     _require_frames(frames)
     out = np.zeros((frames - 1, frames))

@@ -1,4 +1,4 @@
-"""Objects' meshes rigged: control points, what follows them, and the clouds that are to stay as rigid as possible."""
+"""Rigging of objects' meshes: control points, points that follow them, and the clouds of ARAP."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from generators.chord.motion.control_points import NEIGHBORS, Anatomy, anatomy
 from generators.chord.motion.deformation import Binding, Deformation
 from generators.chord.options import LEAST_SURFACE, ControlOptions, DeformationOptions
 
-_FEWEST = 4  # control points of a piece: as many as a point follows
+_MIN_CONTROLS = 4
+"""Control points of a piece, at least: as many as a point follows."""
 
 
 class Bound(NamedTuple):
-    """Points of all objects, tied to control points.
+    """Points of all objects, bound to control points.
 
     Attributes:
         binding: of the points sorted by piece.
-        back: of every object, (N_i,) where its points are among those sorted.
+        back: for every object, (N_i,) indices of its points among the sorted ones.
     """
 
     binding: Binding
@@ -38,10 +39,10 @@ class Rig:
     """The motion of a scene's objects, to be optimized.
 
     Attributes:
-        deformation: its parameters; see Deformation. It knows the objects' connected pieces, not the objects.
-        clouds: (S_i, 3) near the surface of each object, in the meshes' frame.
-        neighbors: (S, 10) of all clouds in turn, of the same piece.
-        contacts: (E, 2) points of all clouds in turn, and such that are near them and of a piece that touches theirs.
+        deformation: its parameters; its objects are the connected pieces.
+        clouds: (S_i, 3) points near the surface of each object, in the meshes' frame.
+        neighbors: (S, 10) nearest points of the same piece, for all clouds in turn.
+        contacts: (E, 2) pairs of nearby points of pieces that touch, for all clouds in turn.
     """
 
     def __init__(
@@ -60,14 +61,18 @@ class Rig:
         neighbors: list[Labels] = []
         contacts: list[Labels] = []
         for whole in self._bodies:
+            # Every piece gets its share of the control points.
             own = [
                 anatomy(m, _share(control, m.area / whole.mesh.area), seed=seed)
                 for m in whole.meshes
             ]
             cloud = np.concatenate([a.surface for a in own])
+            sizes = [len(a.surface) for a in own]
+            label = np.repeat(np.arange(len(own)), sizes)
+
+            # Indices of neighbors and contacts count through the clouds of all objects.
             start = sum(len(c) for c in self.clouds)
-            label = np.repeat(np.arange(len(own)), [len(a.surface) for a in own])
-            first = start + np.cumsum([0, *(len(a.surface) for a in own[:-1])])
+            first = start + np.cumsum([0, *sizes[:-1]])
             neighbors += [a.neighbors + f for a, f in zip(own, first, strict=True)]
             contacts.append(_contacts(cloud, label, whole.touching) + start)
             self._labels.append(label)
@@ -78,23 +83,24 @@ class Rig:
         self.deformation = Deformation(anatomies, frames, options)
 
     def bind(self, points: Sequence[FloatArray]) -> Bound:
-        """Tie each object's cloud, and then points (N_i, 3) on or near its mesh, to control points of their pieces."""
+        """Bind each object's cloud, and then points (N_i, 3) on or near its mesh.
+
+        A point follows control points of its own piece.
+        """
         labels = [
             np.concatenate([own, b.of(p)])
             for own, b, p in zip(self._labels, self._bodies, points, strict=True)
         ]
-        return self._bind(
-            [np.concatenate(both) for both in zip(self.clouds, points, strict=True)], labels
-        )
+        clouds_and_points = [np.concatenate(x) for x in zip(self.clouds, points, strict=True)]
+        return self._bind(clouds_and_points, labels)
 
     def bind_vertices(self) -> Bound:
-        """Tie every mesh's vertices to control points."""
-        return self._bind(
-            [np.asarray(b.mesh.vertices) for b in self._bodies], [b.vertex for b in self._bodies]
-        )
+        """Bind every mesh's vertices."""
+        vertices = [np.asarray(b.mesh.vertices) for b in self._bodies]
+        return self._bind(vertices, [b.vertex for b in self._bodies])
 
     def __call__(self, bound: Bound, *, fine: bool) -> list[tuple[Tensor, Tensor]]:
-        """Of every object, positions (T, N_i, 3) and quat_wxyz (T, N_i, 4); see Deformation."""
+        """For every object, positions (T, N_i, 3) and quat_wxyz (T, N_i, 4); see Deformation."""
         pieces = self.deformation(bound.binding, fine=fine)
         positions, quats = (torch.cat(parts, dim=1) for parts in zip(*pieces, strict=True))
         return [
@@ -105,9 +111,11 @@ class Rig:
         device = self.deformation.center.device
         pieces, back, start = [], [], 0
         for p, own, b in zip(points, labels, self._bodies, strict=True):
+            # Sorted by piece, and the way back.
             order = np.argsort(own, kind="stable")
             back.append(torch.as_tensor(start + np.argsort(order), device=device))
-            parts = np.split(p[order], np.searchsorted(own[order], np.arange(1, b.count)))
+            ends = np.searchsorted(own[order], np.arange(1, b.count))
+            parts = np.split(p[order], ends)
             pieces += [torch.as_tensor(part, dtype=torch.float32, device=device) for part in parts]
             start += len(p)
         return Bound(self.deformation.bind(pieces), tuple(back))
@@ -116,22 +124,25 @@ class Rig:
 def _contacts(cloud: FloatArray, label: Labels, touching: NDArray[np.bool_]) -> Labels:
     """Pairs (E, 2) of points of a cloud (S, 3) whose pieces touch.
 
-    A pair is of a point and one that would be among its nearest, were all pieces that touch its own one with it.
+    The second point of a pair would be among the first one's nearest neighbors if all pieces that
+    touch its own were one.
     """
     pairs = [np.empty((0, 2), np.int64)]
     for piece, touched in enumerate(touching):
         own, reached = np.flatnonzero(label == piece), np.flatnonzero(touched[label])
-        around = reached[cKDTree(cloud[reached]).query(cloud[own], k=NEIGHBORS + 1)[1][:, 1:]]
+        # The first neighbor of a point is itself.
+        nearest = cKDTree(cloud[reached]).query(cloud[own], k=NEIGHBORS + 1)[1][:, 1:]
+        around = reached[nearest]  # (points of the piece, 10)
         point, which = np.nonzero(label[around] != piece)
         pairs.append(np.stack([own[point], around[point, which]], axis=1))
     return np.concatenate(pairs)
 
 
 def _share(options: ControlOptions, share: float) -> ControlOptions:
-    """What a piece with this share of its object's area gets."""
+    """The options of a piece with this share of its object's area."""
     return replace(
         options,
-        coarse=max(min(_FEWEST, options.coarse), round(share * options.coarse)),
-        fine=max(min(_FEWEST, options.fine), round(share * options.fine)),
+        coarse=max(min(_MIN_CONTROLS, options.coarse), round(share * options.coarse)),
+        fine=max(min(_MIN_CONTROLS, options.fine), round(share * options.fine)),
         surface_points=max(LEAST_SURFACE, round(share * options.surface_points)),
     )

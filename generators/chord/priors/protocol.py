@@ -1,7 +1,8 @@
-"""What CHORD asks of a video model: to encode a video, and the velocity of its rectified flow.
+"""The interface of a video model that motion is distilled from.
 
-A rectified flow carries noise to data along z_tau = (1 - tau) z + tau eps; the model predicts v = eps - z from z_tau,
-a sentence and the first frame (CHORD, section 3.2). Nothing else of a video model is needed to distil motion from it.
+A rectified flow carries noise to data along z_tau = (1 - tau) z + tau eps. The model predicts
+v = eps - z from z_tau, a sentence and the first frame (CHORD, section 3.2). Nothing else of a video
+model is needed to distill motion from it.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import torch
 from torch import Tensor
 
 Paint = Literal["color", "scene_flow"]
-"""What a prior sees. "color": RGB in [0, 1]. "scene_flow": how far the matter that the first frame shows at a pixel has
-gone, in the camera's heading frame (`generators.chord.render.paint`); its first frame is a picture of rest positions and alpha."""
+"""Content of a prior's videos. "color": RGB in [0, 1]. "scene_flow": displacement of the matter that
+the first frame shows at a pixel, in the camera's heading frame (`generators.chord.render.paint`); the
+first frame is then an image of rest positions and alpha."""
 
 
 class VideoPrior(Protocol):
-    """A video model that can be distilled.
+    """A video model that motion can be distilled from.
 
     Attributes:
         frames: T of its videos.
         height, width: pixels of its videos.
-        sharpness: pixels of its first frames along a pixel of its videos; 1 where videos are of colors.
-        paint: what its videos show.
+        sharpness: pixels of its first frames along a pixel of its videos; 1 for videos of colors.
+        paint: content of its videos.
         guidance: scale of classifier-free guidance at the first and the last iteration.
         device: where it runs; scenes are rendered there too.
     """
@@ -37,17 +39,17 @@ class VideoPrior(Protocol):
     device: torch.device
 
     def condition(self, text: str, first: Tensor, *, seed: int = 0) -> Any:
-        """What `velocity` needs of the sentence and of the first frames (B, h, w, C'), one a camera.
+        """The condition of `velocity`, from the sentence and first frames (B, h, w, C'), one a camera.
 
         Raises:
-            ValueError: when the model cannot make anything of the sentence.
+            ValueError: for a sentence that the model cannot use.
         """
         ...
 
     def encode(self, video: Tensor) -> Tensor:
-        """Latent z (B, ...) of videos (B, T, H, W, C), differentiable by the video."""
+        """Latents z (B, ...) of videos (B, T, H, W, C), differentiable with respect to the video."""
         ...
 
     def velocity(self, z_tau: Tensor, tau: float, condition: Any, *, guidance: float) -> Tensor:
-        """v_hat (B, ...), guided, without gradient; `condition` is of the same B cameras."""
+        """Guided velocities v_hat (B, ...), without gradient; `condition` is of the same B cameras."""
         ...

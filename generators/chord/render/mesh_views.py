@@ -1,15 +1,15 @@
-"""What cameras see of meshes, by casting rays: the pictures that Gaussians are fitted to.
+"""Images of meshes by ray casting, which Gaussians are fitted to.
 
-The light is fixed to the world, not to the camera: a Gaussian has one color from wherever it is seen, and so has a
-surface under such a light. Brightness falls linearly with the angle's cosine, 1 facing the light and 1 - contrast
-facing away, so nothing is lost in the dark.
+The light is fixed to the world, not to the camera: a Gaussian has one color from every side, and so
+has a surface under such a light. Brightness falls linearly with the cosine of the angle, from 1
+facing the light to 1 - contrast facing away, so nothing is lost in the dark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import trimesh
@@ -27,19 +27,19 @@ from generators.chord.options import ViewOptions
 LIGHT = np.array([0.3, -0.4, 1.0]) / np.linalg.norm([0.3, -0.4, 1.0])
 """Direction toward the light, world frame."""
 GRAY = (0.6, 0.6, 0.6)
-"""Of a surface without a color."""
+"""Color of a surface without one."""
 
 
 @dataclass(frozen=True, eq=False)
 class MeshViews:
-    """V pictures; everything is averaged over a pixel's rays, of which those that hit nothing count as 0.
+    """V images, averaged over the rays of each pixel; rays that hit nothing count as 0.
 
     Attributes:
         rgb: (V, H, W, 3) in [0, 1], lit.
         alpha: (V, H, W) share of the pixel that is covered.
         points: (V, H, W, 3) where the rays hit, world frame, meters, times alpha.
         depth: (V, H, W) along the camera's z, meters, times alpha.
-        mesh_id: (V, H, W) which mesh the pixel's first ray hits; -1 for none.
+        mesh_id: (V, H, W) mesh that the pixel's first ray hits; -1 for none.
     """
 
     rgb: FloatArray
@@ -49,8 +49,23 @@ class MeshViews:
     mesh_id: NDArray[np.int64]
 
 
+class _Hits(NamedTuple):
+    """Hits of N rays."""
+
+    hit: NDArray[np.bool_]
+    """(N,) true if the ray hits anything."""
+    depth: FloatArray
+    """(N,) distance in lengths of the ray's direction; 0 for no hit."""
+    mesh_id: NDArray[np.int64]
+    """(N,) -1 for no hit."""
+    face: NDArray[np.int64]
+    """(N,) 0 for no hit."""
+    barycentric: FloatArray
+    """(N, 3) coordinates on the face."""
+
+
 def world_mesh(obj: SceneObject) -> trimesh.Trimesh:
-    """The object's mesh in the world frame with its colors."""
+    """The object's mesh in the world frame, with its colors."""
     return trimesh.Trimesh(
         obj.vertices_world, obj.mesh.faces, visual=obj.mesh.visual, process=False
     )
@@ -64,13 +79,15 @@ def mesh_views(
     height: int,
     options: ViewOptions = ViewOptions(),
 ) -> MeshViews:
-    """Pictures of meshes in one frame from V cameras.
+    """Images of meshes from V cameras.
 
     Args:
         meshes: world frame, meters; those without colors are gray.
         viewmats: (V, 4, 4) X_camera_world, OpenCV's convention.
         Ks: (V, 3, 3) intrinsics, pixels; the center of the first pixel is at (0.5, 0.5).
-        width, height: pixels.
+        width: pixels.
+        height: pixels.
+        options: see ViewOptions.
     """
     viewmats = checks.array("viewmats", viewmats, ("V", 4, 4))
     Ks = checks.array("Ks", Ks, (len(viewmats), 3, 3))
@@ -81,26 +98,19 @@ def mesh_views(
         return values.reshape(*shape, -1).mean(axis=(1, 3))
 
     views = []
-    for X_camera_world, K in zip(
-        viewmats, Ks, strict=True
-    ):  # one by one: rays take a hundred bytes each
+    # Camera by camera: rays take a hundred bytes each.
+    for X_camera_world, K in zip(viewmats, Ks, strict=True):
         eye, directions = _rays(X_camera_world, K, width, height, options.samples)
-        hit, depth, mesh_id, face, barycentric = _cast(scene, eye, directions)
-        points = np.where(hit[:, None], eye + depth[:, None] * directions, 0.0)
+        hits = _cast(scene, eye, directions)
+        points = np.where(hits.hit[:, None], eye + hits.depth[:, None] * directions, 0.0)
         rgb = np.zeros_like(points)
         for i, mesh in enumerate(meshes):
-            on = np.flatnonzero(mesh_id == i)
-            colors = surface_colors(mesh, face[on], barycentric[on])
-            normals = np.asarray(mesh.face_normals, float)[face[on]]
-            away = np.sign(
-                (normals * directions[on]).sum(-1)
-            )  # winding is not trusted: the side that is seen is lit
-            rgb[on] = (GRAY if colors is None else colors) * brightness(
-                -away[:, None] * normals, options
-            )[:, None]
-        first = mesh_id.reshape(shape)[:, 0, :, 0]
-        alpha = averaged(hit.astype(float))[..., 0]
-        views.append((averaged(rgb), alpha, averaged(points), averaged(depth)[..., 0], first))
+            on = np.flatnonzero(hits.mesh_id == i)
+            rgb[on] = _lit_colors(mesh, hits, on, directions[on], options)
+        first = hits.mesh_id.reshape(shape)[:, 0, :, 0]
+        alpha = averaged(hits.hit.astype(float))[..., 0]
+        depth = averaged(hits.depth)[..., 0]
+        views.append((averaged(rgb), alpha, averaged(points), depth, first))
     return MeshViews(*map(np.stack, zip(*views, strict=True)))
 
 
@@ -112,11 +122,15 @@ def brightness(normals: FloatArray, options: ViewOptions = ViewOptions()) -> Flo
 def surface_colors(
     mesh: trimesh.Trimesh, face: NDArray[np.int64], barycentric: FloatArray
 ) -> FloatArray | None:
-    """Colors (N, 3) in [0, 1] at points of a mesh: its texture's, its vertices' or its faces'; None if it has none.
+    """Colors (N, 3) in [0, 1] at points of a mesh, from its texture, vertices or faces.
 
     Args:
-        face: (N,) which face each point lies on.
-        barycentric: (N, 3) where on it.
+        mesh: the mesh.
+        face: (N,) face of each point.
+        barycentric: (N, 3) coordinates on the face.
+
+    Returns:
+        None for a mesh without colors.
     """
     visual: Any = mesh.visual
     if visual is None or not visual.defined:
@@ -136,10 +150,30 @@ def surface_colors(
     return (colors[mesh.faces[face], :3] * barycentric[..., None]).sum(1) / 255
 
 
+def _lit_colors(
+    mesh: trimesh.Trimesh,
+    hits: _Hits,
+    on: NDArray[np.int64],
+    directions: FloatArray,
+    options: ViewOptions,
+) -> FloatArray:
+    """Lit colors (M, 3) of the rays `on` (M,) that hit a mesh, along `directions` (M, 3)."""
+    face = hits.face[on]
+    colors = surface_colors(mesh, face, hits.barycentric[on])
+    normals = np.asarray(mesh.face_normals, float)[face]
+    # The side that is seen is lit: the winding of faces may be wrong.
+    away = np.sign((normals * directions).sum(-1))
+    light = brightness(-away[:, None] * normals, options)
+    return (GRAY if colors is None else colors) * light[:, None]
+
+
 def _rays(
     viewmat: FloatArray, K: FloatArray, width: int, height: int, samples: int
 ) -> tuple[FloatArray, FloatArray]:
-    """The eye (3,) and directions (H * samples * W * samples, 3) in the world; a direction is 1 deep for the camera."""
+    """Eye (3,) and ray directions (H * samples * W * samples, 3), world frame.
+
+    A direction has length 1 along the camera's z.
+    """
     x, y = ((np.arange(n * samples) + 0.5) / samples for n in (width, height))
     u, v = np.meshgrid((x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1])
     R_camera_world = viewmat[:3, :3]
@@ -147,17 +181,17 @@ def _rays(
     return -viewmat[:3, 3] @ R_camera_world, directions
 
 
-def _cast(
-    scene: Any, eye: FloatArray, directions: FloatArray
-) -> tuple[NDArray[np.bool_], FloatArray, NDArray[np.int64], NDArray[np.int64], FloatArray]:
-    """For each ray: does it hit, how far in its own lengths, which mesh (-1), which face, barycentric (N, 3)."""
-    rays = np.concatenate([np.broadcast_to(eye, directions.shape), directions], axis=1).astype(
-        np.float32
-    )
-    answer = scene.cast_rays(open3d().core.Tensor(rays))
+def _cast(scene: Any, eye: FloatArray, directions: FloatArray) -> _Hits:
+    """Hits of rays from one eye (3,) along directions (N, 3)."""
+    rays = np.concatenate([np.broadcast_to(eye, directions.shape), directions], axis=1)
+    answer = scene.cast_rays(open3d().core.Tensor(rays.astype(np.float32)))
     length = answer["t_hit"].numpy().astype(float)
     hit = np.isfinite(length)
     u, v = answer["primitive_uvs"].numpy().astype(float).T
-    mesh_id = np.where(hit, answer["geometry_ids"].numpy().astype(np.int64), -1)
-    face = np.where(hit, answer["primitive_ids"].numpy().astype(np.int64), 0)
-    return hit, np.where(hit, length, 0.0), mesh_id, face, np.stack([1 - u - v, u, v], axis=-1)
+    return _Hits(
+        hit=hit,
+        depth=np.where(hit, length, 0.0),
+        mesh_id=np.where(hit, answer["geometry_ids"].numpy().astype(np.int64), -1),
+        face=np.where(hit, answer["primitive_ids"].numpy().astype(np.int64), 0),
+        barycentric=np.stack([1 - u - v, u, v], axis=-1),
+    )

@@ -1,4 +1,4 @@
-"""Sizes of the choreographer, and the scale of what it sees."""
+"""Sizes of the choreographer, and the scale of its latents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flowplan.utils import checks
 
 @dataclass(frozen=True)
 class ChoreographerConfig:
-    """Sizes; the defaults are those of the weights that ship."""
+    """Sizes of the network; the defaults are those of the weights that ship."""
 
     frames: int = 16
     """T of its videos."""
@@ -28,9 +28,9 @@ class ChoreographerConfig:
     mlp_ratio: float = 3.0
     """Hidden width of the MLPs over `width`."""
     text_width: int = 384
-    """Numbers of a sentence's embedding."""
+    """Width of a sentence's embedding."""
     scale: float = 0.12
-    """About the standard deviation of displacements, which a latent is in units of."""
+    """Unit of a latent: about the standard deviation of displacements."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -39,15 +39,16 @@ class ChoreographerConfig:
                 isinstance(value, bool) or not isinstance(value, int) or value < 1
             ):
                 raise ValueError(
-                    f"ChoreographerConfig.{field.name}: expected a whole number from 1, got {value!r}"
+                    f"ChoreographerConfig.{field.name}: expected a whole number from 1, "
+                    f"got {value!r}"
                 )
         checks.positive("ChoreographerConfig.mlp_ratio", self.mlp_ratio)
         checks.positive("ChoreographerConfig.scale", self.scale)
         for whole, part in (("size", "patch"), ("width", "heads")):
             if getattr(self, whole) % getattr(self, part):
                 raise ValueError(
-                    f"ChoreographerConfig.{whole}: expected a multiple of {part} = {getattr(self, part)}, "
-                    f"got {getattr(self, whole)}"
+                    f"ChoreographerConfig.{whole}: expected a multiple of "
+                    f"{part} = {getattr(self, part)}, got {getattr(self, whole)}"
                 )
 
     @property
@@ -62,4 +63,4 @@ class ChoreographerConfig:
 
 
 SMALL = ChoreographerConfig()
-"""The one whose weights ship."""
+"""The network whose weights ship."""

@@ -1,8 +1,9 @@
-"""The scenes of one split, kept as tables, and videos of them rendered as they are asked for.
+"""Training data: tables of the scenes of one split, and videos of them, rendered on demand.
 
-Thousands of scenes fit in memory: points at rest, the motion of every body, and the embeddings of sentences. Cameras and
-one of the sentences that say what happens are drawn anew each time, and a scene is seen in a mirror half of the time,
-unless the sentence speaks of left or right or, as a valve is turned on, means one of them.
+Thousands of scenes fit in memory: points at rest, the motion of every body, and the embeddings of
+sentences. The camera and one of the sentences that describe the motion are drawn anew each time. A
+scene is mirrored half of the time, unless the sentence mentions left or right, or implies one of them
+as turning on a valve does.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from flowplan.motion import Progress, silent
 from generators.chord.priors.choreographer.config import ChoreographerConfig
 from generators.chord.priors.choreographer.render import MovingPoints, random_cameras, render
 from generators.chord.priors.choreographer.scenes import scenes
-from generators.chord.priors.choreographer.scenes.articulated_scenes import ARTICULATED
+from generators.chord.priors.choreographer.scenes.articulated_kinds import ARTICULATED
 from generators.chord.priors.choreographer.scenes.prompted import PointScene, sampled
 from generators.chord.priors.choreographer.scenes.sentences import ways
 from generators.common import text_encoder
@@ -34,8 +35,9 @@ _HANDED = re.compile(r"\b(left|right|clockwise|anticlockwise|counterclockwise)",
 _HANDED_KINDS = {name for name, kind in ARTICULATED.items() if kind.style == "valve"}
 _STORED = ("points", "body", "X", "said", "text")
 WAYS = 128
-"""Sentences at most that say what happens in a scene of the split "train"."""
-_MIRROR = (-1.0, 1.0, 1.0, 1.0)  # what a mirror makes of what is in the heading frame, and of alpha
+"""Maximum number of sentences for a scene of the split "train"."""
+_MIRROR = (-1.0, 1.0, 1.0, 1.0)
+"""Factors of mirrored channels: x, y, z in the heading frame, and alpha."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +45,12 @@ class SceneTable:
     """S scenes of one kind.
 
     Attributes:
-        kind: of all of them.
+        kind: one of `scenes.KINDS`.
         sentences: N different ones.
-        tables: "points" (S, 1 or T, P, 3) float16 in radii of the framed ball from its center, "body" (S, P) uint8,
-            "X" (S, T, bodies, 4, 4) float32 in the same unit, "said" (S, W) int32 the sentences of each scene, "text"
-            (N, E) float16 their embeddings, "free" (N,) whether they hold in a mirror too; the last is not stored.
+        tables: "points" (S, 1 or T, P, 3) float16, in radii of the framed ball from its center;
+            "body" (S, P) uint8; "X" (S, T, bodies, 4, 4) float32 in the same unit; "said" (S, W)
+            int32, the sentences of each scene; "text" (N, E) float16, their embeddings; "free" (N,),
+            true for sentences that hold in a mirror too (not stored).
     """
 
     kind: str
@@ -64,12 +67,12 @@ class SceneTable:
         )
 
     def scenes(self, index: Tensor) -> MovingPoints:
-        """Some of the scenes, to be rendered."""
+        """The scenes (B,) at `index`, to be rendered."""
         points, body, X = (self.tables[k][index] for k in ("points", "body", "X"))
         return MovingPoints(points.float(), body, X)
 
     def told(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        """One sentence of each of some scenes, (B,) indices."""
+        """Random sentences (B,), one of each of some scenes."""
         said = self.tables["said"]
         way = torch.randint(said.shape[1], index.shape, generator=generator, device=index.device)
         return said[index, way].long()
@@ -80,13 +83,16 @@ class SceneTable:
 
     @classmethod
     def of(cls, found: Sequence[PointScene]) -> SceneTable:
-        """A table of scenes of one kind and as many points each."""
+        """A table of scenes of one kind, with the same number of points each."""
+        # Scenes have different numbers of bodies: missing ones stand still.
         points, X = zip(*map(_normalized, found), strict=True)
         bodies = max(x.shape[1] for x in X)
         padded = [
             np.concatenate([x, np.broadcast_to(np.eye(4), (len(x), bodies - x.shape[1], 4, 4))], 1)
             for x in X
         ]
+
+        # Scenes have different numbers of sentences: they are repeated to the largest.
         most = max(len(s.texts) for s in found)
         sentences, said = np.unique([np.resize(s.texts, most) for s in found], return_inverse=True)
         tables = {
@@ -102,7 +108,7 @@ class SceneTable:
     def _complete(
         cls, kind: str, sentences: tuple[str, ...], tables: dict[str, Tensor]
     ) -> SceneTable:
-        """With what follows from kind and sentences."""
+        """A table with the entries that follow from kind and sentences."""
         free = [kind not in _HANDED_KINDS and not _HANDED.search(s) for s in sentences]
         return cls(kind, sentences, {**tables, "free": torch.tensor(free)})
 
@@ -164,22 +170,20 @@ def sample(
                 table.scenes(index), random_cameras(share, config.size, generator), config.sharpness
             )
             told = table.told(index, generator)
-            mirror = (torch.rand(share, generator=generator, device=device) < 0.5) & table.tables[
-                "free"
-            ][told]
-            videos.append(
-                torch.where(mirror[:, None, None, None, None], mirrored(seen.video), seen.video)
-            )
-            firsts.append(
-                torch.where(mirror[:, None, None, None], mirrored(seen.first), seen.first)
-            )
+
+            # Mirror half of the videos whose sentence allows it.
+            half = torch.rand(share, generator=generator, device=device) < 0.5
+            mirror = (half & table.tables["free"][told])[:, None, None, None]
+            videos.append(torch.where(mirror[..., None], mirrored(seen.video), seen.video))
+            firsts.append(torch.where(mirror, mirrored(seen.first), seen.first))
             texts.append(table.text(told))
     return Videos(torch.cat(videos), torch.cat(firsts), torch.cat(texts))
 
 
 def mirrored(images: Tensor) -> Tensor:
-    """What a mirror would show of videos or first frames (..., H, W, 3 or 4), left and right of the camera exchanged."""
-    return images.flip(-2) * torch.tensor(_MIRROR[: images.shape[-1]], device=images.device)
+    """Videos or first frames (..., H, W, 3 or 4) with left and right of the camera exchanged."""
+    factors = torch.tensor(_MIRROR[: images.shape[-1]], device=images.device)
+    return images.flip(-2) * factors
 
 
 def stored_scenes(
@@ -191,10 +195,18 @@ def stored_scenes(
     folder: Path,
     progress: Progress = silent,
 ) -> SceneTable:
-    """The table of some scenes of a kind, kept in `folder` so that it is built once.
+    """The table of scenes of one kind, stored in `folder` so that it is built only once.
 
-    The file's name holds a digest of what is in it and of the code that makes it. Scenes of the split "train" can be said
-    in many ways, held-out ones in one that is never trained on.
+    The file's name contains a digest of its contents and of the code that makes them. Scenes of the
+    split "train" have many sentences each, held-out ones a single sentence that is never trained on.
+
+    Args:
+        kind: one of `scenes.KINDS`.
+        seeds: of the scenes.
+        split: "train" or "held_out".
+        points: surface points of a scene.
+        folder: where tables are stored.
+        progress: called after each scene.
     """
     digest = hashlib.sha256(repr((kind, seeds, split, points, WAYS)).encode())
     for source in _sources():
@@ -224,7 +236,7 @@ def _sources() -> list[Path]:
 
 
 def _normalized(scene: PointScene) -> tuple[np.ndarray, np.ndarray]:
-    """Points and motions in radii of the framed ball, from its center."""
+    """Points and motions relative to the center of the framed ball, in radii."""
     center, radius = scene.framing.center, scene.framing.radius
     X = np.array(scene.X, float)
     X[..., :3, 3] = (X[..., :3, 3] + X[..., :3, :3] @ center - center) / radius

@@ -15,15 +15,13 @@ Basics: Let Denoising Generative Models Denoise). The loss is the velocity's.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flowplan.utils import bounds
-from flowplan.utils.bounds import Interval
 from generators.chord.priors.choreographer.config import ChoreographerConfig
+from generators.chord.priors.choreographer.train_options import LossOptions
 from generators.common import rectified_flow
 from generators.common.attention import RMSNorm
 from generators.common.diffusion_transformer import ModulatedBlock, NoiseLevelEmbedding, zeroed
@@ -120,27 +118,6 @@ class VideoTransformer(nn.Module):
         if prefix + STORED_NULL_TEXT in state_dict:
             state_dict[prefix + NULL_TEXT] = state_dict.pop(prefix + STORED_NULL_TEXT)
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
-
-
-@dataclass(frozen=True)
-class LossOptions:
-    """Training loss of the network."""
-
-    shift: Annotated[float, Interval(1e-6, 1e6)] = 80.0
-    """Shift of the drawn noise levels (`generators.common.rectified_flow.shifted`). With 80, half of
-    them are above 0.98, as in distillation: with less noise the motion is easy to see."""
-    text_dropout: Annotated[float, Interval(0, 0.999)] = 0.1
-    """Share of the videos whose sentence is ignored, for classifier-free guidance."""
-    weight_max: Annotated[float, Interval(1e-6, 1e9)] = 4.0
-    """Upper bound of the velocity's weight 1 / tau^2."""
-    moving_weight: Annotated[float, Interval(0, 1e9)] = 1.0
-    """Additional weight of pixels that move."""
-    floor: Annotated[float, Interval(1e-9, 1e9)] = 0.05
-    """A video's error is divided by its mean squared motion plus this, in squared units of a latent,
-    so that small motions count too."""
-
-    def __post_init__(self) -> None:
-        bounds.check(self)
 
 
 def flow_loss(

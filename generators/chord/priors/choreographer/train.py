@@ -1,31 +1,30 @@
-"""Training the choreographer on procedural scenes with templated sentences.
+"""Training of the choreographer on procedural scenes with templated sentences.
 
-Scenes 0, 1, 2, ... of every kind are what is learned. The exam is of held-out scenes, made of objects that are never
-trained on and spoken of in sentences that never are: how far the network's guess from noise alone is from what the
-sentence asks for, beside "nothing moves" and beside its guess from a wrong sentence.
+Scenes 0, 1, 2, ... of every kind are trained on. The exam uses held-out scenes, with objects and
+sentences that are never trained on: the error of the network's prediction from noise alone, relative
+to "nothing moves", and compared with its prediction from a wrong sentence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
 from flowplan.motion import Progress, silent
-from flowplan.utils import checks
-from flowplan.utils.bounds import Interval
 from generators.chord.priors.choreographer import weights
-from generators.chord.priors.choreographer.config import SMALL, ChoreographerConfig
+from generators.chord.priors.choreographer.config import ChoreographerConfig
 from generators.chord.priors.choreographer.data import SceneTable, sample, stored_scenes
-from generators.chord.priors.choreographer.model import LossOptions, VideoTransformer, flow_loss
+from generators.chord.priors.choreographer.model import VideoTransformer, flow_loss
 from generators.chord.priors.choreographer.render import random_cameras, render
 from generators.chord.priors.choreographer.scenes import scenes
-from generators.common import text_encoder, train_options
+from generators.chord.priors.choreographer.train_options import TrainOptions
+from generators.common import text_encoder
 from generators.common.train_options import LoopOptions
 from generators.common.training import cpu_only, fit, hardware
 
@@ -34,39 +33,13 @@ EXAM_SCENES = 8
 """Held-out scenes of each kind."""
 
 
-@dataclass(frozen=True)
-class TrainOptions(train_options.TrainOptions):
-    """Network, data and duration of a training."""
-
-    out: Path = Path("runs/choreographer")
-    """Folder of the checkpoint, metrics, curves, scenes and final weights."""
-    steps: Annotated[int, Interval(1, 10**9)] = 200_000
-    """Largest number of steps."""
-    batch: Annotated[int, Interval(1, 10**6)] = 8
-    """Videos per step and process."""
-    learning_rate: Annotated[float, Interval(1e-15, 1)] = 8e-4
-    """Highest learning rate."""
-    config: ChoreographerConfig = field(default_factory=lambda: SMALL)
-    """Sizes of the network."""
-    loss: LossOptions = field(default_factory=LossOptions)
-    """See LossOptions."""
-    kinds: tuple[str, ...] = ()
-    """Kinds of scenes to learn. Defaults to all."""
-    scenes: Annotated[int, Interval(1, 10**6)] = 400
-    """Scenes of each kind, times the kind's weight in training."""
-    points: Annotated[int, Interval(1, 10**6)] = 8000
-    """Surface points of a scene."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for kind in self.kinds:
-            checks.choice("TrainOptions.kinds", kind, tuple(scenes.KINDS))
-
-
 def train(options: TrainOptions, progress: Progress = silent) -> Path:
-    """Train and write the averaged weights: the path of the weights file.
+    """Train, and write the averaged weights.
 
-    Interrupted by SIGINT or SIGTERM it writes the weights so far, and a checkpoint to resume from.
+    On SIGINT or SIGTERM it writes the weights so far, and a checkpoint to resume from.
+
+    Returns:
+        Path of the weights file.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -139,7 +112,7 @@ def _table(kind: str, often: float, options: TrainOptions, progress: Progress) -
 
 
 def _building(progress: Progress) -> Progress:
-    """The bar is the training's own; this only tells what is happening."""
+    """Progress of a preparation, as a message only: the bar belongs to the training."""
     return lambda fraction, word: progress(0.0, f"{word} ({fraction:.0%})")
 
 
@@ -150,13 +123,14 @@ def _network(options: TrainOptions) -> VideoTransformer:
     model = weights.load(options.start)
     if model.config != options.config:
         raise ValueError(
-            f"TrainOptions.start: {options.start} is of other sizes; give the config it was trained with"
+            f"TrainOptions.start: {options.start} has other sizes; "
+            "give the config it was trained with"
         )
     return model.train()
 
 
 class Exam:
-    """The same videos of held-out scenes every time, guessed from noise, the first frame and the sentence alone."""
+    """Errors of predictions from noise, first frame and sentence, on fixed videos of held-out scenes."""
 
     def __init__(
         self,
@@ -198,10 +172,10 @@ class Exam:
         self._noise = torch.randn(self._parts[0].shape[1:], generator=generator)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Squared errors over those of "nothing moves".
+        """Squared errors relative to those of "nothing moves".
 
-        `held_out/ratio` over all scenes with their own sentences, `held_out/wrong_text` with wrong ones, and
-        `ratio/KIND`.
+        `held_out/ratio` is of all scenes with their own sentences, `held_out/wrong_text` with wrong
+        ones, and `ratio/KIND` of one kind.
         """
         network = cast(VideoTransformer, model)
         errors = [
@@ -223,7 +197,7 @@ class Exam:
     def _errors(
         self, model: VideoTransformer, video: Tensor, first: Tensor, right: Tensor, wrong: Tensor
     ) -> Tensor:
-        """(3, B) mean squared errors: told right, told wrong, and of standing still."""
+        """Mean squared errors (3, B): right sentence, wrong sentence, and nothing moves."""
         z = model.encode(video.float())
         tau = torch.ones(len(z), device=z.device)
         noise = self._noise.to(z.device).expand_as(z)
@@ -237,13 +211,14 @@ class Exam:
 def _objective(
     options: TrainOptions, tables: Sequence[SceneTable], often: Tensor
 ) -> Callable[[nn.Module, torch.Generator], Mapping[str, Tensor]]:
-    """Draw a batch and compare it with what the network makes of it."""
+    """The loss of a random batch."""
     compare = torch.compile(flow_loss) if options.compile else flow_loss
 
     def objective(model: nn.Module, generator: torch.Generator) -> Mapping[str, Tensor]:
         with torch.autocast(generator.device.type, enabled=False):
             videos = sample(tables, often, options.batch, options.config, generator)
-        # Noise from torch's own generator, which the loop seeds too: a compiled graph cannot take one.
+        # Noise comes from torch's global generator, which the loop seeds too: a compiled graph cannot
+        # take a generator.
         loss, ratio = compare(
             cast(VideoTransformer, model), videos.video, videos.first, videos.text, options.loss
         )

@@ -1,4 +1,7 @@
-"""The choreographer's weights as safetensors files: `save`, `load` and `card` are those of `WeightsFile`."""
+"""The choreographer's weights as safetensors files.
+
+`save`, `load` and `card` are those of `generators.common.weights_file.WeightsFile`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,6 @@ from generators.common.weights_file import WeightsFile
 FILE: WeightsFile[VideoTransformer] = WeightsFile(
     "choreographer", "flowplan choreographer", 1, ChoreographerConfig, VideoTransformer
 )
-"""How they are kept."""
+"""The format of the files."""
 
 save, load, card = FILE.save, FILE.load, FILE.card

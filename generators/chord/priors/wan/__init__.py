@@ -1,4 +1,4 @@
-"""Wan 2.2 as a video prior: the A14B image-to-video model with its two experts, and TI2V-5B, through diffusers."""
+"""Wan 2.2 as a video prior, through diffusers: I2V-A14B with its two experts, and TI2V-5B."""
 
 from importlib.util import find_spec
 

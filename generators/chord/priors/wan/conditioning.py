@@ -1,8 +1,9 @@
-"""What Wan's transformers are told beside the noisy latent, as diffusers' WanImageToVideoPipeline tells it them.
+"""Inputs of Wan's transformers beside the noisy latent, as in diffusers' WanImageToVideoPipeline.
 
-A14B: [z_tau (C), which frames are given (4), latent of the first frame followed by gray frames (C)] stacked along
-channels, and tau. TI2V-5B: z_tau with its first latent frame replaced by the given one, and the noise level of every
-token: 0 where it is given, tau elsewhere. Levels go in thousandths.
+A14B: [z_tau (C), mask of given frames (4), latent of the first frame followed by gray frames (C)]
+stacked along channels, and tau. TI2V-5B: z_tau with its first latent frame replaced by the given one,
+and the noise level of every token: 0 for the given frame, tau for the others. Levels are passed in
+thousandths.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from generators.chord.priors.wan.encoder import Encoder
 
 @dataclass(frozen=True, eq=False)
 class WanCondition:
-    """What `WanPrior.velocity` needs of a sentence and of B first frames.
+    """Condition of `WanPrior.velocity`: a sentence and B first frames.
 
     Attributes:
         text: (1, 512, D) the sentence, zero after its end.
-        negative: (1, 512, D) what guidance leads away from.
-        given: A14B: (B, 4 + C, k, h, w) mask and latent; TI2V-5B: (B, C, 1, h, w) latent of the first frame.
+        negative: (1, 512, D) the negative prompt.
+        given: A14B: (B, 4 + C, k, h, w) mask and latent; TI2V-5B: (B, C, 1, h, w) latent of the first
+            frame.
     """
 
     text: Tensor
@@ -33,12 +35,11 @@ class WanCondition:
 
 @torch.no_grad()
 def given(config: WanConfig, encoder: Encoder, first: Tensor, frames: int) -> Tensor:
-    """`WanCondition.given` of first frames (B, H, W, 3) in [0, 1], for videos of so many frames."""
+    """`WanCondition.given` of first frames (B, H, W, 3) in [0, 1], for videos of `frames` frames."""
     if config.token_levels:
         return encoder(first[:, None])
-    video = first.new_full(
-        (len(first), frames, *first.shape[1:]), 0.5
-    )  # 0 where pixels are in [-1, 1]
+    # Gray is 0.5, the zero of pixels in [-1, 1].
+    video = first.new_full((len(first), frames, *first.shape[1:]), 0.5)
     video[:, 0] = first
     latent = encoder(video)
     mask = torch.zeros_like(latent[:, : config.stride[0]])
@@ -49,7 +50,7 @@ def given(config: WanConfig, encoder: Encoder, first: Tensor, frames: int) -> Te
 def network_input(
     config: WanConfig, z_tau: Tensor, tau: float, given: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What a transformer sees: channels (B, in, k, h, w), and levels (B,), or (B, tokens) where it is told each."""
+    """Inputs of a transformer: channels (B, in, k, h, w), and levels (B,) or, for TI2V, (B, tokens)."""
     level = LEVELS * tau
     if not config.token_levels:
         return torch.cat([z_tau, given], 1), z_tau.new_full((len(z_tau),), level)
@@ -60,9 +61,9 @@ def network_input(
 
 
 def first_frame_known(v: Tensor, z_tau: Tensor, tau: float, given: Tensor) -> Tensor:
-    """TI2V-5B's velocity (B, C, k, h, w) with that of the given first frame put in.
+    """TI2V-5B's velocity (B, C, k, h, w) with the exact velocity of the given first frame.
 
-    It never sees that frame's noise and predicts nothing there; but eps = (z_tau - (1 - tau) z) / tau is known with z,
-    so v = eps - z = (z_tau - z) / tau. CHORD's gradient v - eps + z then vanishes there, as it should.
+    The network never sees that frame's noise and predicts nothing for it. But z is known there, so
+    v = eps - z = (z_tau - z) / tau, and CHORD's gradient v - eps + z vanishes, as it should.
     """
     return torch.cat([(z_tau[:, :, :1] - given) / tau, v[:, :, 1:]], 2)

@@ -1,10 +1,11 @@
-"""What a Wan 2.2 pipeline looks like, from the configuration files of its parts; nothing is loaded to know it.
+"""Structure of a Wan 2.2 pipeline, from the configuration files of its parts.
 
-Two models take a first frame and a sentence. A14B (image-to-video) sees 36 channels: the noisy latent, four channels
-that say which frames are given, and the latent of the first frame followed by nothing; two experts share the noise
-levels, the first from `boundary` on, the second below. TI2V-5B sees the noisy latent with its first frame replaced by
-the given one, and is told the noise level of every token. (Wan team 2025, Wan: Open and Advanced Large-Scale Video
-Generative Models, arXiv 2503.20314, and the model cards of Wan 2.2.)
+Two models take a first frame and a sentence. A14B (image-to-video) has 36 input channels: the noisy
+latent, four channels that mask the given frames, and the latent of the first frame followed by empty
+ones. Two experts share the noise levels, the first from `boundary` on, the second below. TI2V-5B gets
+the noisy latent with its first frame replaced by the given one, and the noise level of every token.
+(Wan team 2025, Wan: Open and Advanced Large-Scale Video Generative Models, arXiv 2503.20314, and the
+model cards of Wan 2.2.)
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 LEVELS = 1000
-"""Noise levels of training: the network is told LEVELS * tau."""
+"""Noise levels of training: the input of the network is LEVELS * tau."""
 WORDS = 512
 """Tokens of a sentence; those after its end are zero."""
 _MASKS = 4
-"""Channels that say which frames are given: one for each frame of a latent frame."""
+"""Channels that mask the given frames: one for each frame of a latent frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +30,8 @@ class WanConfig:
         transformer: of an expert (WanTransformer3DModel); both have the same.
         vae: of the autoencoder (AutoencoderKLWan).
         text: of the text encoder (UMT5EncoderModel).
-        boundary: noise level tau from which the first of two experts is asked; None where there is one network.
-        token_levels: whether the network is told the noise level of every token (TI2V-5B).
+        boundary: noise level tau from which the first of two experts is used; None for one network.
+        token_levels: true if the network takes the noise level of every token (TI2V-5B).
     """
 
     transformer: Mapping[str, Any]
@@ -53,17 +54,19 @@ class WanConfig:
                 else f"{have} input channels"
             )
             raise ValueError(
-                f"weights: {kind}; expected Wan 2.2 I2V-A14B or TI2V-5B ({want} input channels for latents of {latent})"
+                f"weights: {kind}; expected Wan 2.2 I2V-A14B or TI2V-5B "
+                f"({want} input channels for latents of {latent})"
             )
         if (self.boundary is None) != self.token_levels:
             raise ValueError(
-                "weights: expected two experts and a boundary_ratio (I2V-A14B) or one network and expand_timesteps "
-                f"(TI2V-5B), got boundary_ratio = {self.boundary} and expand_timesteps = {self.token_levels}"
+                "weights: expected two experts and a boundary_ratio (I2V-A14B) or one network and "
+                f"expand_timesteps (TI2V-5B), got boundary_ratio = {self.boundary} and "
+                f"expand_timesteps = {self.token_levels}"
             )
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Name of the model, for messages."""
         return "Wan 2.2 TI2V" if self.token_levels else "Wan 2.2 image-to-video"
 
     @property
@@ -73,14 +76,13 @@ class WanConfig:
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Frames and pixels of a side that a latent pixel stands for."""
-        return int(self.vae.get("scale_factor_temporal", 4)), int(
-            self.vae.get("scale_factor_spatial", 8)
-        )
+        """Frames, and pixels of a side, of a latent pixel."""
+        frames = int(self.vae.get("scale_factor_temporal", 4))
+        return frames, int(self.vae.get("scale_factor_spatial", 8))
 
     @property
     def multiple(self) -> int:
-        """What the sides of a video must be multiples of, pixels: a patch of latent pixels."""
+        """Divisor of the sides of a video, pixels: a patch of latent pixels."""
         return self.stride[1] * int(self.patch[1])
 
     @property
@@ -94,7 +96,11 @@ class WanConfig:
         return self.latent_channels, 1 + (frames - 1) // time, height // space, width // space
 
     def check_size(self, frames: int, height: int, width: int) -> None:
-        """Raises ValueError where the model cannot make such a video."""
+        """Refuse a size that the model cannot make.
+
+        Raises:
+            ValueError: naming the field, and the nearest possible value.
+        """
         time = self.stride[0]
         if frames < 1 + time or (frames - 1) % time:
             near = max(1, round((frames - 1) / time)) * time + 1
@@ -105,8 +111,8 @@ class WanConfig:
             if value < self.multiple or value % self.multiple:
                 below = max(value // self.multiple, 1) * self.multiple
                 raise ValueError(
-                    f"WanOptions.{field}: expected a multiple of {self.multiple} pixels for {self.name}, got {value}; "
-                    f"take {below} or {below + self.multiple}"
+                    f"WanOptions.{field}: expected a multiple of {self.multiple} pixels for "
+                    f"{self.name}, got {value}; take {below} or {below + self.multiple}"
                 )
 
 

@@ -1,11 +1,12 @@
 """Wan's VAE encoder, differentiable in little memory.
 
-The encoder reads a video in chunks of 1, 4, 4, ... frames; every causal convolution keeps the last frames of its input
-for the next chunk. diffusers keeps them in a list that a chunk overwrites, and stores every activation of every chunk
-for the backward pass: 80 GB for one video of 41 frames at 832 x 464. Here a chunk is a function of its frames and of
-what the convolutions kept, (pixels, kept) -> (latent, kept'), so that it can be forgotten and run again on the way back
-(Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost). What stays is `kept`: two frames of each layer's
-input a chunk. Forgetting whole videos as well leaves only pixels, for one more run of the encoder.
+The encoder reads a video in chunks of 1, 4, 4, ... frames; every causal convolution keeps the last
+frames of its input for the next chunk. diffusers keeps them in a list that a chunk overwrites, and
+stores every activation of every chunk for the backward pass: 80 GB for one video of 41 frames at
+832 x 464. Here a chunk is a function of its frames and of what the convolutions kept, (pixels, kept)
+-> (latent, kept'), so that it can be discarded and run again in the backward pass (Chen et al. 2016,
+Training Deep Nets with Sublinear Memory Cost). Only `kept` is stored: two frames of each layer's input
+for each chunk. Discarding whole videos too leaves only pixels, for one more run of the encoder.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 Forget = Literal["nothing", "chunks", "videos"]
-"""What a backward pass computes again instead of storing it. Encoder runs, a backward pass counted as two: 3, 4 and 5;
-memory: the activations of all videos, of a chunk and what all videos kept, of a chunk and what one video kept."""
+"""Activations that a backward pass recomputes instead of storing them.
+
+Encoder runs, with a backward pass counted as two: 3, 4 and 5. Memory: the activations of all videos;
+of a chunk, and what all videos kept; of a chunk, and what one video kept."""
 
 
 class Encoder(nn.Module):
-    """Videos to normalized latents, (latent - mean) / standard deviation, as the transformers were trained on."""
+    """Videos to normalized latents, (latent - mean) / standard deviation, as the transformers expect.
 
-    def __init__(
-        self, vae: Any
-    ) -> None:  # an AutoencoderKLWan, whose parts diffusers gives no types
+    Args:
+        vae: an AutoencoderKLWan; diffusers gives its parts no types.
+    """
+
+    def __init__(self, vae: Any) -> None:
         super().__init__()
         self.net, self.to_moments = vae.encoder, vae.quant_conv
         self.patch = vae.config.patch_size or 1
@@ -54,9 +59,8 @@ class Encoder(nn.Module):
             latents.append(latent)
         return torch.cat(latents, 2)
 
-    def _chunk(
-        self, frames: Tensor, *kept: Tensor | None
-    ) -> tuple[Any, ...]:  # the latent, and what is kept
+    def _chunk(self, frames: Tensor, *kept: Tensor | None) -> tuple[Any, ...]:
+        """The latent of a chunk, and what the convolutions keep for the next."""
         pixels = (2 * frames - 1).permute(0, 4, 1, 2, 3).to(self.to_moments.weight.dtype)
         cache = list(kept)
         moments = self.to_moments(
@@ -67,7 +71,7 @@ class Encoder(nn.Module):
 
     @staticmethod
     def _again(function: Any) -> Any:
-        # No random numbers are drawn inside: nothing to put back.
+        # No random numbers are drawn inside, so no generator's state needs to be restored.
         return lambda *args: checkpoint(
             function, *args, use_reentrant=False, preserve_rng_state=False
         )

@@ -1,4 +1,4 @@
-"""Wan's weights on disk or on the hub: found, checked and described before any of them is read."""
+"""Wan's weights on disk or on the hub: located, checked and described before any is read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _WEIGHTS = {
 
 
 def find(weights: str | Path) -> Path | None:
-    """The folder of that name; None where it can only be the name of a repository on the hub.
+    """The folder of that name, or None for the name of a repository on the hub.
 
     Raises:
-        ValueError: it can be neither.
+        ValueError: if it can be neither.
     """
     folder = Path(weights).expanduser()
     if folder.is_dir():
@@ -31,15 +31,20 @@ def find(weights: str | Path) -> Path | None:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", str(weights)):
         return None
     raise ValueError(
-        f"weights: no folder {folder}; expected one with Wan's weights, or {KNOWN} to get them from the hub"
+        f"weights: no folder {folder}; expected one with Wan's weights, or {KNOWN} "
+        "to get them from the hub"
     )
 
 
 def download(repository: str, config: WanConfig | None = None) -> Path:
-    """Files of a repository on the hub, in its cache: those that describe it, or with a configuration its weights.
+    """Download files of a repository on the hub into its cache.
+
+    Args:
+        repository: its name.
+        config: download the weights of this model. Defaults to the files that describe the model.
 
     Raises:
-        ValueError: they cannot be had.
+        ValueError: if they are not available.
     """
     from huggingface_hub import snapshot_download
 
@@ -51,13 +56,13 @@ def download(repository: str, config: WanConfig | None = None) -> Path:
     except Exception as error:  # the hub's client raises its own, its transport's and the system's
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"weights: no folder {repository} here, and it cannot be had from the hub ({reason}); give a local folder, "
-            f"or {KNOWN} and a connection"
+            f"weights: no folder {repository} here, and it cannot be had from the hub ({reason}); "
+            f"give a local folder, or {KNOWN} and a connection"
         ) from None
 
 
 def parts(config: WanConfig) -> tuple[str, ...]:
-    """Folders of weights that the model consists of."""
+    """Folders of the model's weights."""
     experts = EXPERTS[:1] if config.token_levels else EXPERTS
     return (*experts, "vae", "text_encoder")
 
@@ -66,13 +71,14 @@ def describe(folder: Path) -> WanConfig:
     """The model in a folder, from its small files.
 
     Raises:
-        ValueError: it is none of Wan 2.2's that take a first frame, or is incomplete.
+        ValueError: for an incomplete folder, or one without a Wan 2.2 that takes a first frame.
     """
     if not (folder / "model_index.json").is_file():
         original = (folder / "high_noise_model").is_dir() or any(folder.glob("Wan2*_VAE.pth"))
         what = "Wan's original files" if original else "no model_index.json"
         raise ValueError(
-            f"weights: {folder} has {what}; expected a pipeline as diffusers lays it out, such as {KNOWN}"
+            f"weights: {folder} has {what}; expected a pipeline as diffusers lays it out, "
+            f"such as {KNOWN}"
         )
     index = _json(folder / "model_index.json")
     if index.get("_class_name") not in ("WanImageToVideoPipeline", "WanPipeline"):
@@ -87,7 +93,11 @@ def describe(folder: Path) -> WanConfig:
 
 
 def check_files(folder: Path, config: WanConfig) -> None:
-    """Raises ValueError where weights are missing, or are there in a form that is not read."""
+    """Check that all weights are there.
+
+    Raises:
+        ValueError: if some are missing, or pickled.
+    """
     if not (folder / "tokenizer").is_dir():
         raise ValueError(f"weights: {folder} has no folder tokenizer; get it again")
     for part in parts(config):
@@ -108,8 +118,8 @@ def check_files(folder: Path, config: WanConfig) -> None:
             ]
             instead = f"; {pickled[0]} is pickled and is not read" if pickled else ""
             raise ValueError(
-                f"weights: {folder / part} lacks {len(missing)} of {len(files)} files of weights, first "
-                f"{(missing or [single])[0]}{instead}; get it again"
+                f"weights: {folder / part} lacks {len(missing)} of {len(files)} files of weights, "
+                f"first {(missing or [single])[0]}{instead}; get it again"
             )
 
 
@@ -124,6 +134,7 @@ def _json(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(out, dict):
         raise ValueError(
-            f"weights: {path} holds a {type(out).__name__}, expected an object; get the folder again"
+            f"weights: {path} holds a {type(out).__name__}, expected an object; "
+            "get the folder again"
         )
     return out

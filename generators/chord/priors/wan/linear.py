@@ -1,22 +1,24 @@
-"""A gradient past the VAE encoder instead of through it.
+"""An approximate gradient of the VAE encoder, by a linear map.
 
-CHORD spends much of its time going back through the encoder E, and names doing without as the way on (Limitations).
-Only J^T g is wanted, J the Jacobian of z = E(x) at the rendered video x. Here J is replaced by the linear map S that
-explains best what the encoder does around x: for a small perturbation n of white noise,
+CHORD spends much of its time on the backward pass of the encoder E, and suggests avoiding it
+(Limitations). Only J^T g is needed, with J the Jacobian of z = E(x) at the rendered video x. Here J is
+replaced by the linear map S that best explains the encoder around x: for a small perturbation n of
+white noise,
 
     S = argmin_A  sum over latent pixels |E(x + n) - E(x) - A n|^2 + ridge |A|^2  ~  mean of J over x + n
 
-(for Gaussian noise, least squares is the mean Jacobian: Stein's lemma). What makes it cheap is that the encoder is, up
-to its attention, the same function everywhere: S has one small kernel for the first frame and one for every later chunk
-of frames, over bins of a quarter latent pixel, so that one perturbed video has tens of equations for each unknown.
-The encoder runs forward once more a batch, and never back. Wrong with S^T g is what differs from place to place (the
-encoder's gates) and what is finer than a bin or farther than the kernel reaches. `encode_linear` has the true latent
-and this gradient: E(x) + S x - stop(S x).
+(for Gaussian noise, least squares gives the mean Jacobian: Stein's lemma). It is cheap because the
+encoder is, up to its attention, the same function everywhere: S has one small kernel for the first
+frame and one for every later chunk of frames, over bins of a quarter latent pixel, so that one
+perturbed video gives tens of equations for each unknown. The encoder runs forward once more for each
+batch, and never backward. S^T g ignores what differs from place to place (the encoder's gates), what
+is finer than a bin, and what is beyond the kernel. `encode_linear` returns the true latent with this
+gradient: E(x) + S x - stop(S x).
 
-For an encoder that is one linear kernel everywhere it is exact. For the tests' small encoders with random weights it is
-worthless: a cosine of 0.00 with the exact gradient (0.02 at most for means of 16 x 16 pixels), as of chance, because
-what they do is not the same from place to place. With Wan's own weights it has not been measured: compare the two ways
-on a frame of your own before trusting it. "exact" is the usual way for that reason.
+It is exact for an encoder that is one linear kernel everywhere. For the tests' small encoders with
+random weights it is useless: a cosine of 0.00 with the exact gradient (0.02 at most for means of
+16 x 16 pixels), because they differ from place to place. With Wan's own weights it has not been
+measured: compare both on a frame of your own before you trust it. So "exact" is the default.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ _RIDGE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class LinearEncoder:
-    """S: the part of the encoder that is linear and the same everywhere.
+    """S: the linear, translation-invariant part of the encoder.
 
     Attributes:
         first: (C, 3, K, K) over bins of the first frame.
@@ -63,7 +65,7 @@ class LinearEncoder:
 
 
 def encode_linear(encoder: Encoder, video: Tensor) -> Tensor:
-    """The encoder's latents of videos (B, T, H, W, 3), differentiable past it."""
+    """The encoder's latents of videos (B, T, H, W, 3), with the gradient of the linear map."""
     with torch.no_grad():
         z = encoder(video)
         linear = fit(encoder, video[:1], z[:1])
@@ -76,10 +78,10 @@ def fit(encoder: Encoder, video: Tensor, z: Tensor) -> LinearEncoder:
     """S around a video (1, T, H, W, 3) whose latent is z."""
     size = video.shape[2] // z.shape[3] // _BINS
     _, T, H, W, _ = video.shape
-    # Drawn on the processor, the same every time: a resumed run sees what an uninterrupted one sees.
-    noise = _NOISE * torch.randn(
-        1, T, H // size, W // size, 3, generator=torch.Generator().manual_seed(0)
-    )
+
+    # The same noise every time, drawn on the CPU: a resumed run repeats an uninterrupted one.
+    generator = torch.Generator().manual_seed(0)
+    noise = _NOISE * torch.randn(1, T, H // size, W // size, 3, generator=generator)
     noise = noise.to(video)
     change = encoder(video + noise.repeat_interleave(size, 2).repeat_interleave(size, 3)) - z
     kernels = [
@@ -92,19 +94,17 @@ def fit(encoder: Encoder, video: Tensor, z: Tensor) -> LinearEncoder:
 
 
 def _least_squares(frames: Tensor, latent: Tensor) -> Tensor:
-    """The kernel (C, F, K, K) that best turns bins (n, F, rows, columns) into latents (C, n, h, w)."""
+    """The kernel (C, F, K, K) that best maps bins (n, F, rows, columns) to latents (C, n, h, w)."""
     side = _BINS + 2 * _MARGIN
-    u = (
-        F.unfold(frames, side, padding=_MARGIN, stride=_BINS).transpose(0, 1).flatten(1)
-    )  # (F K K, equations)
+    u = F.unfold(frames, side, padding=_MARGIN, stride=_BINS)
+    u = u.transpose(0, 1).flatten(1)  # (F K K, equations)
     gram = u @ u.mT
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
-    return torch.linalg.solve(gram, u @ latent.flatten(1).mT).mT.unflatten(
-        1, (frames.shape[1], side, side)
-    )
+    kernel = torch.linalg.solve(gram, u @ latent.flatten(1).mT).mT
+    return kernel.unflatten(1, (frames.shape[1], side, side))
 
 
 def _bins(video: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Bin means of videos: of the first frame (B, 1, 3, rows, columns), and of later chunks (B, n, 4 * 3, ., .)."""
+    """Bin means of videos: first frame (B, 1, 3, rows, columns), later chunks (B, n, 4 * 3, ., .)."""
     frames = F.avg_pool2d(video.movedim(-1, 2).flatten(0, 1), size).unflatten(0, video.shape[:2])
     return frames[:, :1], frames[:, 1:].unflatten(1, (-1, 4)).flatten(2, 3)

@@ -15,23 +15,25 @@ from generators.chord.priors.wan.prior import WanPrior, size
 def load(
     weights: str | Path, options: WanOptions | None = None, *, device: str = "auto"
 ) -> WanPrior:
-    """The prior of a folder of weights, or of a repository on the hub such as Wan-AI/Wan2.2-TI2V-5B-Diffusers.
+    """The prior of a folder of weights, or of a repository on the hub.
 
-    The networks themselves are read as they are needed: the VAE here, the text encoder with the first sentence and
-    then freed, an expert when its noise levels come.
+    The networks are read when they are needed: the VAE here, the text encoder for the first sentence
+    (and then freed), an expert when its noise levels come.
 
     Args:
-        device: in place of that of the options. "auto" keeps theirs.
+        weights: folder, or name of a repository such as Wan-AI/Wan2.2-TI2V-5B-Diffusers.
+        options: see WanOptions.
+        device: overrides the device of the options, unless it is "auto".
 
     Raises:
-        ValueError: no such folder, not a model that takes a first frame, not such a size, no such device, or too little
-            memory on it; one line.
+        ValueError: for a missing folder, a model without first frame, an impossible size, a missing
+            device, or too little memory on it.
     """
     options = options or WanOptions()
     if device != "auto":
         options = replace(options, device=device)
     folder = find(weights)
-    if folder is not None:  # what is wrong with it is told on any machine
+    if folder is not None:  # its mistakes are reported on any machine
         config = describe(folder)
         check_files(folder, config)
     free = free_memory(options.device)

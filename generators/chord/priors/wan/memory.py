@@ -1,8 +1,8 @@
-"""Memory, planned before anything is loaded: one iteration on tensors that have a shape and no storage.
+"""Memory planning before anything is loaded: one iteration on tensors without storage.
 
-torch's "meta" device runs every line of the real code and computes nothing. Counting what is alive meanwhile gives the
-peak, whatever the resolution, the number of cameras and what is computed again on the way back. What it cannot see is
-what GPU libraries take for themselves, and whoever else is on the device: `WanOptions.spare`.
+torch's "meta" device runs every line of the real code without computing. Counting the tensors alive
+meanwhile gives the peak, for any resolution, number of cameras and choice of recomputation. It does
+not include the memory of GPU libraries and of other processes on the device: `WanOptions.spare`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a distillation needs of its device, GiB.
+    """Memory of a distillation on its device, GiB.
 
     Attributes:
-        weights: of each network by name; they are not there all at once.
-        reading: the most while a sentence is read.
-        iterating: the most in an iteration: encoding, velocity, gradient.
+        weights: of each network by name; not all are there at once.
+        reading: peak while a sentence is read.
+        iterating: peak of an iteration: encoding, velocity, gradient.
         spare: left free, `WanOptions.spare`.
     """
 
@@ -53,7 +53,7 @@ class MemoryPlan:
 
 
 def plan(config: WanConfig, options: WanOptions, forget: Forget) -> MemoryPlan:
-    """The memory of a distillation with that model."""
+    """The memory plan of a distillation with a model."""
     options = replace(options, device="meta")
     height, width = size(config, options)
     video = options.cameras, options.frames, height, width, 3
@@ -69,10 +69,10 @@ def plan(config: WanConfig, options: WanOptions, forget: Forget) -> MemoryPlan:
 
 
 def settle(config: WanConfig, options: WanOptions, free: float) -> Forget:
-    """The least to compute again with which `free` GiB are enough.
+    """The least recomputation with which `free` GiB are enough.
 
     Raises:
-        ValueError: what is missing, and what to change.
+        ValueError: with the missing memory, and what to change.
     """
     ways: Sequence[Forget] = get_args(Forget) if options.forget == "auto" else (options.forget,)
     for forget in ways[-1:] if options.gradient == "linear" else ways:
@@ -82,9 +82,10 @@ def settle(config: WanConfig, options: WanOptions, free: float) -> Forget:
     weights = ", ".join(f"{name} {gib:.1f}" for name, gib in need.weights.items())
     height, width = size(config, options)
     raise ValueError(
-        f"{options.device}: {config.name} at {width} x {height}, {options.frames} frames and {options.cameras} cameras "
-        f"needs {need.needed:.1f} GiB ({need.reading:.1f} to read a sentence, {need.iterating:.1f} to iterate, "
-        f"{need.spare:.1f} spare; weights: {weights}), {free:.1f} are free, {need.needed - free:.1f} are missing; "
+        f"{options.device}: {config.name} at {width} x {height}, {options.frames} frames and "
+        f"{options.cameras} cameras needs {need.needed:.1f} GiB ({need.reading:.1f} to read a "
+        f"sentence, {need.iterating:.1f} to iterate, {need.spare:.1f} spare; weights: {weights}), "
+        f"{free:.1f} are free, {need.needed - free:.1f} are missing; "
         + _advice(config, options, free)
     )
 
@@ -93,7 +94,7 @@ def free_memory(device: str) -> float:
     """GiB free on a device.
 
     Raises:
-        ValueError: there is no such device here.
+        ValueError: if there is no such device.
     """
     try:
         kind = torch.device(device).type
@@ -107,17 +108,18 @@ def free_memory(device: str) -> float:
         return torch.cuda.mem_get_info(torch.device(device))[0] / GIB
     except (RuntimeError, AssertionError, ValueError):
         raise ValueError(
-            f"WanOptions.device: no {device} on this machine (torch {torch.__version__}); Wan needs an NVIDIA GPU and "
-            "a torch that is built for it: run it there, or take the choreographer, which runs anywhere"
+            f"WanOptions.device: no {device} on this machine (torch {torch.__version__}); "
+            "Wan needs an NVIDIA GPU and a torch that is built for it: run it there, "
+            "or take the choreographer, which runs anywhere"
         ) from None
 
 
 class LiveStorage(TorchDispatchMode):
-    """Counts the bytes of tensors on one kind of device that are made while it is active, until they die.
+    """Counts the bytes of live tensors of one kind of device that were made inside this context.
 
     Attributes:
         now: bytes alive.
-        peak: the most there were.
+        peak: maximum so far.
     """
 
     def __init__(self, device: str) -> None:
@@ -146,7 +148,7 @@ class LiveStorage(TorchDispatchMode):
 
 @contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Attention as GPUs compute it, whose matrix is never stored; torch's own on "meta" would store it."""
+    """Attention without storing its matrix, as on GPUs; torch's own on "meta" would store it."""
     real = F.scaled_dot_product_attention
     F.scaled_dot_product_attention = lambda query, key, value, *_, **__: _Fused.apply(
         query, key, value
@@ -170,7 +172,7 @@ class _Fused(torch.autograd.Function):
 
 
 class _Weighed(BlankParts):
-    """Blank parts that note how much they weigh."""
+    """Blank parts that record their sizes."""
 
     def __init__(self, config: WanConfig, options: WanOptions) -> None:
         super().__init__(config, options)
@@ -191,7 +193,7 @@ class _Weighed(BlankParts):
 
 
 def _advice(config: WanConfig, options: WanOptions, free: float) -> str:
-    """What to change so that it fits, each alone where that is enough."""
+    """Changes of options with which it fits, each alone if that is enough."""
     height, width = size(config, options)
     half = {
         name: max(value // 2 // config.multiple, 1) * config.multiple
@@ -208,8 +210,8 @@ def _advice(config: WanConfig, options: WanOptions, free: float) -> str:
     if least <= free:
         return f"take {_show(together)}"
     return (
-        f"even {_show(together)} needs {least:.1f}: free some, or take a larger GPU, a smaller model or the "
-        "choreographer"
+        f"even {_show(together)} needs {least:.1f}: free some, or take a larger GPU, a smaller model "
+        "or the choreographer"
     )
 
 

@@ -1,8 +1,8 @@
-"""The networks of a Wan pipeline, each built when it is asked for: read from a folder, or blank.
+"""The networks of a Wan pipeline, built on demand: read from a folder, or blank.
 
-Blank ones have the shapes of the real ones and nothing in them. On torch's "meta" device they take no memory, which is
-how memory is planned before anything is loaded; on a GPU they take the time and memory of the real ones, which is how
-speed is measured without any weights.
+Blank ones have the shapes of the real ones and arbitrary values. On torch's "meta" device they take no
+memory, which serves planning. On a GPU they take the time and memory of the real ones, which serves
+benchmarks without weights.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from generators.chord.priors.wan.encoder import Encoder
 from generators.chord.priors.wan.options import WanOptions
 
 EXPERTS = ("transformer", "transformer_2")
-"""Names of the experts: of high noise, and of low noise."""
+"""Names of the experts for high and for low noise."""
 
 
 class Parts(Protocol):
-    """Where the networks come from. Whoever asks keeps them; to let go of one is to free it."""
+    """Source of networks. The caller owns them, and frees one by dropping its reference."""
 
     def encoder(self) -> Encoder:
         """The VAE's encoder."""
         ...
 
     def expert(self, name: str) -> nn.Module:
-        """The transformer of that name, one of EXPERTS."""
+        """The transformer of a name in EXPERTS."""
         ...
 
     def sentences(self, texts: Sequence[str]) -> Tensor:
-        """(n, 512, D) of n sentences; the text encoder is gone afterwards."""
+        """Embeddings (n, 512, D) of n sentences; the text encoder is freed afterwards."""
         ...
 
 
 class FolderParts:
-    """Weights as diffusers lays them out in a folder. safetensors alone are read: nothing in a file is executed."""
+    """Weights in a folder in diffusers' layout. Only safetensors are read, so no code in a file runs."""
 
     def __init__(self, folder: Path, options: WanOptions) -> None:
         self.folder, self.options = folder, options
         self.dtype = getattr(torch, options.dtype)
 
     def encoder(self) -> Encoder:
-        # From the processor, so that the decoder never reaches the device.
+        # Read on the CPU, so that the decoder never reaches the device.
         vae = _read(
             AutoencoderKLWan,
             self.folder / "vae",
@@ -72,7 +72,7 @@ class FolderParts:
         longest = max(len(ids) for ids in tokenizer(clean).input_ids)
         if longest > WORDS:
             raise ValueError(
-                f"text: expected a sentence of at most {WORDS} tokens, got {longest}; say it shorter"
+                f"text: expected a sentence of at most {WORDS} tokens, got {longest}; shorten it"
             )
         tokens = tokenizer(clean, padding="max_length", max_length=WORDS, return_tensors="pt")
         network = _read(
@@ -85,7 +85,7 @@ class FolderParts:
 
 
 class BlankParts:
-    """Networks of the shapes that a configuration tells, with values that mean nothing."""
+    """Networks with the shapes of a configuration and arbitrary values."""
 
     def __init__(self, config: WanConfig, options: WanOptions) -> None:
         self.config, self.options = config, options
@@ -103,7 +103,7 @@ class BlankParts:
         return network.requires_grad_(False).eval()
 
     def text_encoder(self) -> nn.Module:
-        """The text encoder, to be let go of."""
+        """The text encoder."""
         with _blank(self.options.device, self.options.dtype):
             return (
                 UMT5EncoderModel(UMT5Config.from_dict(dict(self.config.text)))
@@ -120,7 +120,7 @@ class BlankParts:
 
 @contextmanager
 def _blank(device: str, dtype: str) -> Iterator[None]:
-    """Networks made inside are of that type, on that device, and always the same."""
+    """Networks made inside have this type and device, and always the same values."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, dtype))
     try:
@@ -132,7 +132,7 @@ def _blank(device: str, dtype: str) -> Iterator[None]:
 
 
 def _read(model: Any, folder: Path, device: str, **precision: torch.dtype) -> Any:
-    """A network read from its folder, every weight of it, to evaluate and not to train."""
+    """A complete network from its folder, in evaluation mode and without gradients."""
     try:
         network, info = model.from_pretrained(
             folder,
@@ -148,7 +148,8 @@ def _read(model: Any, folder: Path, device: str, **precision: torch.dtype) -> An
         ) from None
     except NotImplementedError:  # diffusers puts a weight on the device that no file had
         raise ValueError(
-            f"{folder}: weights and config.json do not belong together (some weights are in no file); get it again"
+            f"{folder}: weights and config.json do not belong together "
+            "(some weights are in no file); get it again"
         ) from None
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -158,7 +159,8 @@ def _read(model: Any, folder: Path, device: str, **precision: torch.dtype) -> An
     for kind in ("missing_keys", "mismatched_keys", "error_msgs"):
         if info.get(kind):
             raise ValueError(
-                f"{folder}: weights and config.json do not belong together ({len(info[kind])} {kind.replace('_', ' ')}, "
+                f"{folder}: weights and config.json do not belong together "
+                f"({len(info[kind])} {kind.replace('_', ' ')}, "
                 f"first {sorted(map(str, info[kind]))[0]}); get it again"
             )
     return network.requires_grad_(False).eval()

@@ -25,13 +25,17 @@ PAPER_HEIGHT = 464
 
 
 class WanPrior:
-    """A `VideoPrior`. Videos are colored, in [0, 1]; latents are float32.
+    """A `VideoPrior` of RGB videos in [0, 1]; latents are float32.
 
-    Both experts serve a distillation, one after the other: as tau falls below the boundary the first is freed and the
-    second read, once. A new sentence frees whichever is there, for the text encoder; one that has been read is kept.
+    A distillation uses both experts, one after the other: when tau falls below the boundary, the first
+    is freed and the second is read, once. A new sentence frees the expert, to make room for the text
+    encoder; embeddings of sentences are kept.
 
     Args:
-        forget: what the backward pass of an exact gradient computes again.
+        config: structure of the model.
+        parts: source of its networks.
+        options: see WanOptions.
+        forget: activations that an exact gradient recomputes.
     """
 
     paint: Paint = "color"
@@ -49,10 +53,10 @@ class WanPrior:
         self.encoder = parts.encoder()
 
     def condition(self, text: str, first: Tensor, *, seed: int = 0) -> WanCondition:
-        """What `velocity` needs of the sentence and of first frames (B, H, W, 3); it is the same for every seed.
+        """The condition of `velocity`, from the sentence and first frames (B, H, W, 3).
 
         Raises:
-            ValueError: no sentence, or one of more than 512 tokens.
+            ValueError: for an empty sentence, or one of more than 512 tokens.
         """
         self._expect("first", first, (self.height, self.width, 3))
         if not text.strip():
@@ -61,7 +65,7 @@ class WanPrior:
         return WanCondition(*self._read(text), known)
 
     def encode(self, video: Tensor) -> Tensor:
-        """Latents (B, C, 1 + (T - 1) / 4, h, w) of videos (B, T, H, W, 3), differentiable by the video."""
+        """Differentiable latents (B, C, 1 + (T - 1) / 4, h, w) of videos (B, T, H, W, 3)."""
         self._expect("video", video, (self.frames, self.height, self.width, 3))
         video = video.to(self.options.device)
         if not (torch.is_grad_enabled() and video.requires_grad):
@@ -74,17 +78,18 @@ class WanPrior:
     def velocity(
         self, z_tau: Tensor, tau: float, condition: WanCondition, *, guidance: float
     ) -> Tensor:
-        """v_hat = v(negative) + guidance (v(text) - v(negative)), of eps - z, like z_tau (B, C, k, h, w)."""
+        """v_hat = v(negative) + guidance (v(text) - v(negative)), shaped as z_tau (B, C, k, h, w)."""
         tau = float(tau)
         if not 0 < tau <= 1:
             raise ValueError(f"tau: expected a noise level in (0, 1], got {tau:g}")
         if len(z_tau) != len(condition.given):
             raise ValueError(
-                f"z_tau: got {len(z_tau)} latents and a condition of {len(condition.given)} first frames"
+                f"z_tau: got {len(z_tau)} latents and a condition of {len(condition.given)} "
+                "first frames"
             )
         network = self._expert_for(tau)
         out = []
-        # One at a time: a single video has thousands of tokens, and a batch of them would only need more memory.
+        # One by one: a video has thousands of tokens, and a batch would only need more memory.
         for z, known in zip(z_tau.split(1), condition.given.split(1), strict=True):
             seen, levels = network_input(self.config, z, tau, known)
             v = self._ask(network, seen, levels, condition.text)
@@ -132,7 +137,7 @@ def size(config: WanConfig, options: WanOptions) -> tuple[int, int]:
     """(height, width) of videos, pixels.
 
     Raises:
-        ValueError: where the model cannot make videos of this size or length.
+        ValueError: if the model cannot make videos of this size or length.
     """
     height = options.height
     if height is None:
@@ -142,7 +147,7 @@ def size(config: WanConfig, options: WanOptions) -> tuple[int, int]:
 
 
 def release() -> None:
-    """Give back the memory of networks that nobody holds any more; some are held by cycles of their own."""
+    """Free the memory of unreferenced networks, some of which are held by reference cycles."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,6 +1,6 @@
-"""Scenes of one cloth that lies flat and is folded, in half or diagonally, by the closed form of `flowplan.laws.Fold`.
+"""Scenes of one flat cloth that is folded in half or diagonally, by `flowplan.laws.Fold`.
 
-Nothing tells which side goes over which, so the others would do as well; they are the scene's alternatives.
+The sentence does not tell which side is folded over, so the other sides are the scene's alternatives.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from generators.chord.priors.choreographer.scenes.prompted import (
     PromptedScene,
     still,
 )
-from generators.chord.priors.choreographer.scenes.sentences import Names, Phrase, say
+from generators.chord.priors.choreographer.scenes.sentence_templates import Names
+from generators.chord.priors.choreographer.scenes.sentences import Phrase, say
 from generators.kinematic import KinematicOptions, kinematic
 
 CLOTH = Names(
@@ -32,21 +33,30 @@ CLOTH = Names(
 VERBS = ("fold in half", "fold diagonally")
 PHRASES = tuple(Phrase(verb, CLOTH) for verb in VERBS)
 HEIGHT = 0.004
-"""Of the sheet above the table, meters."""
+"""Height of the sheet above the table, meters."""
 
 
 def cloth_scene(
     name: str, rng: np.random.Generator, words: np.random.Generator, *, paraphrased: bool
 ) -> PromptedScene:
-    """A scene of this kind; `rng` draws what there is and happens, `words` how that is said."""
+    """A random scene of this kind.
+
+    Args:
+        name: of the kind.
+        rng: draws the cloth and the motion.
+        words: draws the sentence.
+        paraphrased: use a sentence that is never trained on.
+    """
     verb = VERBS[int(rng.integers(2))]
     width = rng.uniform(0.18, 0.5)
-    # Only a square's corners meet across its diagonal.
+    # The corners of a square alone meet across its diagonal.
     size = np.array([width, width * (1.0 if verb == "fold diagonally" else rng.uniform(0.6, 1.0))])
     vertices, faces = sheet(size, int(rng.integers(16, 33)))
     place = pose(
         exp_so3([0.0, 0.0, rng.uniform(-np.pi, np.pi)]), [*rng.uniform(-0.5, 0.5, 2), HEIGHT]
     )
+
+    # Directions of the sides or corners, one of which is folded over.
     x, y = place[:3, 0], place[:3, 1]
     ways = (
         (x, -x, y, -y)
@@ -81,7 +91,7 @@ _CORNERS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
 def sheet(size: FloatArray, cells: int) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Vertices (V, 3) and triangles (F, 3) of a flat rectangle of `size` (2,) meters about the origin, facing up."""
+    """Vertices (V, 3) and triangles (F, 3) of a flat rectangle of `size` (2,) meters, facing up."""
     nx, ny = (max(2, round(cells * s / size.max())) + 1 for s in size)
     x, y = np.meshgrid(
         *(np.linspace(-s / 2, s / 2, n) for s, n in zip(size, (nx, ny), strict=True)), indexing="ij"
@@ -93,12 +103,12 @@ def sheet(size: FloatArray, cells: int) -> tuple[FloatArray, NDArray[np.int64]]:
 
 
 def _folded(cloth: SceneObject, away: FloatArray, radius: float) -> FloatArray:
-    """Vertices (T, V, 3) while the side that lies `away` (3,) of the middle is folded over."""
+    """Vertices (T, V, 3) while the side in direction `away` (3,) of the center is folded over."""
     rest, middle = cloth.vertices_world, cloth.X_world_object[:3, 3]
     reach = (rest - middle) @ away
     handles = rest[reach > 0.9 * reach.max()]
     reach = (handles - middle) @ away
-    # Half a turn about the crease takes up an arc of pi * radius, and leaves the far edge a cylinder's height up.
+    # Half a turn about the crease uses up an arc of pi * radius, and raises the edge by a diameter.
     targets = handles + (np.pi * radius - 2 * reach)[:, None] * away + [0, 0, 2 * radius]
     law = Fold("cloth", middle, np.cross(away, [0, 0, 1]), radius=radius)
     action = Action("cloth", handles, targets=targets, duration=DURATION)
@@ -107,7 +117,7 @@ def _folded(cloth: SceneObject, away: FloatArray, radius: float) -> FloatArray:
 
 
 def _ask(rest: FloatArray, middle: FloatArray, away: FloatArray) -> Ask:
-    """Half a turn of the side `away` of the middle, up and over."""
+    """Half a turn of the side in direction `away` of the center, up and over."""
     axis = np.cross(away, [0.0, 0.0, 1.0])
     side = (rest - middle) @ away > 1e-6
     return Ask("cloth", "", "fold", middle, axis, np.pi, side)

@@ -1,7 +1,8 @@
-"""A scene, a sentence, and the motion that the sentence asks for: what the choreographer learns and is examined in.
+"""A scene, a sentence, and the motion that it asks for: training and test data of the choreographer.
 
-A scene is made of bodies. A rigid one is its vertices at rest and a pose for every frame; a cloth has vertices for every
-frame. Either way a material point of frame t is X_t p_t, and a whole animation of a rigid body costs sixteen matrices.
+A scene consists of bodies. A rigid one has vertices at rest and a pose for every frame; a cloth has
+vertices for every frame. Either way a material point at frame t is X_t p_t, and the animation of a
+rigid body takes sixteen matrices.
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ Manner = Literal["turn", "slide", "carry", "fold"]
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """How far something is to move, in numbers; always a positive amount about or along `axis`.
+    """A required motion in numbers, always a positive amount about or along `axis`.
 
     Attributes:
         object: name of the scene object.
-        joint: the joint's name in the object's family; "" where a whole object moves or a cloth folds.
-        manner: "turn" about a line, "slide" of a part or "carry" of a whole object along a direction, "fold" over a line.
-        axis_point: (3,) a point of the line at frame 0, world frame, meters; of a carried object its middle.
-        axis: (3,) unit direction of the line or of the travel, world frame; turns follow the right-hand rule.
+        joint: name of the joint in the object's family; "" for a whole object or a cloth.
+        manner: "turn" about a line, "slide" of a part or "carry" of a whole object along a direction,
+            "fold" over a line.
+        axis_point: (3,) point of the line at frame 0, or center of a carried object, world frame,
+            meters.
+        axis: (3,) unit direction of the line or of the travel, world frame; turns follow the
+            right-hand rule.
         amount: rad of a turn or a fold, meters of a slide or a carry.
-        vertices: (V,) which vertices of the object move just so.
+        vertices: (V,) true for vertices of the object that move by it.
     """
 
     object: str
@@ -53,13 +57,15 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """Matter that moves as one: a link, a thing, a cloth.
+    """A link, a thing or a cloth.
 
     Attributes:
         object: name of the scene's object or obstacle that it is part of.
-        vertices: (1, V, 3) where a rigid body's are at frame 0, or (T, V, 3) of one that bends; world frame, meters.
+        vertices: (1, V, 3) at frame 0 of a rigid body, or (T, V, 3) of a deforming one; world frame,
+            meters.
         faces: (F, 3).
-        X: (T, 4, 4) motion since frame 0 in the world, X[0] the identity; identities of one that bends.
+        X: (T, 4, 4) motion since frame 0 in the world, X[0] the identity; identities for a deforming
+            body.
     """
 
     object: str
@@ -75,18 +81,19 @@ class Body:
 
 @dataclass(frozen=True, eq=False)
 class PromptedScene:
-    """What there is, what is said, and what then happens.
+    """A scene with a sentence and the motion that it asks for.
 
     Attributes:
         kind: one of `scenes.KINDS`.
-        phrase: what is meant.
-        text: the sentence that says it.
-        bodies: all matter, an object's or an obstacle's bodies one after another, what is asked to move first.
-        obstacles: names of those of its things that are the scene's obstacles, not its objects.
+        phrase: the meaning of the sentence.
+        text: the sentence.
+        bodies: of all objects and obstacles in turn, the one that is asked to move first.
+        obstacles: names of those that are obstacles.
         placed: by name, X_world_object of every object and obstacle.
-        asks: what must come about, all of it.
-        alternatives: other asks, any one of which would fulfill the sentence just as well (another corner of a cloth).
-        others: sentences for other motions of this scene, which would be wrong for this one.
+        asks: required motions, all of which must be fulfilled.
+        alternatives: other asks, any one of which would fulfill the sentence (another corner of a
+            cloth).
+        others: sentences for other motions of this scene.
     """
 
     kind: str
@@ -101,12 +108,12 @@ class PromptedScene:
 
     @property
     def ask(self) -> Ask:
-        """The first of what must come about; where there are several, the others are alike (two doors of one cabinet)."""
+        """The first required motion; others are similar, as of the two doors of a cabinet."""
         return self.asks[0]
 
     @property
     def verb(self) -> str:
-        """What is done, "open" or "put on" or "fold"."""
+        """The action, such as "open", "put on" or "fold"."""
         return self.phrase.verb
 
     @property
@@ -130,7 +137,7 @@ class PromptedScene:
 
     @cached_property
     def motion(self) -> SceneMotion:
-        """What the sentence asks for: T frames by minimum jerk."""
+        """The motion that the sentence asks for: T frames by minimum jerk."""
         things = {n: bodies for n, bodies in self._things.items() if n not in self.obstacles}
         vertices = tuple(
             np.concatenate([b.positions for b in bodies], axis=1) for bodies in things.values()
@@ -139,7 +146,7 @@ class PromptedScene:
 
     @cached_property
     def moving(self) -> tuple[NDArray[np.bool_], ...]:
-        """Per object (V,): does this vertex belong to what is asked to move?"""
+        """For each object, (V,) true for vertices that are asked to move."""
         things = {n: bodies for n, bodies in self._things.items() if n not in self.obstacles}
         return tuple(np.concatenate([_moves(b) for b in bodies]) for bodies in things.values())
 
@@ -153,16 +160,16 @@ class PromptedScene:
 
 @dataclass(frozen=True, eq=False)
 class PointScene:
-    """The same as surface points, small enough to keep thousands of them: what the choreographer is trained on.
+    """A prompted scene as surface points, small enough to keep thousands of them for training.
 
     Attributes:
         kind: of the scene.
-        texts: sentences that say what happens, each as well as any other.
-        points: (1, P, 3) float32 where P points are at frame 0, or (T, P, 3) where something bends; world frame, m.
+        texts: sentences that describe the motion equally well.
+        points: (1, P, 3) float32 at frame 0, or (T, P, 3) if something deforms; world frame, meters.
         body: (P,) int16 index of each point's body.
         X: (T, B, 4, 4) float32 motion of each body since frame 0, world frame.
-        moving: (P,) does this point belong to what is asked to move?
-        framing: what cameras look at.
+        moving: (P,) true for points that are asked to move.
+        framing: the ball that cameras look at.
     """
 
     kind: str
@@ -175,18 +182,16 @@ class PointScene:
 
     @property
     def rest(self) -> NDArray[np.float32]:
-        """(P, 3) where the points are at frame 0."""
+        """Points (P, 3) at frame 0."""
         return self.points[0]
 
     def positions(self) -> NDArray[np.float32]:
-        """(T, P, 3) where they are in every frame."""
+        """Points (T, P, 3) in every frame."""
         out = np.empty((len(self.X), *self.points.shape[1:]), np.float32)
         for b in range(self.X.shape[1]):
             of = self.body == b
-            out[:, of] = (
-                self.points[:, of] @ np.swapaxes(self.X[:, b, :3, :3], -1, -2)
-                + self.X[:, b, None, :3, 3]
-            )
+            R, t = self.X[:, b, :3, :3], self.X[:, b, None, :3, 3]
+            out[:, of] = self.points[:, of] @ np.swapaxes(R, -1, -2) + t
         return out
 
 
@@ -197,11 +202,19 @@ def sampled(
     texts: tuple[str, ...] | None = None,
     seed: int = 0,
 ) -> PointScene:
-    """Points spread evenly over the scene's surfaces at frame 0, obstacles included.
+    """Points distributed evenly over the scene's surfaces at frame 0, obstacles included.
 
-    They are drawn by area in strata, so that no patch goes without. `texts` are the scene's own sentence if not given.
+    Sampling is stratified by area, so that every patch gets points.
+
+    Args:
+        prompted: the scene.
+        points: number of points.
+        texts: sentences. Defaults to the scene's own.
+        seed: Random seed.
     """
     rng = np.random.default_rng(seed)
+
+    # A face for each point, by its place along the cumulated area.
     bodies = prompted.bodies
     corners = [np.take(b.vertices, b.faces, axis=1) for b in bodies]  # (1 or T, F, 3 corners, 3)
     area = np.concatenate([_areas(c[0]) for c in corners])
@@ -210,13 +223,16 @@ def sampled(
     face = np.minimum(face, len(area) - 1)
     first = np.cumsum([0, *(len(b.faces) for b in bodies)])
     body = np.searchsorted(first, face, side="right") - 1
+
+    # Uniform barycentric coordinates (Turk, Graphics Gems 1990).
     u, v = rng.random((2, points))
-    root = np.sqrt(u)  # uniform on a triangle: Turk, Graphics Gems 1990
+    root = np.sqrt(u)
     weight = np.stack([1 - root, root * (1 - v), root * v], axis=-1)
     out = np.empty((max(c.shape[0] for c in corners), points, 3), np.float32)
     for b, c in enumerate(corners):
         of = body == b
         out[:, of] = np.einsum("pk,tpkc->tpc", weight[of], c[:, face[of] - first[b]])
+
     moves = np.array([not np.allclose(_end(b), b.vertices[0]) for b in bodies])
     X = np.stack([b.X for b in bodies], axis=1).astype(np.float32)
     moving = moves[body]
@@ -232,28 +248,29 @@ def sampled(
 
 
 def achieved(prompted: PromptedScene, motion: SceneMotion) -> float:
-    """What share of the asked amount a motion of this scene's objects brings about: 1 all of it, negative backwards.
+    """Share of the asked amount that a motion achieves: 1 for all of it, negative for the wrong way.
 
-    Of several asks that must all come about it is the least; where others would do as well, the best counts.
+    It is the least of several asks that must all be fulfilled, or the best of the alternatives.
     """
     together = min(_share(prompted, ask, motion) for ask in prompted.asks)
     return max(together, *(_share(prompted, ask, motion) for ask in prompted.alternatives), -np.inf)
 
 
 def _share(prompted: PromptedScene, ask: Ask, motion: SceneMotion) -> float:
+    """Share of one ask."""
     moved = motion.vertices[prompted.scene.index(ask.object)][:, ask.vertices]
     if ask.manner in ("slide", "carry"):
         return float((moved[-1] - moved[0]).mean(0) @ ask.axis / ask.amount)
     r = moved - ask.axis_point
     r = r - (r @ ask.axis)[..., None] * ask.axis
-    # The angle about the line that fits best, frame by frame, so that it can exceed half a turn.
+    # The best-fitting angle about the line, frame by frame, so that it can exceed half a turn.
     sine = (np.cross(r[:1], r) @ ask.axis).sum(-1)
     angle = np.unwrap(np.arctan2(sine, (r[:1] * r).sum((-1, -2))))
     return float(angle[-1] / ask.amount)
 
 
 def still() -> FloatArray:
-    """Poses (T, 4, 4) of what does not move."""
+    """Poses (T, 4, 4) of a body that does not move."""
     return np.broadcast_to(pose(), (FRAMES, 4, 4))
 
 
@@ -267,7 +284,7 @@ def _end(body: Body) -> FloatArray:
 
 
 def _moves(body: Body) -> NDArray[np.bool_]:
-    """(V,) all of a rigid body that moves; of one that bends, what moves by more than a millimeter."""
+    """(V,) true for vertices that move: of a deforming body, by more than a millimeter."""
     count = body.vertices.shape[1]
     if len(body.vertices) == 1:
         return np.full(count, not np.allclose(body.X[-1], np.eye(4), atol=1e-9))

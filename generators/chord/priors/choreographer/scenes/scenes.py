@@ -1,7 +1,7 @@
-"""Every kind of prompted scene by name, how often each is trained on, and the one function that draws them.
+"""All kinds of prompted scenes by name, their frequency in training, and the function that draws them.
 
-A scene is a function of its kind, its split and its seed. Held-out scenes have objects that are never trained on, and
-may be spoken of in sentences that never are either.
+A scene is a function of its kind, its split and its seed. Held-out scenes have objects that are never
+trained on, and optionally sentences that never are either.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import numpy as np
 
 from flowplan.utils import checks
 from generators.chord.priors.choreographer.scenes import cloth_scenes
-from generators.chord.priors.choreographer.scenes.articulated_scenes import (
-    ARTICULATED,
-    articulated_scene,
-)
+from generators.chord.priors.choreographer.scenes.articulated_kinds import ARTICULATED
+from generators.chord.priors.choreographer.scenes.articulated_scenes import articulated_scene
 from generators.chord.priors.choreographer.scenes.cloth_scenes import cloth_scene
 from generators.chord.priors.choreographer.scenes.prompted import (
     DURATION,
@@ -55,13 +53,13 @@ Split = Literal["train", "held_out"]
 _OFTEN = {"laptop": 3.0, "hinged_box": 2.0, "drawer_cabinet": 2.0, "desk_lamp": 3.0, "faucet": 1.5}
 _OFTEN |= {"put": 6.0, "push": 2.0, "stack": 2.0, "fold_cloth": 2.5}
 NEVER_TRAINED = tuple(name for name, kind in ARTICULATED.items() if kind.family in HELD_OUT)
-"""Kinds of families that are never trained on: they are drawn of the held-out split alone."""
+"""Kinds of families that are never trained on; they exist in the held-out split only."""
 KINDS: Mapping[str, float] = {
     name: _OFTEN.get(name, 1.0)
     for name in (*ARTICULATED, *TABLE, "fold_cloth")
     if name not in NEVER_TRAINED
 }
-"""How often each kind is trained on, in shares of any sum: more often what is fine or shaped in many ways."""
+"""Relative frequency of each kind in training: higher for fine parts and varied shapes."""
 
 
 def draw(
@@ -71,11 +69,12 @@ def draw(
 
     Args:
         kind: one of KINDS, or with the split "held_out" one of NEVER_TRAINED.
-        split: which objects it has.
-        paraphrased: says the same of the same scene in a sentence that is never trained on.
+        seed: number of the scene.
+        split: "train" or "held_out" objects.
+        paraphrased: use a sentence that is never trained on, for the same scene.
 
     Raises:
-        ValueError: for a name that is no kind, or that is not of this split.
+        ValueError: for an unknown kind, or one that is not in this split.
     """
     checks.choice("split", split, ("train", "held_out"))
     held_out = split == "held_out"
@@ -94,7 +93,7 @@ def draw(
 
 
 def wrong_text(prompted: PromptedScene, seed: int) -> str:
-    """A trained sentence for another motion: half of the time of the same things, else of a kind that is not there."""
+    """A trained sentence for another motion: of the same things half of the time, else of others."""
     rng = np.random.default_rng((zlib.crc32(prompted.text.encode()), seed))
     if rng.random() < 0.5:
         return prompted.others[int(rng.integers(len(prompted.others)))]
@@ -106,7 +105,7 @@ def wrong_text(prompted: PromptedScene, seed: int) -> str:
 
 @lru_cache(maxsize=64)
 def _phrases(kind: str) -> tuple[Phrase, ...]:
-    """Everything that can be said of a kind."""
+    """All phrases of a kind."""
     if kind in ARTICULATED:
         return ARTICULATED[kind].phrases()
     if kind in TABLE:

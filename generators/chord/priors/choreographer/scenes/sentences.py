@@ -1,11 +1,9 @@
-"""What people say when they ask for a motion: templates, imperative and descriptive, and what fills their gaps.
+"""Sentences that ask for a motion, imperative and descriptive.
 
-A phrase says what is meant; its sentences are all the ways of saying it. Each pool of templates has a second one that is
-never trained on, so that it can be told whether a sentence is understood or only recognized. Gaps: {thing} what it is
-done to, {part} which part of it ("the {part}"), {other} where it goes, {amount} how far (empty: all the way).
-
-Many more trained templates are made of the phrasings in `phrasings.json`: what is done, in the imperative ("flip open the
-{thing}"), within a frame ("a person is {doing}"). Without them one learns to recognize sentences, not what they mean.
+A phrase is a meaning; its sentences are all the ways to express it, from the templates of
+`sentence_templates`. Many more trained templates come from the phrasings in `phrasings.json`: an
+action in the imperative ("flip open the {thing}") inside of a frame ("a person is {doing}"). Without
+them a model learns to recognize sentences instead of their meaning.
 """
 
 from __future__ import annotations
@@ -23,41 +21,31 @@ from typing import Any
 import numpy as np
 
 from flowplan.utils import checks
+from generators.chord.priors.choreographer.scenes.sentence_templates import (
+    AMOUNTS,
+    OF_PART,
+    PART,
+    POOLS,
+    UNNAMED,
+    WHOLE,
+    Names,
+    Pool,
+)
 
 PHRASINGS = Path(__file__).with_name("phrasings.json")
 """Phrasings for training, in the imperative by verb, and the frames they are put in."""
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Templates: those that are trained, and those that never are."""
-
-    trained: tuple[str, ...]
-    held_out: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Names:
-    """What a thing is called: names that are trained, and names that never are.
-
-    Sentences that are never trained on have names of both, but none of `more`, which is for training alone.
-    """
-
-    trained: tuple[str, ...]
-    held_out: tuple[str, ...] = ()
-    more: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Phrase:
-    """What is meant, before it is put into words.
+    """A meaning, before it is put into words.
 
     Attributes:
         verb: a key of POOLS.
-        thing: what it is done to.
-        part: the part that moves, such as "top drawer"; "" where things are moved whole.
-        whole: can the thing be named without its part? Not where it has several that could be meant.
-        other: where the thing goes; none for most verbs.
+        thing: names of the object.
+        part: the part that moves, such as "top drawer"; "" if the object moves as a whole.
+        whole: true if the object's name alone can mean the part.
+        other: names of where the object goes; none for most verbs.
         amount: a key of AMOUNTS.
     """
 
@@ -65,7 +53,7 @@ class Phrase:
     thing: Names
     part: str = ""
     whole: bool = True
-    other: Names = Names(("",))
+    other: Names = UNNAMED
     amount: str = ""
 
     def __post_init__(self) -> None:
@@ -73,512 +61,14 @@ class Phrase:
         checks.choice("Phrase.amount", self.amount, tuple(AMOUNTS))
 
 
-AMOUNTS: dict[str, Names] = {
-    "": Names(("",), ("",)),
-    "half": Names(
-        (" halfway", " half way"),
-        (" about halfway",),
-        (" half of the way", " roughly halfway", " to the halfway point"),
-    ),
-    "little": Names(
-        (" a little", " slightly", " a bit"), (" just a little",), (" a tiny bit", " a touch")
-    ),
-}
-"""How far, as it is added to a sentence."""
-
-_WHOLE: dict[str, Pool] = {
-    "open": Pool(
-        (
-            "open the {thing}{amount}",
-            "please open the {thing}{amount}",
-            "a hand opens the {thing}{amount}",
-            "someone opens the {thing}{amount}",
-            "the {thing} opens{amount}",
-            "the {thing} is being opened{amount}",
-            "opening the {thing}{amount}",
-        ),
-        (
-            "could you open up the {thing}{amount}?",
-            "get the {thing} open{amount}",
-            "a robot is opening the {thing}{amount}",
-        ),
-    ),
-    "close": Pool(
-        (
-            "close the {thing}{amount}",
-            "please close the {thing}{amount}",
-            "shut the {thing}{amount}",
-            "a hand closes the {thing}{amount}",
-            "someone closes the {thing}{amount}",
-            "the {thing} closes{amount}",
-            "the {thing} is being closed{amount}",
-            "closing the {thing}{amount}",
-        ),
-        (
-            "could you shut the {thing}{amount}?",
-            "get the {thing} closed{amount}",
-            "a robot is closing the {thing}{amount}",
-        ),
-    ),
-}
-_PART: dict[str, Pool] = {
-    "open": Pool(
-        (
-            "open the {part} of the {thing}{amount}",
-            "open the {thing}'s {part}{amount}",
-            "a hand opens the {part} of the {thing}{amount}",
-            "someone opens the {part} of the {thing}{amount}",
-            "the {part} of the {thing} is opening{amount}",
-            "the {part} of the {thing} opens{amount}",
-            "the {part} is being opened{amount}",
-            "open the {part}{amount}",
-        ),
-        (
-            "the {thing}'s {part} comes open{amount}",
-            "let the {part} of the {thing} go open{amount}",
-            "can you get the {part} open{amount}?",
-        ),
-    ),
-    "close": Pool(
-        (
-            "close the {part} of the {thing}{amount}",
-            "close the {thing}'s {part}{amount}",
-            "shut the {part} of the {thing}{amount}",
-            "a hand closes the {part} of the {thing}{amount}",
-            "the {part} of the {thing} is closing{amount}",
-            "the {part} of the {thing} closes{amount}",
-            "the {part} is being closed{amount}",
-            "close the {part}{amount}",
-        ),
-        (
-            "the {thing}'s {part} goes shut{amount}",
-            "let the {part} of the {thing} fall shut{amount}",
-            "can you get the {part} shut{amount}?",
-        ),
-    ),
-}
-# What is said of some parts alone: by verb and by the last word of the part.
-_OF_PART: dict[tuple[str, str], Pool] = {
-    ("open", "lid"): Pool(
-        (
-            "lift the {part} of the {thing}{amount}",
-            "raise the {part}{amount}",
-            "the {part} of the {thing} swings up{amount}",
-        ),
-        ("tilt the {part} of the {thing} up{amount}", "the {part} rises from the {thing}{amount}"),
-    ),
-    ("close", "lid"): Pool(
-        (
-            "lower the {part} of the {thing}{amount}",
-            "fold down the {part}{amount}",
-            "the {part} of the {thing} swings down{amount}",
-        ),
-        (
-            "bring the {part} of the {thing} down{amount}",
-            "the {part} sinks onto the {thing}{amount}",
-        ),
-    ),
-    ("open", "drawer"): Pool(
-        (
-            "pull the {part} open{amount}",
-            "pull out the {part}{amount}",
-            "the {part} slides out{amount}",
-            "a hand pulls out the {part} of the {thing}{amount}",
-        ),
-        (
-            "draw the {part} out of the {thing}{amount}",
-            "the {part} comes out of the {thing}{amount}",
-        ),
-    ),
-    ("close", "drawer"): Pool(
-        (
-            "push the {part} shut{amount}",
-            "push in the {part}{amount}",
-            "the {part} slides in{amount}",
-            "a hand pushes in the {part} of the {thing}{amount}",
-        ),
-        (
-            "slide the {part} back into the {thing}{amount}",
-            "the {part} goes back into the {thing}{amount}",
-        ),
-    ),
-    ("open", "door"): Pool(
-        (
-            "pull the {part} open{amount}",
-            "a hand pulls the {part} of the {thing} open{amount}",
-            "swing the {part} open{amount}",
-            "the {part} of the {thing} swings open{amount}",
-        ),
-        (
-            "swing out the {part} of the {thing}{amount}",
-            "the {part} turns away from the {thing}{amount}",
-        ),
-    ),
-    ("close", "door"): Pool(
-        (
-            "push the {part} shut{amount}",
-            "a hand pushes the {part} of the {thing} shut{amount}",
-            "swing the {part} shut{amount}",
-            "the {part} of the {thing} swings shut{amount}",
-        ),
-        (
-            "swing the {part} of the {thing} back{amount}",
-            "the {part} turns back to the {thing}{amount}",
-        ),
-    ),
-}
-_OF_PART["open", "doors"], _OF_PART["close", "doors"] = (
-    _OF_PART["open", "door"],
-    _OF_PART["close", "door"],
-)
-_OF_PART["open", "lids"], _OF_PART["close", "lids"] = (
-    _OF_PART["open", "lid"],
-    _OF_PART["close", "lid"],
-)
-
-POOLS: dict[str, Pool] = {
-    "open": Pool((), ()),
-    "close": Pool((), ()),
-    "spread": Pool(
-        (
-            "open the {thing}{amount}",
-            "open up the {thing}{amount}",
-            "please open the {thing}{amount}",
-            "spread the {thing}{amount}",
-            "a hand opens the {thing}{amount}",
-            "someone opens the {thing}{amount}",
-            "the {thing} open{amount}",
-            "the {thing} are opening{amount}",
-            "the {thing} are being opened{amount}",
-            "the {part} of the {thing} move apart{amount}",
-            "spread the {part} of the {thing}{amount}",
-            "opening the {thing}{amount}",
-        ),
-        (
-            "could you open these {thing}{amount}?",
-            "pull the {part} of the {thing} apart{amount}",
-            "get the {thing} open{amount}",
-            "a robot is opening the {thing}{amount}",
-            "make the {thing} gape{amount}",
-        ),
-    ),
-    "shut": Pool(
-        (
-            "close the {thing}{amount}",
-            "please close the {thing}{amount}",
-            "shut the {thing}{amount}",
-            "a hand closes the {thing}{amount}",
-            "someone closes the {thing}{amount}",
-            "the {thing} close{amount}",
-            "the {thing} are closing{amount}",
-            "the {thing} are being closed{amount}",
-            "the {part} of the {thing} come together{amount}",
-            "bring the {part} of the {thing} together{amount}",
-            "press the {thing} shut{amount}",
-            "closing the {thing}{amount}",
-        ),
-        (
-            "could you close these {thing}{amount}?",
-            "squeeze the {part} of the {thing} together{amount}",
-            "get the {thing} closed{amount}",
-            "a robot is closing the {thing}{amount}",
-            "make the {thing} snap shut{amount}",
-        ),
-    ),
-    "unfold": Pool(
-        (
-            "unfold the {thing}{amount}",
-            "open the {thing}{amount}",
-            "please unfold the {thing}{amount}",
-            "open out the {thing}{amount}",
-            "a hand unfolds the {thing}{amount}",
-            "someone unfolds the {thing}{amount}",
-            "the {thing} unfold{s}{amount}",
-            "the {thing} {is} being unfolded{amount}",
-            "the {thing} {is} unfolding{amount}",
-            "fold out the {part} of the {thing}{amount}",
-            "the {part} of the {thing} {part_swings} out{amount}",
-            "unfolding the {thing}{amount}",
-        ),
-        (
-            "could you unfold the {thing}{amount}?",
-            "make the {thing} ready for use{amount}",
-            "flip open the {thing}{amount}",
-            "a robot is unfolding the {thing}{amount}",
-            "the {thing} {is} set up{amount}",
-        ),
-    ),
-    "fold": Pool(
-        (
-            "fold the {thing}{amount}",
-            "fold up the {thing}{amount}",
-            "close the {thing}{amount}",
-            "please fold the {thing}{amount}",
-            "a hand folds the {thing}{amount}",
-            "someone folds the {thing} up{amount}",
-            "the {thing} fold{s} up{amount}",
-            "the {thing} {is} being folded{amount}",
-            "the {thing} {is} folding up{amount}",
-            "fold in the {part} of the {thing}{amount}",
-            "the {part} of the {thing} {part_swings} in{amount}",
-            "folding the {thing}{amount}",
-        ),
-        (
-            "could you fold the {thing} together{amount}?",
-            "collapse the {thing}{amount}",
-            "put the {thing} away flat{amount}",
-            "a robot is folding the {thing}{amount}",
-            "the {thing} {is} tucked together{amount}",
-        ),
-    ),
-    "lower": Pool(
-        (
-            "lower the {thing}{amount}",
-            "lower the head of the {thing}{amount}",
-            "please lower the {thing}{amount}",
-            "bring the {thing} down{amount}",
-            "bend the {thing} down{amount}",
-            "a hand lowers the {thing}{amount}",
-            "a hand pulls the head of the {thing} down{amount}",
-            "someone lowers the {thing}{amount}",
-            "the {thing} is being lowered{amount}",
-            "the head of the {thing} comes down{amount}",
-            "the arm of the {thing} bends down{amount}",
-            "move the {thing} down{amount}",
-            "lowering the {thing}{amount}",
-        ),
-        (
-            "could you pull the {thing} lower{amount}?",
-            "the {thing} sinks towards the table{amount}",
-            "a robot is lowering the {thing}{amount}",
-            "make the {thing} hang lower{amount}",
-            "dip the head of the {thing}{amount}",
-        ),
-    ),
-    "raise": Pool(
-        (
-            "raise the {thing}{amount}",
-            "raise the head of the {thing}{amount}",
-            "please raise the {thing}{amount}",
-            "bring the {thing} up{amount}",
-            "bend the {thing} up{amount}",
-            "a hand raises the {thing}{amount}",
-            "a hand lifts the head of the {thing}{amount}",
-            "someone raises the {thing}{amount}",
-            "the {thing} is being raised{amount}",
-            "the head of the {thing} goes up{amount}",
-            "the arm of the {thing} bends up{amount}",
-            "move the {thing} up{amount}",
-            "raising the {thing}{amount}",
-        ),
-        (
-            "could you push the {thing} higher{amount}?",
-            "the {thing} rises from the table{amount}",
-            "a robot is raising the {thing}{amount}",
-            "make the {thing} stand taller{amount}",
-            "heave the head of the {thing}{amount}",
-        ),
-    ),
-    "turn on": Pool(
-        (
-            "turn the {thing}{amount}",
-            "turn on the {thing}{amount}",
-            "open the {thing}{amount}",
-            "turn the {thing} to the left{amount}",
-            "turn the {part} of the {thing}{amount}",
-            "turn the {thing} counterclockwise{amount}",
-            "please turn on the {thing}{amount}",
-            "a hand turns the {thing} on{amount}",
-            "a hand opens the {thing}{amount}",
-            "someone turns the {part} of the {thing} to the left{amount}",
-            "the {part} of the {thing} turns{amount}",
-            "the {thing} is being turned on{amount}",
-            "the {thing} is being opened{amount}",
-            "turning on the {thing}{amount}",
-        ),
-        (
-            "could you get the {thing} running{amount}?",
-            "rotate the {part} of the {thing} anticlockwise{amount}",
-            "a robot is turning the {thing} on{amount}",
-            "give the {thing} a turn{amount}",
-            "twist the {thing} open{amount}",
-        ),
-    ),
-    "turn off": Pool(
-        (
-            "turn off the {thing}{amount}",
-            "close the {thing}{amount}",
-            "shut the {thing}{amount}",
-            "turn the {thing} to the right{amount}",
-            "turn the {part} of the {thing} to the right{amount}",
-            "turn the {thing} clockwise{amount}",
-            "please turn off the {thing}{amount}",
-            "a hand turns the {thing} off{amount}",
-            "a hand closes the {thing}{amount}",
-            "someone turns the {part} of the {thing} to the right{amount}",
-            "the {part} of the {thing} turns clockwise{amount}",
-            "the {thing} is being turned off{amount}",
-            "the {thing} is being closed{amount}",
-            "turning off the {thing}{amount}",
-        ),
-        (
-            "could you stop the {thing}{amount}?",
-            "rotate the {part} of the {thing} to the right{amount}",
-            "a robot is turning the {thing} off{amount}",
-            "tighten the {thing}{amount}",
-            "twist the {thing} shut{amount}",
-        ),
-    ),
-    "put on": Pool(
-        (
-            "put the {thing} on the {other}",
-            "put the {thing} onto the {other}",
-            "place the {thing} on the {other}",
-            "set the {thing} on the {other}",
-            "move the {thing} onto the {other}",
-            "please put the {thing} on the {other}",
-            "a hand puts the {thing} on the {other}",
-            "a hand picks up the {thing} and puts it on the {other}",
-            "pick up the {thing} and place it on the {other}",
-            "someone places the {thing} on the {other}",
-            "the {thing} is put on the {other}",
-            "the {thing} is lifted onto the {other}",
-        ),
-        (
-            "could you set the {thing} down on the {other}?",
-            "the {thing} belongs on the {other}, carry it there",
-            "a robot takes the {thing} and drops it off on the {other}",
-            "transfer the {thing} to the top of the {other}",
-            "lay the {thing} upon the {other}",
-        ),
-    ),
-    "put in": Pool(
-        (
-            "put the {thing} in the {other}",
-            "put the {thing} into the {other}",
-            "place the {thing} in the {other}",
-            "set the {thing} inside the {other}",
-            "move the {thing} into the {other}",
-            "please put the {thing} in the {other}",
-            "a hand puts the {thing} in the {other}",
-            "a hand picks up the {thing} and puts it in the {other}",
-            "pick up the {thing} and place it in the {other}",
-            "someone places the {thing} in the {other}",
-            "the {thing} is put into the {other}",
-            "the {thing} is lifted into the {other}",
-        ),
-        (
-            "could you drop the {thing} in the {other}?",
-            "the {thing} belongs in the {other}, carry it there",
-            "a robot takes the {thing} and lets it down into the {other}",
-            "transfer the {thing} to the inside of the {other}",
-            "store the {thing} within the {other}",
-        ),
-    ),
-    "stack": Pool(
-        (
-            "stack the {thing} on the {other}",
-            "stack the {thing} on top of the {other}",
-            "put the {thing} on top of the {other}",
-            "place the {thing} on top of the {other}",
-            "set the {thing} on top of the {other}",
-            "please stack the {thing} on the {other}",
-            "a hand stacks the {thing} on the {other}",
-            "a hand picks up the {thing} and stacks it on the {other}",
-            "pick up the {thing} and stack it on the {other}",
-            "someone stacks the {thing} on the {other}",
-            "the {thing} is stacked on the {other}",
-            "build a tower with the {thing} on the {other}",
-        ),
-        (
-            "could you pile the {thing} onto the {other}?",
-            "the {thing} goes on top, the {other} stays below",
-            "a robot is stacking the {thing} over the {other}",
-            "make a pile of the {other} with the {thing} above",
-            "balance the {thing} upon the {other}",
-        ),
-    ),
-    "push": Pool(
-        (
-            "push the {thing} against the {other}",
-            "push the {thing} to the {other}",
-            "push the {thing} towards the {other}",
-            "slide the {thing} to the {other}",
-            "slide the {thing} against the {other}",
-            "please push the {thing} against the {other}",
-            "a hand pushes the {thing} against the {other}",
-            "a hand slides the {thing} to the {other}",
-            "someone pushes the {thing} towards the {other}",
-            "the {thing} is pushed against the {other}",
-            "the {thing} slides up to the {other}",
-            "move the {thing} along the table to the {other}",
-        ),
-        (
-            "could you shove the {thing} up to the {other}?",
-            "nudge the {thing} until it touches the {other}",
-            "a robot is sliding the {thing} next to the {other}",
-            "the {thing} moves over the table and meets the {other}",
-            "bring the {thing} up against the {other} without lifting it",
-        ),
-    ),
-    "fold in half": Pool(
-        (
-            "fold the {thing} in half",
-            "fold the {thing}",
-            "please fold the {thing} in half",
-            "fold one side of the {thing} over the other",
-            "fold the {thing} edge to edge",
-            "a hand folds the {thing} in half",
-            "someone folds the {thing} down the middle",
-            "the {thing} is folded in half",
-            "the {thing} is being folded in half",
-            "the {thing} folds in half",
-            "one half of the {thing} is laid over the other",
-            "folding the {thing} in half",
-        ),
-        (
-            "could you halve the {thing} by folding it?",
-            "double the {thing} over along its middle",
-            "a robot is folding the {thing} once across",
-            "bring one edge of the {thing} onto the edge across from it",
-            "make the {thing} half as big by a fold",
-        ),
-    ),
-    "fold diagonally": Pool(
-        (
-            "fold the {thing} diagonally",
-            "please fold the {thing} diagonally",
-            "fold the {thing} along its diagonal",
-            "fold the {thing} into a triangle",
-            "fold the {thing} corner to corner",
-            "fold one corner of the {thing} onto the opposite corner",
-            "a hand folds the {thing} diagonally",
-            "someone folds the {thing} into a triangle",
-            "the {thing} is folded diagonally",
-            "the {thing} is being folded along its diagonal",
-            "a corner of the {thing} is laid on the one across from it",
-            "folding the {thing} diagonally",
-        ),
-        (
-            "could you make a triangle of the {thing}?",
-            "bring two opposite corners of the {thing} together",
-            "a robot is folding the {thing} on the diagonal",
-            "crease the {thing} from corner to corner",
-            "turn the {thing} into a triangle with one fold",
-        ),
-    ),
-}
-"""By verb. What is said of opening and closing depends on the part as well and stands apart."""
-
-
 def pool(phrase: Phrase) -> Pool:
-    """The templates that can say this phrase."""
-    if phrase.verb not in _PART:
+    """The templates that can express this phrase."""
+    if phrase.verb not in PART:
         return POOLS[phrase.verb]
-    fitting = [_PART[phrase.verb]]
+    fitting = [PART[phrase.verb]]
     if phrase.whole:
-        fitting.append(_WHOLE[phrase.verb])
-    of_part = _OF_PART.get((phrase.verb, phrase.part.split()[-1]))
+        fitting.append(WHOLE[phrase.verb])
+    of_part = OF_PART.get((phrase.verb, phrase.part.split()[-1]))
     if of_part:
         fitting.append(of_part)
     return Pool(
@@ -588,7 +78,7 @@ def pool(phrase: Phrase) -> Pool:
 
 @lru_cache(maxsize=4096)
 def paraphrases(phrase: Phrase) -> tuple[str, ...]:
-    """Every sentence that says this phrase and is never trained on: unknown words are said too, among known ones."""
+    """Every sentence for this phrase that is never trained on, with known and unknown names."""
     thing, other = (n.trained + n.held_out for n in (phrase.thing, phrase.other))
     choices = product(pool(phrase).held_out, thing, other, AMOUNTS[phrase.amount].held_out)
     return tuple(
@@ -599,7 +89,7 @@ def paraphrases(phrase: Phrase) -> tuple[str, ...]:
 
 
 def say(phrase: Phrase, rng: np.random.Generator, *, trained: bool = True) -> str:
-    """One of the phrase's sentences."""
+    """A random sentence for the phrase."""
     if not trained:
         return _one_of(paraphrases(phrase), rng)
     plain, framed = templates(phrase)
@@ -613,21 +103,21 @@ def say(phrase: Phrase, rng: np.random.Generator, *, trained: bool = True) -> st
 
 @lru_cache(maxsize=4096)
 def ways(phrase: Phrase, count: int) -> tuple[str, ...]:
-    """At most `count` different trained sentences that say this phrase, always the same."""
+    """At most `count` different trained sentences for this phrase, always the same."""
     rng = np.random.default_rng(zlib.crc32(repr(phrase).encode()))
     return tuple(dict.fromkeys(say(phrase, rng) for _ in range(2 * count)))[:count]
 
 
 @lru_cache(maxsize=4096)
 def templates(phrase: Phrase) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The trained templates that can say this phrase: those that stand as they are, and those made by frames."""
+    """The trained templates of this phrase: plain ones, and those made by frames."""
     keys = [phrase.verb]
-    if phrase.verb in _PART:
+    if phrase.verb in PART:
         last = phrase.part.split()[-1].removesuffix("s")
         keys = [f"{phrase.verb}_{about}" for about in ("part", *(["whole"] * phrase.whole), last)]
     keys = [key for key in keys if key in _phrasings()]
-    # What happens is told in the singular.
-    told = ("two",) if phrase.verb in _PART and _plural(phrase.part) else ("happens", "two")
+    # Templates of what happens are in the singular.
+    told = ("two",) if phrase.verb in PART and _plural(phrase.part) else ("happens", "two")
     as_they_are = (
         t + "{amount}" for about in told for key in keys for t in _phrasings()[key][about]
     )
@@ -642,7 +132,7 @@ def _one_of(choices: Sequence[str], rng: np.random.Generator) -> str:
 
 @cache
 def _framed(key: str) -> tuple[str, ...]:
-    """Everything that is done by this key, within every frame."""
+    """Every action of this key, in every frame."""
     frames = _phrasings()["frames"]
     forms: dict[str, Callable[[str], str]] = {"do": str, "doing": gerund, "does": third_person}
     return tuple(
@@ -659,7 +149,7 @@ def _phrasings() -> dict[str, Any]:
 
 
 def third_person(phrase: str) -> str:
-    """What is done, as of somebody who does it: "pushes it" for "push it"."""
+    """A phrase in the third person: "pushes it" for "push it"."""
     verb, space, rest = phrase.partition(" ")
     if verb == "have":
         verb = "has"
@@ -673,7 +163,7 @@ def third_person(phrase: str) -> str:
 
 
 def gerund(phrase: str) -> str:
-    """What is done, while it is done: "shutting it" for "shut it"."""
+    """A phrase as a gerund: "shutting it" for "shut it"."""
     verb, space, rest = phrase.partition(" ")
     if re.search(r"[^eoy]e$", verb):
         verb = verb[:-1]

@@ -1,7 +1,8 @@
-"""Scenes of several things on a table: one is put on or into another, stacked on it, or pushed against it.
+"""Scenes of several things on a table: one is put on or into another, stacked on it, or pushed to it.
 
-What is put somewhere goes up, over and down without turning, three minimum-jerk moves whose overlap blends them; what is
-pushed slides straight until it touches. Up to two more things stand by, out of the way.
+Things that are put somewhere are lifted, carried and lowered without turning, in three minimum-jerk
+moves that overlap. Things that are pushed slide straight until they touch. Up to two more things
+stand out of the way.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ from generators.chord.priors.choreographer.scenes.table_things import THINGS, Th
 from generators.kinematic import minimum_jerk
 
 GAP = 0.002
-"""Meters that are left between a thing and what it comes to lie on or against."""
-LEAST_PUSH = 0.08
+"""Distance left between a thing and what it ends up on or against, meters."""
+MIN_PUSH = 0.08
+"""Least distance of a push, meters."""
 
 
 @dataclass(frozen=True)
 class Errand:
-    """What is done with which things.
+    """An action, and the things that it is done with.
 
     Attributes:
-        verb: as in `sentences.POOLS`.
-        movers, goals: kinds of things that are moved, and that they are moved to; never two of one kind.
+        verb: a key of `sentence_templates.POOLS`.
+        movers: kinds of things that are moved.
+        goals: kinds of things that they are moved to, never to one of the same kind.
     """
 
     verb: str
@@ -43,11 +46,11 @@ class Errand:
     goals: tuple[str, ...]
 
     def phrases(self) -> tuple[Phrase, ...]:
-        """Everything that can be said of it."""
+        """All phrases of this errand."""
         return tuple(self.phrase(m, g) for m in self.movers for g in self.goals if m != g)
 
     def phrase(self, mover: str, goal: str) -> Phrase:
-        """What is meant by moving the one to the other."""
+        """The phrase for moving one thing to the other."""
         return Phrase(self.verb, THINGS[mover][1], other=THINGS[goal][1])
 
 
@@ -63,7 +66,7 @@ STACK = Errand("stack", ("cube", "can", "book", "ramekin", "mug"), ("cube", "can
 PUSH = Errand("push", _SLID, (*_SLID, "tray", "basket", "pot"))
 ERRANDS = (PUT_ON, PUT_IN, STACK, PUSH)
 TABLE: dict[str, tuple[Errand, ...]] = {"put": (PUT_ON, PUT_IN), "stack": (STACK,), "push": (PUSH,)}
-"""By kind."""
+"""Errands of each kind of scene."""
 
 
 def table_scene(
@@ -74,17 +77,26 @@ def table_scene(
     *,
     paraphrased: bool,
 ) -> PromptedScene:
-    """A scene of this kind; `rng` draws what there is and happens, `words` how that is said."""
+    """A random scene of this kind.
+
+    Args:
+        name: of the kind.
+        errands: one of them is drawn.
+        rng: draws the objects and the motion.
+        words: draws the sentence.
+        paraphrased: use a sentence that is never trained on.
+    """
     errand = errands[int(rng.integers(len(errands)))]
     mover, goal = _pair(errand, rng)
     heading = rng.uniform(-np.pi, np.pi)
     toward = np.array([np.cos(heading), np.sin(heading), 0.0])
     X_goal = _standing(rng, np.array([*rng.uniform(-0.3, 0.3, 2), 0.0]))
-    # How far apart their middles are, at least so that the two are clear of each other.
+
+    # The mover starts away from the goal, at least so far that they do not touch.
     X_mover = _standing(rng, X_goal[:3, 3])
     touching = _meeting(mover, X_mover, goal, X_goal, toward)
     if errand.verb == "push":
-        travel = rng.uniform(LEAST_PUSH, 0.3)
+        travel = rng.uniform(MIN_PUSH, 0.3)
         distance = touching + GAP + travel
         motion = pose(None, minimum_jerk(np.linspace(0, 1, FRAMES))[:, None] * travel * toward)
         end = travel * toward
@@ -94,6 +106,7 @@ def table_scene(
         lift = rng.uniform(0.08, 0.12) + 1.1 * (goal.rim - goal.floor)
         motion = _carried(end, lift)
     X_mover[:3, 3] -= distance * toward
+
     standing = [
         (mover, X_mover),
         (goal, X_goal),
@@ -125,7 +138,7 @@ def table_scene(
 
 
 def _pair(errand: Errand, rng: np.random.Generator) -> tuple[Thing, Thing]:
-    """Two things of different kinds, of which the first finds room on or in the second."""
+    """Two things of different kinds, the first of which fits on or in the second."""
     while True:
         m, g = rng.choice(errand.movers), rng.choice(errand.goals)
         if m == g:
@@ -133,9 +146,8 @@ def _pair(errand: Errand, rng: np.random.Generator) -> tuple[Thing, Thing]:
         goal = THINGS[g][0](rng)
         for _ in range(4):
             mover = THINGS[m][0](rng)
-            over = (
-                1.4 if errand.verb == "stack" else 1.0
-            )  # a stack's upper story may stand over a little
+            # The upper thing of a stack may overhang a little.
+            over = 1.4 if errand.verb == "stack" else 1.0
             if errand.verb == "push" or mover.base <= over * goal.room:
                 return mover, goal
 
@@ -147,10 +159,10 @@ def _standing(rng: np.random.Generator, at: FloatArray) -> FloatArray:
 def _meeting(
     mover: Thing, X_mover: FloatArray, goal: Thing, X_goal: FloatArray, toward: FloatArray
 ) -> float:
-    """How far apart along `toward` the two stand when they touch, their middles' distance in meters.
+    """Distance of the two centers along `toward` at which the things touch, meters.
 
-    Seen from above the convex outlines touch when the offset reaches the rim of their Minkowski difference (goal minus
-    mover): one ray against the hull of all differences of their points.
+    From above, the convex outlines touch when the offset reaches the boundary of their Minkowski
+    difference (goal minus mover): one ray against the hull of all differences of their points.
     """
     a = _outline(mover, X_mover) - X_mover[:2, 3]
     b = _outline(goal, X_goal) - X_goal[:2, 3]
@@ -162,7 +174,7 @@ def _meeting(
 
 
 def _outline(thing: Thing, X: FloatArray) -> FloatArray:
-    """(n, 2) corners of its convex outline from above, world frame."""
+    """Corners (n, 2) of the convex outline from above, world frame."""
     points = transform(X, thing.mesh.vertices)[:, :2]
     return points[ConvexHull(points).vertices]
 
@@ -170,14 +182,14 @@ def _outline(thing: Thing, X: FloatArray) -> FloatArray:
 def _bystanders(
     rng: np.random.Generator, mover: tuple[Thing, FloatArray], goal: tuple[Thing, FloatArray]
 ) -> list[tuple[Thing, FloatArray]]:
-    """Up to two more things, none of a kind that is there, clear of both and of the way between them."""
+    """Up to two more things of other kinds, clear of both and of the path between them."""
     out: list[tuple[Thing, FloatArray]] = []
     start, end = mover[1][:2, 3], goal[1][:2, 3]
     for _ in range(int(rng.choice(3, p=[0.5, 0.3, 0.2]))):
         there = [mover, goal, *out]
-        thing = THINGS[str(rng.choice([k for k in THINGS if k not in {t.kind for t, _ in there}]))][
-            0
-        ](rng)
+        present = {t.kind for t, _ in there}
+        kind = str(rng.choice([k for k in THINGS if k not in present]))
+        thing = THINGS[kind][0](rng)
         for _ in range(10):
             at = (start + end) / 2 + rng.uniform(-0.35, 0.35, 2)
             apart = min(np.linalg.norm(at - X[:2, 3]) - t.radius for t, X in there)
@@ -190,7 +202,7 @@ def _bystanders(
 
 
 def _otherwise(errand: Errand, mover: str, goal: str) -> list[Phrase]:
-    """What else can be said of the two and would be wrong; or where nothing can, that the first goes elsewhere."""
+    """Wrong phrases about the two; if there are none, phrases with another goal."""
     pushed = errand is PUSH
     both = [
         e.phrase(m, g)
@@ -202,7 +214,7 @@ def _otherwise(errand: Errand, mover: str, goal: str) -> list[Phrase]:
 
 
 def _carried(end: FloatArray, lift: float) -> FloatArray:
-    """Poses (T, 4, 4) up by `lift`, over and down to `end` (3,), without turning."""
+    """Poses (T, 4, 4): lift by `lift`, carry, and lower to `end` (3,), without turning."""
     x = np.linspace(0, 1, FRAMES)
     over = minimum_jerk((x - 0.2) / 0.6)
     rise = lift * (minimum_jerk(x / 0.4) - minimum_jerk((x - 0.6) / 0.4))

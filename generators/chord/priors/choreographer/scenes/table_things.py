@@ -1,7 +1,8 @@
-"""Household things that stand on a table, of random proportions: what is carried, and what things are put on and into.
+"""Household things of random proportions that stand on a table.
 
-A thing is drawn standing on z = 0 about the z axis. What it offers to others is a level place: its top, the floor of a
-vessel or the well of a plate, with the radius of what may stand there and the height of the rim around it.
+A thing stands on z = 0 about the z axis. Others can be put on its level surface: its top, the floor of
+a vessel or the well of a plate, described by a height, the radius of what fits there and the height of
+the rim around it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import trimesh
 
-from generators.chord.priors.choreographer.scenes.sentences import Names
+from generators.chord.priors.choreographer.scenes.sentence_templates import Names
 from generators.data.objects.parts import chance, handle, pick
 from generators.data.objects.primitives import (
     box,
@@ -37,8 +38,8 @@ class Thing:
         kind: a key of THINGS.
         mesh: its surface, z up, standing on z = 0 about the z axis, meters.
         floor: height at which another thing would stand on or in it, meters.
-        room: radius of what can stand there, meters; 0 where nothing can.
-        rim: greatest height that has to be crossed to get there, meters.
+        room: radius of what can stand there, meters; 0 for nothing.
+        rim: height to be crossed to get there, meters.
     """
 
     kind: str
@@ -49,18 +50,18 @@ class Thing:
 
     @property
     def radius(self) -> float:
-        """Of the circle about the z axis that holds it, meters."""
+        """Radius of the circle about the z axis that encloses it, meters."""
         return float(np.linalg.norm(self.mesh.vertices[:, :2], axis=1).max())
 
     @property
     def base(self) -> float:
-        """Radius about the z axis of what touches the table: its lowest quarter, meters."""
+        """Radius about the z axis of its lowest quarter, meters."""
         v = self.mesh.vertices
         return float(np.linalg.norm(v[v[:, 2] <= 0.25 * v[:, 2].max()][:, :2], axis=1).max())
 
     @property
     def height(self) -> float:
-        """Meters."""
+        """Height, meters."""
         return float(self.mesh.vertices[:, 2].max())
 
 
@@ -299,4 +300,4 @@ THINGS: dict[str, tuple[Callable[[np.random.Generator], Thing], Names]] = {
     "pan": (pan, Names(("pan",), ("skillet",), ("frying pan", "frypan", "saute pan"))),
     "ball": (ball, Names(("ball",), ("sphere",), ("round ball", "toy ball", "orb"))),
 }
-"""By kind: how it is drawn and what it is called."""
+"""For each kind, the function that draws a thing, and its names."""
