@@ -43,7 +43,7 @@ class Result(Protocol):
 
 
 class Measure(NamedTuple):
-    """A number of a result: its title in tables, its unit, and "up" or "down" for the better direction."""
+    """A number of a result: title in tables, unit, and "up" or "down" for the better direction."""
 
     title: str
     unit: str
@@ -97,7 +97,8 @@ def compare(
 def differences(
     results: Sequence[R], methods: Iterable[str], to: str, measures: Iterable[str]
 ) -> list[R]:
-    """Differences of `methods` from the method `to` case by case, as results named "METHOD_minus_TO".
+    """Differences of `methods` from the method `to` case by case, as results named
+    "METHOD_minus_TO".
 
     Cases differ more than methods do; an interval of differences is of the methods alone.
     """

@@ -1,12 +1,12 @@
 """Closed-form motions of objects with known laws of motion: ground truth of tests, and the upper
 bound of the evaluation.
 
-Nothing is learned or estimated: a law (`flowplan.laws`) states, for example, that a lid turns about a
-line, and an `Action` gives targets of some of its points. The amount (a pose, an angle, a distance)
-is the least-squares solution of handles -> targets: Kabsch for a pose, a mean for a slide, one
-arctangent for a hinge, a search over one angle for bend and fold. Time follows minimum jerk,
-s(x) = 10 x^3 - 15 x^4 + 6 x^5 (Flash and Hogan 1985): the motion starts and ends at rest without a
-jump in acceleration.
+Nothing is learned or estimated: a law (`flowplan.laws`) states, for example, that a lid turns about
+a line, and an `Action` gives targets of some of its points. The amount (a pose, an angle, a
+distance) is the least-squares solution of handles -> targets: Kabsch for a pose, a mean for a
+slide, one arctangent for a hinge, a search over one angle for bend and fold. Time follows minimum
+jerk, s(x) = 10 x^3 - 15 x^4 + 6 x^5 (Flash and Hogan 1985): the motion starts and ends at rest
+without a jump in acceleration.
 
 Bend and fold are one map. With d the distance from the line, u the direction away from it and n the
 normal of the sheet, the cross-section at d turns by phi(d) = a * clip(d / length, 0, 1), and its
@@ -50,16 +50,16 @@ def kinematic(laws: Sequence[Law], options: KinematicOptions = KinematicOptions(
     """A generator of motions by laws, which takes an `Action` with targets on one of the objects.
 
     Handles on a part that the law leaves at rest do not affect the least-squares amount and are
-    ignored; at least one handle must lie on a part that moves. A hinge turns by at most half a turn,
-    the shorter way. The result is one motion, the same for every seed.
+    ignored; at least one handle must lie on a part that moves. A hinge turns by at most half a
+    turn, the shorter way. The result is one motion, the same for every seed.
 
     Args:
         laws: one law for each object that can move.
         options: see KinematicOptions.
 
     Raises:
-        ValueError: for two laws of one object; from the generator, for an instruction that it cannot
-            follow.
+        ValueError: for two laws of one object; from the generator, for an instruction that it
+            cannot follow.
     """
     names = [law.object for law in laws]
     if not names or len(set(names)) < len(names):
@@ -111,7 +111,7 @@ def _accept(instruction: Instruction, names: Sequence[str]) -> Action:
 
 
 def _animate(law: Law, vertices: FloatArray, action: Action, fraction: FloatArray) -> FloatArray:
-    """Vertices (T, V, 3) at fractions (T,) of the time, from vertices (V, 3) at rest, world frame."""
+    """Vertices (T, V, 3) at fractions (T,) of the time, from vertices (V, 3), world frame."""
     assert action.targets is not None  # _accept refuses everything else
     handles, targets = action.handles, action.targets
     match law:
@@ -130,7 +130,7 @@ def _animate(law: Law, vertices: FloatArray, action: Action, fraction: FloatArra
 def _rigid(
     law: Rigid, vertices: FloatArray, handles: FloatArray, targets: FloatArray, x: FloatArray
 ) -> FloatArray:
-    """Lift, travel and lower: three minimum-jerk moves that overlap; travel alone if nothing lifts."""
+    """Lift, travel and lower, in overlapping minimum-jerk moves; without lift travel alone."""
     X_start_end = _least_rotation(handles, targets)
     center = vertices.mean(0)
 
@@ -146,9 +146,9 @@ def _rigid(
 
 
 def _least_rotation(source: FloatArray, target: FloatArray) -> FloatArray:
-    """The rigid fit; with one or two handles, which leave a rotation free, the smallest rotation."""
-    # Six faint points around the centroids that ask for no rotation: they determine what the handles
-    # leave free, and change the rest by 1e-10.
+    """The rigid fit; the smallest rotation if one or two handles leave it free."""
+    # Six faint points around the centroids that ask for no rotation: they determine what the
+    # handles leave free, and change the rest by 1e-10.
     cross = np.concatenate([np.eye(3), -np.eye(3)])
     spread = ((source - source.mean(0)) ** 2).sum()
     weights = np.concatenate([np.ones(len(source)), np.full(6, 1e-10 * spread + 1e-20)])

@@ -1,8 +1,9 @@
 """A prior that knows the answer: the optimizer's test, free of any video model's taste.
 
-At every noise level it sees through the noise to z*, the video of the true motion from the same cameras, and answers
-with the velocity of the straight line from there, v = (z_tau - z*) / tau. Then v - eps + z = (z - z*) / tau: the
-gradient of W-RFSDS points from the answer to what is, and is zero where they agree.
+At every noise level it sees through the noise to z*, the video of the true motion from the same
+cameras, and answers with the velocity of the straight line from there, v = (z_tau - z*) / tau. Then
+v - eps + z = (z - z*) / tau: the gradient of W-RFSDS points from the answer to what is, and is zero
+where they agree.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Oracle:
     """A `VideoPrior` of one motion of one scene.
 
     Attributes:
-        frames, height, width, sharpness, paint, guidance, device: see VideoPrior; frames are those of the motion.
+        frames, height, width, sharpness, paint, guidance, device: see VideoPrior; frames are those
+            of the motion.
     """
 
     guidance = (1.0, 1.0)
@@ -67,12 +69,12 @@ class Oracle:
         """
         if self._answer is None:
             raise ValueError(
-                "Oracle.condition: call observe first; the oracle renders through the cameras that it is told of"
+                "Oracle.condition: call observe first, with the cameras to render from"
             )
         return self._answer
 
     def encode(self, video: Tensor) -> Tensor:
-        """The video in a unit of its own, (V, T, H, W, C): of about unit variance, as latents of other priors are."""
+        """Videos (V, T, H, W, C) in units of about their standard deviation, as latents are."""
         return video / _UNIT[self.paint]
 
     def velocity(self, z_tau: Tensor, tau: float, condition: Tensor, *, guidance: float) -> Tensor:
@@ -83,7 +85,8 @@ class Oracle:
 def carry(
     mesh: trimesh.Trimesh, vertices: FloatArray, points: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """How points (N, 3) on or near a mesh go along with its vertices (T, V, 3): positions (T, N, 3), quat_wxyz (T, N, 4).
+    """How points (N, 3) on or near a mesh go along with its vertices (T, V, 3): positions (T, N,
+    3), quat_wxyz (T, N, 4).
 
     A point keeps its place in the frame of the nearest face at rest.
     """
@@ -103,7 +106,7 @@ def carry(
 
 
 def _face_frames(triangles: FloatArray) -> FloatArray:
-    """Rotations (..., 3, 3) whose columns are an edge, the normal, and what is across, of triangles (..., 3, 3)."""
+    """Rotations (..., 3, 3) of triangles (..., 3, 3): edge, normal, and across."""
     edge = triangles[..., 1, :] - triangles[..., 0, :]
     normal = np.cross(edge, triangles[..., 2, :] - triangles[..., 0, :])
     edge, normal = (

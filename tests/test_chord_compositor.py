@@ -1,4 +1,5 @@
-"""Gaussian splatting: one Gaussian by hand, the readable path against the compiled one and against gsplat."""
+"""Gaussian splatting: one Gaussian by hand, the readable path against the compiled one and against
+gsplat."""
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ GRADED = ("means", "quats", "scales", "opacities", "features")
 
 
 def crowd(count=150, frames=2, channels=4, seed=0):
-    """Arguments of a scene that meets every case: hidden, off the view, behind the camera, opaque, all but clear."""
+    """A scene with every case: hidden, off the view, behind the camera, opaque, clear."""
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(frames, count, 3)) * 0.15
     means[:, :4] *= 8  # off the view
@@ -40,7 +41,7 @@ def drawn(rasterize, *, background=None, **given):
 
 
 def one(depth=2.0, scale=0.1, opacity=0.8, focal=50.0, size=15):
-    """A ball on the optical axis of a camera at the origin, which projects to the middle of the middle pixel."""
+    """A ball on the optical axis, in the middle of the middle pixel."""
     return {
         "means": torch.tensor([[[0.0, 0.0, depth]]]),
         "quats": torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]),
@@ -70,7 +71,7 @@ def test_one_gaussian_in_the_middle(rasterize):
 
 @pytest.mark.parametrize("rasterize", PATHS)
 def test_a_long_gaussian_lies_the_way_it_is_turned(rasterize):
-    """Long along its x, turned by 30 degrees about the optical axis: its image is as long, the same way."""
+    """Long along x, turned by 30 degrees about the optical axis: so is its image."""
     given = one(opacity=0.5, size=31)
     given["scales"] = torch.tensor([[0.2, 0.05, 0.05]])
     given["quats"] = torch.tensor([[[np.cos(np.pi / 12), 0.0, 0.0, np.sin(np.pi / 12)]]]).float()

@@ -47,7 +47,7 @@ def overlapping():
 
 @pytest.mark.parametrize("frames", [2, 3, 8, 13, 41])
 def test_a_frame_is_the_sum_of_the_nodes_on_its_way_down(frames):
-    """Against prefix sums of increments: node j is the sum of increments over (j - lowbit(j), j]."""
+    """Node j is the sum of increments over (j - lowbit(j), j]."""
     increments = np.random.default_rng(0).normal(size=frames - 1)
     nodes = np.array([increments[j - (j & -j) : j].sum() for j in range(1, frames)])
     prefix = np.concatenate([[0.0], np.cumsum(increments)])

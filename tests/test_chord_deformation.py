@@ -1,4 +1,5 @@
-"""Motion by control points: what stands still, what moves rigidly, what the tree and the two levels add up to."""
+"""Motion by control points: what stands still, what moves rigidly, what the tree and the two levels
+add up to."""
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_nothing_moves_to_begin_with(anatomies):
 
 
 def test_points_move_as_rigidly_as_all_control_points_do(anatomies):
-    """Control points that share a motion x -> R x + t carry every point by it, whatever the weights."""
+    """Control points that share a motion x -> R x + t move every point by it."""
     deformation = scrambled(anatomies)
     R = torch.tensor(
         exp_so3(np.linspace(0, 2.5, FRAMES)[:, None] * np.array([0.6, 0.0, 0.8]))
@@ -94,7 +95,7 @@ def test_points_move_as_rigidly_as_all_control_points_do(anatomies):
 
 
 def test_a_point_is_the_weighted_mean_of_what_its_control_points_say(anatomies):
-    """Eq. 5-7 and 11, written out for one point, nearest control points and learned covariances included."""
+    """Eq. 5-7 and 11 for one point, with nearest control points and learned covariances."""
     deformation = scrambled(anatomies, DeformationOptions(levels="coarse"))
     level = deformation.levels[0]
     positions, quats = (values.detach().double().numpy() for values in moved(deformation)[1])

@@ -1,4 +1,5 @@
-"""Distillation from a prior that knows the answer finds the answer; killed, it goes on to the last bit."""
+"""Distillation from a prior that knows the answer finds the answer; killed, it goes on to the last
+bit."""
 
 import os
 import signal
@@ -54,9 +55,7 @@ def test_the_oracles_motion_is_found(build: Callable[[], moving_boxes.Example]) 
     assert moving_boxes.strays(found.motion, example) <= 0.1
 
 
-def test_the_score_vanishes_where_the_prior_sees_what_is_there_and_points_away_from_it_elsewhere() -> (
-    None
-):
+def test_the_score_vanishes_where_the_prior_agrees_and_points_away_from_it_elsewhere() -> None:
     scene, true, _ = moving_boxes.hinge()
     still = SceneMotion(true.times, tuple(np.broadcast_to(v[0], v.shape) for v in true.vertices))
     stage = Stage(scene, "scene_flow", BRIEF.stage)

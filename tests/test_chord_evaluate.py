@@ -1,4 +1,5 @@
-"""Measures of prompted motions where the answer is known: the scene's own motion, none, half of it, and the reverse."""
+"""Measures of prompted motions where the answer is known: the scene's own motion, none, half of it,
+and the reverse."""
 
 from __future__ import annotations
 

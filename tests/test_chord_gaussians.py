@@ -1,4 +1,5 @@
-"""Gaussians of a scene's meshes: where they start, what colors they get, and that fitting makes pictures better."""
+"""Gaussians of a scene's meshes: where they start, what colors they get, and that fitting makes
+pictures better."""
 
 from dataclasses import replace
 
@@ -69,7 +70,7 @@ def tensor(values):
 
 
 def errors(found: Gaussians, shown: Scene):
-    """Mean squares of what pictures from a distillation's cameras get wrong: color before white, coverage, place."""
+    """Mean squared errors of images: color before white, coverage, position."""
     framed = framing(shown)
     cameras = around(framed, np.linspace(0.2, 6.0, 7), np.linspace(0.35, 0.85, 7), SIZE, SIZE)
     views = mesh_views(
@@ -103,7 +104,7 @@ def test_fitting_makes_views_better_that_were_not_fitted(mesh):
 
 
 def test_a_mesh_without_colors_is_fitted_to_its_shape():
-    """What a prior that sees rest positions needs: coverage, and Gaussians that stay where the surface is."""
+    """Coverage and position, which a prior of rest positions needs."""
     shown = scene(plain())
     found = gaussians(shown, FITTED)
     before = errors(gaussians(shown, replace(FITTED, iterations=0)), shown)
@@ -192,7 +193,7 @@ def test_objects_come_first_and_share_by_area():
 
 
 def test_a_long_table_is_fitted_in_pictures_no_larger_than_the_scenes():
-    """An obstacle a hundred times as large as what moves neither fills the memory nor loses its place."""
+    """An obstacle a hundred times as large neither fills the memory nor is misplaced."""
     table = trimesh.creation.box(extents=(8.0, 8.0, 0.02))
     shown = scene(colored(plain()), obstacles=[table])
     found = gaussians(
@@ -212,7 +213,7 @@ def test_the_same_seed_gives_the_same_bits():
 
 
 def test_what_will_be_seen_decides_how_fine_the_pictures_are():
-    """Seen from afar, a Gaussian is smaller than a pixel, which it still covers: it is fitted to be smaller or clearer."""
+    """A distant Gaussian smaller than a pixel is fitted to be smaller or clearer."""
     shown = scene(colored(plain()))
     options = GaussianOptions(count=80, iterations=40, views=8, pixels=24)
     near = gaussians(shown, options)

@@ -1,4 +1,5 @@
-"""CHORD as a generator, and scene files: prompts in, motions of meshes out, and every mistake named."""
+"""CHORD as a generator, and scene files: prompts in, motions of meshes out, and every mistake
+named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of meshes: which side is seen, how much of a pixel is covered, what color a surface has."""
+"""Images of meshes: visible side, coverage of a pixel, color of a surface."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_left_is_left_and_up_is_up():
 
 
 def test_coverage_of_a_sphere_is_its_outlines_area():
-    """The outline of a ball of radius r at distance d is a circle of radius f r / sqrt(d^2 - r^2)."""
+    """The outline of a ball is a circle of radius f r / sqrt(d^2 - r^2)."""
     ball = trimesh.creation.icosphere(subdivisions=4, radius=0.15)
     views = pictures(
         [ball], [1.0, 0, 0], [0.6, -0.8, 0], options=ViewOptions(samples=4, contrast=0.0)

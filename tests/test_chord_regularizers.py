@@ -45,7 +45,7 @@ def test_arap_forgives_rigid_motion_however_large(dtype):
 
 
 def test_arap_of_a_stretch_is_what_is_left_of_the_edges():
-    """Uniform stretch by 1 + s: R = 1, each edge e is off by s e. The sum over points is for 7500 of them."""
+    """Stretch by 1 + s: R = 1, each edge e is off by s e; the sum is for 7500 points."""
     rest, neighbors = cloud()
     edges = (rest[:, None] - rest[neighbors]).square().sum(-1)
     assert arap(1.2 * rest[None], rest, neighbors) == pytest.approx(
@@ -71,7 +71,7 @@ def test_arap_punishes_a_shear_after_the_best_turn():
 
 
 def test_arap_has_the_gradient_of_finite_differences():
-    """The rotation's own change does not count to first order: the gradient is right although it stops there."""
+    """The gradient is exact although the rotation has none: the loss is stationary in it."""
     rest, neighbors = cloud(40)
     moved = (
         rest.repeat(2, 1, 1)
@@ -88,7 +88,7 @@ def test_arap_has_the_gradient_of_finite_differences():
 
 
 def two_that_touch():
-    """Rest points (2 S, 3) of two clouds, their neighbors, and contacts of each point with its like."""
+    """Rest points (2 S, 3) of two clouds, neighbors, and contacts of equal points."""
     rest, neighbors = cloud(50)
     both = torch.cat([rest, rest + torch.tensor([0.2, 0.0, 0.0])])
     index = torch.arange(50)
@@ -104,7 +104,7 @@ def test_what_touches_turns_together_for_nothing():
 
 @pytest.mark.parametrize(("far", "as_if"), [(1e-2 * HUBER_DELTA, 1.0), (100 * HUBER_DELTA, 2e-2)])
 def test_what_touches_comes_apart_for_little(far, as_if):
-    """One of two goes away, neither changes shape: by a little it costs the square of it, by much 2 HUBER_DELTA times it."""
+    """A small change costs its square, a large one 2 HUBER_DELTA times its length."""
     rest, neighbors, contacts = two_that_touch()
     way = torch.zeros_like(rest)
     way[50:, 2] = far

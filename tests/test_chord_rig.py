@@ -1,4 +1,5 @@
-"""Connected pieces of meshes, and how control points of their own keep them from dragging each other along."""
+"""Connected pieces of meshes, and how control points of their own keep them from dragging each
+other along."""
 
 import moving_boxes
 import numpy as np

@@ -1,4 +1,5 @@
-"""Prompted scenes: what is said happens, happens to the right matter, and nothing of the exam is in the lessons."""
+"""Prompted scenes: what is said happens, happens to the right matter, and nothing of the exam is in
+the lessons."""
 
 from functools import cache
 from itertools import chain, product
@@ -81,7 +82,7 @@ def test_scene_is_one_motion_of_its_object_by_minimum_jerk(kind):
 
 
 def _amount(prompted, part):
-    """Angle about, or way along, the asked axis from the rigid fit of two frames (2, V, 3), independent of `achieved`."""
+    """Angle about, or distance along, the asked axis, independent of `achieved`."""
     X, axis = fit_rigid(part[0], part[1]), prompted.ask.axis
     if prompted.ask.manner == "slide":
         return (X[:3, 3]) @ axis
@@ -244,7 +245,8 @@ def test_pushed_things_touch_what_they_are_pushed_against():
         p = draw("push", seed)
         hulls = [p.bodies[0].positions[-1], p.bodies[1].vertices[0]]
         difference = (hulls[1][:, None, :2] - hulls[0][None, :, :2]).reshape(-1, 2)
-        # The outlines are apart by as much as the origin is outside the hull of all differences of their points.
+        # The outlines are apart by as much as the origin is outside the hull of all differences of
+        # their points.
         outside = ConvexHull(difference).equations[:, 2].max()
         assert 0.0 < outside < 0.003
 
@@ -258,7 +260,8 @@ def test_cloths_may_fold_to_any_side():
         p.motion.times, ((v - middle) @ turn + middle,)
     )  # the same fold seen from the other side
     np.testing.assert_allclose(np.sort(other.vertices[0][0][:, 0]), np.sort(v[0][:, 0]), atol=1e-9)
-    # Vertices keep their places by the half turn of a symmetric grid: reorder them to the scene's own.
+    # Vertices keep their places by the half turn of a symmetric grid: reorder them to the scene's
+    # own.
     order = np.lexsort(np.round(other.vertices[0][0], 6).T), np.lexsort(np.round(v[0], 6).T)
     mirrored = np.empty_like(v)
     mirrored[:, order[1]] = other.vertices[0][:, order[0]]
@@ -297,7 +300,7 @@ def trained(phrase):
 
 
 def may_say(phrase, sentence):
-    """Does a sentence name the phrase's thing or part, and where that goes? Quicker than looking through all it can be."""
+    """True if a sentence names the phrase's thing or part, and its goal."""
     thing, other = (n.trained + n.more for n in (phrase.thing, phrase.other))
     return any(n in sentence for n in (*thing, phrase.part) if n) and any(
         n in sentence for n in other
@@ -310,7 +313,7 @@ def every_paraphrase():
 
 
 def test_pools_are_large_and_their_halves_apart():
-    """No template, no name and no amount is of both halves; so no sentence is, and none of a few thousand."""
+    """No template, name, amount or sentence is both trained and held out."""
     for phrase in phrases():
         plain, framed = templates(phrase)
         assert len(plain) >= 12

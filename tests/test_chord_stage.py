@@ -1,4 +1,5 @@
-"""What a prior is shown: scene flow, the same as in training; colors; and nothing that the first frame does not show."""
+"""What a prior is shown: scene flow, the same as in training; colors; and nothing that the first
+frame does not show."""
 
 import moving_boxes
 import numpy as np

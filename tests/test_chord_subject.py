@@ -1,4 +1,5 @@
-"""Sentences about things that are not there are refused before anything is computed; all others are not."""
+"""Sentences about things that are not there are refused before anything is computed; all others are
+not."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,5 @@
-"""Wan as a prior, on tiny networks: diffusers' own pipeline is the truth for what the transformers see."""
+"""Wan as a prior, on tiny networks: diffusers' own pipeline is the truth for what the transformers
+see."""
 
 import importlib
 import json
@@ -209,9 +210,18 @@ def test_transformers_see_what_the_pipeline_shows_them(prior, pipe, kind, monkey
     pipe.set_progress_bar_config(disable=True)
     states = [z]
     pipe(
-        first.permute(0, 3, 1, 2), "a lid closes", "still", 32, 64, 9, 4, guidance_scale=7.0, latents=z.clone(),
-        output_type="latent", callback_on_step_end=lambda p, i, t, k: states.append(k["latents"]) or k,
-    )  # fmt: skip
+        first.permute(0, 3, 1, 2),
+        "a lid closes",
+        "still",
+        32,
+        64,
+        9,
+        4,
+        guidance_scale=7.0,
+        latents=z.clone(),
+        output_type="latent",
+        callback_on_step_end=lambda p, i, t, k: states.append(k["latents"]) or k,
+    )
     condition = prior.condition("a lid closes", first)
     levels = pipe.scheduler.timesteps
     assert len(seen) == 2 * len(levels)
@@ -251,7 +261,7 @@ def test_velocity_leads_from_data_to_noise():
 
 
 class Known(BlankParts):
-    """An expert that answers what it is told to, one for the sentence and one for its negative, and counts."""
+    """An expert with one answer for the sentence and one for its negative; it counts."""
 
     def __init__(self, config, options, answers):
         super().__init__(config, options)
@@ -504,8 +514,12 @@ def test_benchmark_measures_the_choreographer():
     (record,) = bench_choreographer("cpu", config, replace(SMALL, views=1), iterations=2)
     assert record["value"] > 0
     assert record | {"value": 0} == {
-        "key": "chord/choreographer/iteration_s", "value": 0, "unit": "s", "direction": "down", "n": 2
-    }  # fmt: skip
+        "key": "chord/choreographer/iteration_s",
+        "value": 0,
+        "unit": "s",
+        "direction": "down",
+        "n": 2,
+    }
 
 
 def test_benchmark_by_command_needs_a_gpu(monkeypatch, capsys):

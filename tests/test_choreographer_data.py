@@ -1,4 +1,5 @@
-"""Tables of scenes and the videos drawn from them: nothing is lost, a mirror shows what it may, chance is seeded."""
+"""Tables of scenes and the videos drawn from them: nothing is lost, a mirror shows what it may,
+chance is seeded."""
 
 from __future__ import annotations
 

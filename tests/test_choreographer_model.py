@@ -1,4 +1,5 @@
-"""The choreographer's network: patches, slopes, frame 0, an ignored sentence, its loss, its weights, as a prior."""
+"""The choreographer's network: patches, slopes, frame 0, an ignored sentence, its loss, its
+weights, as a prior."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Scene flow of points: where they land, what hides what, how far they have gone; bodies against frames."""
+"""Scene flow of points: where they land, what hides what, how far they have gone; bodies against
+frames."""
 
 from __future__ import annotations
 

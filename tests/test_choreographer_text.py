@@ -1,4 +1,5 @@
-"""Sentences as vectors: the same every time and without a network, alone or among others; meaning before words."""
+"""Sentences as vectors: the same every time and without a network, alone or among others; meaning
+before words."""
 
 from __future__ import annotations
 

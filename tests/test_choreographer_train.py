@@ -1,4 +1,5 @@
-"""Training the choreographer in small: it learns, a stopped run goes on bit for bit, its weights say how they were made."""
+"""Training the choreographer in small: it learns, a stopped run goes on bit for bit, its weights
+say how they were made."""
 
 from __future__ import annotations
 
@@ -208,7 +209,7 @@ def test_bad_options(tmp_path, fields, message):
 
 @pytest.mark.slow
 def test_it_learns_its_few_scenes(folder):
-    """From still to a fraction of it, on the scenes that it sees, from cameras that it has not seen."""
+    """The error falls to a fraction, on training scenes from new cameras."""
     chosen = options(folder, steps=600, batch=4, learning_rate=4e-3, seed=1)
     trained = weights.load(train(chosen))
     table = training._table(KIND, 2.0, chosen, lambda fraction, word: None)

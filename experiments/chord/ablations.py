@@ -1,4 +1,5 @@
-"""Ablations of CHORD with the choreographer: without parts, with a wrong sentence, and a static baseline."""
+"""Ablations of CHORD with the choreographer: without parts, with a wrong sentence, and a static
+baseline."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ ABLATIONS = (
     *("uniform", "no_fenwick", "no_fine", "no_coarse", "no_temporal", "no_arap"),
     *("one_piece", "three_looks"),
 )
-"""CHORD without its density of noise levels, its tree over time, one of its two levels, or one of its
-regularizers (4.3); without control points of connected pieces, which are ours; and with three
+"""CHORD without its density of noise levels, its tree over time, one of its two levels, or one of
+its regularizers (4.3); without control points of connected pieces, which are ours; and with three
 denoising steps."""
 
 

@@ -1,9 +1,9 @@
 """Benchmark of CHORD's iterations with each video model: time and memory with real shapes.
 
 Neither depends on the values of weights, so none are needed. With Wan an iteration consists of the
-prior's part of a distillation: condition on the first frames, encode, velocity with guidance, gradient
-to pixels; rendering is not included. With the choreographer, which is cheap in comparison, rendering
-and the optimizer's step are included.
+prior's part of a distillation: condition on the first frames, encode, velocity with guidance,
+gradient to pixels; rendering is not included. With the choreographer, which is cheap in comparison,
+rendering and the optimizer's step are included.
 """
 
 from __future__ import annotations

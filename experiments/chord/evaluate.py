@@ -1,12 +1,12 @@
 """Evaluation of prompted motions over many scenes with known answers.
 
-A scene states the required motion (`PromptedScene.asks`) and contains its animation. A method sees the
-scene and the sentence. Measures of its last frame, against the scene's:
+A scene states the required motion (`PromptedScene.asks`) and contains its animation. A method sees
+the scene and the sentence. Measures of its last frame, against the scene's:
 
-- epe_ratio: end-point error of the part that is asked to move, over its required displacement; 1 for
-  standing still;
-- right_direction: the right part moves the right way, by at least a tenth of the required amount, and
-  farther than the rest;
+- epe_ratio: end-point error of the part that is asked to move, over its required displacement; 1
+  for standing still;
+- right_direction: the right part moves the right way, by at least a tenth of the required amount,
+  and farther than the rest;
 - within_30: it also ends within 30 % of the required angle or travel.
 
 A static answer scores well with judges of plausibility (CHORD, 4.1), so it is part of every table.

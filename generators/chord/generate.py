@@ -1,8 +1,8 @@
 """CHORD as a generator: from a scene and a sentence to motions of the scene's meshes.
 
-Samples differ in their seed; the one with the smallest residual of the prior at the end comes first.
-A long motion is a chain of segments: each starts from the last frame of the one before, of which the
-prior sees nothing else.
+Samples differ in their seed; the one with the smallest residual of the prior at the end comes
+first. A long motion is a chain of segments: each starts from the last frame of the one before, of
+which the prior sees nothing else.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _posed(scene: Scene, vertices: Sequence[FloatArray]) -> Scene:
 
 
 def _joined(chain: Sequence[Distilled]) -> SceneMotion:
-    """The motions of a chain as one. The first frame of a segment repeats the last one before it."""
+    """The motions of a chain as one; a segment's first frame repeats the last one before it."""
     times, vertices = chain[0].motion.times, [[v] for v in chain[0].motion.vertices]
     for found in chain[1:]:
         times = np.concatenate([times, times[-1] + found.motion.times[1:]])

@@ -236,8 +236,7 @@ class Options:
     prior: str = "choreographer"
     """Video model: choreographer, choreographer:WEIGHTS (name or path), or wan:FOLDER-OR-NAME."""
     device: str = "auto"
-    """Where the prior runs and Gaussians are rendered: auto, cpu, cuda or cuda:N. auto takes a GPU
-    if there is one."""
+    """Device of prior and renderer: auto (a GPU if there is one), cpu, cuda or cuda:N."""
     iterations: Count | None = None
     """Steps of the optimizer."""
     duration: Annotated[float, Interval(1e-3, 3600)] | None = None

@@ -1,4 +1,4 @@
-"""A scene file: objects and a sentence, the unit of a distillation that runs by itself.
+"""A scene file: objects and a sentence, the input of an unattended distillation.
 
     prompt = "Put the cup on the plate."
     seed = 0
@@ -13,10 +13,10 @@
     source = "plate.obj"
     position = [0.5, 0.15]
 
-A source is anything that `flowplan.scan.load_scene` reads: a mesh, a point cloud, a URDF, a folder of
-depth frames. Its path is relative to the file's folder. `position` (x, y in meters) puts it on the
-table, `yaw` turns it about its center, in degrees. Instead of objects and obstacles,
-`scene = "scene.npz"` loads a saved scene.
+A source is anything that `flowplan.scan.load_scene` reads: a mesh, a point cloud, a URDF, a folder
+of depth frames. Its path is relative to the file's folder. `position` (x, y in meters) puts it on
+the table, `yaw` turns it about its center, in degrees. Instead of objects and obstacles, `scene =
+"scene.npz"` loads a saved scene.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A distillation between two iterations, as one safetensors file that is replaced as a whole.
 
-The random numbers of an iteration are seeded by its index, and all schedules are closed forms of it.
-So the state consists of the parameters, Adam's moments and the residuals: on a CPU, a resumed run
-ends in the same bits as an uninterrupted one.
+The random numbers of an iteration are seeded by its index, and all schedules are closed forms of
+it. So the state consists of the parameters, Adam's moments and the residuals: on a CPU, a resumed
+run ends in the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations

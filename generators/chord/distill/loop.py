@@ -5,8 +5,8 @@ these videos under the prior (`generators.chord.distill.score`), and takes a ste
 the noise level falls, and with it learning rates, guidance and the weights of the regularizers
 (`generators.chord.options.ChordOptions`).
 
-All lengths are in the unit frame (`generators.chord.distill.stage`). The score's part of the loss is
-averaged over the elements of the latent, as the regularizers are over frames and points, so that
+All lengths are in the unit frame (`generators.chord.distill.stage`). The score's part of the loss
+is averaged over the elements of the latent, as the regularizers are over frames and points, so that
 weights do not depend on the size of a prior's videos.
 """
 

@@ -53,6 +53,6 @@ def linear(ends: tuple[float, float], iterations: int) -> FloatArray:
 
 
 def log_linear(ends: tuple[float, float], iterations: int) -> FloatArray:
-    """Values (I,) with evenly spaced logarithms, as learning rates of Gaussian splatting; ends > 0."""
+    """Values (I,) with evenly spaced logarithms, as is usual for learning rates; ends > 0."""
     first, last = float(np.log(ends[0])), float(np.log(ends[1]))
     return np.exp(linear((first, last), iterations))

@@ -9,8 +9,8 @@ where z_0 is the clean video that the prior predicts. The gradient vanishes wher
 video agree.
 
 A single prediction at high noise is the mean of all possible outcomes: of the four corners that a
-cloth can be folded by, none. Predicted in several steps along straight lines, as in sampling (Liu et
-al. 2023, Flow Straight and Fast), z_0 is one of the outcomes. The choice is made at high noise
+cloth can be folded by, none. Predicted in several steps along straight lines, as in sampling (Liu
+et al. 2023, Flow Straight and Fast), z_0 is one of the outcomes. The choice is made at high noise
 levels, so that is where the steps are (`generators.common.rectified_flow.shifted`).
 """
 

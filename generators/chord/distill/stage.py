@@ -1,7 +1,7 @@
 """The scene in units of its own size, as Gaussians, rendered for a prior.
 
-Everything between a scene and its motion happens in the unit frame: its origin is the point that the
-cameras look at, and its unit of length is the framed radius. So the paper's learning rates and
+Everything between a scene and its motion happens in the unit frame: its origin is the point that
+the cameras look at, and its unit of length is the framed radius. So the paper's learning rates and
 weights mean the same for a mug and for a table.
 """
 
@@ -57,8 +57,8 @@ def to_unit(points: FloatArray, framed: Framing) -> FloatArray:
 
 
 Moved = Sequence[tuple[Tensor, Tensor]]
-"""For every object, positions (T, N_i, 3) in the unit frame, and quat_wxyz (T, N_i, 4) of the rotation
-since frame 0."""
+"""For every object, positions (T, N_i, 3) in the unit frame, and quat_wxyz (T, N_i, 4) of the
+rotation since frame 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ class Stage:
         return Shot(shown, shown[:, 0].detach(), images[:, :-1, ..., 3:])
 
     def _scene_flow(self, moved: Moved, cameras: Cameras, sharpness: int) -> Shot:
-        """Only the first frame is rendered, at high resolution: the video is about what it shows."""
+        """Render only the first frame, at high resolution: the video is about what it shows."""
         # Displacements of all Gaussians since frame 0; those of obstacles are zero.
         positions = torch.cat([positions for positions, _ in moved], dim=1)
         still = len(self._means) - self._movable

@@ -1,14 +1,14 @@
 """Control points of an object, and the point cloud near its surface (CHORD, 3.3, A.1).
 
 Both come from a grid of voxels. Its resolution is chosen so that about 7500 voxel centers lie near
-the surface: these are the cloud of the ARAP regularizer (eq. 13). Control points are distributed over
-the voxels inside the object and near its surface by farthest-point sampling followed by k-means, few
-for the coarse level, more for the fine one.
+the surface: these are the cloud of the ARAP regularizer (eq. 13). Control points are distributed
+over the voxels inside the object and near its surface by farthest-point sampling followed by
+k-means, few for the coarse level, more for the fine one.
 
-Scans have holes and overlapping parts, and cloth encloses no volume. So no watertight mesh is needed:
-unsigned distance decides what is near the surface, and a majority of six oblique rays decides what is
-inside, each counting signed crossings. Overlapping parts then add up, a hole is outvoted, and a sheet
-has no inside.
+Scans have holes and overlapping parts, and cloth encloses no volume. So no watertight mesh is
+needed: unsigned distance decides what is near the surface, and a majority of six oblique rays
+decides what is inside, each counting signed crossings. Overlapping parts then add up, a hole is
+outvoted, and a sheet has no inside.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def anatomy(
 
 
 def control_points(body: FloatArray, weight: FloatArray, count: int) -> FloatArray:
-    """Weighted k-means centers (P, 3), P <= count, of points (B, 3), initialized by farthest points."""
+    """Weighted k-means centers (P, 3), P <= count, of points (B, 3), from farthest points."""
     centers = body[farthest_points(body, count)]
     for _ in range(_LLOYD_ROUNDS):
         label = cKDTree(centers).query(body)[1]
@@ -136,7 +136,7 @@ def control_points(body: FloatArray, weight: FloatArray, count: int) -> FloatArr
 
 
 def _spacing(points: FloatArray, voxel: float) -> FloatArray:
-    """Mean distance (P,) of points (P, 3) to their three nearest neighbors; a voxel if there are none."""
+    """Mean distance (P,) of points (P, 3) to their three nearest neighbors; a voxel for none."""
     count = min(3, len(points) - 1)
     if count == 0:
         return np.full(len(points), voxel)

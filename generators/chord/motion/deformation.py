@@ -3,7 +3,7 @@
 CHORD, 3.3, eq. 5-11. A control point at p rotates by R^t about itself and moves by T^t. A point mu
 follows its K nearest control points,
 
-    mu^t = sum_k beta_k (R_k^t (mu - p_k) + p_k + T_k^t),    q^t = (sum_k beta_k r_k^t) q,    eq. 5, 6
+    mu^t = sum_k beta_k (R_k^t (mu - p_k) + p_k + T_k^t),  q^t = (sum_k beta_k r_k^t) q,  eq. 5, 6
 
 with beta_k proportional to exp(-d_k^2 / 2), where d_k is the distance in the metric of the control
 point's covariance (eq. 7). The covariance is learned, p is not. T_k^t and r_k^t are sums of Fenwick
@@ -11,9 +11,9 @@ nodes; the identity is added to the sum of quaternions before it is normalized (
 nodes are zero at first. The fine level's displacement of a rest point, mu^t - mu, and its rotation,
 r^t - 1, are added to those of the coarse level (eq. 8, 9).
 
-Everything is computed as displacement, sum_k beta_k ((R_k^t - 1)(mu - p_k) + T_k^t), so that frame 0
-is the rest shape exactly. Nodes of translations are in units of the scene's radius: one learning rate
-then suits a cup and a kitchen, and the paper's 0.006, for scenes of about unit size, keeps its
+Everything is computed as displacement, sum_k beta_k ((R_k^t - 1)(mu - p_k) + T_k^t), so that frame
+0 is the rest shape exactly. Nodes of translations are in units of the scene's radius: one learning
+rate then suits a cup and a kitchen, and the paper's 0.006, for scenes of about unit size, keeps its
 meaning. Quaternions and logarithms of scales have no unit.
 """
 
@@ -121,8 +121,8 @@ class Deformation(nn.Module):
 
         Args:
             binding: from `bind`.
-            fine: add the fine level's residual; otherwise its parameters get no gradient. Ignored if
-                there is only one level.
+            fine: add the fine level's residual; otherwise its parameters get no gradient. Ignored
+                if there is only one level.
 
         Returns:
             For every object, positions (T, N_i, 3), world frame, meters, and unit quaternions
@@ -172,7 +172,7 @@ class Deformation(nn.Module):
 
 
 class _Level(nn.Module):
-    """Control points (P, 3) of all objects in turn, with trees and covariances; lengths in radii."""
+    """Control points (P, 3) of all objects, with trees and covariances; lengths in radii."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class _Level(nn.Module):
         return torch.cat(out).to(self.points.device)
 
     def forward(self, reach: _Reach) -> tuple[Tensor, Tensor]:
-        """Displacements (T, N, 3) in radii, and blended quaternions minus the identity (T, N, 4)."""
+        """Displacements (T, N, 3) in radii, and blended quaternions (T, N, 4) minus identity."""
         # Translations and quaternions of the control points in every frame.
         T = torch.tensordot(self.query, self.translation, 1)  # (T, P, 3)
         r = torch.tensordot(self.query, self.rotation, 1) + _identity(self.points)
@@ -229,7 +229,7 @@ class _Level(nn.Module):
         return moves.transpose(0, 1), _blend(r - _identity(r), reach.nearest, beta).transpose(0, 1)
 
     def weights(self, reach: _Reach) -> Tensor:
-        """Blend weights (N, K): exp(-d^2 / 2) in the control points' own metrics, normalized (eq. 7)."""
+        """Blend weights (N, K): normalized exp(-d^2 / 2) in the control points' metrics (eq. 7)."""
         offset = reach.points[:, None, :3] - self.points[reach.nearest]  # (N, K, 3)
         quats = functional.normalize(self.quat_wxyz, dim=-1)
         axes = rotation_minus_identity(quats) + torch.eye(3).to(offset)  # (P, 3, 3)
@@ -246,7 +246,7 @@ class _Level(nn.Module):
 
 
 def turned(quats: Tensor, rest: Tensor) -> Tensor:
-    """Orientations (T, N, 4): `rest` (N, 4) at frame 0, rotated by `quats` (T, N, 4) since (eq. 6)."""
+    """Orientations (T, N, 4): `rest` (N, 4) at frame 0, then rotated by `quats` (eq. 6)."""
     w, x, y, z = quats.unbind(-1)
     a, b, c, d = rest.unbind(-1)
     return torch.stack(

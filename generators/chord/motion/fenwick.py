@@ -1,8 +1,8 @@
 """The Fenwick tree over frames: a motion as sums of few nodes, each shared by a range of frames.
 
 CHORD, eq. 10-11. Node j holds the change over frames (j - lowbit(j), j], where lowbit(j) is the
-largest power of two that divides j. Frame t is the sum over the nodes t, t - lowbit(t), ... down to 0
-(Fenwick, 1994). Frame 0 is the empty sum: it cannot move.
+largest power of two that divides j. Frame t is the sum over the nodes t, t - lowbit(t), ... down to
+0 (Fenwick, 1994). Frame 0 is the empty sum: it cannot move.
 
 There are as many nodes as moving frames, so every motion has exactly one representation: the tree
 does not smooth. It changes how a gradient acts: a step on node 8 moves frames 8 to 15 together, so

@@ -44,17 +44,17 @@ def arap(
 ) -> Tensor:
     """As-rigid-as-possible energy (eq. 13; Sorkine and Alexa 2007).
 
-    For every surface point X and frame t, the rotation R that best maps the edges to its neighbors at
-    rest to the edges now is found in closed form, and |R (X - Y) - (X^t - Y^t)|^2 is summed over the
-    neighbors Y. R needs no gradient: at the best rotation the loss is stationary in it.
+    For every surface point X and frame t, the rotation R that best maps the edges to its neighbors
+    at rest to the edges now is found in closed form, and |R (X - Y) - (X^t - Y^t)|^2 is summed over
+    the neighbors Y. R needs no gradient: at the best rotation the loss is stationary in it.
 
-    Edges of a denser cloud are shorter, and so are their changes: the sum over points, not the mean,
-    is a property of the surface. So the result is the mean for a cloud of 7500 points, scaled by
-    S / 7500 for one of S.
+    Edges of a denser cloud are shorter, and so are their changes: the sum over points, not the
+    mean, is a property of the surface. So the result is the mean for a cloud of 7500 points, scaled
+    by S / 7500 for one of S.
 
-    Pieces that touch may come apart, as a lid and its box: an edge of `contacts` does not count for R,
-    and a change e of it counts as 2 d^2 (sqrt(1 + e^2 / d^2) - 1) (pseudo-Huber, d = HUBER_DELTA).
-    That is e^2 for a small change, and about 2 d e for a large one.
+    Pieces that touch may come apart, as a lid and its box: an edge of `contacts` does not count for
+    R, and a change e of it counts as 2 d^2 (sqrt(1 + e^2 / d^2) - 1) (pseudo-Huber, d =
+    HUBER_DELTA). That is e^2 for a small change, and about 2 d e for a large one.
 
     Args:
         moved: (T, S, 3) the cloud over time, meters.
@@ -91,10 +91,10 @@ def arap(
 def best_rotations(S: Tensor) -> Tensor:
     """Rotations R (..., 3, 3) with the largest tr(R^T S), for S (..., 3, 3).
 
-    The quaternion is the eigenvector of Horn's 4x4 matrix (1987) with the largest eigenvalue. That is
-    the largest root of the characteristic polynomial, by Newton's method, and a column of the adjugate
-    (Theobald 2005). It is ten times as fast as singular value decompositions, which remain for
-    the few ill-conditioned S: of points on a line, or turned inside out.
+    The quaternion is the eigenvector of Horn's 4x4 matrix (1987) with the largest eigenvalue. That
+    is the largest root of the characteristic polynomial, by Newton's method, and a column of the
+    adjugate (Theobald 2005). It is ten times as fast as singular value decompositions, which remain
+    for the few ill-conditioned S: of points on a line, or turned inside out.
     """
     # Entry by entry (9, M), of norm one.
     flat = S.reshape(-1, 9).T.contiguous()
@@ -117,16 +117,16 @@ def _largest_eigenvector(S: Tensor) -> tuple[Tensor, Tensor]:
         S: (9, M) entries, of norm one.
 
     Returns:
-        The eigenvector (4, M), up to a factor, and the product (M,) of the gaps between its eigenvalue
-        and the others.
+        The eigenvector (4, M), up to a factor, and the product (M,) of the gaps between its
+        eigenvalue and the others.
     """
     # Entries of N. Horn's S_ab correlates a before with b after: the transpose.
     xx, yx, zx, xy, yy, zy, xz, yz, zz = S
     w, x, y, z = xx + yy + zz, xx - yy - zz, yy - xx - zz, zz - xx - yy
     a, b, c, d, e, f = yz - zy, zx - xz, xy - yx, xy + yx, zx + xz, yz + zy
 
-    # det(N - v) = v^4 - 2 |S|^2 v^2 - 8 det(S) v + det(N). Newton's method, started above the largest
-    # root, never steps below it.
+    # det(N - v) = v^4 - 2 |S|^2 v^2 - 8 det(S) v + det(N). Newton's method, started above the
+    # largest root, never steps below it.
     slope = -8 * (xx * (yy * zz - yz * zy) - xy * (yx * zz - yz * zx) + xz * (yx * zy - yy * zx))
     level = _determinant([[w, a, b, c], [a, x, d, e], [b, d, y, f], [c, e, f, z]])
     v = torch.full_like(w, 3**0.5)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 Paint = Literal["color", "scene_flow"]
-"""Content of a prior's videos. "color": RGB in [0, 1]. "scene_flow": displacement of the matter that
-the first frame shows at a pixel, in the camera's heading frame (`generators.chord.render.paint`); the
-first frame is then an image of rest positions and alpha."""
+"""Content of a prior's videos. "color": RGB in [0, 1]. "scene_flow": displacement of the matter
+that the first frame shows at a pixel, in the camera's heading frame
+(`generators.chord.render.paint`); the first frame is then an image of rest positions and alpha."""
 
 
 class VideoPrior(Protocol):
@@ -39,7 +39,8 @@ class VideoPrior(Protocol):
     device: torch.device
 
     def condition(self, text: str, first: Tensor, *, seed: int = 0) -> Any:
-        """The condition of `velocity`, from the sentence and first frames (B, h, w, C'), one a camera.
+        """The condition of `velocity`, from the sentence and first frames (B, h, w, C'), one a
+        camera.
 
         Raises:
             ValueError: for a sentence that the model cannot use.
@@ -47,9 +48,9 @@ class VideoPrior(Protocol):
         ...
 
     def encode(self, video: Tensor) -> Tensor:
-        """Latents z (B, ...) of videos (B, T, H, W, C), differentiable with respect to the video."""
+        """Latents z (B, ...) of videos (B, T, H, W, C), differentiable."""
         ...
 
     def velocity(self, z_tau: Tensor, tau: float, condition: Any, *, guidance: float) -> Tensor:
-        """Guided velocities v_hat (B, ...), without gradient; `condition` is of the same B cameras."""
+        """Guided velocities v_hat (B, ...) without gradient, under a condition of B cameras."""
         ...

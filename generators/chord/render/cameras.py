@@ -1,10 +1,10 @@
 """Cameras around a scene, and the frame of reference that they share.
 
-Every camera looks at the center of the region where things may move, from a distance at which a ball
-of `margin` times the scene's radius fills its view. Nothing else affects a view, so a model trained
-on such videos (`generators.chord.priors.choreographer`) sees the same at distillation. A camera's
-heading frame is the world turned about z until x points to the camera's right and y along its view;
-"to the left" means the same in it for every camera.
+Every camera looks at the center of the region where things may move, from a distance at which a
+ball of `margin` times the scene's radius fills its view. Nothing else affects a view, so a model
+trained on such videos (`generators.chord.priors.choreographer`) sees the same at distillation. A
+camera's heading frame is the world turned about z until x points to the camera's right and y along
+its view; "to the left" means the same in it for every camera.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Cameras:
 
     @property
     def X_world_heading(self) -> FloatArray:
-        """Rotations (V, 3, 3) of the heading frames; columns: right, forward and up in the world."""
+        """Rotations (V, 3, 3) whose columns are right, forward and up in the world."""
         c, s = np.cos(self.heading), np.sin(self.heading)
         one, zero = np.ones(len(self.heading)), 0 * self.heading
         right = np.stack([s, -c, zero], -1)

@@ -2,15 +2,16 @@
 
 A Gaussian of covariance S projects to an ellipse through the Jacobian of the perspective at its
 center (EWA, Zwicker et al. 2001): S' = J W S W^T J^T + eps2d I, where eps2d keeps what is smaller
-than a pixel visible. A pixel at x takes from it alpha = min(0.999, o exp(-(x - m)^T S'^-1 (x - m) / 2)),
-front to back (Kerbl et al. 2023, eq. 3):
+than a pixel visible. A pixel at x takes from it alpha = min(0.999, o exp(-(x - m)^T S'^-1 (x - m) /
+2)), front to back (Kerbl et al. 2023, eq. 3):
 
     image = sum_i f_i alpha_i prod_{j < i} (1 - alpha_j)
 
-A Gaussian is skipped at pixels where it is less than 1/255 opaque, and a pixel is complete before the
-Gaussian that would let less than 1e-4 through. These numbers, and the limit at which the Jacobian is
-taken off the view, are gsplat's, so that a scene looks the same on a GPU.
-`generators.chord.render.splat.rasterize` is the same call by the fastest path for the given tensors.
+A Gaussian is skipped at pixels where it is less than 1/255 opaque, and a pixel is complete before
+the Gaussian that would let less than 1e-4 through. These numbers, and the limit at which the
+Jacobian is taken off the view, are gsplat's, so that a scene looks the same on a GPU.
+`generators.chord.render.splat.rasterize` is the same call by the fastest path for the given
+tensors.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MIN_ALPHA, MAX_ALPHA, MIN_TRANSMITTANCE = 1 / 255, 0.999, 1e-4
 OFF_VIEW = 0.15
 """Distance beyond the image up to which the Jacobian follows a Gaussian, in the image's size."""
 TILE = 16
-"""Pixels of a tile's side; Gaussians are sorted into tiles so that a pixel tests only those nearby."""
+"""Pixels of a tile's side; a pixel tests only the Gaussians of its tile."""
 
 
 class Splats(NamedTuple):
@@ -41,8 +42,8 @@ class Splats(NamedTuple):
     opacities: Tensor
     """(G,) in [0, 1]."""
     features: Tensor
-    """Composited values, broadcast to (V, T, G, D): (G, D) for all, (T, G, D) by time, (V, 1, G, D) by
-    camera, or in full."""
+    """Composited values, broadcast to (V, T, G, D): (G, D) for all, (T, G, D) by time, (V, 1, G, D)
+    by camera, or in full."""
     viewmats: Tensor
     """(V, 4, 4) X_camera_world, OpenCV's convention."""
     Ks: Tensor

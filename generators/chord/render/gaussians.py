@@ -1,9 +1,10 @@
 """A scene's meshes as 3D Gaussians: flat disks spread over the surfaces, then fitted to images.
 
 Each object is fitted alone, so that hidden parts are right when it moves. The images show color,
-coverage and the position of every pixel; the last makes a Gaussian lie where it appears to be, which
-colors alone would not. Images are taken from the distance, and with the resolution, of later views: a
-Gaussian smaller than a pixel still covers a whole one (eps2d), and the fit compensates for it.
+coverage and the position of every pixel; the last makes a Gaussian lie where it appears to be,
+which colors alone would not. Images are taken from the distance, and with the resolution, of later
+views: a Gaussian smaller than a pixel still covers a whole one (eps2d), and the fit compensates for
+it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ MIN_COUNT = 50
 CANDIDATES = 8
 """Points drawn for each that is kept, to spread those kept evenly."""
 DISK, THICKNESS, OPACITY = 0.6, 0.1, 0.95
-"""Standard deviations of a disk along and across the surface, in distances between neighbors; opacity."""
+"""Standard deviations of a disk along and across the surface, in distances between neighbors;
+opacity."""
 MAX_GROWTH = 1.5
 """Limit of a disk's growth: one that straddles two parts would smear when they separate."""
 
@@ -186,7 +188,7 @@ def _sample(
 
 
 def _facing(normals: FloatArray) -> FloatArray:
-    """Quaternions (N, 4) of the shortest rotations of z to the normals (N, 3); about x if opposite."""
+    """Quaternions (N, 4) of the shortest rotations of z to the normals (N, 3)."""
     down = normals[:, 2] < -1 + 1e-9
     quat = np.stack([1 + normals[:, 2], -normals[:, 1], normals[:, 0], 0 * normals[:, 0]], axis=-1)
     quat[down] = [0.0, 1.0, 0.0, 0.0]
@@ -201,7 +203,7 @@ def _fit(
     seed: int,
     step: Callable[[float], None],
 ) -> Gaussians:
-    """Gaussians fitted to images of the mesh, by Adam on the parameters of 3D Gaussian splatting."""
+    """Gaussians fitted to images of the mesh by Adam."""
     center, radius = _ball(start.means)
     viewmats, K, side = _cameras_around(center, radius, view, options)
     Ks = np.tile(K, (len(viewmats), 1, 1))

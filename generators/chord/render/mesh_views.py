@@ -164,7 +164,7 @@ def _lit_colors(
     # The side that is seen is lit: the winding of faces may be wrong.
     away = np.sign((normals * directions).sum(-1))
     light = brightness(-away[:, None] * normals, options)
-    return (GRAY if colors is None else colors) * light[:, None]
+    return (np.array(GRAY) if colors is None else colors) * light[:, None]
 
 
 def _rays(

@@ -1,9 +1,10 @@
 """Compiled kernels of Gaussian splatting on a CPU, forward and backward.
 
-Gaussians are drawn one at a time, nearest first, into the pixels of their ellipses, while every pixel
-keeps the light that still comes through: no tiles, and no pixel outside the ellipse is visited.
-Backward passes through the Gaussians in the same order. With T_i the light that reaches Gaussian i, g
-the gradient of the pixel and S_i the part of g . image that the Gaussians behind i contribute,
+Gaussians are drawn one at a time, nearest first, into the pixels of their ellipses, while every
+pixel keeps the light that still comes through: no tiles, and no pixel outside the ellipse is
+visited. Backward passes through the Gaussians in the same order. With T_i the light that reaches
+Gaussian i, g the gradient of the pixel and S_i the part of g . image that the Gaussians behind i
+contribute,
 
     dL/dalpha_i = T_i g . f_i - S_i / (1 - alpha_i)
 

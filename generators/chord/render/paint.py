@@ -2,13 +2,13 @@
 
 A model of natural videos wants colors. A small one learns motion sooner if it need not learn
 appearance, nor what comes into view as things move: it sees the scene's shape once, in an image of
-rest positions, and then, for every pixel of that image, the displacement of its matter. Such a video
-of scene flow is as smooth as the motion, and the score of a prior at a pixel tells of a piece of
-matter where it should be, however far away that is.
+rest positions, and then, for every pixel of that image, the displacement of its matter. Such a
+video of scene flow is as smooth as the motion, and the score of a prior at a pixel tells of a piece
+of matter where it should be, however far away that is.
 
 Both features are expressed in the camera's heading frame (`generators.chord.render.cameras`), in
-radii of the ball that fills the view, so they do not depend on the scene's place and size, nor on the
-side that it is seen from. This is ours and not the paper's.
+radii of the ball that fills the view, so they do not depend on the scene's place and size, nor on
+the side that it is seen from. This is ours and not the paper's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Gaussian splatting by the fastest path for the device of the tensors.
 
-gsplat draws on a GPU, compiled kernels draw on a CPU. All paths answer the same call up to rounding;
-`generators.chord.render.compositor` is the one to read.
+gsplat draws on a GPU, compiled kernels draw on a CPU. All paths answer the same call up to
+rounding; `generators.chord.render.compositor` is the one to read.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 from torch import Tensor
 
@@ -21,8 +22,10 @@ def _draw(splats: Splats) -> tuple[Tensor, Tensor]:
     if _gsplat_installed():
         return _draw_with_gsplat(splats)
     device = splats.means.device
-    on_cpu = Splats(*(x.cpu() if isinstance(x, Tensor) else x for x in splats))
-    images, alphas = _draw_on_cpu(on_cpu)
+    on_cpu: dict[str, Any] = {
+        k: x.cpu() for k, x in splats._asdict().items() if isinstance(x, Tensor)
+    }
+    images, alphas = _draw_on_cpu(splats._replace(**on_cpu))
     return images.to(device), alphas.to(device)
 
 

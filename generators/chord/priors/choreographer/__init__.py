@@ -1,1 +1,2 @@
-"""The choreographer: a small rectified-flow video transformer that runs on a laptop, and the scenes it learns from."""
+"""The choreographer: a small rectified-flow video transformer that runs on a laptop, and the scenes
+it learns from."""

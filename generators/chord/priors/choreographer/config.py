@@ -16,7 +16,7 @@ class ChoreographerConfig:
     size: int = 48
     """Pixels of a side of its videos."""
     patch: int = 4
-    """Pixels of a side of a token's patch; divides `size`. A token is a patch through all frames."""
+    """Pixels of a side of a token's patch, a divisor of `size`; a token spans all frames."""
     sharpness: int = 2
     """Pixels of its first frames along a pixel of its videos."""
     width: int = 320

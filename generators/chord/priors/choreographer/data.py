@@ -2,8 +2,8 @@
 
 Thousands of scenes fit in memory: points at rest, the motion of every body, and the embeddings of
 sentences. The camera and one of the sentences that describe the motion are drawn anew each time. A
-scene is mirrored half of the time, unless the sentence mentions left or right, or implies one of them
-as turning on a valve does.
+scene is mirrored half of the time, unless the sentence mentions left or right, or implies one of
+them as turning on a valve does.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class SceneTable:
         sentences: N different ones.
         tables: "points" (S, 1 or T, P, 3) float16, in radii of the framed ball from its center;
             "body" (S, P) uint8; "X" (S, T, bodies, 4, 4) float32 in the same unit; "said" (S, W)
-            int32, the sentences of each scene; "text" (N, E) float16, their embeddings; "free" (N,),
-            true for sentences that hold in a mirror too (not stored).
+            int32, the sentences of each scene; "text" (N, E) float16, their embeddings; "free"
+            (N,), true for sentences that hold in a mirror too (not stored).
     """
 
     kind: str
@@ -142,7 +142,7 @@ class SceneTable:
 
 @dataclass(frozen=True, eq=False)
 class Videos:
-    """Videos (B, T, H, W, 3) with their first frames (B, h, w, 4) and their sentences' embeddings (B, E)."""
+    """Videos (B, T, H, W, 3), their first frames (B, h, w, 4) and sentence embeddings (B, E)."""
 
     video: Tensor
     first: Tensor
@@ -156,9 +156,14 @@ def sample(
     config: ChoreographerConfig,
     generator: torch.Generator,
 ) -> Videos:
-    """`count` videos of random scenes from random cameras; `chance` (K,) is how often each table is drawn from.
+    """Videos of random scenes from random cameras.
 
-    The tables are on the generator's device.
+    Args:
+        tables: K tables, on the generator's device.
+        chance: (K,) relative frequency of each table.
+        count: number of videos.
+        config: sizes of the videos.
+        generator: source of all random numbers.
     """
     device = generator.device
     kinds = torch.multinomial(chance.to(device), count, replacement=True, generator=generator)
@@ -198,7 +203,8 @@ def stored_scenes(
     """The table of scenes of one kind, stored in `folder` so that it is built only once.
 
     The file's name contains a digest of its contents and of the code that makes them. Scenes of the
-    split "train" have many sentences each, held-out ones a single sentence that is never trained on.
+    split "train" have many sentences each, held-out ones a single sentence that is never trained
+    on.
 
     Args:
         kind: one of `scenes.KINDS`.

@@ -1,15 +1,16 @@
-"""A rectified-flow transformer over small videos of scene flow, conditioned on a sentence and an image.
+"""A rectified-flow transformer over small videos of scene flow, conditioned on a sentence and an
+image.
 
 A pixel of such a video holds the displacement of the matter that the first frame shows there
 (`generators.chord.render.paint`). The first frame is an image of rest positions, finer than the
 video. A token is a patch of z_tau through all frames, because motion is smooth in time, plus the
-same patch of the first frame. All tokens attend to each other, and noise level and sentence modulate
-every layer (`generators.common.diffusion_transformer`).
+same patch of the first frame. All tokens attend to each other, and noise level and sentence
+modulate every layer (`generators.common.diffusion_transformer`).
 
-The network predicts the clean video, and the velocity follows from it, v_hat = (z_tau - z0_hat) / tau
-(`generators.common.rectified_flow`). A patch has more numbers than a token is wide: enough for clean
-patches, which lie near a manifold of few dimensions, but not for noise (Li and He 2025, Back to
-Basics: Let Denoising Generative Models Denoise). The loss is the velocity's.
+The network predicts the clean video, and the velocity follows from it, v_hat = (z_tau - z0_hat) /
+tau (`generators.common.rectified_flow`). A patch has more numbers than a token is wide: enough for
+clean patches, which lie near a manifold of few dimensions, but not for noise (Li and He 2025, Back
+to Basics: Let Denoising Generative Models Denoise). The loss is the velocity's.
 """
 
 from __future__ import annotations
@@ -111,13 +112,13 @@ class VideoTransformer(nn.Module):
         return torch.cat([torch.zeros_like(clean[:, :1]), clean[:, 1:]], dim=1)
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._save_to_state_dict(destination, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._save_to_state_dict(destination, prefix, *args)
         destination[prefix + STORED_NULL_TEXT] = destination.pop(prefix + NULL_TEXT)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if prefix + STORED_NULL_TEXT in state_dict:
             state_dict[prefix + NULL_TEXT] = state_dict.pop(prefix + STORED_NULL_TEXT)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def flow_loss(

@@ -35,8 +35,8 @@ class Condition:
 class Choreographer:
     """A `VideoPrior` (see `generators.chord.priors.protocol`) of scene flow.
 
-    Latents are pixels in another unit, so that a gradient of a latent becomes one of a video without
-    passing a network.
+    Latents are pixels in another unit, so that a gradient of a latent becomes one of a video
+    without passing a network.
     """
 
     paint: Paint = "scene_flow"

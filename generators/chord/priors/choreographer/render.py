@@ -1,9 +1,9 @@
 """Fast rendering of surface points for training: scene flow, and rest positions of the first frame.
 
-Points are projected at rest, the nearest of each pixel is kept and spread over the pixels around it,
-at twice the resolution, so that points cover the surface between them. The result is the index of a
-point for every pixel, by a scatter that keeps the smallest of (depth, index) packed in one integer.
-The displacements of all frames are then looked up by this index.
+Points are projected at rest, the nearest of each pixel is kept and spread over the pixels around
+it, at twice the resolution, so that points cover the surface between them. The result is the index
+of a point for every pixel, by a scatter that keeps the smallest of (depth, index) packed in one
+integer. The displacements of all frames are then looked up by this index.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MovingPoints:
     X: Tensor
 
     def displaced(self, R: Tensor) -> Tensor:
-        """Displacements (B, P, T, 3) since frame 0, in frames with rotations R_world_frame (B, 3, 3)."""
+        """Displacements (B, P, T, 3) since frame 0, in frames of rotation R (B, 3, 3)."""
         rest = self.points[:, 0]
         if self.points.shape[1] > 1:
             return ((self.points - self.points[:, :1]) @ R[:, None]).transpose(1, 2)
@@ -67,8 +67,8 @@ class Rendered:
     """Images of B scenes.
 
     Attributes:
-        video: (B, T, H, W, 3) scene flow: displacement of the matter that the first frame shows at a
-            pixel, in the camera's heading frame, premultiplied by alpha.
+        video: (B, T, H, W, 3) scene flow: displacement of the matter that the first frame shows at
+            a pixel, in the camera's heading frame, premultiplied by alpha.
         first: (B, h, w, 4) the first frame, finer: rest positions, premultiplied, and alpha.
     """
 
@@ -77,7 +77,7 @@ class Rendered:
 
 
 def random_cameras(count: int, size: int, generator: torch.Generator) -> Cameras:
-    """Independent random cameras, one for each of `count` scenes, distributed as in distillation."""
+    """Independent random cameras, one for each of `count` scenes, as in distillation."""
     low, high = np.radians(CAMERAS.elevation)
     u = torch.rand(2, count, generator=generator, device=generator.device).double().cpu().numpy()
     return around(_UNIT, 2 * np.pi * u[0], low + (high - low) * u[1], size, size, CAMERAS)
@@ -120,7 +120,7 @@ def render(scenes: MovingPoints, cameras: Cameras, sharpness: int) -> Rendered:
 
 
 def _shown(values: Tensor, index: Tensor) -> Tensor:
-    """Values (B, H, W, C) of the points shown, from those of all points (B, P, C); zero for none."""
+    """Values (B, H, W, C) of the points shown, from all points' (B, P, C); zero for none."""
     B, P, C = values.shape
     table = torch.cat([values, values.new_zeros(B, 1, C)], dim=1).flatten(0, 1)
     rows = index + (P + 1) * torch.arange(B, device=index.device, dtype=torch.int32)[:, None, None]

@@ -1,8 +1,8 @@
 """Training of the choreographer on procedural scenes with templated sentences.
 
 Scenes 0, 1, 2, ... of every kind are trained on. The exam uses held-out scenes, with objects and
-sentences that are never trained on: the error of the network's prediction from noise alone, relative
-to "nothing moves", and compared with its prediction from a wrong sentence.
+sentences that are never trained on: the error of the network's prediction from noise alone,
+relative to "nothing moves", and compared with its prediction from a wrong sentence.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _network(options: TrainOptions) -> VideoTransformer:
 
 
 class Exam:
-    """Errors of predictions from noise, first frame and sentence, on fixed videos of held-out scenes."""
+    """Errors of predictions on fixed videos of held-out scenes."""
 
     def __init__(
         self,
@@ -217,8 +217,8 @@ def _objective(
     def objective(model: nn.Module, generator: torch.Generator) -> Mapping[str, Tensor]:
         with torch.autocast(generator.device.type, enabled=False):
             videos = sample(tables, often, options.batch, options.config, generator)
-        # Noise comes from torch's global generator, which the loop seeds too: a compiled graph cannot
-        # take a generator.
+        # Noise comes from torch's global generator, which the loop seeds too: a compiled graph
+        # cannot take a generator.
         loss, ratio = compare(
             cast(VideoTransformer, model), videos.video, videos.first, videos.text, options.loss
         )

@@ -17,8 +17,8 @@ class LossOptions:
     """Training loss of the network."""
 
     shift: Annotated[float, Interval(1e-6, 1e6)] = 80.0
-    """Shift of the drawn noise levels (`generators.common.rectified_flow.shifted`). With 80, half of
-    them are above 0.98, as in distillation: with less noise the motion is easy to see."""
+    """Shift of the drawn noise levels (`generators.common.rectified_flow.shifted`). With 80, half
+    of them are above 0.98, as in distillation: with less noise the motion is easy to see."""
     text_dropout: Annotated[float, Interval(0, 0.999)] = 0.1
     """Share of the videos whose sentence is ignored, for classifier-free guidance."""
     weight_max: Annotated[float, Interval(1e-6, 1e9)] = 4.0
@@ -26,8 +26,8 @@ class LossOptions:
     moving_weight: Annotated[float, Interval(0, 1e9)] = 1.0
     """Additional weight of pixels that move."""
     floor: Annotated[float, Interval(1e-9, 1e9)] = 0.05
-    """A video's error is divided by its mean squared motion plus this, in squared units of a latent,
-    so that small motions count too."""
+    """A video's error is divided by its mean squared motion plus this, in squared units of a
+    latent, so that small motions count too."""
 
     def __post_init__(self) -> None:
         bounds.check(self)

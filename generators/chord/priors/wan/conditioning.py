@@ -1,9 +1,9 @@
 """Inputs of Wan's transformers beside the noisy latent, as in diffusers' WanImageToVideoPipeline.
 
 A14B: [z_tau (C), mask of given frames (4), latent of the first frame followed by gray frames (C)]
-stacked along channels, and tau. TI2V-5B: z_tau with its first latent frame replaced by the given one,
-and the noise level of every token: 0 for the given frame, tau for the others. Levels are passed in
-thousandths.
+stacked along channels, and tau. TI2V-5B: z_tau with its first latent frame replaced by the given
+one, and the noise level of every token: 0 for the given frame, tau for the others. Levels are
+passed in thousandths.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class WanCondition:
     Attributes:
         text: (1, 512, D) the sentence, zero after its end.
         negative: (1, 512, D) the negative prompt.
-        given: A14B: (B, 4 + C, k, h, w) mask and latent; TI2V-5B: (B, C, 1, h, w) latent of the first
-            frame.
+        given: A14B: (B, 4 + C, k, h, w) mask and latent; TI2V-5B: (B, C, 1, h, w) latent of the
+            first frame.
     """
 
     text: Tensor
@@ -35,7 +35,7 @@ class WanCondition:
 
 @torch.no_grad()
 def given(config: WanConfig, encoder: Encoder, first: Tensor, frames: int) -> Tensor:
-    """`WanCondition.given` of first frames (B, H, W, 3) in [0, 1], for videos of `frames` frames."""
+    """`WanCondition.given` of first frames (B, H, W, 3) in [0, 1], for videos of T frames."""
     if config.token_levels:
         return encoder(first[:, None])
     # Gray is 0.5, the zero of pixels in [-1, 1].
@@ -50,7 +50,7 @@ def given(config: WanConfig, encoder: Encoder, first: Tensor, frames: int) -> Te
 def network_input(
     config: WanConfig, z_tau: Tensor, tau: float, given: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Inputs of a transformer: channels (B, in, k, h, w), and levels (B,) or, for TI2V, (B, tokens)."""
+    """Channels (B, in, k, h, w) and noise levels (B,), or (B, tokens) for TI2V-5B."""
     level = LEVELS * tau
     if not config.token_levels:
         return torch.cat([z_tau, given], 1), z_tau.new_full((len(z_tau),), level)

@@ -1,11 +1,11 @@
 """Structure of a Wan 2.2 pipeline, from the configuration files of its parts.
 
 Two models take a first frame and a sentence. A14B (image-to-video) has 36 input channels: the noisy
-latent, four channels that mask the given frames, and the latent of the first frame followed by empty
-ones. Two experts share the noise levels, the first from `boundary` on, the second below. TI2V-5B gets
-the noisy latent with its first frame replaced by the given one, and the noise level of every token.
-(Wan team 2025, Wan: Open and Advanced Large-Scale Video Generative Models, arXiv 2503.20314, and the
-model cards of Wan 2.2.)
+latent, four channels that mask the given frames, and the latent of the first frame followed by
+empty ones. Two experts share the noise levels, the first from `boundary` on, the second below.
+TI2V-5B gets the noisy latent with its first frame replaced by the given one, and the noise level of
+every token. (Wan team 2025, Wan: Open and Advanced Large-Scale Video Generative Models, arXiv
+2503.20314, and the model cards of Wan 2.2.)
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 The encoder reads a video in chunks of 1, 4, 4, ... frames; every causal convolution keeps the last
 frames of its input for the next chunk. diffusers keeps them in a list that a chunk overwrites, and
 stores every activation of every chunk for the backward pass: 80 GB for one video of 41 frames at
-832 x 464. Here a chunk is a function of its frames and of what the convolutions kept, (pixels, kept)
--> (latent, kept'), so that it can be discarded and run again in the backward pass (Chen et al. 2016,
-Training Deep Nets with Sublinear Memory Cost). Only `kept` is stored: two frames of each layer's input
-for each chunk. Discarding whole videos too leaves only pixels, for one more run of the encoder.
+832 x 464. Here a chunk is a function of its frames and of what the convolutions kept, (pixels,
+kept) -> (latent, kept'), so that it can be discarded and run again in the backward pass (Chen et
+al. 2016, Training Deep Nets with Sublinear Memory Cost). Only `kept` is stored: two frames of each
+layer's input for each chunk. Discarding whole videos too leaves only pixels, for one more run of
+the encoder.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from torch.utils.checkpoint import checkpoint
 Forget = Literal["nothing", "chunks", "videos"]
 """Activations that a backward pass recomputes instead of storing them.
 
-Encoder runs, with a backward pass counted as two: 3, 4 and 5. Memory: the activations of all videos;
-of a chunk, and what all videos kept; of a chunk, and what one video kept."""
+Encoder runs, with a backward pass counted as two: 3, 4 and 5. Memory: the activations of all
+videos; of a chunk, and what all videos kept; of a chunk, and what one video kept."""
 
 
 class Encoder(nn.Module):
-    """Videos to normalized latents, (latent - mean) / standard deviation, as the transformers expect.
+    """Videos to normalized latents, (latent - mean) / standard deviation, as the transformers
+    expect.
 
     Args:
         vae: an AutoencoderKLWan; diffusers gives its parts no types.

@@ -1,19 +1,20 @@
 """An approximate gradient of the VAE encoder, by a linear map.
 
 CHORD spends much of its time on the backward pass of the encoder E, and suggests avoiding it
-(Limitations). Only J^T g is needed, with J the Jacobian of z = E(x) at the rendered video x. Here J is
-replaced by the linear map S that best explains the encoder around x: for a small perturbation n of
-white noise,
+(Limitations). Only J^T g is needed, with J the Jacobian of z = E(x) at the rendered video x. Here J
+is replaced by the linear map S that best explains the encoder around x: for a small perturbation n
+of white noise,
 
-    S = argmin_A  sum over latent pixels |E(x + n) - E(x) - A n|^2 + ridge |A|^2  ~  mean of J over x + n
+    S = argmin_A  sum over latent pixels |E(x + n) - E(x) - A n|^2 + ridge |A|^2  ~  mean of J over
+    x + n
 
 (for Gaussian noise, least squares gives the mean Jacobian: Stein's lemma). It is cheap because the
 encoder is, up to its attention, the same function everywhere: S has one small kernel for the first
 frame and one for every later chunk of frames, over bins of a quarter latent pixel, so that one
-perturbed video gives tens of equations for each unknown. The encoder runs forward once more for each
-batch, and never backward. S^T g ignores what differs from place to place (the encoder's gates), what
-is finer than a bin, and what is beyond the kernel. `encode_linear` returns the true latent with this
-gradient: E(x) + S x - stop(S x).
+perturbed video gives tens of equations for each unknown. The encoder runs forward once more for
+each batch, and never backward. S^T g ignores what differs from place to place (the encoder's
+gates), what is finer than a bin, and what is beyond the kernel. `encode_linear` returns the true
+latent with this gradient: E(x) + S x - stop(S x).
 
 It is exact for an encoder that is one linear kernel everywhere. For the tests' small encoders with
 random weights it is useless: a cosine of 0.00 with the exact gradient (0.02 at most for means of
@@ -105,6 +106,6 @@ def _least_squares(frames: Tensor, latent: Tensor) -> Tensor:
 
 
 def _bins(video: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Bin means of videos: first frame (B, 1, 3, rows, columns), later chunks (B, n, 4 * 3, ., .)."""
+    """Bin means: first frame (B, 1, 3, rows, columns), later chunks (B, n, 4 * 3, ., .)."""
     frames = F.avg_pool2d(video.movedim(-1, 2).flatten(0, 1), size).unflatten(0, video.shape[:2])
     return frames[:, :1], frames[:, 1:].unflatten(1, (-1, 4)).flatten(2, 3)

@@ -1,4 +1,5 @@
-"""Wan 2.2 as a video prior, from a folder or from the hub: nothing is loaded before it is known to fit."""
+"""Wan 2.2 as a video prior, from a folder or from the hub: nothing is loaded before it is known to
+fit."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ def load(
 ) -> WanPrior:
     """The prior of a folder of weights, or of a repository on the hub.
 
-    The networks are read when they are needed: the VAE here, the text encoder for the first sentence
-    (and then freed), an expert when its noise levels come.
+    The networks are read when they are needed: the VAE here, the text encoder for the first
+    sentence (and then freed), an expert when its noise levels come.
 
     Args:
         weights: folder, or name of a repository such as Wan-AI/Wan2.2-TI2V-5B-Diffusers.

@@ -210,8 +210,8 @@ def _advice(config: WanConfig, options: WanOptions, free: float) -> str:
     if least <= free:
         return f"take {_show(together)}"
     return (
-        f"even {_show(together)} needs {least:.1f}: free some, or take a larger GPU, a smaller model "
-        "or the choreographer"
+        f"even {_show(together)} needs {least:.1f}: free some, or take a larger GPU, "
+        "a smaller model or the choreographer"
     )
 
 

@@ -39,9 +39,9 @@ class WanOptions:
     negative: str = NEGATIVE
     """Negative prompt, which guidance leads away from."""
     gradient: Gradient = "exact"
-    """Gradient of the VAE encoder. "exact" passes backward through it. "linear" passes around it: the
-    encoder runs less than half as often and stores nothing, but the gradient is experimental; see
-    `generators.chord.priors.wan.linear`."""
+    """Gradient of the VAE encoder. "exact" passes backward through it. "linear" passes around it:
+    the encoder runs less than half as often and stores nothing, but the gradient is experimental;
+    see `generators.chord.priors.wan.linear`."""
     forget: Literal["auto", "nothing", "chunks", "videos"] = "auto"
     """Activations that an exact gradient recomputes instead of storing them; "auto" for the fewest
     that fit into memory."""
@@ -52,7 +52,7 @@ class WanOptions:
     vae_dtype: Precision = "bfloat16"
     """Precision of the VAE encoder; float32 doubles its memory."""
     device: str = "cuda"
-    """Where it runs: cuda, cuda:N or cpu."""
+    """Device: cuda, cuda:N or cpu."""
     spare: Annotated[float, Interval(0, 1e9)] = 8.0
     """GiB left free for what the plan does not see: the renderer, CUDA itself, workspaces and
     fragmentation."""

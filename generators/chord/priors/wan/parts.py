@@ -1,8 +1,8 @@
 """The networks of a Wan pipeline, built on demand: read from a folder, or blank.
 
-Blank ones have the shapes of the real ones and arbitrary values. On torch's "meta" device they take no
-memory, which serves planning. On a GPU they take the time and memory of the real ones, which serves
-benchmarks without weights.
+Blank ones have the shapes of the real ones and arbitrary values. On torch's "meta" device they take
+no memory, which serves planning. On a GPU they take the time and memory of the real ones, which
+serves benchmarks without weights.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Parts(Protocol):
 
 
 class FolderParts:
-    """Weights in a folder in diffusers' layout. Only safetensors are read, so no code in a file runs."""
+    """Weights in a folder in diffusers' layout; only safetensors, so no code is executed."""
 
     def __init__(self, folder: Path, options: WanOptions) -> None:
         self.folder, self.options = folder, options

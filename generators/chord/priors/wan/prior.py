@@ -1,4 +1,5 @@
-"""Wan 2.2 as a video prior: one expert at a time on the device, the text encoder only while a sentence is read."""
+"""Wan 2.2 as a video prior: one expert at a time on the device, the text encoder only while a
+sentence is read."""
 
 from __future__ import annotations
 
@@ -27,9 +28,9 @@ PAPER_HEIGHT = 464
 class WanPrior:
     """A `VideoPrior` of RGB videos in [0, 1]; latents are float32.
 
-    A distillation uses both experts, one after the other: when tau falls below the boundary, the first
-    is freed and the second is read, once. A new sentence frees the expert, to make room for the text
-    encoder; embeddings of sentences are kept.
+    A distillation uses both experts, one after the other: when tau falls below the boundary, the
+    first is freed and the second is read, once. A new sentence frees the expert, to make room for
+    the text encoder; embeddings of sentences are kept.
 
     Args:
         config: structure of the model.
@@ -78,7 +79,7 @@ class WanPrior:
     def velocity(
         self, z_tau: Tensor, tau: float, condition: WanCondition, *, guidance: float
     ) -> Tensor:
-        """v_hat = v(negative) + guidance (v(text) - v(negative)), shaped as z_tau (B, C, k, h, w)."""
+        """v_hat = v(negative) + guidance (v(text) - v(negative)), of shape (B, C, k, h, w)."""
         tau = float(tau)
         if not 0 < tau <= 1:
             raise ValueError(f"tau: expected a noise level in (0, 1], got {tau:g}")
@@ -129,7 +130,8 @@ class WanPrior:
     def _expect(name: str, value: Tensor, shape: tuple[int, ...]) -> None:
         if value.ndim != len(shape) + 1 or tuple(value.shape[1:]) != shape:
             raise ValueError(
-                f"{name}: expected shape (B, {', '.join(map(str, shape))}), got {tuple(value.shape)}"
+                f"{name}: expected shape (B, {', '.join(map(str, shape))}), "
+                f"got {tuple(value.shape)}"
             )
 
 

@@ -134,7 +134,7 @@ def _laundry(obj: ArticulatedObject) -> list[Part]:
 
 
 def _sashes(obj: ArticulatedObject) -> list[Part]:
-    """One movable sash, or two casements; not two sliding ones, which a sentence cannot tell apart."""
+    """One movable sash, or two casements; not two sliding ones, which are ambiguous."""
     sashes = [j for j in obj.free if j.child in ("sash_0", "sash_1")]
     if len(sashes) == 2 and sashes[0].kind == "prismatic":
         return []

@@ -2,8 +2,8 @@
 
 A plain sentence means the whole range of a joint (or at least nine tenths of it), from a start that
 leaves at least two fifths of the range. Parts that are not asked to move stand still anywhere in
-their ranges. Of tools made of two halves on a pivot neither half is the fixed one, so each turns half
-of the way.
+their ranges. Of tools made of two halves on a pivot neither half is the fixed one, so each turns
+half of the way.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _others(obj: ArticulatedObject, rng: np.random.Generator, *, shut: bool) -> 
 
 
 Travel = tuple[bool, str, FloatArray, FloatArray]
-"""True for the first verb, the amount in words, and the joints' positions at the start and the end."""
+"""True for the first verb; amount in words; the joints' positions at start and end."""
 
 
 def _between_limits(
@@ -165,7 +165,7 @@ def _nearest_zero(joint: Joint) -> float:
 def _lamp(
     obj: ArticulatedObject, joints: Sequence[Joint], q: FloatArray, rng: np.random.Generator
 ) -> Travel:
-    """By 0.45 to 0.75 rad, over a part of the range in which the lamp's head only sinks or rises."""
+    """By 0.45 to 0.75 rad, where the lamp's head only sinks or only rises."""
     (joint,) = joints
     forward = bool(rng.random() < 0.5)
 
@@ -204,7 +204,7 @@ def _longest_run(step: FloatArray) -> tuple[int, int, int]:
 def _valve(
     obj: ArticulatedObject, joints: Sequence[Joint], q: FloatArray, rng: np.random.Generator
 ) -> Travel:
-    """By 1 to 1.3 rad, as far as the range allows; turning on is to the left for someone facing it."""
+    """By 1 to 1.3 rad at most; turning on is to the left for someone facing it."""
     (joint,) = joints
     forward = bool(rng.random() < 0.5)
     asked = min(rng.uniform(1.0, 1.3), joint.upper - joint.lower)

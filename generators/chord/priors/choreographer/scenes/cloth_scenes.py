@@ -1,6 +1,7 @@
 """Scenes of one flat cloth that is folded in half or diagonally, by `flowplan.laws.Fold`.
 
-The sentence does not tell which side is folded over, so the other sides are the scene's alternatives.
+The sentence does not tell which side is folded over, so the other sides are the scene's
+alternatives.
 """
 
 from __future__ import annotations

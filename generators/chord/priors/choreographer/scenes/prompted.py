@@ -1,4 +1,5 @@
-"""A scene, a sentence, and the motion that it asks for: training and test data of the choreographer.
+"""A scene, a sentence, and the motion that it asks for: training and test data of the
+choreographer.
 
 A scene consists of bodies. A rigid one has vertices at rest and a pose for every frame; a cloth has
 vertices for every frame. Either way a material point at frame t is X_t p_t, and the animation of a
@@ -36,8 +37,8 @@ class Ask:
     Attributes:
         object: name of the scene object.
         joint: name of the joint in the object's family; "" for a whole object or a cloth.
-        manner: "turn" about a line, "slide" of a part or "carry" of a whole object along a direction,
-            "fold" over a line.
+        manner: "turn" about a line, "slide" of a part or "carry" of a whole object along a
+            direction, "fold" over a line.
         axis_point: (3,) point of the line at frame 0, or center of a carried object, world frame,
             meters.
         axis: (3,) unit direction of the line or of the travel, world frame; turns follow the
@@ -61,11 +62,11 @@ class Body:
 
     Attributes:
         object: name of the scene's object or obstacle that it is part of.
-        vertices: (1, V, 3) at frame 0 of a rigid body, or (T, V, 3) of a deforming one; world frame,
-            meters.
+        vertices: (1, V, 3) at frame 0 of a rigid body, or (T, V, 3) of a deforming one; world
+            frame, meters.
         faces: (F, 3).
-        X: (T, 4, 4) motion since frame 0 in the world, X[0] the identity; identities for a deforming
-            body.
+        X: (T, 4, 4) motion since frame 0 in the world, X[0] the identity; identities for a
+            deforming body.
     """
 
     object: str
@@ -165,7 +166,8 @@ class PointScene:
     Attributes:
         kind: of the scene.
         texts: sentences that describe the motion equally well.
-        points: (1, P, 3) float32 at frame 0, or (T, P, 3) if something deforms; world frame, meters.
+        points: (1, P, 3) float32 at frame 0, or (T, P, 3) if something deforms; world frame,
+            meters.
         body: (P,) int16 index of each point's body.
         X: (T, B, 4, 4) float32 motion of each body since frame 0, world frame.
         moving: (P,) true for points that are asked to move.
@@ -248,7 +250,8 @@ def sampled(
 
 
 def achieved(prompted: PromptedScene, motion: SceneMotion) -> float:
-    """Share of the asked amount that a motion achieves: 1 for all of it, negative for the wrong way.
+    """Share of the asked amount that a motion achieves: 1 for all of it, negative for the wrong
+    way.
 
     It is the least of several asks that must all be fulfilled, or the best of the alternatives.
     """

@@ -1,7 +1,8 @@
-"""All kinds of prompted scenes by name, their frequency in training, and the function that draws them.
+"""All kinds of prompted scenes by name, their frequency in training, and the function that draws
+them.
 
-A scene is a function of its kind, its split and its seed. Held-out scenes have objects that are never
-trained on, and optionally sentences that never are either.
+A scene is a function of its kind, its split and its seed. Held-out scenes have objects that are
+never trained on, and optionally sentences that never are either.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def draw(
 
 
 def wrong_text(prompted: PromptedScene, seed: int) -> str:
-    """A trained sentence for another motion: of the same things half of the time, else of others."""
+    """A trained sentence for another motion, of the same things half of the time."""
     rng = np.random.default_rng((zlib.crc32(prompted.text.encode()), seed))
     if rng.random() < 0.5:
         return prompted.others[int(rng.integers(len(prompted.others)))]

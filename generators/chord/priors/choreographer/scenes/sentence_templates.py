@@ -1,8 +1,8 @@
 """Templates of sentences that ask for a motion, and names of things: data only.
 
 Each pool of templates has a second one that is never trained on, to test whether a sentence is
-understood or only recognized. Gaps: {thing} the object, {part} the part of it that moves, {other} where
-it goes, {amount} how far (empty: all the way).
+understood or only recognized. Gaps: {thing} the object, {part} the part of it that moves, {other}
+where it goes, {amount} how far (empty: all the way).
 """
 
 from __future__ import annotations
@@ -529,4 +529,4 @@ POOLS: dict[str, Pool] = {
         ),
     ),
 }
-"""Templates by verb. Those of opening and closing depend on the part too: see WHOLE, PART, OF_PART."""
+"""Templates by verb; for opening and closing see WHOLE, PART and OF_PART."""

@@ -2,8 +2,8 @@
 
 A phrase is a meaning; its sentences are all the ways to express it, from the templates of
 `sentence_templates`. Many more trained templates come from the phrasings in `phrasings.json`: an
-action in the imperative ("flip open the {thing}") inside of a frame ("a person is {doing}"). Without
-them a model learns to recognize sentences instead of their meaning.
+action in the imperative ("flip open the {thing}") inside of a frame ("a person is {doing}").
+Without them a model learns to recognize sentences instead of their meaning.
 """
 
 from __future__ import annotations
@@ -191,9 +191,17 @@ def _filled(template: str, thing: str, part: str, other: str, amount: str) -> st
 
 
 _AGREE = (
-    ("is ", "are "), ("opens", "open"), ("closes", "close"), ("swings ", "swing "), ("slides ", "slide "),
-    ("comes ", "come "), ("goes ", "go "), ("turns ", "turn "), ("sinks ", "sink "), ("rises ", "rise "),
-)  # fmt: skip
+    ("is ", "are "),
+    ("opens", "open"),
+    ("closes", "close"),
+    ("swings ", "swing "),
+    ("slides ", "slide "),
+    ("comes ", "come "),
+    ("goes ", "go "),
+    ("turns ", "turn "),
+    ("sinks ", "sink "),
+    ("rises ", "rise "),
+)
 
 
 def _plural(noun: str) -> bool:

@@ -1,4 +1,5 @@
-"""Scenes of several things on a table: one is put on or into another, stacked on it, or pushed to it.
+"""Scenes of several things on a table: one is put on or into another, stacked on it, or pushed to
+it.
 
 Things that are put somewhere are lifted, carried and lowered without turning, in three minimum-jerk
 moves that overlap. Things that are pushed slide straight until they touch. Up to two more things
@@ -167,7 +168,8 @@ def _meeting(
     a = _outline(mover, X_mover) - X_mover[:2, 3]
     b = _outline(goal, X_goal) - X_goal[:2, 3]
     hull = ConvexHull((b[:, None] - a[None]).reshape(-1, 2))
-    # A mover at -s toward touches where the ray -toward leaves the hull: n . (-toward) s + offset = 0.
+    # A mover at -s toward touches where the ray -toward leaves the hull: n . (-toward) s + offset =
+    # 0.
     slope = hull.equations[:, :2] @ -toward[:2]
     leaving = slope > 1e-9
     return float((-hull.equations[leaving, 2] / slope[leaving]).min())

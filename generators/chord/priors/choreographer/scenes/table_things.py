@@ -1,8 +1,8 @@
 """Household things of random proportions that stand on a table.
 
-A thing stands on z = 0 about the z axis. Others can be put on its level surface: its top, the floor of
-a vessel or the well of a plate, described by a height, the radius of what fits there and the height of
-the rim around it.
+A thing stands on z = 0 about the z axis. Others can be put on its level surface: its top, the floor
+of a vessel or the well of a plate, described by a height, the radius of what fits there and the
+height of the rim around it.
 """
 
 from __future__ import annotations
