@@ -150,12 +150,7 @@ class _Rules(ConstructorRegistry):
         if not isinstance(spec, StructConstructorSpec):
             return None
         prefix = self._prefixes.setdefault(info.type.__name__, "")
-        ranges: dict[str, Any] = dict(bounds.intervals(info.type))
-        ranges |= {
-            name: ", ".join(map(str, values))
-            for name, values in bounds.choices(info.type).items()
-            if not get_args(get_type_hints(info.type)[name])  # tyro shows those of a Literal
-        }
+        ranges = bounds.intervals(info.type)
         notes = get_type_hints(info.type, include_extras=True)
         hidden = self._hidden.get(info.type, ())
         fields = []
@@ -172,11 +167,14 @@ class _Rules(ConstructorRegistry):
         return dataclasses.replace(spec, fields=tuple(fields))
 
     def _field(
-        self, field: StructFieldSpec, valid: object | None, notes: tuple[Any, ...]
+        self, field: StructFieldSpec, interval: bounds.Interval | None, notes: tuple[Any, ...]
     ) -> StructFieldSpec:
-        if valid is not None:
-            field = dataclasses.replace(field, helptext=_appended(field.helptext, valid))
+        if interval is not None:
+            field = dataclasses.replace(field, helptext=_appended(field.helptext, interval))
         for note in notes:
+            if isinstance(note, bounds.Choices):
+                names = ", ".join(note.values)
+                field = dataclasses.replace(field, helptext=_appended(field.helptext, names))
             if isinstance(note, OneOf):
                 field = dataclasses.replace(field, helptext=_appended(field.helptext, note))
             if isinstance(note, Options):
