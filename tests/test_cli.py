@@ -62,10 +62,8 @@ def test_every_help_says_how_to_call_it_and_what_it_does(helps):
     for words, (text, _) in helps.items():
         assert text.startswith(f"usage: {' '.join(('flowplan', *words))}")
         assert len(text.splitlines()) >= 5
-        assert ")." not in text.splitlines()[0]
 
 
-@pytest.mark.xfail(reason="some options live in heavy modules")
 def test_help_imports_nothing_heavy(helps):
     heavy = {" ".join(words): imported for words, (_, imported) in helps.items() if imported}
     assert not heavy
