@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from flowplan.geometry import exp_so3, matrix_from_quat_wxyz, pose, transform
 from flowplan.robot.urdf import Joint, collision_hulls, read_urdf
 from generators.data.objects import primitives as shapes
+from generators.data.objects import remeshing, sweeps
 from generators.data.objects.articulated import ArticulatedObject
 from generators.data.objects.assembly import Assembly
 from generators.data.objects.export import write_urdf
@@ -55,12 +56,12 @@ PIECES = {
     "cup": (shapes.cup([(1, 0), (1, 2)], 0.1, 400), (2, 2, 2), np.pi * (2 - 0.81 * 1.9)),
     "sphere": (shapes.sphere((1, 2, 3), sections=200), (2, 4, 6), 8 * np.pi),
     "bent bar": (
-        shapes.sweep([(0, 0, 0), (1, 0, 0), (1, 0, 1)], shapes.rectangle(0.1, 0.2)),
+        sweeps.sweep([(0, 0, 0), (1, 0, 0), (1, 0, 1)], shapes.rectangle(0.1, 0.2)),
         (1.1, 0.1, 1.1),
         0.04,
     ),
     "loop": (
-        shapes.sweep(
+        sweeps.sweep(
             [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0)], shapes.rectangle(0.1, 0.2), closed=True
         ),
         (1.1, 1.1, 0.2),
@@ -101,7 +102,7 @@ def test_splitting_edges_keeps_the_surface(name):
     mesh = PIECES[name][0]
     longest = 0.3 * float(mesh.extents.max())
     rng = np.random.default_rng(0)
-    vertices, faces = shapes.split_edges(mesh.vertices, mesh.faces, longest, rng, 100_000)
+    vertices, faces = remeshing.split_edges(mesh.vertices, mesh.faces, longest, rng, 100_000)
     split = trimesh.Trimesh(vertices, faces, process=False)
     assert split.is_watertight
     assert split.edges_unique_length.max() <= longest
@@ -112,7 +113,8 @@ def test_splitting_edges_keeps_the_surface(name):
 def test_remesh_never_exceeds_its_budget_and_varies():
     mesh = shapes.box((1, 1, 1))
     counts = {
-        len(shapes.remesh(mesh, np.random.default_rng(s), most_faces=300).faces) for s in range(20)
+        len(remeshing.remesh(mesh, np.random.default_rng(s), most_faces=300).faces)
+        for s in range(20)
     }
     assert len(counts) > 3
     assert max(counts) <= 300
