@@ -120,7 +120,7 @@ def _tyro(kind: type[T], prog: str, words: Sequence[str], rules: _Rules) -> T:
 
 
 class _Rules(ConstructorRegistry):
-    """How records become options."""
+    """Conversion of records to options."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ def _typo(words: Sequence[str], known: Sequence[str]) -> str:
 
 
 def _explain(event: parse_errors.ParseErrorEvent) -> str:
-    """What is wrong with a command line, in one line."""
+    """The fault of a command line, in one line."""
     match event:
         case parse_errors.UnrecognizedArgs():
             return f"unexpected argument {event.tokens[0]!r}; see {event.prog} --help"

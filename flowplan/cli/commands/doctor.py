@@ -98,7 +98,7 @@ def _python() -> Finding:
 
 
 def _requirements() -> dict[str, list[Requirement]]:
-    """What flowplan requires on this machine, by extra; "" for what it always requires."""
+    """Requirements of flowplan on this machine, by extra; "" for those of every install."""
     found: dict[str, list[Requirement]] = {"": []}
     for line in metadata.requires("flowplan") or []:
         requirement = Requirement(line)
