@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import trimesh
@@ -174,25 +174,46 @@ OPENS = {"left": "-z", "right": "z", "bottom": "x", "top": "-x"}
 the front."""
 
 
+class DoorArea(NamedTuple):
+    """Rectangle of a front (facing -y) that a door covers.
+
+    Attributes:
+        low, high: (x, z) of its lower left and upper right corners, m.
+        hinge: side of the hinge seen from the front: "left", "right", "bottom" or "top".
+    """
+
+    low: tuple[float, float]
+    high: tuple[float, float]
+    hinge: str
+
+
 def front_door(
     a: Assembly,
     link: str,
-    opening: tuple[tuple[float, float], tuple[float, float]],
+    area: DoorArea,
     y: float,
     thick: float,
-    hinge: str,
     upper: float,
     *,
     window: float = 0.0,
 ) -> FloatArray:
-    """Adds a door to the base that stands before the plane of height `y` and fills an opening, the
-    lower and the upper corner (x, z) in meters.
+    """Door in front of the plane at `y` (m), added to an assembly.
 
-    It turns about its front edge at `hinge` ("left", "right", "bottom", "top") by 0 to `upper`
-    (rad). A `window` is the width (m) of the frame around a pane set back in it; 0 makes a whole
-    board. Returns the middle (3,) of its front.
+    It turns about the front edge at its hinge by 0 to `upper` (rad).
+
+    Args:
+        a: assembly; the door becomes a child of its link "base".
+        link: name of the door.
+        area: rectangle that the door covers, and the side of its hinge.
+        y: plane of the front, m.
+        thick: thickness of the door, m.
+        upper: opening angle, rad.
+        window: width (m) of the frame around a recessed pane; 0 makes a solid board.
+
+    Returns:
+        (3,) center of the door's front.
     """
-    (x0, z0), (x1, z1) = opening
+    (x0, z0), (x1, z1) = area.low, area.high
     center = np.array([(x0 + x1) / 2, y - thick / 2, (z0 + z1) / 2])
     size = np.array([x1 - x0, thick, z1 - z0])
     if window > 0:
@@ -205,8 +226,8 @@ def front_door(
         "right": (x1, center[2]),
         "bottom": (center[0], z0),
         "top": (center[0], z1),
-    }[hinge]
-    a.hinge("base", link, (edge[0], y - thick, edge[1]), OPENS[hinge], 0.0, upper)
+    }[area.hinge]
+    a.hinge("base", link, (edge[0], y - thick, edge[1]), OPENS[area.hinge], 0.0, upper)
     return center - [0, thick / 2, 0]
 
 
@@ -214,18 +235,17 @@ def door_handle(
     rng: np.random.Generator,
     kind: str,
     length: float,
-    low: ArrayLike,
-    high: ArrayLike,
+    area: DoorArea,
     y: float,
-    hinge: str,
     inset: float,
 ) -> trimesh.Trimesh:
-    """A handle for `front_door` of the same low, high (x, z) and hinge, on its front y, `inset` (m)
-    from its free edge.
+    """Handle for a `front_door` of the same area, on its front at `y` (m), `inset` (m) from its
+    free edge.
 
-    It lies along the free edge, half way along it; a cup or a strip lies level.
+    It lies parallel to the free edge at half its length; a cup or a strip lies level.
     """
-    (x0, z0), (x1, z1) = np.asarray(low, float), np.asarray(high, float)
+    hinge = area.hinge
+    (x0, z0), (x1, z1) = np.asarray(area.low, float), np.asarray(area.high, float)
     x = {"left": x1 - inset, "right": x0 + inset}.get(hinge, (x0 + x1) / 2)
     z = {"bottom": z1 - inset, "top": z0 + inset}.get(hinge, (z0 + z1) / 2)
     upright = hinge in ("left", "right") and kind != "cup"

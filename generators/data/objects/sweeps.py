@@ -36,8 +36,8 @@ def sweep(
     closed: bool = False,
     scale: ArrayLike = 1.0,
 ) -> trimesh.Trimesh:
-    """The outline (m, 2) drawn along path (n, 3), miterd at its corners; `scale` (n,) or one number
-    sizes it.
+    """The outline (m, 2) drawn along path (n, 3), mitered at its corners; `scale` (n,) or one
+    number sizes it.
 
     The outline's second axis is `up` as nearly as it can be at the start, its first one lies to the
     right of the path.
@@ -72,7 +72,7 @@ def sweep(
 def tube(
     path: ArrayLike, radius: float | ArrayLike, sections: int = 10, *, closed: bool = False
 ) -> trimesh.Trimesh:
-    """A round bar along path (n, 3), miterd at its corners; `radius` (m), one or (n,), may vary
+    """A round bar along path (n, 3), mitered at its corners; `radius` (m), one or (n,), may vary
     along it."""
     return sweep(path, circle(1.0, sections), closed=closed, scale=radius)
 

@@ -1,5 +1,7 @@
-"""All families by name. A family is a function from a random generator to an object; one seed
-gives one object."""
+"""All families of objects by name.
+
+A family is a function from a random generator to an object; one seed gives one object.
+"""
 
 from __future__ import annotations
 
@@ -38,22 +40,21 @@ FAMILIES: dict[str, Callable[[np.random.Generator], ArticulatedObject]] = {
     name: family for file in FILES for name, family in file.FAMILIES.items()
 }
 HELD_OUT = ("microwave", "stapler", "toilet", "globe", "trash_can", "bucket")
-"""Families that are never trained on, so that they can tell whether an unseen kind of object is
-understood."""
+"""Families left out of training, to measure generalization to unseen kinds of objects."""
 HELD_OUT_SEED = 1_000_000
-"""Instances from here on, of any family, are for evaluation and never trained on."""
+"""First seed of the objects of any family that are left out of training, for evaluation."""
 
 
 def trained_families() -> tuple[str, ...]:
-    """Every family that may be learned."""
+    """Names of the families used for training."""
     return tuple(f for f in FAMILIES if f not in HELD_OUT)
 
 
 def make(family: str, seed: int) -> ArticulatedObject:
-    """The object number `seed` of a family; the same on every machine.
+    """Object of a family for a seed; the same on every machine.
 
     Raises:
-        ValueError: for a name that is no family.
+        ValueError: Unknown family.
     """
     if family not in FAMILIES:
         raise ValueError(f"family: expected one of {', '.join(sorted(FAMILIES))}, got {family!r}")

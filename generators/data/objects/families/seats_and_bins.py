@@ -1,4 +1,4 @@
-"""Seats, and what one fills and empties, by name; both kinds have a file of their own."""
+"""Families of seats and of containers by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suitcases: lying cases that open, and trolleys with a handle that slides."""
+"""Suitcases: lying cases with a lid, and standing trolleys with a telescopic handle."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ Piece = trimesh.Trimesh
 
 
 def suitcase(rng: np.random.Generator) -> ArticulatedObject:
-    """A case that lies and opens at the top (a briefcase, a trunk), or a trolley that stands,
-    its handle drawn out."""
+    """Suitcase: a lying case that opens at the top (a briefcase, a trunk), or a standing
+    trolley."""
     a = Assembly("suitcase", rng, "body")
     return _trolley(a, rng) if chance(rng, 0.4) else _lying_case(a, rng)
 
 
 def _lying_case(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
-    """Two trays hinged behind; a handle in front that tips, and latches on some."""
-    width, deep = rng.uniform(0.32, 0.75), rng.uniform(0.24, 0.5)
+    """Lying case: two trays hinged at the rear, and on some a handle that tilts and two latches."""
+    width = rng.uniform(0.32, 0.75)
+    deep = rng.uniform(0.24, 0.5)
     low = rng.uniform(0.04, 0.16)
-    high = rng.uniform(0.03, min(0.1, low))  # so that it can lie beside the body
-    rim, wall = rectangle(width, deep, rng.uniform(0.01, 0.06)), rng.uniform(0.004, 0.01)
+    high = rng.uniform(0.03, min(0.1, low))  # the open lid fits beside the body
+    # body and lid
+    rim = rectangle(width, deep, rng.uniform(0.01, 0.06))
+    wall = rng.uniform(0.004, 0.01)
     a.add("body", *tray(rim, low, wall, rng.uniform(0.94, 1.0)))
     level = low + 0.001
     lid = [
@@ -43,36 +46,24 @@ def _lying_case(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
         for p in tray(rim, high, wall, rng.uniform(0.94, 1.0))
     ]
     a.add("lid", *(moved(p, (0, 0, level)) for p in lid))
-    back, front = np.array([0, deep / 2 + 0.003, level]), np.array([0, -deep / 2, low])
+    # hinges
+    back = np.array([0, deep / 2 + 0.003, level])
+    front = np.array([0, -deep / 2, low])
     for x in np.linspace(-0.35, 0.35, int(rng.integers(2, 4))) * width:
         a.add("body", cylinder(0.006, 0.05, "x", back + np.array([x, 0.002, 0]), 10))
     a.hinge("body", "lid", back, "-x", 0.0, rng.uniform(1.5, 2.2) if chance(rng, 0.6) else np.pi)
+    # handle at the front
     if chance(rng, 0.8):
-        at, reach = front - np.array([0, 0.006, 0.02]), rng.uniform(0.035, 0.055)
-        a.add(
-            "handle",
-            handle(
-                rng,
-                pick(rng, ("bow", "bracket")),
-                rng.uniform(0.1, 0.16),
-                at,
-                "-y",
-                "x",
-                reach=reach,
-            ),
-        )
-        a.add(
-            "body",
-            *(box((0.02, 0.014, 0.016), at + np.array([s * 0.07, 0.003, 0])) for s in (-1, 1)),
-        )
-        a.hinge(
-            "body",
-            "handle",
-            at,
-            "x",
-            -rng.uniform(0.2, 1.2),
-            np.arcsin(min(1.0, 0.9 * at[2] / reach)),
-        )
+        at = front - np.array([0, 0.006, 0.02])
+        reach = rng.uniform(0.035, 0.055)
+        kind = pick(rng, ("bow", "bracket"))
+        length = rng.uniform(0.1, 0.16)
+        a.add("handle", handle(rng, kind, length, at, "-y", "x", reach=reach))
+        for s in (-1, 1):
+            a.add("body", box((0.02, 0.014, 0.016), at + np.array([s * 0.07, 0.003, 0])))
+        down = np.arcsin(min(1.0, 0.9 * at[2] / reach))
+        a.hinge("body", "handle", at, "x", -rng.uniform(0.2, 1.2), down)
+    # latches
     if chance(rng, 0.5):
         for s, link in ((-1, "left_latch"), (1, "right_latch")):
             at = front + np.array([s * 0.33 * width, -0.004, -0.012])
@@ -82,15 +73,19 @@ def _lying_case(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
 
 
 def _trolley(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
-    """A standing case on wheels: a bow behind that draws out, a carrying handle that folds, on
-    some a front that opens."""
-    width, deep, height = rng.uniform(0.3, 0.5), rng.uniform(0.18, 0.32), rng.uniform(0.45, 0.75)
+    """Trolley: a standing case on wheels with a telescopic handle at the rear, on some a front that
+    opens and a carrying handle that folds."""
+    width = rng.uniform(0.3, 0.5)
+    deep = rng.uniform(0.18, 0.32)
+    height = rng.uniform(0.45, 0.75)
     wheel = rng.uniform(0.018, 0.035)
-    base, corner = 1.8 * wheel, rng.uniform(0.02, 0.4 * deep)
+    base = 1.8 * wheel
+    corner = rng.uniform(0.02, 0.4 * deep)
     opens = chance(rng, 0.5)
     wall = 0.008
-    rim, split = rectangle(height, width, corner), deep * rng.uniform(0.4, 0.6) if opens else deep
-    # A tray pointed along -y opens to the front: what was x is up, what was y is across.
+    rim = rectangle(height, width, corner)
+    split = deep * rng.uniform(0.4, 0.6) if opens else deep
+    # body; a tray pointed along -y opens to the front, its x axis up and its y axis across
     stand = np.array([[0, -1.0, 0], [0, 0, -1.0], [1.0, 0, 0]])
     middle = np.array([0, deep / 2, base + height / 2])
     a.add("body", *(moved(p, middle, stand) for p in tray(rim, split, wall)))
@@ -102,40 +97,37 @@ def _trolley(a: Assembly, rng: np.random.Generator) -> ArticulatedObject:
         a.hinge("body", "front", edge, (0, 0, s), 0.0, rng.uniform(1.6, 2.8))
     else:
         a.add("body", moved(extrude(rim * 0.995, wall, "z", (0, 0, deep)), middle, stand))
-    glides = chance(rng, 0.3)  # in front, instead of wheels
+    # wheels at the rear; wheels or glides at the front
+    glides = chance(rng, 0.3)
     for x in (-0.4 * width, 0.4 * width):
         a.add("body", *_caster((x, 0.35 * deep), wheel, base))
         ahead = cylinder(0.01, base + wheel, "z", (x, -0.35 * deep, (base + wheel) / 2), 10)
-        a.add(
-            "front" if opens else "body",
-            *([ahead] if glides else _caster((x, -0.35 * deep), wheel, base)),
-        )
-    half, top = width * rng.uniform(0.15, 0.32), base + height
-    bow = np.array(
-        [
-            (-half, base + 0.3 * height),
-            (-half, top + 0.02),
-            (half, top + 0.02),
-            (half, base + 0.3 * height),
-        ]
-    )
+        support = [ahead] if glides else _caster((x, -0.35 * deep), wheel, base)
+        a.add("front" if opens else "body", *support)
+    # telescopic handle
+    half = width * rng.uniform(0.15, 0.32)
+    top = base + height
+    low = base + 0.3 * height
+    high = top + 0.02
+    bow = np.array([(-half, low), (-half, high), (half, high), (half, low)])  # (x, z)
     path = rounded_path(list(np.insert(bow, 1, 0.35 * deep, axis=1)), 0.015)
     grip = cylinder(rng.uniform(0.01, 0.014), 1.8 * half, "x", (0, 0.35 * deep, top + 0.022), 10)
     a.add("bow", tube(path, rng.uniform(0.005, 0.009), 8), grip)
     a.slide("body", "bow", "z", 0.0, rng.uniform(0.25, 0.6) * height)
+    # carrying handle on top
     if chance(rng, 0.7):
         at = np.array([0, -0.05 * deep, top])
-        grip = handle(
-            rng, "bracket", rng.uniform(0.1, 0.16), at, "z", "x", reach=rng.uniform(0.03, 0.05)
-        )
+        length = rng.uniform(0.1, 0.16)
+        reach = rng.uniform(0.03, 0.05)
+        grip = handle(rng, "bracket", length, at, "z", "x", reach=reach)
         a.add("carry", turned(grip, "x", np.pi / 2 - 0.1, at + np.array([0, 0, 0.008])))
         a.hinge("body", "carry", at + np.array([0, 0, 0.008]), "-x", 0.0, np.pi / 2 - 0.1)
     return a.build()
 
 
 def _caster(at: tuple[float, float], wheel: float, base: float) -> list[Piece]:
-    """A wheel of radius `wheel` (m) on the floor at (x, y), and its post up into what stands
-    `base` (m) above."""
+    """Wheel of radius `wheel` (m) on the floor at (x, y), and a post up to the case `base` (m)
+    above."""
     return [
         cylinder(wheel, 0.02, "x", (*at, wheel), 16),
         box((0.03, 0.03, base), (*at, base / 2 + 0.5 * wheel)),

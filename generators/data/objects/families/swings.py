@@ -1,4 +1,4 @@
-"""Things that hang or tip: pendulum chains, Newton's cradles, swings and seesaws."""
+"""Pendulum chains, Newton's cradles, swings and seesaws."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ Piece = trimesh.Trimesh
 
 
 def pendulum_chain(rng: np.random.Generator) -> ArticulatedObject:
-    """Two to five rods hanging from one another, from a gallows, a bridge or a pin on a board;
-    they swing in one plane or, on some, every other one across it."""
+    """Chain of two to five pendulums on a support; they swing in one plane or, on some, in two
+    perpendicular planes by turns."""
     a = Assembly("pendulum_chain", rng)
     count = int(rng.integers(2, 6))
     lengths = rng.uniform(0.06, 0.25) * rng.uniform(0.6, 1.3, count)
@@ -40,11 +40,15 @@ def pendulum_chain(rng: np.random.Generator) -> ArticulatedObject:
     board = not crossed and chance(rng, 0.4)
     if not board:
         swing[0] = min(swing[0], 1.4)
+    # support and rods
     _support(a, rng, float(lengths.sum()) * rng.uniform(1.1, 1.3), thick, board)
-    style, at, parent = pick(rng, ("rod", "bar", "ball")), np.zeros(3), "base"
+    style = pick(rng, ("rod", "bar", "ball"))
+    at = np.zeros(3)
+    parent = "base"
     for k, length in enumerate(lengths):
-        link, axis = f"link_{k}", "x" if crossed and k % 2 else "y"
-        # Rods that share a plane lie beside one another, so that they can pass.
+        link = f"link_{k}"
+        axis = "x" if crossed and k % 2 else "y"
+        # Rods that swing in the same plane are offset along y to pass one another.
         if not crossed:
             at = at * [1, 0, 1] - np.array([0, 2.2 * thick * (k % 2 + (1 if board else 0)), 0])
         end = at - np.array([0, 0, length])
@@ -57,41 +61,35 @@ def pendulum_chain(rng: np.random.Generator) -> ArticulatedObject:
 def _support(
     a: Assembly, rng: np.random.Generator, height: float, thick: float, board: bool
 ) -> None:
-    """Support of a chain, with its pin at the origin and the ground `height` (m) below."""
+    """Support of a chain, a board, an arch or a post with an arm: the pin is at the origin, the
+    ground `height` (m) below."""
     wide = height * rng.uniform(0.3, 0.6)
     bar = thick * rng.uniform(1.2, 2.2)
     if board:
+        # foot, upright board and pin
         a.add("base", box((wide, max(0.6 * wide, 8 * bar), 2 * bar), (0, 0, -height - bar), rng))
         back = np.array([0, 2.0 * thick + bar, 0])
-        a.add(
-            "base",
-            box(
-                (wide * rng.uniform(0.15, 0.9), 2 * bar, height * 1.1), back - [0, 0, 0.45 * height]
-            ),
-        )
+        upright = (wide * rng.uniform(0.15, 0.9), 2 * bar, height * 1.1)
+        a.add("base", box(upright, back - [0, 0, 0.45 * height]))
         a.add("base", cylinder(0.8 * thick, 3.0 * thick + bar, "y", back / 2, 12))
         return
+    # pin on a bracket
     a.add(
         "base",
         cylinder(0.7 * thick, 6 * thick, "y", sections=10),
         box((3 * thick, thick, 4 * bar), (0, 3.2 * thick, bar)),
     )
     a.add("base", box((3 * thick, 8 * thick, 2 * bar), (0, 0, 3 * bar)))
+    # arch, or a post with an arm, on a foot
     post = 0.5 * wide + 2 * bar
-    path = rounded_path(
-        [(-post, 0, -height), (-post, 0, 3 * bar), (post, 0, 3 * bar), (post, 0, -height)], 3 * bar
-    )
-    if chance(rng, 0.5):  # a gallows
-        path = rounded_path(
-            [(-post, 0, -height), (-post, 0, 3 * bar), (0.3 * wide, 0, 3 * bar)], 3 * bar
-        )
-    a.add(
-        "base",
-        sweep(path, circle(bar, 10) if chance(rng, 0.5) else rectangle(2 * bar, 2 * bar), up="y"),
-    )
-    a.add(
-        "base", box((2.4 * post, rng.uniform(0.3, 0.8) * wide, 2 * bar), (0, 0, -height - bar), rng)
-    )
+    left = [(-post, 0, -height), (-post, 0, 3 * bar)]
+    path = rounded_path([*left, (post, 0, 3 * bar), (post, 0, -height)], 3 * bar)
+    if chance(rng, 0.5):
+        path = rounded_path([*left, (0.3 * wide, 0, 3 * bar)], 3 * bar)
+    section = circle(bar, 10) if chance(rng, 0.5) else rectangle(2 * bar, 2 * bar)
+    a.add("base", sweep(path, section, up="y"))
+    foot = (2.4 * post, rng.uniform(0.3, 0.8) * wide, 2 * bar)
+    a.add("base", box(foot, (0, 0, -height - bar), rng))
 
 
 def _pendulum_rod(
@@ -104,8 +102,8 @@ def _pendulum_rod(
     *,
     last: bool,
 ) -> list[Piece]:
-    """A rod, a flat bar or a rod with a ball from `top` to `end` (3,), with eyes about its axis;
-    the last has a bob."""
+    """Rod or flat bar from `top` to `end` (3,) with an eye about its axis; the last one mostly has
+    a bob."""
     sections = int(pick(rng, (6, 8, 12)))
     pieces = [cylinder(1.7 * thick, 1.9 * thick, axis, top, 12)]
     if style == "bar":
@@ -114,6 +112,7 @@ def _pendulum_rod(
         pieces.append(sweep([top, end], across, up="y"))
     else:
         pieces.append(tube([top, end], thick * 0.8, sections))
+    # lower end: a bob, a ball or an eye
     if last and chance(rng, 0.7):
         bob = thick * rng.uniform(2.5, 5.0)
         if chance(rng, 0.6):
@@ -128,24 +127,24 @@ def _pendulum_rod(
 
 
 def newtons_cradle(rng: np.random.Generator) -> ArticulatedObject:
-    """Three to seven balls in a row along x that touch at rest, each on two wires between two
-    rails."""
+    """Newton's cradle: three to seven balls in a row along x that touch at rest, each on two wires
+    between two rails."""
     a = Assembly("newtons_cradle", rng)
-    count, radius = int(rng.integers(3, 8)), rng.uniform(0.007, 0.03)
-    height, apart = (
-        radius * rng.uniform(6, 11),
-        radius * rng.uniform(2.0, 5.0),
-    )  # of the rails above the balls
-    long, bar = radius * (2 * count + rng.uniform(4, 9)), radius * rng.uniform(0.12, 0.3)
+    count = int(rng.integers(3, 8))
+    radius = rng.uniform(0.007, 0.03)
+    height = radius * rng.uniform(6, 11)  # of the rails above the balls
+    apart = radius * rng.uniform(2.0, 5.0)  # half the distance of the rails
+    long = radius * (2 * count + rng.uniform(4, 9))
+    bar = radius * rng.uniform(0.12, 0.3)
     floor = -height - radius * rng.uniform(1.8, 3.0)
+    # rails with posts, on a plate or on bars
     square = chance(rng, 0.3)
     for s in (-1, 1):
         y = s * apart
         corners = [(-long / 2, y, floor), (-long / 2, y, 0), (long / 2, y, 0), (long / 2, y, floor)]
         path = rounded_path(corners, radius * rng.uniform(0.1, 2.5))
-        a.add(
-            "base", sweep(path, rectangle(2 * bar, 2 * bar) if square else circle(bar, 8), up="y")
-        )
+        section = rectangle(2 * bar, 2 * bar) if square else circle(bar, 8)
+        a.add("base", sweep(path, section, up="y"))
     if chance(rng, 0.6):
         deep = radius * rng.uniform(0.4, 1.2)
         plate = (long * rng.uniform(1.02, 1.2), 2 * apart + 6 * bar, deep)
@@ -154,33 +153,37 @@ def newtons_cradle(rng: np.random.Generator) -> ArticulatedObject:
         for x in (-long / 2, long / 2):
             a.add("base", cylinder(bar, 2 * apart, "y", (x, 0, floor), 8))
         a.add("base", *(cylinder(bar, long, "x", (0, s * apart, floor), 8) for s in (-1, 1)))
-    swing, wire = rng.uniform(0.5, 1.1), radius * rng.uniform(0.03, 0.08)
-    sections, eye = int(pick(rng, (10, 14, 18))), radius * rng.uniform(0.15, 0.3)
+    # one ball with its eye and wires, copied along x
+    swing = rng.uniform(0.5, 1.1)
+    wire = radius * rng.uniform(0.03, 0.08)
+    sections = int(pick(rng, (10, 14, 18)))
+    eye = radius * rng.uniform(0.15, 0.3)
     hook = (0, 0, -height + 1.1 * radius)
     wires = [tube([(0, s * apart, 0), hook], wire, 5) for s in (-1, 1)]
     ball = merge(
         sphere(radius, (0, 0, -height), sections), cylinder(eye, 0.5 * radius, "z", hook, 8), *wires
     )
     for k in range(count):
-        at, link = np.array([2.002 * radius * (k - (count - 1) / 2), 0, 0]), f"ball_{k}"
+        at = np.array([2.002 * radius * (k - (count - 1) / 2), 0, 0])
+        link = f"ball_{k}"
         a.add(link, moved(ball, at))
         a.hinge("base", link, at, "y", -swing, swing)
     return a.build()
 
 
-# Playground
+# Playgrounds
 
 
 def swing(rng: np.random.Generator) -> ArticulatedObject:
-    """A frame with one to three seats on ropes, chains or rods, each swinging about the beam."""
+    """Swing: a frame with one to three seats on ropes, each swinging about the beam."""
     a = Assembly("swing", rng, "frame")
     count = pick(rng, (1, 2, 3), (4, 3, 1))
-    height, pitch = rng.uniform(1.6, 2.4), rng.uniform(0.75, 1.0)
-    long, bar, spread = (
-        pitch * count + rng.uniform(0.3, 0.8),
-        rng.uniform(0.025, 0.06),
-        rng.uniform(0.25, 0.45),
-    )
+    height = rng.uniform(1.6, 2.4)
+    pitch = rng.uniform(0.75, 1.0)
+    long = pitch * count + rng.uniform(0.3, 0.8)
+    bar = rng.uniform(0.025, 0.06)
+    spread = rng.uniform(0.25, 0.45)
+    # beam, legs and crossbars of the frame
     section = circle(bar, 10) if chance(rng, 0.6) else rectangle(2 * bar, 2 * bar)
     a.add("frame", sweep([(-long / 2, 0, height), (long / 2, 0, height)], section))
     for s in (-1, 1):
@@ -189,26 +192,22 @@ def swing(rng: np.random.Generator) -> ArticulatedObject:
             a.add("frame", sweep([(x, 0, height), (x * 1.05, t * spread * height, 0)], section))
         if chance(rng, 0.6):
             z = rng.uniform(0.3, 0.6)
-            a.add(
-                "frame",
-                cylinder(
-                    0.7 * bar,
-                    2 * (1 - z) * spread * height,
-                    "y",
-                    (x * (1 + 0.05 * (1 - z)), 0, z * height),
-                    8,
-                ),
-            )
-    width, rope = rng.uniform(0.36, 0.6), rng.uniform(0.005, 0.014)
-    level, style, limit = rng.uniform(0.35, 0.55), int(rng.integers(2**31)), rng.uniform(0.6, 1.2)
+            length = 2 * (1 - z) * spread * height
+            at = (x * (1 + 0.05 * (1 - z)), 0, z * height)
+            a.add("frame", cylinder(0.7 * bar, length, "y", at, 8))
+    # equal seats and their rings on the beam
+    width = rng.uniform(0.36, 0.6)
+    rope = rng.uniform(0.005, 0.014)
+    level = rng.uniform(0.35, 0.55)
+    style = int(rng.integers(2**31))
+    limit = rng.uniform(0.6, 1.2)
     for k in range(count):
         x = (k - (count - 1) / 2) * pitch
         link = f"seat_{k}" if count > 1 else "seat"
         a.add(link, *_swing_seat(np.random.default_rng(style), x, width, level, height - bar, rope))
         for s in (-1, 1):
-            a.add(
-                "frame", pipe(1.5 * bar, 1.01 * bar, 0.03, "x", (x + s * width / 2, 0, height), 12)
-            )
+            at = (x + s * width / 2, 0, height)
+            a.add("frame", pipe(1.5 * bar, 1.01 * bar, 0.03, "x", at, 12))
         a.hinge("frame", link, (x, 0, height), "x", -limit, limit)
     return a.build()
 
@@ -216,27 +215,24 @@ def swing(rng: np.random.Generator) -> ArticulatedObject:
 def _swing_seat(
     rng: np.random.Generator, x: float, width: float, level: float, top: float, rope: float
 ) -> list[Piece]:
-    """A seat at height `level` (m), a board, a bowed strap or a tyre, and what it hangs on from
-    `top` (m)."""
-    form = pick(rng, ("board", "strap", "bench", "tyre"), (4, 3, 2, 1))
+    """Seat at height `level` (m), a board, a strap, a bench or a tire, and its two ropes from
+    height `top` (m)."""
+    form = pick(rng, ("board", "strap", "bench", "tire"), (4, 3, 2, 1))
     hung = [(x + s * width / 2, 0.0, level) for s in (-1, 1)]
     deep = rng.uniform(0.14, 0.22)
-    if form == "tyre":
+    if form == "tire":
         profile = circle(0.13 * width, 10) + np.array([0.42 * width, 0])
         pieces = [lathe(profile, 24, "y", (x, 0, level))]
         hung = [(x + s * 0.25 * width, 0.0, level + 0.38 * width) for s in (-1, 1)]
     elif form == "strap":
         t = np.linspace(-1, 1, 9)
         sag = rng.uniform(0.02, 0.1)
-        pieces = [
-            sweep(
-                np.column_stack([x + t * width / 2, 0 * t, level - sag * (1 - t**2)]),
-                rectangle(deep, 0.012),
-            )
-        ]
+        path = np.column_stack([x + t * width / 2, 0 * t, level - sag * (1 - t**2)])  # (9, 3)
+        pieces = [sweep(path, rectangle(deep, 0.012))]
     else:
         pieces = [slab((width * 1.06, deep, 0.025), (x, 0, level), 0.02)]
-    if form == "bench":  # a back and arms
+    # back, armrests and uprights of a bench
+    if form == "bench":
         tall = rng.uniform(0.2, 0.4)
         pieces.append(slab((width, 0.02, 0.6 * tall), (x, deep / 2, level + 0.7 * tall), 0.03, "y"))
         pieces += [
@@ -252,22 +248,27 @@ def _swing_seat(
 
 
 def seesaw(rng: np.random.Generator) -> ArticulatedObject:
-    """A plank that tips on a trestle, a block or a half log, with seats and grips at both ends
-    on most."""
+    """Seesaw: a plank that tips on a trestle, a wedge or a log, on most with seats and grips at
+    both ends."""
     a = Assembly("seesaw", rng)
-    long, height = rng.uniform(1.5, 3.0), rng.uniform(0.35, 0.65)
-    if chance(rng, 0.3):  # a toy
+    long = rng.uniform(1.5, 3.0)
+    height = rng.uniform(0.35, 0.65)
+    if chance(rng, 0.3):  # toy size
         long, height = 0.15 * long, 0.15 * height
-    wide, thick = long * rng.uniform(0.06, 0.12), long * rng.uniform(0.012, 0.03)
-    form, half = rng.integers(3), 0.35 * height
-    if form == 0:  # a trestle
+    wide = long * rng.uniform(0.06, 0.12)
+    thick = long * rng.uniform(0.012, 0.03)
+    # support
+    form = rng.integers(3)
+    half = 0.35 * height
+    if form == 0:  # trestle
         for s in (-1, 1):
             for t in (-1, 1):
                 foot = (t * half * rng.uniform(0.9, 1.3), s * (0.8 * wide), 0)
                 a.add("base", tube([(0, s * 0.65 * wide, height), foot], 0.7 * thick, 8))
         a.add("base", cylinder(0.6 * thick, 1.6 * wide, "y", (0, 0, height), 10))
-    elif form == 1:  # pointed along y, what was x is up and what was y is along x
-        under, tip = height - thick / 2, 0.15 * half
+    elif form == 1:  # wedge; a piece pointed along y has the axes (z, x)
+        under = height - thick / 2
+        tip = 0.15 * half
         a.add(
             "base", extrude([(0, -half), (0, half), (under, tip), (under, -tip)], 1.2 * wide, "y")
         )
@@ -275,29 +276,28 @@ def seesaw(rng: np.random.Generator) -> ArticulatedObject:
         log = height - thick / 2 - 0.5 * height
         a.add("base", cylinder(log, 1.2 * wide, "y", (0, 0, 0.5 * height), 20))
         a.add("base", box((height, wide, 0.5 * height), (0, 0, 0.25 * height)))
+    # plank
     plank = (
         box((long, wide, thick), (0, 0, height), rng)
         if chance(rng, 0.7)
         else cylinder(0.4 * wide, long, "x", (0, 0, height), 12)
     )
     a.add("plank", plank)
+    # seat, post and grip at each end
     if chance(rng, 0.8):
-        end = []
         x = rng.uniform(0.42, 0.47) * long
-        end.append(
-            slab(
-                (0.1 * long, 1.6 * wide, thick), (x, 0, height + max(thick, 0.4 * wide)), 0.4 * wide
-            )
-        )
-        tall, inward = 0.1 * long, x - 0.09 * long
-        end.append(
-            tube([(inward, 0, height), (inward, 0, height + tall)], 0.35 * thick + 0.01 * tall, 8)
-        )
-        end.append(
-            cylinder(0.4 * thick + 0.01 * tall, 1.5 * wide, "y", (inward, 0, height + tall), 8)
-        )
+        tall = 0.1 * long
+        inward = x - 0.09 * long
+        above = height + max(thick, 0.4 * wide)
+        low = (inward, 0, height)
+        high = (inward, 0, height + tall)
+        end = [
+            slab((0.1 * long, 1.6 * wide, thick), (x, 0, above), 0.4 * wide),
+            tube([low, high], 0.35 * thick + 0.01 * tall, 8),
+            cylinder(0.4 * thick + 0.01 * tall, 1.5 * wide, "y", high, 8),
+        ]
         a.add("plank", *end, *(mirrored(p, "x") for p in end))
-    # Either end comes down to the ground, seats included.
+    # Each end, with its seat, comes down to just above the ground.
     tip = float(np.arcsin(min((height - max(thick, 0.5 * wide)) / (0.53 * long), 0.6)))
     a.hinge("base", "plank", (0, 0, height), "y", -tip, tip)
     return a.build()
