@@ -1,1 +1,2 @@
-"""Generators: each turns a scene and an instruction into motion (`SceneMotion`), several where it is stochastic."""
+"""Generators: each turns a scene and an instruction into motion (`SceneMotion`), several where it
+is stochastic."""

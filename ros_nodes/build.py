@@ -1,10 +1,12 @@
-"""Build the ROS packages of this folder with the wheels of the registry, for machines without a ROS distribution.
+"""Build the ROS packages of this folder with the wheels of the registry, for machines without a ROS
+distribution.
 
-On a robot `colcon build` in a workspace does this. Here rclpy, the message packages and the generators of interfaces
-are wheels in one virtual environment (`pip install 'flowplan[ros,ros-build]'`), which differs from a distribution in
-three ways: the wheels' CMake files name folders of the machine that built them; control_msgs is in no wheel, so that a
-stand-in is built (test_interfaces, which colcon ignores by itself); and the built libraries have to be found at run
-time, for which build/ros/environment.sh is written:
+On a robot `colcon build` in a workspace does this. Here rclpy, the message packages and the
+generators of interfaces are wheels in one virtual environment (`pip install
+'flowplan[ros,ros-build]'`), which differs from a distribution in three ways: the wheels' CMake
+files name folders of the machine that built them; control_msgs is in no wheel, so that a stand-in
+is built (test_interfaces, which colcon ignores by itself); and the built libraries have to be found
+at run time, for which build/ros/environment.sh is written:
 
     python ros_nodes/build.py
     . build/ros/environment.sh
@@ -32,8 +34,9 @@ DONE = BUILD / "built.json"
 ENVIRONMENT = BUILD / "environment.sh"
 PREFIX = Path(sys.prefix)
 
-# Nothing of another ROS set-up may leak in. The last one guards the wheels' re-execution of Python, which puts their
-# libraries on LD_LIBRARY_PATH: inherited from another virtual environment it would leave that one's libraries there.
+# Nothing of another ROS set-up may leak in. The last one guards the wheels' re-execution of Python,
+# which puts their libraries on LD_LIBRARY_PATH: inherited from another virtual environment it would
+# leave that one's libraries there.
 FOREIGN = (
     "AMENT_PREFIX_PATH",
     "CMAKE_PREFIX_PATH",
@@ -47,7 +50,8 @@ ENVIRONMENT_TEXT = """\
 # Written by ros_nodes/build.py; source it from sh or bash.
 unset {foreign}
 . '{install}/setup.sh'
-export RMW_IMPLEMENTATION=rmw_fastrtps_cpp ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_PYTHON_CHECK_FIELDS=1
+export RMW_IMPLEMENTATION=rmw_fastrtps_cpp
+export ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_PYTHON_CHECK_FIELDS=1
 """
 
 
@@ -84,22 +88,26 @@ def check_tools() -> None:
     """Everything the build needs, or one line that says what to install."""
     if not (PREFIX / "share" / "rosidl_cmake").is_dir():
         sys.exit(
-            "the ROS wheels are not in this environment: pip install -c constraints.txt -e '.[ros,ros-build]'"
+            "the ROS wheels are not in this environment: pip install -c constraints.txt -e "
+            "'.[ros,ros-build]'"
         )
     for variable, usual in (("CC", ("cc", "gcc", "clang")), ("CXX", ("c++", "g++", "clang++"))):
         asked = os.environ.get(variable, "").split()[:1]
         if not any(map(shutil.which, asked or usual)):
             sys.exit(
-                f"no C and C++ compiler ({variable}: {' '.join(asked or usual)}): install the package build-essential"
+                f"no C and C++ compiler ({variable}: {' '.join(asked or usual)}): install the "
+                "package build-essential"
             )
     if not Path(sysconfig.get_path("include"), "Python.h").exists():
         sys.exit(
-            f"no Python.h in {sysconfig.get_path('include')}: install the package python3-dev of this Python"
+            f"no Python.h in {sysconfig.get_path('include')}: install the package python3-dev of "
+            "this Python"
         )
 
 
 def point_to_this_machine() -> None:
-    """Replace the folders of the wheels' build machine in their CMake files: Python's headers and numpy's."""
+    """Replace the folders of the wheels' build machine in their CMake files: Python's headers and
+    numpy's."""
     import numpy as np
 
     theirs = r"/opt/python/cp\d+-cp\d+/"
@@ -170,7 +178,8 @@ def build(names: list[str], packages: dict[str, Path]) -> None:
     ]
     argv += ["--build-base", str(BUILD / "build"), "--install-base", str(INSTALL)]
     argv += ["--base-paths", *map(str, packages.values()), "--packages-select", *names]
-    # Generated conversions between messages and Python: compiled in a third of the time without optimization.
+    # Generated conversions between messages and Python: compiled in a third of the time without
+    # optimization.
     argv += [
         "--cmake-args",
         "-GNinja",
@@ -199,8 +208,12 @@ def build(names: list[str], packages: dict[str, Path]) -> None:
 
 
 def check_imports() -> None:
-    """rclpy and the interfaces load in the environment that was written, in a shell as a user has it."""
-    code = "import rclpy, flowplan_msgs.msg, control_msgs.action; control_msgs.action.FollowJointTrajectory.Goal()"
+    """rclpy and the interfaces load in the environment that was written, in a shell as a user has
+    it."""
+    code = (
+        "import rclpy, flowplan_msgs.msg, control_msgs.action; "
+        "control_msgs.action.FollowJointTrajectory.Goal()"
+    )
     script = f". '{ENVIRONMENT}' && exec '{sys.executable}' -c '{code}'"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
     if done.returncode:

@@ -2,7 +2,8 @@
 
     . build/ros/environment.sh && python ros_nodes/write_config.py
 
-Each file lists all parameters of a node with their defaults; the comments are the options' docstrings.
+Each file lists all parameters of a node with their defaults; the comments are the options'
+docstrings.
 """
 
 from __future__ import annotations

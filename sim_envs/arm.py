@@ -46,8 +46,8 @@ class ArmOptions:
     finger_spin: Annotated[float, Interval(0, 0.1)] = 0.003
     """Radius of a pad's contact patch, meters: soft pads resist spinning about the normal."""
     finger_mass: Annotated[float, Interval(1e-3, 100)] = 0.2
-    """Smallest mass of a sliding finger, kg: reflected inertia of motor and gears, which URDFs leave
-    out. Without it the contacts of 15 g fingers do not converge under the gripper's force."""
+    """Smallest mass of a sliding finger, kg: reflected inertia of motor and gears, which URDFs
+    leave out. Without it the contacts of 15 g fingers do not converge under the gripper's force."""
     finger_inertia: Annotated[float, Interval(1e-9, 10)] = 1e-3
     """Smallest inertia of a rotating gripper link, kg m^2, for the same reason."""
     gear_force: Annotated[float, Interval(1, 1e6)] = 2000.0
@@ -114,7 +114,8 @@ class Arm:
         return frozenset(static)
 
     def _make_fingers(self) -> None:
-        """Pads with friction, fingers with the inertia of their drive, and gears between the joints."""
+        """Pads with friction, fingers with the inertia of their drive, and gears between the
+        joints."""
         bullet, gripper, options = self.world.bullet, self.robot.gripper, self.options
         for link in gripper.finger_links:
             # A friction anchor pulls a contact back to where it stuck, within the friction cone.

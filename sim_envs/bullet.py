@@ -1,4 +1,5 @@
-"""PyBullet without what its C code prints: a banner at import, and lines of every connection and model."""
+"""PyBullet without what its C code prints: a banner at import, and lines of every connection and
+model."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Simulated depth camera.
 
-PyBullet's software renderer samples pixel (row v, column u) of an H x W image at (v + 1, u) from the
-upper left corner, not at its center (v + 1/2, u + 1/2). A depth frame measures image coordinates
-from the sample of its first pixel, so the principal point is
+PyBullet's software renderer samples pixel (row v, column u) of an H x W image at (v + 1, u) from
+the upper left corner, not at its center (v + 1/2, u + 1/2). A depth frame measures image
+coordinates from the sample of its first pixel, so the principal point is
 
     c_x = W / 2,    c_y = H / 2 - 1
 

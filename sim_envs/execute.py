@@ -57,8 +57,8 @@ class ExecuteOptions:
     start_tolerance: Annotated[float, Interval(1e-6, 1)] = 0.02
     """Largest joint deviation from the trajectory's start, rad or m."""
     pinch_radius: Annotated[float, Interval(1e-4, 0.2)] = 0.03
-    """Distance from the fingertips within which a pinch holds a cloth's vertices, meters: its mesh is
-    coarse."""
+    """Distance from the fingertips within which a pinch holds a cloth's vertices, meters: its mesh
+    is coarse."""
     settle: Annotated[float, Interval(0, 60)] = 2.0
     """Largest time to come to rest at the end, seconds."""
     log_rate: Annotated[float, Interval(0.1, 1e4)] = 60.0
@@ -114,7 +114,8 @@ class Execution:
     events: tuple[Event, ...]
 
     def outcome(self, success: bool) -> str:
-        """One of flowplan.rollout.OUTCOMES: success for a right end state, else the first kind of event."""
+        """One of flowplan.rollout.OUTCOMES: success for a right end state, else the first kind of
+        event."""
         if success:
             return "success"
         kinds = {event.kind for event in self.events}
@@ -128,7 +129,8 @@ class Execution:
 
 
 def link_points(world: World, body: int, points: Mapping[str, ArrayLike]) -> Track:
-    """Track of material points of a body's links, given by link name as (P, 3) in the link's frame."""
+    """Track of material points of a body's links, given by link name as (P, 3) in the link's
+    frame."""
     fixed = {link: checks.array(f"points[{link}]", p, ("P", 3)) for link, p in points.items()}
     return lambda: np.concatenate(
         [transform(world.link_pose(body, link), p) for link, p in fixed.items()]

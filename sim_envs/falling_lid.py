@@ -1,8 +1,9 @@
 """Reference for NeuROK's box experiment (E.4, E.5): a box's lid falling under gravity in PyBullet.
 
-Shapes are left out: PyBullet replaces meshes by convex hulls, and the hull of an open box is closed.
-The joint's limits stop the lid, one of them where it lies on the rim, by Newton's law of impact: the
-velocity is reversed and multiplied by the restitution. Between impacts a lid is a compound pendulum,
+Shapes are left out: PyBullet replaces meshes by convex hulls, and the hull of an open box is
+closed. The joint's limits stop the lid, one of them where it lies on the rim, by Newton's law of
+impact: the velocity is reversed and multiplied by the restitution. Between impacts a lid is a
+compound pendulum,
 
     I q'' = m (a x r) . g - friction sign(q')
 
@@ -116,7 +117,8 @@ class LidMotion:
 
 
 _RESTING = 4.0
-"""Speed of the slowest impact, in multiples of the speed gained per step; a slower lid comes to rest."""
+"""Speed of the slowest impact, in multiples of the speed gained per step; a slower lid comes to
+rest."""
 
 
 def falling_lid(
@@ -152,7 +154,8 @@ def falling_lid(
 def _without_shapes(
     path: Path, inertia: RigidInertia | None, folder: Path
 ) -> tuple[Path, str, str]:
-    """Copy of the URDF without shapes and with the lid's inertia; its moving joint; the lid's link."""
+    """Copy of the URDF without shapes and with the lid's inertia; its moving joint; the lid's
+    link."""
     robot = read_xml(path)
     # The box needs exactly one revolute joint.
     moving = [j for j in robot.findall("joint") if j.attrib["type"] != "fixed"]

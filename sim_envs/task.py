@@ -1,4 +1,5 @@
-"""Simulated tasks: objects in a world, an instruction, and success measured on the physical end state.
+"""Simulated tasks: objects in a world, an instruction, and success measured on the physical end
+state.
 
 A task draws its variation from one random generator, so a seed is an episode. Objects are placed
 within reach of an arm at the world's origin that faces +x, a Panda or a UR5e.
@@ -176,7 +177,8 @@ def moving_part(world: World, body: int, name: str, joint: str, *, count: int = 
 
 
 def body_points(world: World, body: int, name: str, count: int) -> FloatArray:
-    """`count` points on each link of the vendored model `name`, loaded as `body`: (L * count, 3), world frame."""
+    """`count` points on each link of the vendored model `name`, loaded as `body`: (L * count, 3),
+    world frame."""
     points = surface_points(urdf_path(name), count)
     return np.concatenate([transform(world.link_pose(body, link), p) for link, p in points.items()])
 

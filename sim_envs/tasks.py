@@ -1,4 +1,5 @@
-"""Six tasks: CHORD's four (pick and place, close a laptop, lower a lamp, fold a cloth), a drawer, a faucet.
+"""Six tasks: CHORD's four (pick and place, close a laptop, lower a lamp, fold a cloth), a drawer, a
+faucet.
 
 Success is measured on the physical end state, after release and settling: a joint's angle, the pose
 and the contacts of an object, the place of a cloth's corner.
@@ -133,7 +134,8 @@ def lower_lamp(world: World, rng: np.random.Generator) -> TaskSetup:
 
 
 def open_drawer(world: World, rng: np.random.Generator) -> TaskSetup:
-    """Pull open the drawer of a small case that is bolted to the table, handle towards the robot."""
+    """Pull open the drawer of a small case that is bolted to the table, handle towards the
+    robot."""
     drawn = draw(rng, x=0.72, y=0.0, yaw=FACING)
     drawer = stand(world, "drawer", drawn, fixed=True)
     world.settle()
@@ -180,7 +182,8 @@ def turn_faucet(world: World, rng: np.random.Generator) -> TaskSetup:
 
 
 def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
-    """Fold a square cloth along a diagonal: one of the corners near the robot goes onto the one across."""
+    """Fold a square cloth along a diagonal: one of the corners near the robot goes onto the one
+    across."""
     from sim_envs.world import ClothOptions
 
     drawn = draw(rng, x=0.50, y=0.0, yaw=0.0)
@@ -230,7 +233,8 @@ def _turn(name: str, moving: MovingPart, angle: float, *, duration: float) -> Ac
 
 
 def _elbow_to_head(world: World, lamp: int) -> FloatArray:
-    """Vector (3,) from the elbow to the neck, world frame, meters: independent of which joint moved."""
+    """Vector (3,) from the elbow to the neck, world frame, meters: independent of which joint
+    moved."""
     return world.link_pose(lamp, "head")[:3, 3] - world.link_pose(lamp, "upper_arm")[:3, 3]
 
 

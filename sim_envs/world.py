@@ -361,7 +361,8 @@ class World:
         return np.array(vertices)
 
     def anchor_cloth(self, cloth: int, vertices: ArrayLike, body: int, link: str) -> None:
-        """Anchor vertices (indices) of a cloth to a link at their current place until `release_cloth`.
+        """Anchor vertices (indices) of a cloth to a link at their current place until
+        `release_cloth`.
 
         This replaces a pinch: friction between fingers and a mass-spring sheet is unreliable.
         """
@@ -382,7 +383,8 @@ class World:
 
     def contacts(self, body: int) -> list[Contact]:
         """Contact points of a body with all others in the last step."""
-        # Entries of a contact point: 2 body B, 3 link A, 5 position on A, 7 normal on B, 9 normal force.
+        # Entries of a contact point: 2 body B, 3 link A, 5 position on A, 7 normal on B, 9 normal
+        # force.
         names = {other: name for name, other in self.bodies.items()}
         links = {index: link for link, index in self._links[body].items()}
         points = self.bullet.getContactPoints(bodyA=body)

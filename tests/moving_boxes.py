@@ -1,4 +1,5 @@
-"""Scenes of few boxes whose motion is known: a hinge, a drawer, and a cup that is put on a coaster."""
+"""Scenes of few boxes whose motion is known: a hinge, a drawer, and a cup that is put on a
+coaster."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ def end_point_error(found: SceneMotion, example: Example) -> float:
 
 
 def strays(found: SceneMotion, example: Example) -> float:
-    """How far at the end those have gone that should not, over how far the others should; of the mean."""
+    """How far at the end those have gone that should not, over how far the others should; of the
+    mean."""
     _, true, moves = example
     errors = [
         np.linalg.norm(f[-1] - f[0], axis=-1)[~of]

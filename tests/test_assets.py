@@ -1,4 +1,5 @@
-"""The vendored models: they load, stand, hold, yield, and are the same to the eye and to the touch."""
+"""The vendored models: they load, stand, hold, yield, and are the same to the eye and to the
+touch."""
 
 import xml.etree.ElementTree as ET
 
@@ -32,7 +33,8 @@ SIZES = {  # meters, of the real things
     "basket": (0.173, 0.162, 0.148),
 }
 HOLLOW = ("ramekin", "black_bowl", "white_bowl", "basket")
-# Where a hand pushes: joint, its position, link, point in it, direction in it, newtons it bears, newtons it yields to.
+# Where a hand pushes: joint, its position, link, point in it, direction in it, newtons it bears,
+# newtons it yields to.
 PUSHES = [
     ("laptop", "lid_joint", 0.0, "lid", (0, 0.016, 0.23), (0, -1, 0), 1.2, 3.5),
     ("laptop", "lid_joint", 1.0, "lid", (0, 0.016, 0.23), (0, -1, 0), 0.4, 3.5),

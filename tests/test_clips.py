@@ -118,7 +118,8 @@ def test_a_crumpled_neighbourhood_still_gives_the_best_rotation():
 def test_what_has_no_neighbourhood_turns_like_the_nearest_that_has():
     mesh = trimesh.creation.box([1, 1, 1])
     X = rotation_about([0, 0, 0], [0, 0, 1], 0.7)
-    # Two lone points, one by the turning box and one by the still one; a face without area on the turning one.
+    # Two lone points, one by the turning box and one by the still one; a face without area on the
+    # turning one.
     extra = np.array([[0.6, 0, 0], [3.4, 0, 0], [0.5, 0.5, 0.9]])
     vertices = np.concatenate([mesh.vertices, mesh.vertices + np.array([4, 0, 0]), extra])
     faces = np.concatenate([mesh.faces, mesh.faces + 8, [[0, 18, 18]]])

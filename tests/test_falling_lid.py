@@ -1,4 +1,5 @@
-"""The true fall of a lid: against the equation of a compound pendulum, its impacts, and forces on it."""
+"""The true fall of a lid: against the equation of a compound pendulum, its impacts, and forces on
+it."""
 
 import numpy as np
 import pytest

@@ -44,7 +44,8 @@ TURN = exp_se3([0.4, -0.1, 0.3, 0.0, 0.0, 2.2])
 
 
 class Laptop(KinematicSpace):
-    """A lid that turns about its lower edge and slides with the whole, mixed into `dim` coordinates.
+    """A lid that turns about its lower edge and slides with the whole, mixed into `dim`
+    coordinates.
 
     It reads the hinge off the mesh that it is given, so it moves with the mesh, whatever its size
     and yaw.

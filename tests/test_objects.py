@@ -1,4 +1,5 @@
-"""Procedural articulated objects: the pieces they are made of, every family, and the URDF of each."""
+"""Procedural articulated objects: the pieces they are made of, every family, and the URDF of
+each."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def piece_volumes(mesh: trimesh.Trimesh) -> np.ndarray:
     ends = mesh.edges
     graph = coo_matrix((np.ones(len(ends)), tuple(ends.T)), shape=[len(mesh.vertices)] * 2)
     count, label = connected_components(graph, directed=False)
-    # About a vertex of the piece itself, so that rounding does not grow with the distance from the origin.
+    # About a vertex of the piece itself, so that rounding does not grow with the distance from the
+    # origin.
     first = np.zeros(count, int)
     first[label[::-1]] = np.arange(len(label))[::-1]
     of_face = label[mesh.faces[:, 0]]
@@ -153,7 +155,8 @@ def test_assembly_places_links_by_their_joints():
     )
     X = obj.link_poses([[np.pi / 2]])[0]
     arm = np.array([-0.275, 0, 0.5])
-    # The tip was 1 m along x from the hinge; it now is 1 m above it, and half of pi / 2 further out.
+    # The tip was 1 m along x from the hinge; it now is 1 m above it, and half of pi / 2 further
+    # out.
     np.testing.assert_allclose(X[2, :3, 3], arm + np.array([0, 0, 1 + np.pi / 4]), atol=1e-12)
     np.testing.assert_allclose(X[3, :3, 3], arm + np.array([-0.1, 0, 1 + np.pi / 4]), atol=1e-12)
 
@@ -262,7 +265,8 @@ def bullet():
 
 
 def bullet_disagreement(pybullet, obj: ArticulatedObject, path: Path) -> float:
-    """Largest entry by which link poses in PyBullet differ from `link_poses` at a random configuration."""
+    """Largest entry by which link poses in PyBullet differ from `link_poses` at a random
+    configuration."""
     body = pybullet.loadURDF(str(path), useFixedBase=True)
     q = obj.sample(np.random.default_rng(0), 1)
     positions = dict(zip([j.name for j in obj.joints], obj.joint_positions(q)[0], strict=True))

@@ -264,7 +264,8 @@ def test_whole_turns_bring_a_solution_near_within_limits() -> None:
 
 
 def pad_faces(robot: Robot, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pad corners (2, 8, 3) from the URDF's geometry, tool frame, and finger rotations (2, 3, 3)."""
+    """Pad corners (2, 8, 3) from the URDF's geometry, tool frame, and finger rotations (2, 3,
+    3)."""
     X = robot.fk(robot.home[None], width)[0]
     X_tool_world = np.linalg.inv(robot.tool_pose(robot.home[None])[0])
     corners, rotations = [], []

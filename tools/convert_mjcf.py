@@ -1,37 +1,48 @@
 """MJCF to URDF, for the articulated models that PyBullet cannot read.
 
-PyBullet's MJCF reader knows no <include>, no defaults and no mesh frames, so MuJoCo itself compiles the file and this
-walk over the compiled bodies writes what it finds: visual meshes and primitives as they are, collision geometry as
-the MJCF's primitives, real joint axes and limits. Masses, joint friction and damping are asked for, because models made
-for reinforcement learning rarely carry plausible ones; inertias keep MuJoCo's distribution, scaled to the asked mass.
+PyBullet's MJCF reader knows no <include>, no defaults and no mesh frames, so MuJoCo itself compiles
+the file and this walk over the compiled bodies writes what it finds: visual meshes and primitives
+as they are, collision geometry as the MJCF's primitives, real joint axes and limits. Masses, joint
+friction and damping are asked for, because models made for reinforcement learning rarely carry
+plausible ones; inertias keep MuJoCo's distribution, scaled to the asked mass.
 
 The models under `assets/` were made by
 
-    python -m tools.convert_mjcf METAWORLD/assets/objects/laptop.xml OUT/laptop --body laptoplid_link \\
+    python -m tools.convert_mjcf METAWORLD/assets/objects/laptop.xml OUT/laptop --body
+    laptoplid_link \\
         --links base lid --masses 1.3 0.25 --scale 0.8 --friction 0.45 --damping 0.1
-    python -m tools.convert_mjcf METAWORLD/assets/objects/drawer.xml OUT/drawer --body drawer_link \\
+    python -m tools.convert_mjcf METAWORLD/assets/objects/drawer.xml OUT/drawer --body drawer_link
+    \\
         --links case drawer --masses 3.0 0.5 --friction 2.0 --damping 2.0 --stand 0.08
-    python -m tools.convert_mjcf METAWORLD/assets/objects/faucet.xml OUT/faucet --body faucet_link2 \\
+    python -m tools.convert_mjcf METAWORLD/assets/objects/faucet.xml OUT/faucet --body faucet_link2
+    \\
         --links base handle --masses 1.0 0.2 --friction 0.25 --damping 0.02
     python -m tools.convert_mjcf METAWORLD/assets/objects/doorlockB.xml OUT/door --body door_link \\
         --links safe door --masses 8.0 1.2 --friction 0.5 --damping 0.1
-    python -m tools.convert_mjcf METAWORLD/assets/objects/doorlockA.xml OUT/door_lock --body lock_link \\
+    python -m tools.convert_mjcf METAWORLD/assets/objects/doorlockA.xml OUT/door_lock --body
+    lock_link \\
         --links safe door lock --masses 8.0 1.2 0.1 --friction 0.2 --damping 0.02
     python -m tools.convert_mjcf METAWORLD/assets/objects/dial.xml OUT/dial --body knob_Joint_1 \\
         --links base knob --masses 1.0 0.15 --friction 0.05 --damping 0.01 --stand 0.03
-    python -m tools.convert_mjcf METAWORLD/assets/objects/handle_press.xml OUT/handle_press --body handle_link \\
+    python -m tools.convert_mjcf METAWORLD/assets/objects/handle_press.xml OUT/handle_press --body
+    handle_link \\
         --links base handle --masses 5.0 0.3 --friction 5.0 --damping 5.0
     python -m tools.convert_mjcf METAWORLD/assets/objects/lever.xml OUT/lever --body lever_link1 \\
         --links base lever --masses 5.0 0.4 --friction 1.0 --damping 0.1
-    python -m tools.convert_mjcf METAWORLD/assets/objects/window.xml OUT/window --body window_slide \\
+    python -m tools.convert_mjcf METAWORLD/assets/objects/window.xml OUT/window --body window_slide
+    \\
         --links frame sash --masses 4.0 0.6 --friction 8.0 --damping 5.0
     python -m tools.convert_mjcf METAWORLD/assets/objects/window_horiz.xml OUT/window_horizontal \\
-        --body window_slide --links frame sash pane --masses 4.0 0.6 0.6 --friction 2.0 --damping 5.0
-    python -m tools.convert_mjcf METAWORLD/assets/objects/buttonbox.xml OUT/button_box --body button \\
+        --body window_slide --links frame sash pane --masses 4.0 0.6 0.6 --friction 2.0 --damping
+        5.0
+    python -m tools.convert_mjcf METAWORLD/assets/objects/buttonbox.xml OUT/button_box --body button
+    \\
         --links base button --masses 3.0 0.05 --friction 3.0 --damping 5.0
-    python -m tools.convert_mjcf METAWORLD/assets/objects/coffeemachine.xml OUT/coffee_machine --body cmbutton \\
+    python -m tools.convert_mjcf METAWORLD/assets/objects/coffeemachine.xml OUT/coffee_machine
+    --body cmbutton \\
         --links base machine button --masses 0.1 5.0 0.05 --friction 3.0 --damping 5.0
-    python -m tools.convert_mjcf METAWORLD/assets/objects/hammerblock.xml OUT/hammer_block --body nail_link \\
+    python -m tools.convert_mjcf METAWORLD/assets/objects/hammerblock.xml OUT/hammer_block --body
+    nail_link \\
         --links block nail --masses 3.0 0.1 --friction 5.0 --damping 5.0
 """
 
@@ -59,8 +70,8 @@ class ConvertOptions:
     out: Annotated[Path, tyro.conf.Positional]
     """Folder to write NAME.urdf and its meshes into; its last part is NAME."""
     body: str = ""
-    """Name of any body or joint of the wanted model. The topmost ancestor that has geometry becomes the base link; where
-    that moves itself, the empty body above it."""
+    """Name of any body or joint of the wanted model. The topmost ancestor that has geometry becomes
+    the base link; where that moves itself, the empty body above it."""
     links: tuple[str, ...] = ()
     """Names of the URDF links, in the MJCF's order."""
     masses: tuple[float, ...] = ()
@@ -80,10 +91,12 @@ class ConvertOptions:
 def convert(options: ConvertOptions) -> Path:
     """Write the URDF and its meshes, and return the URDF's path.
 
-    The base link's frame lies on the lowest point of its collision geometry, so the model stands on z = 0.
+    The base link's frame lies on the lowest point of its collision geometry, so the model stands on
+    z = 0.
 
     Raises:
-        ValueError: when the body is not there, the names do not match its links, or a joint has several axes.
+        ValueError: when the body is not there, the names do not match its links, or a joint has
+            several axes.
     """
     import mujoco
 
@@ -92,7 +105,8 @@ def convert(options: ConvertOptions) -> Path:
     for name in ("links", "masses"):
         if len(getattr(options, name)) != len(bodies):
             raise ValueError(
-                f"ConvertOptions.{name}: expected {len(bodies)} entries, one per body, got {getattr(options, name)}"
+                f"ConvertOptions.{name}: expected {len(bodies)} entries, one per body, got "
+                f"{getattr(options, name)}"
             )
     options.out.mkdir(parents=True, exist_ok=True)
     robot = ET.Element("robot", name=options.out.name)
@@ -176,7 +190,8 @@ def _shape(model: Any, geom: int) -> trimesh.Trimesh:
         f = model.mesh_face[mesh.faceadr[0] : mesh.faceadr[0] + mesh.facenum[0]]
         return trimesh.Trimesh(v, f)
     raise ValueError(
-        f"{model.geom(geom).name or geom}: got a geom of type {kind.name}; only bounded shapes are read"
+        f"{model.geom(geom).name or geom}: got a geom of type {kind.name}; only bounded shapes "
+        "are read"
     )
 
 
@@ -186,7 +201,8 @@ def _solid(model: Any, geom: int) -> bool:
 
 
 def _solid_bounds(model: Any, bodies: list[int]) -> NDArray[np.float64]:
-    """Corners (2, 3) of the base's collision geometry in its frame; of the whole model at rest if it has none."""
+    """Corners (2, 3) of the base's collision geometry in its frame; of the whole model at rest if
+    it has none."""
     X_base = {bodies[0]: pose()}
     for body in bodies[1:]:
         X_base[body] = X_base[model.body_parentid[body]] @ _pose_of(model, "body", body)

@@ -1,16 +1,19 @@
-"""A textured scan to a small PyBullet asset: decimated visual mesh, re-baked texture, convex pieces for collision.
+"""A textured scan to a small PyBullet asset: decimated visual mesh, re-baked texture, convex pieces
+for collision.
 
-The scan keeps its size and its frame (z up, standing on z = 0). Quadric decimation loses texture coordinates, so the
-small mesh gets a new atlas (xatlas), each texel colored from the nearest point of the scan. Collision is CoACD's
-approximate convex decomposition (Wei et al., "Approximate Convex Decomposition for 3D Meshes with Collision-Aware
-Concavity and Tree Search", SIGGRAPH 2022), one named object per piece in one OBJ: hollow things stay hollow.
+The scan keeps its size and its frame (z up, standing on z = 0). Quadric decimation loses texture
+coordinates, so the small mesh gets a new atlas (xatlas), each texel colored from the nearest point
+of the scan. Collision is CoACD's approximate convex decomposition (Wei et al., "Approximate Convex
+Decomposition for 3D Meshes with Collision-Aware Concavity and Tree Search", SIGGRAPH 2022), one
+named object per piece in one OBJ: hollow things stay hollow.
 
-The scans under `assets/` were made from the Google Scanned Objects models that LIBERO redistributes by
+The scans under `assets/` were made from the Google Scanned Objects models that LIBERO redistributes
+by
 
     python -m tools.convert_scan SCAN.obj SCAN.png OUT/NAME --mass 0.17
 
-with the masses that their URDF files state (frypan: --pieces 64 --concavity 0.015; basket: --pieces 32 --concavity
-0.04). Needs `pip install xatlas coacd`.
+with the masses that their URDF files state (frypan: --pieces 64 --concavity 0.015; basket: --pieces
+32 --concavity 0.04). Needs `pip install xatlas coacd`.
 """
 
 from __future__ import annotations
@@ -53,11 +56,13 @@ class ScanOptions:
 
 
 def convert(options: ScanOptions) -> Path:
-    """Write NAME.urdf, visual.obj, visual.mtl, texture.jpg and collision.obj; return the URDF's path."""
+    """Write NAME.urdf, visual.obj, visual.mtl, texture.jpg and collision.obj; return the URDF's
+    path."""
     scan = trimesh.load_mesh(options.mesh, process=False)
     if not isinstance(scan.visual, trimesh.visual.TextureVisuals):
         raise ValueError(
-            f"ScanOptions.mesh: {options.mesh.name} has no texture coordinates; export them with the OBJ"
+            f"ScanOptions.mesh: {options.mesh.name} has no texture coordinates; export them with "
+            "the OBJ"
         )
     surface = trimesh.Trimesh(scan.vertices, scan.faces)
     surface = max(

@@ -1,8 +1,10 @@
-"""Fit of the `[spheres]` table of a robot file: balls that cover each link's collision hull and barely exceed it.
+"""Fit of the `[spheres]` table of a robot file: balls that cover each link's collision hull and
+barely exceed it.
 
-A ball of radius d + s around a point at depth d inside a convex hull exceeds it by at most s. Candidates are
-such balls around a grid of inner points. A few that together contain the hull's surface are chosen greedily
-(set cover). If the wanted s needs more balls than allowed, s grows by half a millimeter until they suffice.
+A ball of radius d + s around a point at depth d inside a convex hull exceeds it by at most s.
+Candidates are such balls around a grid of inner points. A few that together contain the hull's
+surface are chosen greedily (set cover). If the wanted s needs more balls than allowed, s grows by
+half a millimeter until they suffice.
 
     python tools/fit_spheres.py panda --most 8
     python tools/fit_spheres.py ur5e --most 11
@@ -25,7 +27,8 @@ def depth(hull: trimesh.Trimesh, points: np.ndarray) -> np.ndarray:
 
 
 def cover(inside: np.ndarray) -> list[int]:
-    """Small subset of the C candidates whose columns of `inside` (P, C) together cover every point: greedy, then pruned."""
+    """Small subset of the C candidates whose columns of `inside` (P, C) together cover every point:
+    greedy, then pruned."""
     left = np.ones(len(inside), bool)
     chosen: list[int] = []
     while left.any():
@@ -40,7 +43,8 @@ def cover(inside: np.ndarray) -> list[int]:
 
 
 def fit(hull: trimesh.Trimesh, reach: float, most: int, slack: float) -> tuple[np.ndarray, float]:
-    """Balls (K, 4) for a convex hull and their excess: `reach` m, more if `most` balls are too few."""
+    """Balls (K, 4) for a convex hull and their excess: `reach` m, more if `most` balls are too
+    few."""
     points = np.concatenate([hull.sample(5000, seed=0), hull.vertices])
     lower, upper = hull.bounds
     step = (np.prod(upper - lower) / 8000) ** (1 / 3)

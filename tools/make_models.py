@@ -2,9 +2,9 @@
 
     python -m tools.make_models sim_envs/assets
 
-writes `desk_lamp/desk_lamp.urdf` with its shade, and `cloth/cloth.obj`. The lamp is a small one without
-springs: the friction of its joints carries the arm, and a hand moves it with a few newtons. The frames of
-its links are parallel at rest, x toward the head and z up.
+writes `desk_lamp/desk_lamp.urdf` with its shade, and `cloth/cloth.obj`. The lamp is a small one
+without springs: the friction of its joints carries the arm, and a hand moves it with a few newtons.
+The frames of its links are parallel at rest, x toward the head and z up.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def make_lamp(folder: Path) -> Path:
 
 
 def make_cloth(path: Path, side: float = 0.3, count: int = 11) -> Path:
-    """Write a square sheet of count x count vertices on z = 0 around the origin, row by row, faces up."""
+    """Write a square sheet of count x count vertices on z = 0 around the origin, row by row, faces
+    up."""
     line = np.linspace(-side / 2, side / 2, count)
     lines = [f"v {x:.5f} {y:.5f} 0" for y in line for x in line]
     for row in range(count - 1):

@@ -193,7 +193,8 @@ def main(check: bool = False, skip: tuple[str, ...] = ()) -> None:
         sys.exit(bool(faults))
     print(
         "| folder | files | code lines | tokens per code line | comments per 100 lines, numeric "
-        "| file lines, median / max | function lines, median / p90 / max | parameters, max | faults |"
+        "| file lines, median / max | function lines, median / p90 / max | parameters, max | "
+        "faults |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for folder, group in styles.items():

@@ -12,7 +12,7 @@ setup(
         ("share/ament_index/resource_index/packages", ["resource/flowplan_ros"]),
         ("share/flowplan_ros", ["package.xml"]),
     ],
-    description="Lifecycle nodes over flowplan: scan, generate flow, plan, execute; and a client for all of them.",
+    description="Lifecycle nodes over flowplan: scan, generate flow, plan, execute; and a client.",
     license="Apache-2.0",
     zip_safe=True,
     entry_points={"console_scripts": [f"{name} = flowplan_ros.{name}:main" for name in NODES]},

@@ -1,4 +1,5 @@
-"""Installs the simulated robot; flowplan and its simulator (`flowplan[sim]`), plain Python, are installed with pip."""
+"""Installs the simulated robot; flowplan and its simulator (`flowplan[sim]`), plain Python, are
+installed with pip."""
 
 from setuptools import setup
 

@@ -64,7 +64,8 @@ def collision_pieces(name: str) -> tuple[trimesh.Trimesh, ...]:
 
 
 def surface_points(path: Path, count: int, *, seed: int = 0) -> dict[str, FloatArray]:
-    """Points on each link's visual surface, evenly spread: link name -> (count, 3), link frame, meters.
+    """Points on each link's visual surface, evenly spread: link name -> (count, 3), link frame,
+    meters.
 
     Links without visual geometry are left out.
     """

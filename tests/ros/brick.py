@@ -1,4 +1,5 @@
-"""A brick on a table, a motion that carries it aside, and cameras that see it: what the node tests share."""
+"""A brick on a table, a motion that carries it aside, and cameras that see it: what the node tests
+share."""
 
 from __future__ import annotations
 

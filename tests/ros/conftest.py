@@ -1,9 +1,10 @@
 """Real ROS 2 in tests: one DDS domain per test, real processes, everything killed at the end.
 
-A test takes the fixture `ros`. It holds an rclpy client node in this process (spun by the waiting calls only, so that
-no thread outlives the test), starts executables in process groups of their own, and waits for conditions, never for
-time. Domains are 1 to 101, whose ports lie below the kernel's range of temporary ones; one is taken when no process
-of the machine has any of its ports, so that an orphan of an older run answers nobody.
+A test takes the fixture `ros`. It holds an rclpy client node in this process (spun by the waiting
+calls only, so that no thread outlives the test), starts executables in process groups of their own,
+and waits for conditions, never for time. Domains are 1 to 101, whose ports lie below the kernel's
+range of temporary ones; one is taken when no process of the machine has any of its ports, so that
+an orphan of an older run answers nobody.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ NEXT_DOMAIN = itertools.count(os.getpid())  # neighbors begin at different place
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Without ROS the test modules cannot be imported; test_available.py alone stays, to be skipped with the reason."""
+    """Without ROS the test modules cannot be imported; test_available.py alone stays, to be skipped
+    with the reason."""
     module = (
         collection_path.name.startswith("test_") and collection_path.name != "test_available.py"
     )
@@ -65,12 +67,14 @@ def fresh_domain() -> Iterator[int]:
                 yield domain
                 return
     raise RuntimeError(
-        "every ROS_DOMAIN_ID from 1 to 101 is in use on this machine: end the ROS processes left behind"
+        "every ROS_DOMAIN_ID from 1 to 101 is in use on this machine: end the ROS processes left "
+        "behind"
     )
 
 
 def command(package: str, executable: str) -> list[str]:
-    """How to start an executable: the installed one, or the module of that name where the package runs from source."""
+    """How to start an executable: the installed one, or the module of that name where the package
+    runs from source."""
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         if (folder := Path(prefix, "lib", package)).is_dir():
             assert (folder / executable).exists(), (
@@ -108,7 +112,8 @@ class Process:
             os.killpg(self.popen.pid, number)
 
     def stop(self, timeout: float = 15.0) -> int:
-        """As ctrl-C does. The exit status; fails when the process, or any of its group, is still there after that."""
+        """As ctrl-C does. The exit status; fails when the process, or any of its group, is still
+        there after that."""
         self.signal(signal.SIGINT)
         return self.wait_end(timeout)
 
@@ -125,7 +130,8 @@ class Process:
         return self.popen.returncode
 
     def group_alive(self) -> bool:
-        """Whether anything of the process group runs; the dead that nobody has asked after do not count."""
+        """Whether anything of the process group runs; the dead that nobody has asked after do not
+        count."""
         for status in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 state, _, group = status.read_text().rpartition(")")[2].split()[:3]
@@ -166,7 +172,8 @@ class Ros:
         remap: Mapping[str, str] | None = None,
         parameter_file: Path | None = None,
     ) -> Process:
-        """Start a node's executable; parameters are YAML values of the node, remap is {from: to}."""
+        """Start a node's executable; parameters are YAML values of the node, remap is {from:
+        to}."""
         import yaml
 
         arguments = ["-r", f"__node:={name}"] if name else []
@@ -188,13 +195,15 @@ class Ros:
     def wait_for(
         self, condition: Callable[[], Any], timeout: float = 20.0, what: str = "the condition"
     ) -> Any:
-        """Spin until the condition holds and return its value; fails after `timeout` s or when a process has died."""
+        """Spin until the condition holds and return its value; fails after `timeout` s or when a
+        process has died."""
         end = time.monotonic() + timeout
         while not (value := condition()):
             for process in self.processes:
                 if not process.alive and not process.ended_by_test:
                     self.fail(
-                        f"{process.name} ended with status {process.popen.returncode} while waiting for {what}"
+                        f"{process.name} ended with status {process.popen.returncode} while "
+                        f"waiting for {what}"
                     )
             if time.monotonic() > end:
                 self.fail(f"{what}: not within {timeout} s")
@@ -259,7 +268,8 @@ class Ros:
         return response.status, response.result
 
     def transition(self, node: str, number: int, timeout: float = 120.0) -> bool:
-        """Ask a lifecycle node for a transition (lifecycle_msgs/Transition.TRANSITION_*); whether it made it."""
+        """Ask a lifecycle node for a transition (lifecycle_msgs/Transition.TRANSITION_*); whether
+        it made it."""
         from lifecycle_msgs.srv import ChangeState
 
         request = ChangeState.Request()
@@ -320,13 +330,15 @@ def ros(tmp_path: Path) -> Iterator[Ros]:
 
 @pytest.fixture(scope="module")
 def shared_ros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ros]:
-    """A ROS 2 domain that the tests of a module share, where starting its nodes for each would take too long."""
+    """A ROS 2 domain that the tests of a module share, where starting its nodes for each would take
+    too long."""
     with ros_domain(tmp_path_factory.mktemp("shared")) as here:
         yield here
 
 
 def node_of_a_module(name: str, parameters: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Fixtures for a module whose tests share one active lifecycle node: its `ros`, and the node's process."""
+    """Fixtures for a module whose tests share one active lifecycle node: its `ros`, and the node's
+    process."""
 
     @pytest.fixture
     def ros(shared_ros: Ros) -> Ros:

@@ -1,8 +1,9 @@
-"""An arm's and a gripper's controller that do as they are told, or go wrong in the way that parameter `fault` names.
+"""An arm's and a gripper's controller that do as they are told, or go wrong in the way that
+parameter `fault` names.
 
-A process of its own for the tests of the executor. The arm is where its trajectory says; the fingers meet something
-30 mm thick. `fault` holds for the motion or the grip whose number (from 0) parameter `at` says; setting any parameter
-begins to count anew and puts the arm back at `start`.
+A process of its own for the tests of the executor. The arm is where its trajectory says; the
+fingers meet something 30 mm thick. `fault` holds for the motion or the grip whose number (from 0)
+parameter `at` says; setting any parameter begins to count anew and puts the arm back at `start`.
 """
 
 import os

@@ -1,7 +1,8 @@
-"""Servers that answer at once, or go wrong in the way that parameter `fault` names; for the client's tests.
+"""Servers that answer at once, or go wrong in the way that parameter `fault` names; for the
+client's tests.
 
-`fault` is "STAGE fails", "STAGE waits" (until it is canceled), "STAGE hesitates" (two seconds before it accepts, and
-then waits) or "asks" (the executor waits to be confirmed).
+`fault` is "STAGE fails", "STAGE waits" (until it is canceled), "STAGE hesitates" (two seconds
+before it accepts, and then waits) or "asks" (the executor waits to be confirmed).
 """
 
 import time

@@ -1,8 +1,9 @@
 """Reads the subset of ROS 2's XML launch files that this project uses, and refuses everything else.
 
-ROS's own `launch` cannot be installed without a distribution. What it would start is worked out here, by its rules:
-arguments in the order in which they are declared, `$(var NAME)` and `$(find-pkg-share PACKAGE)`, includes that see only
-the arguments that they are given, values typed as YAML. Parameters of one node: later ones win.
+ROS's own `launch` cannot be installed without a distribution. What it would start is worked out
+here, by its rules: arguments in the order in which they are declared, `$(var NAME)` and
+`$(find-pkg-share PACKAGE)`, includes that see only the arguments that they are given, values typed
+as YAML. Parameters of one node: later ones win.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class LaunchNode:
     """One process that a launch file starts.
 
     Attributes:
-        package, executable, name, namespace: what, and under which name; empty where the file does not say.
+        package, executable, name, namespace: what, and under which name; empty where the file does
+            not say.
         arguments: further words of its command line.
         parameters: files, and dictionaries of single values, in order.
         remaps: from, to.
@@ -136,10 +138,12 @@ def read_launch(
 
 
 def parameters_for(path: Path, node: str) -> dict[str, Any]:
-    """The parameters that a file sets for a node in the root namespace, flat, dots between the parts of a name.
+    """The parameters that a file sets for a node in the root namespace, flat, dots between the
+    parts of a name.
 
     Raises:
-        ValueError: for a file that is not `NODE: ros__parameters: ...`, NODE being `/**`, `/**/NAME` or `/NAME`.
+        ValueError: for a file that is not `NODE: ros__parameters: ...`, NODE being `/**`,
+            `/**/NAME` or `/NAME`.
     """
     out: dict[str, Any] = {}
     for name, section in yaml.safe_load(path.read_text()).items():

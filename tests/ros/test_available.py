@@ -13,5 +13,6 @@ def test_ros_is_set_up():
     ]
     if missing:
         pytest.skip(
-            f"no {', '.join(missing)}: the ROS tests need `make ros`, then `. build/ros/environment.sh`"
+            f"no {', '.join(missing)}: the ROS tests need `make ros`, then `. "
+            "build/ros/environment.sh`"
         )

@@ -1,4 +1,5 @@
-"""The launch files start what exists, with parameters that exist; and what reads them refuses what it does not know."""
+"""The launch files start what exists, with parameters that exist; and what reads them refuses what
+it does not know."""
 
 import math
 import re
@@ -97,7 +98,8 @@ def test_arguments_arrive_where_they_are_meant():
 
 
 def test_every_parameter_is_declared_described_and_in_its_file(ros):
-    """Defaults in the files are the nodes' own, names and types are right, for what the launch files set as well."""
+    """Defaults in the files are the nodes' own, names and types are right, for what the launch
+    files set as well."""
     nodes = launched("demo")
     for name, node in nodes.items():
         bare = LaunchNode(
@@ -140,7 +142,8 @@ def test_every_parameter_is_declared_described_and_in_its_file(ros):
 
 
 def test_files_reach_the_nodes(ros):
-    """What the launch file says is what the running node has, wildcards in the files' node names included."""
+    """What the launch file says is what the running node has, wildcards in the files' node names
+    included."""
     for name in ("scan_node", "executor_node"):
         node = launched("demo", dry_run="true")[name]
         start(ros, node)

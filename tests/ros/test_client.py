@@ -65,7 +65,8 @@ def test_a_sentence_that_no_task_answers_stays_a_sentence(ros):
 
 
 def test_a_sentence_means_what_the_task_says_now(ros):
-    """Nobody spins the client between two calls: what it has heard before may be of a task that is over."""
+    """Nobody spins the client between two calls: what it has heard before may be of a task that is
+    over."""
     tasks = ros.node.create_publisher(Instruction, "task/instruction", LATCHED)
     with Client(options=QUICK) as client:
         for x in range(3):

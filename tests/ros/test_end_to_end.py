@@ -1,7 +1,9 @@
-"""The whole of it over real DDS: the demo's processes, clients, and a simulated laptop that has to be closed.
+"""The whole of it over real DDS: the demo's processes, clients, and a simulated laptop that has to
+be closed.
 
-One bring-up serves the module. Every test begins with the task built anew and every node active, whatever the one
-before has done to them; one plan is made in the first run and executed again where a test needs a motion.
+One bring-up serves the module. Every test begins with the task built anew and every node active,
+whatever the one before has done to them; one plan is made in the first run and executed again where
+a test needs a motion.
 """
 
 import copy
@@ -147,7 +149,8 @@ def test_a_sentence_closes_the_laptop(whole_cell, first):
     assert first.execution.error_code == ErrorCode.SUCCESS
     assert first.scene.objects[0].name == "laptop"
     assert first.plan.digest
-    # Nothing was left behind by it: the same processes, none of them idle-waiting for a goal that is over.
+    # Nothing was left behind by it: the same processes, none of them idle-waiting for a goal that
+    # is over.
     assert all(process.alive for process in whole_cell.processes.values())
 
 

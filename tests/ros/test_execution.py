@@ -79,7 +79,8 @@ ORDER = ExecutionRequest(trajectory(), holds=True, stamp=100.0)
 
 @dataclass
 class Robot:
-    """A made-up robot: it moves on time, and its fingers meet something 30 mm thick; faults are switched on by name."""
+    """A made-up robot: it moves on time, and its fingers meet something 30 mm thick; faults are
+    switched on by name."""
 
     time: float = 0.0
     born: float = 110.0  # date at time 0

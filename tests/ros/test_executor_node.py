@@ -129,7 +129,8 @@ def go_wrong(ros, fault, at=0):
 
 
 def execute_with(ros, fault, at):
-    """Status and result of a goal from the start, where the arm is put back to; the executor may have to learn of it."""
+    """Status and result of a goal from the start, where the arm is put back to; the executor may
+    have to learn of it."""
     go_wrong(ros, fault, at)
     not_yet = (ErrorCode.WRONG_START, ErrorCode.NO_STATE)
     ends = []

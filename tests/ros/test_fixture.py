@@ -1,4 +1,5 @@
-"""What the other tests stand on: domains that are alone, processes that end, waits that say what went wrong."""
+"""What the other tests stand on: domains that are alone, processes that end, waits that say what
+went wrong."""
 
 import os
 import socket

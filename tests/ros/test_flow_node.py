@@ -1,4 +1,5 @@
-"""flow_node in a process of its own: what it generates is what the library generates, and what it refuses it names."""
+"""flow_node in a process of its own: what it generates is what the library generates, and what it
+refuses it names."""
 
 import array
 import time

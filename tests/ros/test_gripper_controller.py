@@ -1,4 +1,5 @@
-"""The simulated gripper controller obeys ros2_control's rules. Clock and fingers are injected; nothing here is ROS."""
+"""The simulated gripper controller obeys ros2_control's rules. Clock and fingers are injected;
+nothing here is ROS."""
 
 from dataclasses import dataclass
 

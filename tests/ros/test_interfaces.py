@@ -1,4 +1,5 @@
-"""The interfaces are built, and the stand-in for control_msgs speaks the same type as the robots' own."""
+"""The interfaces are built, and the stand-in for control_msgs speaks the same type as the robots'
+own."""
 
 import json
 import os
@@ -6,7 +7,8 @@ from pathlib import Path
 
 from control_msgs.action import FollowJointTrajectory, GripperCommand
 
-# Of control_msgs 6, as ROS distributions since Kilted have it: RIHS01 is SHA-256 over names, types and order.
+# Of control_msgs 6, as ROS distributions since Kilted have it: RIHS01 is SHA-256 over names, types
+# and order.
 FOLLOW_JOINT_TRAJECTORY = "RIHS01_ff29901b2693f5deb847e96084a1c2cdb26e70b7c847be21859b70a55fb29cf0"
 
 

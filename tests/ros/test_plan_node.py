@@ -1,4 +1,5 @@
-"""plan_node in a process of its own: certified plans, from wherever the arm is, and ends that come at once."""
+"""plan_node in a process of its own: certified plans, from wherever the arm is, and ends that come
+at once."""
 
 import time
 

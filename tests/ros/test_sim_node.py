@@ -1,4 +1,5 @@
-"""The simulated robot over real DDS: goals move it, cancel holds it, its cameras see, its faults show."""
+"""The simulated robot over real DDS: goals move it, cancel holds it, its cameras see, its faults
+show."""
 
 import json
 import os

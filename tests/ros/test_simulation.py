@@ -1,4 +1,5 @@
-"""The simulated robot without ROS: the controllers drive the physics, the cameras' own world is that of the robot."""
+"""The simulated robot without ROS: the controllers drive the physics, the cameras' own world is
+that of the robot."""
 
 import json
 import os

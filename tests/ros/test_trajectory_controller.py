@@ -1,4 +1,5 @@
-"""The simulated controller obeys ros2_control's rules, one by one. Clock and plant are injected; nothing here is ROS."""
+"""The simulated controller obeys ros2_control's rules, one by one. Clock and plant are injected;
+nothing here is ROS."""
 
 from dataclasses import dataclass, field, replace
 
@@ -23,7 +24,8 @@ HOME = np.array([0.1, -0.2])
 
 @dataclass
 class FakeArm:
-    """Is at once where it is told to be, but for joints that are stuck and an offset that it cannot get rid of."""
+    """Is at once where it is told to be, but for joints that are stuck and an offset that it cannot
+    get rid of."""
 
     q: np.ndarray = field(default_factory=HOME.copy)
     qd: np.ndarray = field(default_factory=lambda: np.zeros(2))
@@ -332,7 +334,8 @@ def test_velocities_are_commanded_only_to_hardware_that_takes_them():
     np.testing.assert_allclose(Bench().commanded_at(goal, 0.5)[1], [0.0, 0.0])
 
 
-# --- tolerances: the controller's own, what a goal asks for, and how it ends with an arm that is 0.05 rad off
+# --- tolerances: the controller's own, what a goal asks for, and how it ends with an arm that is
+# 0.05 rad off
 PATH, END = "path", "end"
 TOLERANCES = {
     "no tolerance": ({}, {}, Status.SUCCEEDED),

@@ -162,13 +162,16 @@ class Client:
         """Scan, generate, plan and execute.
 
         Args:
-            instruction: the instruction. A sentence that a task's document answers is replaced by that document.
-            names: names of the objects, nearest to the robot first. Defaults to the instruction's own.
+            instruction: the instruction. A sentence that a task's document answers is replaced by
+                that document.
+            names: names of the objects, nearest to the robot first. Defaults to the instruction's
+                own.
             seed: random seed.
             dry_run: show the plan, move nothing.
             velocity_scaling: share of the planned speed; 0 for the executor's own.
             on_progress: callback with the progress.
-            on_confirm: callback for the operator's confirmation. If omitted, somebody else has to confirm.
+            on_confirm: callback for the operator's confirmation. If omitted, somebody else has to
+                confirm.
             stop: callback that returns True to cancel.
 
         Raises:
@@ -231,8 +234,8 @@ class Client:
     def _published(self, timeout: float) -> Instruction | None:
         """Current document of the task; None if nobody publishes one.
 
-        Each call subscribes anew, because an older subscription may hold the document of a task that was
-        replaced since. A new one receives what was last published.
+        Each call subscribes anew, because an older subscription may hold the document of a task
+        that was replaced since. A new one receives what was last published.
         """
         heard: list[Instruction] = []
         subscription = self._node.create_subscription(
@@ -268,14 +271,16 @@ class Client:
     def generate(
         self, scene: Scene, instruction: Instruction, *, seed: int = 0, **waiting: Any
     ) -> GenerateFlow.Result:
-        """Motions of a scene that follow an instruction; raises StageFailed. `waiting` as for `execute`."""
+        """Motions of a scene that follow an instruction; raises StageFailed. `waiting` as for
+        `execute`."""
         goal = GenerateFlow.Goal(scene=scene, instruction=instruction, seed=seed)
         return self._goal("flow", GenerateFlow, self.options.flow, goal, **waiting)
 
     def plan(
         self, scene: Scene, motion: SceneMotion, *, seed: int = 0, **waiting: Any
     ) -> PlanFlow.Result:
-        """Certified plan from the robot's current state; raises StageFailed. `waiting` as for `execute`."""
+        """Certified plan from the robot's current state; raises StageFailed. `waiting` as for
+        `execute`."""
         goal = PlanFlow.Goal(scene=scene, motion=motion, seed=seed)
         return self._goal("plan", PlanFlow, self.options.plan, goal, **waiting)
 

@@ -1,8 +1,8 @@
 """Conversion of records to messages and back, through numpy's buffers.
 
 The frame of a message is that of its header. Records have one world frame, so the caller states it
-(`frame_of`). Positions are sent in single precision (a tenth of a micrometer at one meter), poses and
-joint values in double. Misfits raise a ValueError that names the field of the message.
+(`frame_of`). Positions are sent in single precision (a tenth of a micrometer at one meter), poses
+and joint values in double. Misfits raise a ValueError that names the field of the message.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def frame_of(header: Header, frame: str, field: str) -> None:
     """Refuse a message that is not in the frame `frame`."""
     if header.frame_id != frame:
         raise ValueError(
-            f"{field}.header.frame_id: got {header.frame_id!r}, expected {frame!r}; transform it, or set parameter frame"
+            f"{field}.header.frame_id: got {header.frame_id!r}, expected {frame!r}; transform it, "
+            "or set parameter frame"
         )
 
 
@@ -83,7 +84,8 @@ def pose_from_msg(msg: Pose, field: str = "pose") -> FloatArray:
     length = float(np.linalg.norm(quat_xyzw))
     if not abs(length - 1.0) < 1e-3:
         raise ValueError(
-            f"{field}.orientation: expected a unit quaternion, got length {length:.4g}; normalize it"
+            f"{field}.orientation: expected a unit quaternion, got length {length:.4g}; normalize "
+            "it"
         )
     return checks.poses(field, pose(matrix_from_quat_xyzw(quat_xyzw), [p.x, p.y, p.z]))
 
@@ -146,7 +148,8 @@ def _object_from_msg(msg: messages.SceneObject, field: str) -> SceneObject:
     mesh = trimesh.Trimesh(vertices, triangles, vertex_colors=colors, process=False)
     if msg.deformable >= len(_DEFORMABLE):
         raise ValueError(
-            f"{field}.deformable: expected UNKNOWN (0), RIGID (1) or DEFORMABLE (2), got {msg.deformable}"
+            f"{field}.deformable: expected UNKNOWN (0), RIGID (1) or DEFORMABLE (2), got "
+            f"{msg.deformable}"
         )
     X_world_object = pose_from_msg(msg.pose, f"{field}.pose")
     return SceneObject(msg.name, mesh, X_world_object, _DEFORMABLE[msg.deformable])
@@ -166,14 +169,16 @@ def motion_from_msg(msg: messages.SceneMotion, scene: Scene, field: str = "motio
     names = [o.name for o in msg.objects]
     if names != [o.name for o in scene.objects]:
         raise ValueError(
-            f"{field}.objects: expected {', '.join(o.name for o in scene.objects)}, as the scene has them, got {names}"
+            f"{field}.objects: expected {', '.join(o.name for o in scene.objects)}, as the scene "
+            f"has them, got {names}"
         )
     vertices: list[NDArray[Any]] = []
     for i, (obj, move) in enumerate(zip(scene.objects, msg.objects, strict=True)):
         expected = (len(msg.times), len(obj.mesh.vertices), 3)
         if len(move.vertices) != np.prod(expected):
             raise ValueError(
-                f"{field}.objects[{i}].vertices: expected {np.prod(expected)} numbers, (T, V, 3) = {expected}, "
+                f"{field}.objects[{i}].vertices: expected {np.prod(expected)} numbers, (T, V, 3) "
+                f"= {expected}, "
                 f"got {len(move.vertices)}"
             )
         vertices.append(np.frombuffer(move.vertices, np.float32).reshape(expected))
@@ -272,7 +277,8 @@ def _instruction(msg: messages.Instruction, scene: Scene) -> Instruction:
         return Prompt(msg.text)
     if msg.kind not in (messages.Instruction.ACTION, messages.Instruction.OBSERVATION):
         raise ValueError(
-            f"kind: got {msg.kind}, expected PROMPT (0), ACTION (1), OBSERVATION (2) or DOCUMENT (3)"
+            f"kind: got {msg.kind}, expected PROMPT (0), ACTION (1), OBSERVATION (2) or DOCUMENT "
+            "(3)"
         )
     checks.choice("object", msg.object, [o.name for o in scene.objects])
     if msg.kind == messages.Instruction.OBSERVATION:
@@ -373,7 +379,8 @@ def trajectory_from_msg(msg: messages.CertifiedPlan, field: str = "plan") -> Tra
         for i, point in enumerate(points):
             if len(getattr(point, part)) != joints:
                 raise ValueError(
-                    f"{field}.trajectory.points[{i}].{part}: expected {joints} numbers, one a joint, "
+                    f"{field}.trajectory.points[{i}].{part}: expected {joints} numbers, one a "
+                    "joint, "
                     f"got {len(getattr(point, part))}"
                 )
         columns[name] = np.array([getattr(point, part) for point in points])
@@ -394,13 +401,15 @@ def positions_from_joint_state(
     """Positions (J,) of `joint_names`, by name; other joints in the message are ignored."""
     if len(msg.position) != len(msg.name):
         raise ValueError(
-            f"{field}.position: expected {len(msg.name)} numbers, one a name, got {len(msg.position)}"
+            f"{field}.position: expected {len(msg.name)} numbers, one a name, got "
+            f"{len(msg.position)}"
         )
     known = dict(zip(msg.name, msg.position, strict=True))
     missing = [name for name in joint_names if name not in known]
     if missing:
         raise ValueError(
-            f"{field}.name: lacks {missing[0]!r} ({len(missing)} missing); got {', '.join(known) or 'none'}"
+            f"{field}.name: lacks {missing[0]!r} ({len(missing)} missing); got "
+            f"{', '.join(known) or 'none'}"
         )
     return checks.array(
         f"{field}.position", [known[name] for name in joint_names], (len(joint_names),)

@@ -1,4 +1,5 @@
-"""Action server `execute_plan`: a certified plan to the controllers of arm and gripper, or to a preview.
+"""Action server `execute_plan`: a certified plan to the controllers of arm and gripper, or to a
+preview.
 
 The rules are in `flowplan_ros.execution`. This module implements its ports: ros2_control's
 FollowJointTrajectory and GripperCommand actions, joint states, the operator behind the service
@@ -136,7 +137,8 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         self.gripper.destroy()
 
     def now(self) -> float:
-        """Seconds of a clock that never jumps; simulated time with use_sim_time, so that a pause is no failure."""
+        """Seconds of a clock that never jumps; simulated time with use_sim_time, so that a pause is
+        no failure."""
         clock = self.get_clock() if self._simulated else self._steady
         return clock.now().nanoseconds * 1e-9
 
@@ -261,7 +263,8 @@ class _RosPorts:
         node.said, node.asking = None, True
         service = f"{node.get_fully_qualified_name()}/confirm"
         node.get_logger().info(
-            f"{question} Answer with: ros2 service call {service} std_srvs/srv/SetBool '{{data: true}}'"
+            f"{question} Answer with: ros2 service call {service} std_srvs/srv/SetBool "
+            f"'{{data: true}}'"
         )
 
     def answer(self) -> bool | None:

@@ -98,7 +98,8 @@ def plan_motion(
     *,
     progress: Progress,
 ) -> Planned:
-    """Plan for the loaded robot, starting from joint positions by name. They default to its home."""
+    """Plan for the loaded robot, starting from joint positions by name. They default to its
+    home."""
     from flowplan.planner import plan
 
     robot = _loaded["robot"]

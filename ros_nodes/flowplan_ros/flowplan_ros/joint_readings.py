@@ -15,7 +15,8 @@ _CLOCK_SKEW = 0.1  # seconds: a driver's clock may be ahead of ours by this much
 
 
 class Reading(NamedTuple):
-    """Position of one joint (rad or m), the time it was received, and its age then, both seconds."""
+    """Position of one joint (rad or m), the time it was received, and its age then, both
+    seconds."""
 
     position: float
     received: float

@@ -1,10 +1,10 @@
 """Manager that brings lifecycle nodes up in order, keeps them up, and takes them down in reverse.
 
 There is no script of transitions. A few times per second the manager reads the state of every node
-and requests the next transition of those that lag behind, so a node that was killed and started again
-comes back like any other. All nodes are configured at once, because they load and warm up then. Each
-is activated once those before it are active. On the way down all are deactivated, last first, and then
-all cleaned up, last first.
+and requests the next transition of those that lag behind, so a node that was killed and started
+again comes back like any other. All nodes are configured at once, because they load and warm up
+then. Each is activated once those before it are active. On the way down all are deactivated, last
+first, and then all cleaned up, last first.
 """
 
 from __future__ import annotations

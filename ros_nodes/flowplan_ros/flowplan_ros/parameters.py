@@ -1,9 +1,9 @@
 """Parameters of a node, declared from the frozen dataclass of its options.
 
-A field becomes a parameter of the same name, a field of nested options one with a dot (`plan.dwell`).
-Its docstring is the description, a Literal its choices, and `Annotated[float, Interval(0, 1)]` its
-range. ROS has no parameter without a value: None is NaN here. A value that the dataclass refuses is
-refused as a parameter with the same message.
+A field becomes a parameter of the same name, a field of nested options one with a dot
+(`plan.dwell`). Its docstring is the description, a Literal its choices, and `Annotated[float,
+Interval(0, 1)]` its range. ROS has no parameter without a value: None is NaN here. A value that the
+dataclass refuses is refused as a parameter with the same message.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Action server `plan_flow`: a motion of a scene to a certified trajectory of the robot.
 
 If a goal has an instruction in place of a motion, `generate_flow` makes the motion first. The
-trajectory starts at the goal's start state, which defaults to `joint_states`, then to the robot's home.
+trajectory starts at the goal's start state, which defaults to `joint_states`, then to the robot's
+home.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Point clouds, depth images and camera matrices as sensor_msgs, by whole buffers.
 
-Depth images are 32FC1 (meters) or 16UC1 (millimeters), REP 118. Zero, NaN and infinities mean no return.
+Depth images are 32FC1 (meters) or 16UC1 (millimeters), REP 118. Zero, NaN and infinities mean no
+return.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def cloud_from_msg(msg: PointCloud2, field: str = "cloud") -> FloatArray:
     """Finite points (N, 3) of a cloud, meters; other fields are ignored.
 
     Raises:
-        ValueError: naming `field`, for a cloud without x, y, z as floats, or a buffer of another size.
+        ValueError: naming `field`, for a cloud without x, y, z as floats, or a buffer of another
+            size.
     """
     kinds = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
     order = ">" if msg.is_bigendian else "<"
@@ -101,7 +103,8 @@ def depth_from_image(msg: Image, field: str = "image") -> NDArray[np.float32]:
         or not msg.data
     ):
         raise ValueError(
-            f"{field}.data: expected {msg.height} rows of {msg.step} bytes for {msg.width} pixels, got {len(msg.data)}"
+            f"{field}.data: expected {msg.height} rows of {msg.step} bytes for {msg.width} "
+            f"pixels, got {len(msg.data)}"
         )
     rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[
         :, : pixel.itemsize * msg.width

@@ -95,7 +95,8 @@ class Ghost:
         ]
 
     def markers(self, q: FloatArray, opening: float, header: Header) -> MarkerArray:
-        """Robot at q (J,) with its fingers `opening` meters apart; it fades unless it is updated."""
+        """Robot at q (J,) with its fingers `opening` meters apart; it fades unless it is
+        updated."""
         X_world_link = self._robot.fk(q[None], opening)[0]
         out = []
         for n, (i, points) in enumerate(zip(self._links, self._shapes, strict=True)):

@@ -1,9 +1,9 @@
 """Service `scan`: current depth images fused into a scene of objects on their support.
 
 The topics of a camera are below its name: `CAMERA/depth/image` (32FC1 or 16UC1, rectified),
-`CAMERA/depth/camera_info` and, unless tf2 is used, `CAMERA/pose`. Images are received only while they
-are needed: during a scan, and while somebody listens to the live cloud on `points`. The scanned scene
-is published for late subscribers too.
+`CAMERA/depth/camera_info` and, unless tf2 is used, `CAMERA/pose`. Images are received only while
+they are needed: during a scan, and while somebody listens to the live cloud on `points`. The
+scanned scene is published for late subscribers too.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Feed:
             )
 
     def _quality(self, topic: str) -> QoSProfile:
-        """Quality of service of the publishers: best effort loses images of cameras that publish at once."""
+        """Quality of service of the publishers: best effort loses images of cameras that publish at
+        once."""
         publishers = self._node.get_publishers_info_by_topic(topic)
         sure = publishers and all(
             p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in publishers
@@ -293,7 +294,8 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         if len(scene.objects) < len(names):
             raise Failure(
                 ErrorCode.NOTHING_SEEN,
-                f"names: {len(names)} objects were asked for, {len(scene.objects)} seen; clear the view, or ask for fewer",
+                f"names: {len(names)} objects were asked for, {len(scene.objects)} seen; clear "
+                "the view, or ask for fewer",
             )
         here = np.asarray(self.options.robot_position)
 

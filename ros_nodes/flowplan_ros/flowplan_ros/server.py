@@ -1,4 +1,5 @@
-"""Shared parts of flowplan's servers: lifecycle, parameters, one goal at a time, and ends with a reason.
+"""Shared parts of flowplan's servers: lifecycle, parameters, one goal at a time, and ends with a
+reason.
 
 One thread runs all callbacks of a node (a SingleThreadedExecutor: rclpy's multi-threaded one stalls
 for hundreds of milliseconds under back-to-back traffic). A goal's body is a coroutine that the
@@ -45,7 +46,8 @@ class Failure(Exception):
     Args:
         code: constant of ErrorCode.
         message: the reason and the remedy, in one line.
-        result: the action's Result, as far as it is known; error_code and error_msg are set from the above.
+        result: the action's Result, as far as it is known; error_code and error_msg are set from
+            the above.
     """
 
     def __init__(self, code: int, message: str, result: Any = None) -> None:
@@ -69,7 +71,8 @@ class Goal:
         self._on_stop: list[Callable[[], object]] = []
 
     def feedback(self, progress: float, status: str, **fields: Any) -> None:
-        """Publish feedback: the fraction done, a status word, and further fields of the action's Feedback."""
+        """Publish feedback: the fraction done, a status word, and further fields of the action's
+        Feedback."""
         if self._handle.is_active:
             self._handle.publish_feedback(
                 self._feedback(progress=float(progress), status=status, **fields)
@@ -95,8 +98,8 @@ class Goal:
 class ServerNode(LifecycleNode, Generic[Options]):
     """Lifecycle node whose options are parameters.
 
-    Subclasses override `configure`, `activate`, `deactivate` and `cleanup`, and raise ValueError if one
-    of them cannot be done.
+    Subclasses override `configure`, `activate`, `deactivate` and `cleanup`, and raise ValueError if
+    one of them cannot be done.
 
     Args:
         name: name of the node, unless remapped.
@@ -252,11 +255,12 @@ class GoalServer:
 
     Args:
         node: node that serves the action while it is active.
-        action_type: action whose Result has error_code and error_msg, and whose Feedback has progress and status.
+        action_type: action whose Result has error_code and error_msg, and whose Feedback has
+            progress and status.
         name: relative name.
-        run: coroutine that works on a goal and returns its Result. It may raise Failure. ValueError means
-            that a field of the goal is wrong; anything else is a defect. Once `goal.stopped` is set it has
-            to return or raise soon; what it then raises is ignored.
+        run: coroutine that works on a goal and returns its Result. It may raise Failure. ValueError
+            means that a field of the goal is wrong; anything else is a defect. Once `goal.stopped`
+            is set it has to return or raise soon; what it then raises is ignored.
     """
 
     def __init__(
@@ -341,11 +345,14 @@ class GoalServer:
 
 
 def spin(make: Callable[[], Node]) -> None:
-    """Whole life of a node: the body of its `main`. A mistake in its parameters is one line and exit status 1.
+    """Whole life of a node: the body of its `main`. A mistake in its parameters is one line and
+    exit status 1.
 
-    `make` is called with ROS initialized. A method `close` of the node is called at the end. After a
-    clean end the process exits at once: a stopped node was seen, once, to exit with a segmentation fault
-    instead of 0. Only destructors of native libraries are left to run then, and they are not needed.
+    `make` is called with ROS initialized. A method `close` of the node is called at the end. After
+    a
+    clean end the process exits at once: a stopped node was seen, once, to exit with a segmentation
+    fault instead of 0. Only destructors of native libraries are left to run then, and they are not
+    needed.
     """
     rclpy.init()
     try:

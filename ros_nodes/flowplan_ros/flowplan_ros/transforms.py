@@ -1,6 +1,7 @@
 """Camera poses from a pose topic of each camera, or from tf2.
 
-tf2 is not among the packages that this project can be tested with: `TfPoses` follows its documentation.
+tf2 is not among the packages that this project can be tested with: `TfPoses` follows its
+documentation.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class TopicPoses:
 
 
 class TfPoses:
-    """Transform from an image's optical frame (REP 103) to the frame `frame` at the time of the image."""
+    """Transform from an image's optical frame (REP 103) to the frame `frame` at the time of the
+    image."""
 
     def __init__(self, node: Node, frame: str) -> None:
         try:

@@ -1,4 +1,5 @@
-"""Waiting inside a coroutine of rclpy's executor, which resumes every unfinished one each time it wakes."""
+"""Waiting inside a coroutine of rclpy's executor, which resumes every unfinished one each time it
+wakes."""
 
 from __future__ import annotations
 

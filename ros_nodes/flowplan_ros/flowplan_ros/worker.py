@@ -1,9 +1,10 @@
-"""Long library calls in a warm process of their own: a cancel is a kill, and the node stays responsive.
+"""Long library calls in a warm process of their own: a cancel is a kill, and the node stays
+responsive.
 
 numpy and compiled planners hold Python's lock for seconds and cannot be interrupted. A call in its
-own process blocks nothing else, and killing it takes a millisecond. The process is started and warmed
-up (imports, weights, robot) before it is needed. If it was killed or died, the next one warms up in
-the background.
+own process blocks nothing else, and killing it takes a millisecond. The process is started and
+warmed up (imports, weights, robot) before it is needed. If it was killed or died, the next one
+warms up in the background.
 
 Both ends communicate through a private socket pair with pickles, which therefore nobody else can
 forge. The process ends when its end of the pair closes, however its owner ended.
@@ -213,7 +214,8 @@ class Worker:
         return self._process, Connection(ours.detach())
 
     def _attend(self, connection: Connection) -> None:
-        """Serve one process until it ends (EOFError, OSError), cannot be set up, or the worker is closed."""
+        """Serve one process until it ends (EOFError, OSError), cannot be set up, or the worker is
+        closed."""
         connection.send(self._setup)
         kind, value = connection.recv()
         if kind == "error":

@@ -1,9 +1,9 @@
 """Repeated runs of the whole demo over ROS, counted and timed.
 
-A run rebuilds the task with the next seed, goes from a sentence to a laptop that the simulator reports
-closed, and then cancels one planning and one motion. The nodes live for ten runs, so each run meets
-what the last one left behind, and then have to end by themselves. Runs are appended to a JSON-lines
-log as they end, so an interrupted benchmark resumes.
+A run rebuilds the task with the next seed, goes from a sentence to a laptop that the simulator
+reports closed, and then cancels one planning and one motion. The nodes live for ten runs, so each
+run meets what the last one left behind, and then have to end by themselves. Runs are appended to a
+JSON-lines log as they end, so an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from sim_envs.tasks import TASKS
 
 TASK = "close_laptop"
 OUTCOMES = ("success", "failure", "hang", "crash")
-"""Outcomes of a run: success; failure or a stage with a reason; a stage that did not end; a dead node or a defect."""
+"""Outcomes of a run: success; failure or a stage with a reason; a stage that did not end; a dead
+node or a defect."""
 
 _TIMED = ("flow", "plan")
 """Stages whose library call is timed separately."""
@@ -58,7 +59,8 @@ class Run:
         detail: measures of the simulator, or the failure.
         left: processes too many after it, or killed after the last run of a bring-up.
         feedback: seconds from sending a goal to its first feedback, by stage.
-        stop: seconds from a cancel to the end of the goal, by stage, and to the rest of the arm (`arm`).
+        stop: seconds from a cancel to the end of the goal, by stage, and to the rest of the arm
+            (`arm`).
         asked: seconds from a goal to its result, by stage.
         computed: part of it used by the library call, seconds.
         load: load average of the machine.
@@ -133,10 +135,12 @@ class Hung(Exception):
 
 
 class Watcher:
-    """Node that calls services and watches the arm, spinning in its own thread. Use it as a context.
+    """Node that calls services and watches the arm, spinning in its own thread. Use it as a
+    context.
 
     Attributes:
-        heard: arrival of the last joint states (time.monotonic) and their stamp (simulated seconds).
+        heard: arrival of the last joint states (time.monotonic) and their stamp (simulated
+            seconds).
     """
 
     def __init__(self) -> None:

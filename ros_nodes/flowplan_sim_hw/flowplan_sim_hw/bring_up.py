@@ -40,8 +40,8 @@ PARAMETERS = {
     "watchdog_slack": 5.0,
     "confirm": False,
 }
-"""Parameters of the demo with use_sim_time that differ from the nodes' own; a node ignores those that it
-does not have. With simulated time a busy machine makes a run slower instead of failing it.
+"""Parameters of the demo with use_sim_time that differ from the nodes' own; a node ignores those
+that it does not have. With simulated time a busy machine makes a run slower instead of failing it.
 """
 _STOPPING = 15.0  # seconds in which interrupted nodes have to end
 
@@ -115,7 +115,8 @@ class BringUp:
         for name, process in self._processes.items():
             if process.poll() is not None:
                 lines = self._logs[name].read_text(errors="replace").strip().splitlines()
-                return f"{name} ended with status {process.returncode}: {lines[-1] if lines else 'no word'}"
+                last = lines[-1] if lines else "no word"
+                return f"{name} ended with status {process.returncode}: {last}"
         return ""
 
     def processes(self) -> int:
@@ -129,7 +130,8 @@ class BringUp:
         return count
 
     def stop(self) -> int:
-        """Interrupt everything like ctrl-C, and kill what remains; the number of killed processes."""
+        """Interrupt everything like ctrl-C, and kill what remains; the number of killed
+        processes."""
         self._signal(signal.SIGINT)
         end = time.monotonic() + _STOPPING
         while (left := self.processes()) and time.monotonic() < end:

@@ -1,8 +1,8 @@
 """Depth cameras around the scene, rendered in a process of their own.
 
-The software renderer takes a tenth of a second per image, during which physics and control must go on.
-The process builds the same world, places everything as in a `Snapshot`, and renders. It ends when its
-end of the pipe closes, however its owner ended.
+The software renderer takes a tenth of a second per image, during which physics and control must go
+on. The process builds the same world, places everything as in a `Snapshot`, and renders. It ends
+when its end of the pipe closes, however its owner ended.
 """
 
 from __future__ import annotations

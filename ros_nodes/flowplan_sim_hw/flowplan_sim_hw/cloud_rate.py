@@ -1,4 +1,5 @@
-"""Benchmark of scan_node's clouds: depth images of a hundred thousand points at the rate of a camera.
+"""Benchmark of scan_node's clouds: depth images of a hundred thousand points at the rate of a
+camera.
 
 Camera and subscriber are in this process. An image is lost if no cloud with its stamp arrives.
 """

@@ -1,7 +1,7 @@
 """Controllers as ROS 2 actions: FollowJointTrajectory and GripperCommand.
 
-As in ros2_control, a monitor checks the goals at a fixed rate, publishes feedback and delivers results:
-the end of a goal reaches its client up to one period after the controller has acted.
+As in ros2_control, a monitor checks the goals at a fixed rate, publishes feedback and delivers
+results: the end of a goal reaches its client up to one period after the controller has acted.
 """
 
 from __future__ import annotations

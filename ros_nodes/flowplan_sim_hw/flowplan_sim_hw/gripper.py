@@ -1,16 +1,17 @@
-"""Rules of ros2_control's gripper action controller, without ROS, over an injected clock and fingers.
+"""Rules of ros2_control's gripper action controller, without ROS, over an injected clock and
+fingers.
 
 | event | result |
 |---|---|
 | the opening is within `goal_tolerance` of the command | SUCCEEDED, reached_goal |
-| the fingers are at rest elsewhere for `stall_timeout` | stalled: SUCCEEDED if `allow_stalling`, else ABORTED |
+| fingers at rest elsewhere for `stall_timeout` | stalled: SUCCEEDED or ABORTED (`allow_stalling`) |
 | the client cancels | CANCELED; the fingers hold |
-| another goal is accepted | ABORTED; the real one tries CANCELED, which ROS refuses without a request |
+| another goal is accepted | ABORTED; the real one tries CANCELED, which ROS refuses |
 | the controller is deactivated | ABORTED; goals are rejected |
 
-Fingers that close on an object stall: with `allow_stalling` a grasp is `stalled`, and `reached_goal` means
-that nothing was between them. Position is the gap between the fingertips in meters, as in control_msgs;
-some drivers use the position of one finger's joint instead.
+Fingers that close on an object stall: with `allow_stalling` a grasp is `stalled`, and
+`reached_goal` means that nothing was between them. Position is the gap between the fingertips in
+meters, as in control_msgs; some drivers use the position of one finger's joint instead.
 """
 
 from __future__ import annotations
@@ -121,11 +122,13 @@ class GripperController:
         if not np.isfinite(position):
             return f"command.position: expected meters, got {position}"
         if not (np.isfinite(max_effort) and max_effort >= 0):
-            return f"command.max_effort: expected newtons, or 0 for the gripper's own, got {max_effort}"
+            expected = "newtons, or 0 for the gripper's own"
+            return f"command.max_effort: expected {expected}, got {max_effort}"
         return ""
 
     def accept(self, position: float, max_effort: float = 0.0) -> GripperHandle:
-        """Drive the fingers to `position` meters with at most `max_effort` newtons; 0 for the gripper's own.
+        """Drive the fingers to `position` meters with at most `max_effort` newtons; 0 for the
+        gripper's own.
 
         Raises:
             ValueError: if it is rejected; a goal under way then goes on.

@@ -1,6 +1,7 @@
 """Simulation that runs in a thread at a multiple of real time.
 
-A delay of more than a fifth of a second is not caught up: on a slow machine simulated time runs slower.
+A delay of more than a fifth of a second is not caught up: on a slow machine simulated time runs
+slower.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Pace:
         return self._resets
 
     def reset(self) -> None:
-        """Rebuild the simulation in the background; `resets` counts up when done, `error` reports a failure."""
+        """Rebuild the simulation in the background; `resets` counts up when done, `error` reports a
+        failure."""
         self.error = None
         self._reset.set()
 

@@ -5,17 +5,18 @@
 | `joint_states` | sensor_msgs/JointState of arm and gripper |
 | `panda_arm_controller/follow_joint_trajectory` | action, control_msgs/FollowJointTrajectory |
 | `panda_gripper/gripper_cmd` | action, control_msgs/GripperCommand; position is the gap in meters |
-| `camera_0/depth/image`, `camera_0/depth/camera_info` | sensor_msgs/Image (32FC1, meters), CameraInfo |
+| `camera_0/depth/image` | sensor_msgs/Image (32FC1, meters) |
+| `camera_0/depth/camera_info` | sensor_msgs/CameraInfo |
 | `camera_0/color/image` | sensor_msgs/Image (rgb8), registered to the depth |
 | `camera_0/pose` | geometry_msgs/PoseStamped of the optical frame in the world, with each image |
 | `task/instruction` | flowplan_msgs/Instruction, latched: the document of the task |
 | `task/success` | service, std_srvs/Trigger: current success, and the measures |
-| `task/reset` | service, std_srvs/Trigger: rebuild the episode of `task` and `seed`; running goals are aborted |
+| `task/reset` | service, std_srvs/Trigger: rebuild the episode; running goals are aborted |
 | `/clock` | with `use_sim_time` |
 
 Images of all cameras that were taken together have one stamp. The robot filters itself out of them.
-Parameters `fault.*` break the robot while it runs; those of the controllers, `task` and `seed` take effect
-at the next reset.
+Parameters `fault.*` break the robot while it runs; those of the controllers, `task` and `seed` take
+effect at the next reset.
 """
 
 from __future__ import annotations
@@ -235,7 +236,8 @@ class SimNode(Node):
         self._with_cameras(lambda cameras: cameras.shoot(snapshot))
 
     def _publish_images(self) -> None:
-        """Publish one camera at a time: bursts of megabytes are too much for best-effort subscribers."""
+        """Publish one camera at a time: bursts of megabytes are too much for best-effort
+        subscribers."""
         if not self._to_publish:
             stamp = self._shot_stamp
             self._to_publish.extend(

@@ -1,4 +1,5 @@
-"""World of a task with a robot whose joints and fingers are driven by two controllers, step by step.
+"""World of a task with a robot whose joints and fingers are driven by two controllers, step by
+step.
 
 The physics is that of `sim_envs`: motors under the URDF's torque limits, contacts and friction.
 """
@@ -21,7 +22,8 @@ from sim_envs.tasks import TASKS
 from sim_envs.world import World
 
 RIGID_TASKS = tuple(name for name, task in TASKS.items() if not task.deformable)
-"""Tasks that can be simulated here: a cloth would have to be anchored to the fingers, which no gripper controller does."""
+"""Tasks that can be simulated here: a cloth would have to be anchored to the fingers, which no
+gripper controller does."""
 
 ROBOT = "robot"
 """Name of the robot's body in the world."""

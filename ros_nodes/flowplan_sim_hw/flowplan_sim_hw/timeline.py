@@ -1,13 +1,14 @@
 """Interpolation of an accepted trajectory.
 
-Between two waypoints every joint follows the polynomial of the lowest degree that meets what both of them
-state: a line for positions, a cubic with velocities, a quintic with accelerations. With h the time between
-them and u in [0, 1] the share of it that has passed,
+Between two waypoints every joint follows the polynomial of the lowest degree that meets what both
+of them state: a line for positions, a cubic with velocities, a quintic with accelerations. With h
+the time between them and u in [0, 1] the share of it that has passed,
 
-    q(u) = sum_k c_k u^k,    q(0), q(1) = positions,    q'(0), q'(1) = h velocities,    q''(0), q''(1) = h^2 accelerations
+    q(u) = sum_k c_k u^k,    q(0), q(1) = positions,    q'(0), q'(1) = h velocities,    q''(0),
+    q''(1) = h^2 accelerations
 
-One more waypoint precedes the first: the arm's state at the start of the trajectory. A first waypoint at
-time zero makes the target jump.
+One more waypoint precedes the first: the arm's state at the start of the trajectory. A first
+waypoint at time zero makes the target jump.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 from flowplan.utils.checks import FloatArray
 from flowplan_sim_hw.trajectory_goal import Waypoint
 
-# Coefficients c_0, c_1, ... of u from the values at both ends, in the order position, velocity, acceleration at 0, then
-# at 1, times powers of h: the inverses of the equations above.
+# Coefficients c_0, c_1, ... of u from the values at both ends, in the order position, velocity,
+# acceleration at 0, then at 1, times powers of h: the inverses of the equations above.
 _LINEAR = np.linalg.inv([[1, 0], [1, 1]])
 _CUBIC = np.linalg.inv([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 2, 3]])
 _QUINTIC = np.linalg.inv(
@@ -90,7 +91,8 @@ class Timeline:
         self._splines = splines
         first = waypoints[0]
         J = len(before.positions)
-        # The initial state states what the first waypoint states, or the first piece would be of a lower degree.
+        # The initial state states what the first waypoint states, or the first piece would be of a
+        # lower degree.
         velocities = (
             before.velocities
             if len(before.velocities) or not len(first.velocities)

@@ -1,7 +1,8 @@
-"""Rules of ros2_control's `joint_trajectory_controller`, without ROS, over an injected clock and plant.
+"""Rules of ros2_control's `joint_trajectory_controller`, without ROS, over an injected clock and
+plant.
 
-Each update samples the trajectory twice: now, to compare with the measured state, and one period later, to
-command.
+Each update samples the trajectory twice: now, to compare with the measured state, and one period
+later, to command.
 
 | event | result |
 |---|---|
@@ -13,9 +14,9 @@ command.
 | another goal is accepted | ABORTED, INVALID_GOAL; the new one starts from the measured state |
 | the controller is deactivated | ABORTED, INVALID_GOAL; goals are rejected |
 
-This is the behavior from Humble to Kilted, where a new goal replaces the old one entirely, of a controller
-that commands positions, or positions and velocities. Left out are PID gains, effort, speed scaling,
-continuous joints, `cmd_timeout`, `decelerate_on_cancel`, and trajectories by topic.
+This is the behavior from Humble to Kilted, where a new goal replaces the old one entirely, of a
+controller that commands positions, or positions and velocities. Left out are PID gains, effort,
+speed scaling, continuous joints, `cmd_timeout`, `decelerate_on_cancel`, and trajectories by topic.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Plant(Protocol):
         """Measured positions (J,) and velocities (J,)."""
 
     def command(self, positions: FloatArray, velocities: FloatArray) -> None:
-        """Command positions and velocities for the next update; velocities are 0 under position control."""
+        """Command positions and velocities for the next update; velocities are 0 under position
+        control."""
 
 
 class Status(Enum):
@@ -301,13 +303,15 @@ class TrajectoryController:
     def _at_the_end(
         self, pursuit: _Pursuit, last: Waypoint, error: JointState, late: float
     ) -> bool:
-        """Check a trajectory that is over since `late` seconds; True if this update must not command."""
+        """Check a trajectory that is over since `late` seconds; True if this update must not
+        command."""
         off = pursuit.goal.violated(error)
         if not off.any():
             self._end(Status.SUCCEEDED, error_string="Goal successfully reached!")
             self._motion = self._hold(last.positions, last.velocities)
         elif pursuit.goal_time > 0 and late > pursuit.goal_time:
-            text = f"Aborted due to goal_time_tolerance exceeding by {late:f} seconds: {self._describe(off, error)}"
+            what = self._describe(off, error)
+            text = f"Aborted due to goal_time_tolerance exceeding by {late:f} seconds: {what}"
             self._end(Status.ABORTED, GOAL_TOLERANCE_VIOLATED, text)
             self._motion = self._hold(self._actual)
             return True
@@ -315,7 +319,8 @@ class TrajectoryController:
 
     def _describe(self, off: FloatArray, error: JointState) -> str:
         j = int(np.argmax(off))
-        return f"{self.joint_names[j]}, off by {error.positions[j]:.4f} and {error.velocities[j]:.4f} a second"
+        position, velocity = error.positions[j], error.velocities[j]
+        return f"{self.joint_names[j]}, off by {position:.4f} and {velocity:.4f} a second"
 
     def _end(self, status: Status, error_code: int = SUCCESSFUL, error_string: str = "") -> None:
         if self._handle is not None:
@@ -368,7 +373,8 @@ class TrajectoryController:
         ]
 
     def _pursuit_of(self, handle: GoalHandle) -> _Pursuit:
-        """Tolerances of the goal over the controller's own; the latter alone if the goal's are invalid."""
+        """Tolerances of the goal over the controller's own; the latter alone if the goal's are
+        invalid."""
         goal, options, zeros = handle.goal, self.options, np.zeros(len(self.joint_names))
         path = _Limits(zeros + options.trajectory, zeros, zeros)
         end = _Limits(zeros + options.goal, zeros + options.stopped_velocity_tolerance, zeros)

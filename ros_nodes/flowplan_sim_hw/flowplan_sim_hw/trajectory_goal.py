@@ -1,9 +1,9 @@
 """Goals of a joint trajectory controller, and reasons to reject them.
 
-The rules are those of ros2_control's `joint_trajectory_controller`. Three harmful goals that it accepts are
-rejected here, so that a client that sends them is found before it meets a robot: a joint named twice (another
-one would move to wherever it last went), accelerations without velocities (it commands zeros), and numbers
-that are not finite.
+The rules are those of ros2_control's `joint_trajectory_controller`. Three harmful goals that it
+accepts are rejected here, so that a client that sends them is found before it meets a robot: a
+joint named twice (another one would move to wherever it last went), accelerations without
+velocities (it commands zeros), and numbers that are not finite.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ class TrajectoryGoal:
         start: start time, seconds of the controller's clock; None for at once (a stamp of zero).
         path_tolerance: by joint, during the motion.
         goal_tolerance: by joint, at the end.
-        goal_time_tolerance: seconds after the end in which the joints must arrive; 0 and -1 as in Tolerance.
+        goal_time_tolerance: seconds after the end in which the joints must arrive; 0 and -1 as in
+            Tolerance.
     """
 
     joint_names: Sequence[str]

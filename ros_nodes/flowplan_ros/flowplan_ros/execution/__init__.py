@@ -1,4 +1,5 @@
-"""Rules of executing a certified plan: checks before anything moves, and reasons to stop. No ROS in here.
+"""Rules of executing a certified plan: checks before anything moves, and reasons to stop. No ROS in
+here.
 
 A plan is cut where its fingers move: approach, close, manipulate, open, retreat. Each piece begins
 and ends at rest and goes to its controller alone. The next one is sent after the result of the last
@@ -8,7 +9,8 @@ of d seconds may take
     factor d + slack       (1.1 d + 0.5 s)
 
 and no longer. If an execution ends early, the running goal is canceled first, and the arm holds
-still. Clock, controllers and the operator are ports (`Ports`), so every rule is tested without them.
+still. Clock, controllers and the operator are ports (`Ports`), so every rule is tested without
+them.
 
 Every comparison is written so that NaN fails it: a robot whose state is not known does not move.
 """

@@ -1,4 +1,5 @@
-"""Checks before and between the steps of an execution. Every comparison is false for NaN, and fails."""
+"""Checks before and between the steps of an execution. Every comparison is false for NaN, and
+fails."""
 
 from __future__ import annotations
 

@@ -27,11 +27,13 @@ class ExecutionOptions:
     start_tolerance: Annotated[float, Interval(1e-4, 0.2)] = 0.01
     """Largest joint deviation from the start of a motion, radians or meters."""
     lead_in: Annotated[float, Interval(0.02, 5)] = 0.2
-    """Seconds to move from the measured state to the first point, so that the target never jumps."""
+    """Seconds to move from the measured state to the first point, so that the target never
+    jumps."""
     response_timeout: Annotated[float, Interval(0.1, 60)] = 1.0
     """Seconds in which a controller must answer a goal."""
     state_timeout: Annotated[float, Interval(0.05, 10)] = 0.5
-    """Seconds without joint states, or without a controller's feedback, until a motion is stopped."""
+    """Seconds without joint states, or without a controller's feedback, until a motion is
+    stopped."""
     watchdog_factor: Annotated[float, Interval(1, 10)] = 1.1
     """Multiple of its planned duration that a motion may take, plus the slack."""
     watchdog_slack: Annotated[float, Interval(0, 60)] = 0.5

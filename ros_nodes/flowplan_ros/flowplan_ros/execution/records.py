@@ -1,4 +1,5 @@
-"""Records of an execution: the request, its steps, the goals of controllers, and the ports to the robot."""
+"""Records of an execution: the request, its steps, the goals of controllers, and the ports to the
+robot."""
 
 from __future__ import annotations
 

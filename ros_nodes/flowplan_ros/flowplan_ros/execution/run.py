@@ -185,7 +185,8 @@ class _Execution:
         asked = self.ports.now()
         while not goal.state.ended:
             if self.ports.now() - asked > self.options.stop_timeout:
-                line = f"{end}; {watch.who}'s controller does not say that it stopped: it may still move"
+                silent = f"{watch.who}'s controller does not say that it stopped"
+                line = f"{end}; {silent}: it may still move"
                 raise ExecutionEnded(end.code, line)
             await self.ports.tick()
         raise ExecutionEnded(end.code, f"{end}; {watch.who} stopped")

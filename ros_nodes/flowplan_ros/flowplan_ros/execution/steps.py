@@ -78,7 +78,8 @@ def _arm_step(trajectory: Trajectory, phase: int, scaling: float, lead_in: float
     if not fastest <= _AT_REST:
         raise ExecutionEnded(
             Code.BAD_GOAL,
-            f"plan.trajectory: the {Phase(phase).label} phase begins or ends at {fastest:.3g} rad/s; "
+            f"plan.trajectory: the {Phase(phase).label} phase begins or ends at {fastest:.3g} "
+            "rad/s; "
             "expected rest",
         )
     # Controllers refuse a last velocity that is not exactly zero.
