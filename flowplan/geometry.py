@@ -22,13 +22,22 @@ def pose(rotation: ArrayLike | None = None, translation: ArrayLike | None = None
     Args:
         rotation: Matrices (..., 3, 3). Defaults to the identity.
         translation: Vectors (..., 3), meters. Defaults to zero.
+
+    Raises:
+        ValueError: if the shapes are others, or their batch axes do not broadcast.
     """
     R = np.eye(3) if rotation is None else np.asarray(rotation, float)
     t = np.zeros(3) if translation is None else np.asarray(translation, float)
-    batch = np.broadcast_shapes(R.shape[:-2], t.shape[:-1])
-    X = np.zeros((*batch, 4, 4))
-    X[..., :3, :3] = R
-    X[..., :3, 3] = t
+    try:
+        batch = np.broadcast_shapes(R.shape[:-2], t.shape[:-1])
+        X = np.zeros((*batch, 4, 4))
+        X[..., :3, :3] = R
+        X[..., :3, 3] = t
+    except ValueError:
+        raise ValueError(
+            "pose: expected rotation (..., 3, 3) and translation (..., 3), "
+            f"got {R.shape} and {t.shape}"
+        ) from None
     X[..., 3, 3] = 1.0
     return X
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,10 @@ class SceneObject:
                 f"{where}.mesh: vertices are not all finite; "
                 "repair the mesh with flowplan.scan.load_mesh"
             )
+        if self.deformable not in (True, False, None):
+            raise ValueError(
+                f"{where}.deformable: expected True, False or None, got {self.deformable!r}"
+            )
         object.__setattr__(
             self, "X_world_object", checks.poses(f"{where}.X_world_object", self.X_world_object)
         )
@@ -86,8 +91,8 @@ class Scene:
     obstacles: tuple[SceneObject, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "objects", tuple(self.objects))
-        object.__setattr__(self, "obstacles", tuple(self.obstacles))
+        for field_name in ("objects", "obstacles"):
+            object.__setattr__(self, field_name, _scene_objects(self, field_name))
         names = [o.name for o in self.objects + self.obstacles]
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
@@ -104,6 +109,17 @@ class Scene:
         names = [o.name for o in self.objects]
         checks.choice("object", name, names)
         return names.index(name)
+
+
+def _scene_objects(scene: Scene, field_name: str) -> tuple[SceneObject, ...]:
+    """A field of the scene as a tuple of scene objects."""
+    value = getattr(scene, field_name)
+    items = tuple(value) if isinstance(value, Iterable) else (value,)
+    wrong = [type(item).__name__ for item in items if not isinstance(item, SceneObject)]
+    if wrong or not isinstance(value, Iterable):
+        got = wrong[0] if wrong else "a single one"
+        raise ValueError(f"Scene.{field_name}: expected a tuple of SceneObjects, got {got}")
+    return items
 
 
 @dataclass(frozen=True)

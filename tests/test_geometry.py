@@ -113,3 +113,8 @@ def test_at_a_pitch_of_90_degrees_yaw_is_zero(pitch):
     rpy = g.rpy_from_matrix(R)
     assert rpy[2] == 0
     np.testing.assert_allclose(g.matrix_from_rpy(rpy), R, atol=1e-12)
+
+
+def test_a_pose_of_other_shapes_is_refused():
+    with pytest.raises(ValueError, match=r"translation \(\.\.\., 3\), got \(3, 3\) and \(2,\)"):
+        g.pose(translation=[1, 2])

@@ -119,6 +119,57 @@ def test_any_function_of_the_protocol_may_optimize(panda, brick_plan):
         plan(scene, motion, panda, optimizer="adam")
 
 
+def test_an_optimizer_is_not_trusted_with_its_own_errors(panda, brick_plan):
+    """A trajectory that stays at the contact is refused, although its errors are said to be 0."""
+    scene, motion, _ = brick_plan
+
+    def still(problem, options, *, seed=0):
+        solution = optimizers.get("lm")(problem, options, seed=seed)
+        return replace(
+            solution,
+            q=np.repeat(solution.q[:1], len(solution.q), axis=0),
+            position_error=np.zeros(len(solution.q)),
+        )
+
+    refused = plan(scene, motion, panda, optimizer=still, options=PlanOptions(candidates=1))
+    assert isinstance(refused, NoPlan)
+    assert refused.attempts[-1].stage == "track"
+    assert refused.attempts[-1].position_error > 0.2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.q, "optimizer: expected to return a TrackSolution, got ndarray"),
+        (lambda s: replace(s, q=s.q[:, :6]), r"q of shape \(41, 7\), got \(41, 6\)"),
+        (lambda s: replace(s, q=s.q * np.nan), "TrackSolution.q: 287 of 287 values are not finite"),
+    ],
+)
+def test_an_optimizer_that_returns_something_else_is_refused(panda, brick_plan, change, message):
+    scene, motion, _ = brick_plan
+
+    def optimize(problem, options, *, seed=0):
+        return change(optimizers.get("lm")(problem, options, seed=seed))
+
+    with pytest.raises(ValueError, match=message):
+        plan(scene, motion, panda, optimizer=optimize)
+
+
+def test_arguments_of_another_type_are_refused(panda, brick_plan):
+    scene, motion, _ = brick_plan
+    with pytest.raises(ValueError, match="robot: expected a Robot, got str; load_robot"):
+        plan(scene, motion, "panda")
+    with pytest.raises(ValueError, match="motion: expected a SceneMotion, got list; a generator"):
+        plan(scene, [motion], panda)
+    with pytest.raises(ValueError, match="optimizer: expected a name or a function, got int"):
+        plan(scene, motion, panda, optimizer=3)
+    (brick,) = scene.objects
+    with pytest.raises(ValueError, match="objects: expected a tuple of SceneObjects, got a single"):
+        Scene(brick)
+    with pytest.raises(ValueError, match="deformable: expected True, False or None, got 'yes'"):
+        replace(brick, deformable="yes")
+
+
 def test_moving_robot_and_world_together_moves_the_answer(panda):
     """The plan is in joint space, so it is as good somewhere else: same contact relative to the
     brick, same quality."""

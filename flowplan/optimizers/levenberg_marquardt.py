@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from flowplan.optimizers.objective import CostWeights, Objective, Quadratic
 from flowplan.optimizers.protocol import TrackOptions, TrackProblem, TrackSolution
 from flowplan.optimizers.seeds import find_seeds
+from flowplan.optimizers.tracking_error import tracking_error
 from flowplan.utils.checks import FloatArray
 
 _MAX_STEP = 0.5
@@ -203,7 +204,7 @@ def _measure(objective: Objective, search: _Search) -> TrackSolution:
     options, collision = objective.options, objective.collision
     T = len(q)
     X = objective.problem.robot.tool_pose(q)
-    position, rotation = objective.position_error(X), objective.rotation_error(X)
+    position, rotation = tracking_error(objective.problem, X)
 
     # Clearances at the times and halfway between them.
     halfway = 0.5 * (q[1:] + q[:-1])

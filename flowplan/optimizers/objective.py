@@ -22,6 +22,7 @@ from flowplan.optimizers.block_banded import BandedLayout
 from flowplan.optimizers.clearance import ArmState, CollisionModel, ResidualRows
 from flowplan.optimizers.finite_differences import Rates
 from flowplan.optimizers.protocol import TrackOptions, TrackProblem
+from flowplan.optimizers.tracking_error import observed_rotations
 from flowplan.utils.checks import FloatArray
 
 _GRASP_LEVER = 0.05
@@ -140,7 +141,7 @@ class Objective:
         self.root_weight, self.root_K = flow_weights(problem, options)
         self.X_star = attachment.X_world_tool
         self.source_mean = attachment.moments.source_mean
-        self.observed = _observed_rotations(attachment.K)
+        self.observed = observed_rotations(attachment.K)
         self.lower = robot.lower + 2 * _RANGE_TOLERANCE
         self.upper = robot.upper - 2 * _RANGE_TOLERANCE
 
@@ -236,21 +237,6 @@ class Objective:
         slope = -measure[at] / (least * _SINGULAR_TOLERANCE)
         return ResidualRows(at, residual, slope[:, None] * log_manipulability_gradient(J[at]))
 
-    def position_error(self, X: FloatArray) -> FloatArray:
-        """Error (T,) in meters of the patch's center at tool poses (T, 4, 4); 0 if unseen."""
-        rotated = (X[:, :3, :3] - self.X_star[:, :3, :3]) @ self.source_mean[..., None]
-        offset = rotated[..., 0] + X[:, :3, 3] - self.X_star[:, :3, 3]
-        error = np.linalg.norm(offset, axis=-1)
-        return np.where(self.problem.attachment.moments.weight > 0, error, 0.0)
-
-    def rotation_error(self, X: FloatArray) -> FloatArray:
-        """Error (T,) in radians of tool poses (T, 4, 4), over the observed rotations."""
-        residual, _ = alignment_residual(
-            X, self.X_star, self.source_mean, self.root_weight, self.observed
-        )
-        half_sine = np.minimum(np.linalg.norm(residual[:, 3:], axis=-1) / 2, 1.0)
-        return 2 * np.arcsin(half_sine)
-
 
 def flow_weights(problem: TrackProblem, options: TrackOptions) -> tuple[FloatArray, FloatArray]:
     """Roots (T,), (T, 3, 3) of the position weight and rotation stiffness, per tolerance.
@@ -268,13 +254,6 @@ def flow_weights(problem: TrackProblem, options: TrackOptions) -> tuple[FloatArr
     K[0] += _GRASP_LEVER**2 * np.eye(3)
     root_K = symmetric_root(K)
     return np.sqrt(share) / options.position_tolerance, root_K / options.position_tolerance
-
-
-def _observed_rotations(K: FloatArray) -> FloatArray:
-    """Projections (T, 3, 3) onto the rotations that the flow determines."""
-    values, vectors = np.linalg.eigh(K)
-    observed = values > 1e-9 * values[:, -1:]  # (T, 3)
-    return (vectors * observed[:, None, :]) @ np.swapaxes(vectors, 1, 2)
 
 
 def log_manipulability_gradient(J: FloatArray) -> FloatArray:

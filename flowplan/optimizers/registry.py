@@ -26,9 +26,13 @@ def get(optimizer: str | Optimizer) -> Optimizer:
         optimizer: one of NAMES, or a function of the type `Optimizer`.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or anything that is neither a name nor callable.
     """
     if not isinstance(optimizer, str):
+        if not callable(optimizer):
+            raise ValueError(
+                f"optimizer: expected a name or a function, got {type(optimizer).__name__}"
+            )
         return optimizer
     checks.choice("optimizer", optimizer, NAMES)
     found: Optimizer = importlib.import_module(_MODULES[optimizer]).optimize

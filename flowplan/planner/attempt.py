@@ -16,6 +16,7 @@ from flowplan.collision.sphere_cover import sphere_cover
 from flowplan.grasp import ContactCandidates
 from flowplan.grasp.rank import ContactReport
 from flowplan.optimizers import TrackProblem, TrackSolution
+from flowplan.optimizers.tracking_error import tracking_error
 from flowplan.paths.approach import approach, retreat
 from flowplan.paths.compose import compose
 from flowplan.paths.time_parameterization import follow, retime
@@ -126,7 +127,7 @@ def _track(
         np.zeros((0, 4)) if held is None else sphere_cover(held, options.geometry.held_spheres),
         obstacles=tuple(mesh for _, mesh in (*around.during, *around.support())),
     )
-    solution = problem.optimizer(task, options.track, seed=problem.seed)
+    solution = _optimize(problem, task)
 
     worst = int(np.argmax(solution.position_error))
     position = float(solution.position_error[worst])
@@ -144,6 +145,27 @@ def _track(
         reason = f"the tool stays {np.rad2deg(rotation):.0f} deg off the flow (limit {limit:.0f})"
         raise _Failed("track", reason, time=float(attachment.times[worst]))
     return solution
+
+
+def _optimize(problem: Problem, task: TrackProblem) -> TrackSolution:
+    """The optimizer's solution, with its errors measured here.
+
+    Raises:
+        ValueError: if the optimizer returns anything else.
+    """
+    solution = problem.optimizer(task, problem.options.track, seed=problem.seed)
+    if not isinstance(solution, TrackSolution):
+        raise ValueError(
+            f"optimizer: expected to return a TrackSolution, got {type(solution).__name__}"
+        )
+    shape = len(task.times), len(task.robot.joint_names)
+    if solution.q.shape != shape:
+        raise ValueError(
+            f"optimizer: expected a TrackSolution with q of shape {shape}, got {solution.q.shape}"
+        )
+    # The validator knows obstacles and limits but not the flow.
+    position, rotation = tracking_error(task, task.robot.tool_pose(solution.q))
+    return replace(solution, position_error=position, rotation_error=rotation)
 
 
 def _reach(

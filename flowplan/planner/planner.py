@@ -72,8 +72,10 @@ def plan(
         A certified Plan, or a NoPlan with the reasons.
 
     Raises:
-        ValueError: if the motion does not fit the scene, or nothing in it moves.
+        ValueError: if an argument is of another type, the motion does not fit the scene, or nothing
+            in it moves.
     """
+    _check_types(scene, motion, robot)
     options = options or PlanOptions()
     start = inputs.get("start")
     start = robot.home if start is None else checks.array("start", start, robot.home.shape)
@@ -125,6 +127,19 @@ def plan(
             )
         attempts.append(tried)
     return NoPlan(tuple(attempts), assumptions)
+
+
+def _check_types(scene: Scene, motion: SceneMotion, robot: Robot) -> None:
+    """Refuse arguments that are no scene, motion or robot."""
+    expected = (
+        ("scene", scene, Scene, "load_scene reads one"),
+        ("motion", motion, SceneMotion, "a generator makes a list of them"),
+        ("robot", robot, Robot, "load_robot reads one, by name or path"),
+    )
+    for name, value, kind, hint in expected:
+        if not isinstance(value, kind):
+            got = type(value).__name__
+            raise ValueError(f"{name}: expected a {kind.__name__}, got {got}; {hint}")
 
 
 def _assumptions(scene: Scene, target: int, deformable: bool) -> tuple[str, ...]:
