@@ -133,13 +133,15 @@ def _object_to_msg(obj: SceneObject) -> messages.SceneObject:
 
 
 def _object_from_msg(msg: messages.SceneObject, field: str) -> SceneObject:
-    vertices = _rows(msg.vertices, 3, f"{field}.vertices").astype(float)
-    triangles = _rows(msg.triangles, 3, f"{field}.triangles").astype(np.int64)
+    # Geometry in single precision widens to the records' types.
+    vertices = _rows(msg.vertices, 3, f"{field}.vertices").astype(float)  # (V, 3)
+    triangles = _rows(msg.triangles, 3, f"{field}.triangles").astype(np.int64)  # (F, 3)
     if not len(triangles) or triangles.max() >= len(vertices):
         raise ValueError(
             f"{field}.triangles: expected indices below {len(vertices)}, the number of vertices, "
             f"got {triangles.max() if len(triangles) else 'none'}"
         )
+    # Colors are optional: one RGB a vertex.
     colors = _rows(msg.colors, 3, f"{field}.colors") if msg.colors else None
     if colors is not None and len(colors) != len(vertices):
         raise ValueError(
@@ -175,10 +177,10 @@ def motion_from_msg(msg: messages.SceneMotion, scene: Scene, field: str = "motio
     vertices: list[NDArray[Any]] = []
     for i, (obj, move) in enumerate(zip(scene.objects, msg.objects, strict=True)):
         expected = (len(msg.times), len(obj.mesh.vertices), 3)
-        if len(move.vertices) != np.prod(expected):
+        size = np.prod(expected)
+        if len(move.vertices) != size:
             raise ValueError(
-                f"{field}.objects[{i}].vertices: expected {np.prod(expected)} numbers, (T, V, 3) "
-                f"= {expected}, "
+                f"{field}.objects[{i}].vertices: expected {size} numbers, (T, V, 3) = {expected}, "
                 f"got {len(move.vertices)}"
             )
         vertices.append(np.frombuffer(move.vertices, np.float32).reshape(expected))
@@ -199,6 +201,7 @@ def flow_to_msg(flow: ObjectFlow, header: Header) -> messages.ObjectFlow:
 
 def flow_from_msg(msg: messages.ObjectFlow, field: str = "flow") -> ObjectFlow:
     """Object flow in the frame of the message's header."""
+    # Sizes first, since buffers carry no shape.
     T, N = len(msg.times), msg.points
     for name, expected in (("positions", T * N * 3), ("confidence", T * N), ("object_id", N)):
         if len(getattr(msg, name)) != expected:
@@ -284,6 +287,7 @@ def _instruction(msg: messages.Instruction, scene: Scene) -> Instruction:
     if msg.kind == messages.Instruction.OBSERVATION:
         clouds = tuple(cloud_from_msg(cloud, f"clouds[{i}]") for i, cloud in enumerate(msg.clouds))
         return Observation(msg.object, np.asarray(msg.times), clouds)
+    # Vectors of an action: an empty field is one that was not given.
     points = {
         name: _points(getattr(msg, name)) for name in ("handles", "targets", "forces", "velocities")
     }
@@ -341,6 +345,7 @@ def certified_plan(plan: Plan, robot: str, header: Header) -> messages.Certified
         raise ValueError(
             f"plan.certificate: expected a pass, got {plan.certificate.reasons}; plan again"
         )
+    # Trajectory and contact, then a column per certified quantity, sealed last.
     t = plan.trajectory
     msg = messages.CertifiedPlan(
         header=header,
@@ -373,17 +378,19 @@ def trajectory_to_msg(trajectory: Trajectory) -> JointTrajectory:
 
 def trajectory_from_msg(msg: messages.CertifiedPlan, field: str = "plan") -> Trajectory:
     """Trajectory of a plan, with phase, grip and errors of every sample."""
+    # Columns (S, J) of the arm's points.
     points, joints = msg.trajectory.points, len(msg.trajectory.joint_names)
     columns = {}
     for name, part in (("q", "positions"), ("qd", "velocities"), ("qdd", "accelerations")):
         for i, point in enumerate(points):
-            if len(getattr(point, part)) != joints:
+            count = len(getattr(point, part))
+            if count != joints:
                 raise ValueError(
-                    f"{field}.trajectory.points[{i}].{part}: expected {joints} numbers, one a "
-                    "joint, "
-                    f"got {len(getattr(point, part))}"
+                    f"{field}.trajectory.points[{i}].{part}: expected {joints} numbers, "
+                    f"one a joint, got {count}"
                 )
         columns[name] = np.array([getattr(point, part) for point in points])
+    # Columns (S,) that stand beside the points.
     for name in ("grip", "phase", "position_error", "rotation_error", "clearance"):
         values = np.asarray(getattr(msg, name))
         if len(values) != len(points):

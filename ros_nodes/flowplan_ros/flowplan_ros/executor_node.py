@@ -106,15 +106,19 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
     def __init__(self) -> None:
         fixed = ("robot", "base_position", "base_quat_xyzw", "arm_action", "gripper_action")
         super().__init__("executor_node", ExecutorNodeOptions(), fixed=fixed)
+        # The operator's answer, and whether it is awaited.
         self.said: bool | None = None
         self.asking = False
+        # Clocks: one that never jumps, unless time is simulated.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._simulated = self.get_parameter("use_sim_time").value
         self.joints = JointReadings(self.now, self.date)
+        # Previews in RViz.
         self.path = self.create_publisher(MarkerArray, "~/preview", LATCHED)
         self.flow = self.create_publisher(MarkerArray, "~/flow", LATCHED)
         self.ghosts = self.create_publisher(MarkerArray, "~/ghost", 1)
         self.trajectory = self.create_publisher(JointTrajectory, "~/trajectory", LATCHED)
+        # Inputs, the operator's answer, and the action.
         self.create_subscription(
             JointState, "joint_states", self.joints.take, qos_profile_sensor_data
         )
@@ -185,11 +189,13 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
 
     def _plan(self, goal: ExecutePlan.Goal) -> ExecutionRequest:
         plan: CertifiedPlan = goal.plan
+        # The digest first: an altered plan is not worth reading.
         check_digest(plan.digest, digest(plan))
         if plan.robot != self.robot.name:
             raise ValueError(
                 f"plan.robot: got {plan.robot!r}, this executor moves {self.robot.name!r}"
             )
+        # The robot, its joints in any order, and one contact.
         trajectory = conversions.trajectory_from_msg(plan)
         if set(trajectory.joint_names) != set(self.robot.joint_names):
             raise ValueError(
@@ -315,11 +321,13 @@ class _RosPorts:
         self._node.trajectory.publish(message)
 
     def pose(self, q: FloatArray, opening: float) -> None:
+        # At most one ghost per period.
         now = time.monotonic()
         if now - self._last_ghost < _GHOSTS:
             return
         self._last_ghost = now
         header = Header(stamp=self._node.get_clock().now().to_msg(), frame_id=self._frame)
+        # The plan's joints in the robot's order.
         order = [self._names.index(name) for name in self._node.robot.joint_names]
         self._node.ghosts.publish(self._node.ghost.markers(q[order], opening, header))
 
@@ -350,6 +358,7 @@ class _RosPorts:
         future.add_done_callback(partial(self._answered, goal, ended))
 
     def _answered(self, goal: Goal, ended: Any, future: Any) -> None:
+        # A goal may be rejected, or canceled before its acceptance arrived.
         handle = future.result()
         if not handle.accepted:
             goal.state = GoalState.REJECTED
@@ -362,6 +371,7 @@ class _RosPorts:
 
     def _arm_feedback(self, goal: Goal, message: Any) -> None:
         goal.heard = self.now()
+        # The largest error of any joint counts.
         errors = message.feedback.error.positions
         goal.error = float(np.abs(errors).max()) if len(errors) else 0.0
 
@@ -379,6 +389,7 @@ class _RosPorts:
 
     def _gripper_ended(self, goal: Goal, response: Any) -> None:
         result = response.result
+        # `interp` wants rising positions; some grippers close with rising ones.
         openings, positions = self._openings()
         ascending = np.argsort(positions)
         goal.opening = float(

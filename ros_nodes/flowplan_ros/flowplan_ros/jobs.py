@@ -48,6 +48,7 @@ def warm_generator(name: str, device: str) -> None:
     takes_device = any(field.name == "device" for field in fields(kind))
     options = kind(device=device) if takes_device else kind()
     _loaded["generator"] = factory(name, options)
+    # The weights are loaded with the first generator, whatever its law.
     _loaded["generator"]((Rigid("anything"),))
 
 
@@ -56,6 +57,7 @@ def warm_planner(robot: str, X_world_base: FloatArray) -> None:
     import flowplan.planner  # noqa: F401
     from flowplan.robot import load_robot
 
+    # One call each of the lazily built kinematics.
     loaded = load_robot(robot, X_world_base)
     X, _ = loaded.tool_jacobian(loaded.home[None])
     loaded.inverse_kinematics(X, attempts=1)

@@ -66,10 +66,12 @@ def specs(options: Any, prefix: str = "") -> tuple[Spec, ...]:
         prefix: prefix of every name.
     """
     hints = typing.get_type_hints(type(options), include_extras=True)
+    # Ranges, choices and descriptions come from the dataclass's annotations and docstrings.
     intervals, choices = bounds.intervals(type(options)), bounds.choices(type(options))
     words = field_docs(type(options))
     out: list[Spec] = []
     for field in dataclasses.fields(options):
+        # Nested options get a dotted prefix.
         name, value, hint = prefix + field.name, getattr(options, field.name), hints[field.name]
         if dataclasses.is_dataclass(value):
             out += specs(value, name + ".")
@@ -160,6 +162,7 @@ def replaced(options: Options, values: Mapping[str, Any], prefix: str = "") -> O
 def field_docs(options: type) -> dict[str, str]:
     """Docstring below each field of a dataclass, inherited ones too, on one line each."""
     out: dict[str, str] = {}
+    # Base classes first, so that a subclass's docstring wins.
     for kind in reversed([kind for kind in options.__mro__ if dataclasses.is_dataclass(kind)]):
         body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
         assert isinstance(body, ast.ClassDef)
@@ -192,6 +195,7 @@ def _from_parameter(name: str, value: Any, hint: Any) -> Any:
         return None
     if isinstance(value, str | bool | int | float):
         return value
+    # ROS lists have no fixed length, tuples of a fixed number of values do.
     numbers = typing.get_args(hint)
     if Ellipsis not in numbers and len(value) != len(numbers):
         raise ValueError(f"{name}: expected {len(numbers)} values, got {len(value)}")

@@ -93,6 +93,7 @@ class PlanNode(ServerNode[PlanNodeOptions]):
 
     async def _plan(self, goal: Goal) -> PlanFlow.Result:
         request, options = goal.request, self.options
+        # Scene, and the flow and the start if the goal states them.
         conversions.frame_of(request.scene.header, options.frame, "scene")
         scene = conversions.scene_from_msg(request.scene)
         flow = None
@@ -100,11 +101,13 @@ class PlanNode(ServerNode[PlanNodeOptions]):
             conversions.frame_of(request.flow.header, options.frame, "flow")
             flow = conversions.flow_from_msg(request.flow)
         start = self._start(request.start_state)
+        # A motion that is made first takes the first half of the progress.
         begin, moving = 0.0, request.motion
         if not moving.times:
             begin, moving = 0.5, await self._generate(goal)
         conversions.frame_of(moving.header, options.frame, "motion")
         motion = conversions.motion_from_msg(moving, scene)
+        # A canceled goal cancels the planning too.
         goal.on_stop(self.worker.cancel)
         planned = await self.worker.call(
             jobs.plan_motion,
@@ -121,6 +124,7 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         )
         if isinstance(planned.found, NoPlan):
             raise Failure(ErrorCode.NO_PLAN, planned.found.reason, result)
+        # The stamp is the time of certification.
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self.options.frame)
         result.plan = conversions.certified_plan(planned.found, planned.robot, header)
         return result
@@ -142,6 +146,7 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         asked = GenerateFlow.Goal(
             scene=request.scene, instruction=request.instruction, seed=request.seed
         )
+        # The generator's progress is the first half of this goal's.
         sending = self._generator.send_goal_async(
             asked,
             feedback_callback=lambda msg: goal.feedback(

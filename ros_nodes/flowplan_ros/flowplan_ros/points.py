@@ -29,7 +29,8 @@ def buffer(typecode: str, values: ArrayLike) -> array:
 
 def cloud_to_msg(points: ArrayLike, header: Header, colors: ArrayLike | None = None) -> PointCloud2:
     """Unordered cloud of points (N, 3) in meters, with optional colors (N, 3) uint8 RGB."""
-    xyz = np.asarray(points, np.float32).reshape(-1, 3)
+    # One structured row a point: x, y, z, and the color packed into 32 bits.
+    xyz = np.asarray(points, np.float32).reshape(-1, 3)  # (N, 3)
     names = ["x", "y", "z"]
     columns: list[tuple] = [("xyz", "<f4", (3,))]
     if colors is not None:
@@ -40,6 +41,7 @@ def cloud_to_msg(points: ArrayLike, header: Header, colors: ArrayLike | None = N
     if colors is not None:
         r, g, b = np.asarray(colors, np.uint32).reshape(-1, 3).T
         rows["rgb"] = r << 16 | g << 8 | b
+    # Layout of a row, then all rows as bytes.
     msg = PointCloud2(header=header, height=1, width=len(xyz), is_dense=True)
     msg.fields = [
         PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
@@ -58,6 +60,7 @@ def cloud_from_msg(msg: PointCloud2, field: str = "cloud") -> FloatArray:
         ValueError: naming `field`, for a cloud without x, y, z as floats, or a buffer of another
             size.
     """
+    # Fields x, y, z: their number types and byte order.
     kinds = {PointField.FLOAT32: "f4", PointField.FLOAT64: "f8"}
     order = ">" if msg.is_bigendian else "<"
     known = {f.name: f for f in msg.fields}
@@ -66,6 +69,7 @@ def cloud_from_msg(msg: PointCloud2, field: str = "cloud") -> FloatArray:
             raise ValueError(
                 f"{field}.fields: expected x, y and z as FLOAT32 or FLOAT64, got {sorted(known)}"
             )
+    # A row as a structured type, which skips the fields between and after.
     row = np.dtype(
         {
             "names": list("xyz"),
@@ -79,9 +83,12 @@ def cloud_from_msg(msg: PointCloud2, field: str = "cloud") -> FloatArray:
         raise ValueError(
             f"{field}.data: expected {needed} bytes (row_step times height), got {len(msg.data)}"
         )
-    data = np.frombuffer(msg.data, np.uint8)[:needed].reshape(msg.height, msg.row_step)
-    rows = np.ascontiguousarray(data[:, : msg.point_step * msg.width]).reshape(-1).view(row)
-    points = np.stack([rows[name].astype(np.float64) for name in "xyz"], axis=-1)
+    # Rows of the cloud, without the padding at their ends.
+    data = np.frombuffer(msg.data, np.uint8)[:needed]
+    data = data.reshape(msg.height, msg.row_step)
+    packed = np.ascontiguousarray(data[:, : msg.point_step * msg.width])
+    rows = packed.reshape(-1).view(row)  # (H W,)
+    points = np.stack([rows[name].astype(np.float64) for name in "xyz"], axis=-1)  # (H W, 3)
     return points[np.isfinite(points).all(axis=-1)]
 
 
@@ -95,6 +102,7 @@ def depth_from_image(msg: Image, field: str = "image") -> NDArray[np.float32]:
         raise ValueError(
             f"{field}.encoding: got {msg.encoding!r}, expected one of {', '.join(_DEPTH)}"
         )
+    # Pixels without the padding of each row, in meters.
     kind, unit = _DEPTH[msg.encoding]
     pixel = np.dtype((">" if msg.is_bigendian else "<") + kind)
     if (
@@ -106,10 +114,9 @@ def depth_from_image(msg: Image, field: str = "image") -> NDArray[np.float32]:
             f"{field}.data: expected {msg.height} rows of {msg.step} bytes for {msg.width} "
             f"pixels, got {len(msg.data)}"
         )
-    rows = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)[
-        :, : pixel.itemsize * msg.width
-    ]
-    meters = np.ascontiguousarray(rows).view(pixel).astype(np.float32) * np.float32(unit)
+    padded = np.frombuffer(msg.data, np.uint8).reshape(msg.height, msg.step)
+    rows = np.ascontiguousarray(padded[:, : pixel.itemsize * msg.width])
+    meters = rows.view(pixel).astype(np.float32) * np.float32(unit)  # (H, W)
     return np.where(np.isfinite(meters) & (meters > 0), meters, np.float32(0))
 
 
@@ -131,15 +138,16 @@ def intrinsics_from_info(msg: CameraInfo, field: str = "camera_info") -> FloatAr
     Raises:
         ValueError: naming `field`, if the camera is not calibrated or its image not rectified.
     """
+    # The projection matrix if it is set, else the raw image's matrix.
     projection = np.asarray(msg.p, float).reshape(3, 4)
     unset = not projection.any()  # NaN is not unset
-    name, matrix = (
-        ("k", np.asarray(msg.k, float).reshape(3, 3)) if unset else ("p", projection[:, :3])
-    )
+    raw = np.asarray(msg.k, float).reshape(3, 3)
+    name, matrix = ("k", raw) if unset else ("p", projection[:, :3])
     if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
         raise ValueError(
             f"{field}.{name}: expected a camera matrix, got {matrix.tolist()}; calibrate the camera"
         )
+    # Rectified images have no distortion left.
     distortion = np.abs(np.asarray(msg.d, float))
     if len(distortion) and not distortion.max() <= 1e-6:
         raise ValueError(

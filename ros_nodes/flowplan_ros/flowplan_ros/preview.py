@@ -42,7 +42,7 @@ def plan_markers(robot: Robot, trajectory: Trajectory, header: Header) -> Marker
         trajectory: trajectory of that robot.
         header: frame and time of the preview.
     """
-    tool = robot.tool_pose(trajectory.q)
+    tool = robot.tool_pose(trajectory.q)  # (S, 4, 4)
     markers = [Marker(header=header, action=Marker.DELETEALL)]
     for phase in Phase:
         chosen = np.flatnonzero(trajectory.phase == phase)
@@ -64,13 +64,15 @@ def plan_markers(robot: Robot, trajectory: Trajectory, header: Header) -> Marker
 
 def flow_markers(flow: ObjectFlow, header: Header) -> MarkerArray:
     """Tracks of some of an object's points as lines, from dark to bright."""
+    # Some points, at some frames.
     N = flow.points.shape[1]
     chosen = np.unique(np.linspace(0, N - 1, min(N, _TRACKS)).astype(int))
     lines = _marker(header, "object flow", 0, Marker.LINE_LIST, 2, 0.6)
     lines.scale = Vector3(x=0.0015)
     frames = np.unique(np.linspace(0, len(flow.times) - 1, min(len(flow.times), 12)).astype(int))
-    tracks = flow.points[frames][:, chosen]
+    tracks = flow.points[frames][:, chosen]  # (frames, tracks, 3)
     segments = np.stack([tracks[:-1], tracks[1:]], axis=2)  # (frames - 1, tracks, 2, 3)
+    # One color for both ends of a segment, brighter with time.
     shade = np.linspace(0.25, 1.0, len(segments))
     lines.points = _points(segments.reshape(-1, 3))
     colors = [ColorRGBA(r=0.9 * float(s), g=0.3 * float(s), b=0.7 * float(s), a=0.8) for s in shade]

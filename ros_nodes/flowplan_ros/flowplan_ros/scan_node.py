@@ -234,6 +234,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
     async def _scan(self, names: Sequence[str]) -> tuple[Scene, Header, float]:
         if len(set(names)) < len(names) or "" in names:
             raise Failure(ErrorCode.BAD_GOAL, f"names: expected different names, got {list(names)}")
+        # Images of one time, as depth frames in the world.
         images = await self._images()
         try:
             frames = [feed.frame(image) for feed, taken in images for image in taken]
@@ -245,6 +246,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
             )
         except ValueError as error:
             raise Failure(ErrorCode.NOTHING_SEEN, str(error)) from None
+        # The scene is as old as its oldest image.
         stamp = min(
             (image.header.stamp for _, taken in images for image in taken), key=conversions.seconds
         )
@@ -255,6 +257,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         options, begun = self.options, time.monotonic()
 
         def lacking() -> tuple[int, str] | None:
+            # Enough images of every camera, close in time, with known poses.
             missing = [
                 words for feed in self._feeds if (words := feed.missing(begun, options.images))
             ]
@@ -275,6 +278,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
             code, words = lacking() or (ErrorCode.NO_IMAGES, "images of one time")
             raise Failure(code, f"not within {options.image_timeout:g} s: {words}")
         self.ready()
+        # Images around the latest time that all cameras share.
         when = self._when(begun)
         return [(feed, feed.nearest(when, begun)[: options.images]) for feed in self._feeds]
 
@@ -297,11 +301,14 @@ class ScanNode(ServerNode[ScanNodeOptions]):
                 f"names: {len(names)} objects were asked for, {len(scene.objects)} seen; clear "
                 "the view, or ask for fewer",
             )
+        # Objects by their horizontal distance to the robot.
         here = np.asarray(self.options.robot_position)
 
         def distance(obj: SceneObject) -> float:
-            return float(np.linalg.norm((obj.X_world_object[:3, 3] - here)[:2]))
+            offset = obj.X_world_object[:3, 3] - here  # (3,)
+            return float(np.linalg.norm(offset[:2]))
 
+        # Requested names first, then free numbered ones.
         free = (
             name
             for name in (f"object_{i}" for i in range(len(scene.objects) + len(names)))
@@ -324,6 +331,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
             not feed.since(self._shown) for feed in self._feeds
         ):
             return
+        # A camera without info or image yet holds the cloud back.
         newest = [(feed, feed.images[-1][1]) for feed in self._feeds]
         if any(feed.missing(0.0, 1) for feed in self._feeds):
             return

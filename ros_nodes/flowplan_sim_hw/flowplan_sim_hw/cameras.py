@@ -86,6 +86,7 @@ class Cameras:
         self.options = options
         self.busy = False
         self._shots: list[Shot] = []
+        # Spawned: the process shares no memory with the simulation.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, options, episode), daemon=True)
@@ -129,10 +130,10 @@ class Cameras:
 
 def _serve(pipe: Connection, options: CameraOptions, episode: Episode) -> None:
     """Answer snapshots with images until the pipe closes."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # ctrl-C goes to the whole group; the owner closes the pipe
-    os.nice(5)  # the robot is added first, as in the simulation
+    # Ctrl-C goes to the whole process group; the owner closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(5)  # physics and control come first
+    # Same world as the simulation, rebuilt if another episode is shown.
     stage = _Stage(episode, options)
     try:
         while True:
@@ -166,6 +167,7 @@ class _Stage:
             self.world.set_joint_positions(self.world.bodies[name], positions)
 
     def shot(self, camera: int, time: float) -> Shot:
+        # Noise differs from image to image, but not from run to run.
         X, seed = self._views[camera], (self.episode.seed << 20) + self._taken
         self._taken += 1
         frame = capture(self.world, X, self._camera, noise=self._noise, seed=seed, unseen=[ROBOT])

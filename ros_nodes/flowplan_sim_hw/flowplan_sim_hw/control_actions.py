@@ -76,6 +76,7 @@ class ControllerAction(Generic[Handle]):
 
     def monitor(self, *, mute: bool = False) -> None:
         """Publish feedback (unless mute) and deliver results."""
+        # Goals that have ended become results, running ones give feedback.
         for key, (goal, handle) in self._goals.items():
             if handle.status is not Status.EXECUTING:
                 self._delivered.add(key)
@@ -102,6 +103,7 @@ class ControllerAction(Generic[Handle]):
 
     async def _execute(self, goal: ServerGoalHandle) -> Any:
         key = bytes(goal.goal_id.uuid)
+        # The result waits for the monitor, as in ros2_control.
         while key not in self._delivered:
             await yield_to_executor()
         self._delivered.remove(key)
@@ -131,6 +133,7 @@ class ArmPort:
             simulation.joints.cancel(handle)
 
     def feedback(self, handle: GoalHandle) -> FollowJointTrajectory.Feedback | None:
+        # Replaced as a whole by the physics thread: read it once.
         now = handle.feedback
         if now is None:
             return None
@@ -151,6 +154,7 @@ class ArmPort:
         )
 
     def _goal(self, request: FollowJointTrajectory.Goal) -> TrajectoryGoal:
+        # A stamp of zero starts the trajectory at once.
         trajectory = request.trajectory
         stamp = trajectory.header.stamp
         return TrajectoryGoal(
@@ -200,6 +204,7 @@ def _tolerances(given: list[JointTolerance]) -> dict[str, Tolerance]:
 
 
 def _point(state: JointState) -> JointTrajectoryPoint:
+    # Buffers are taken whole, without a check of each number.
     parts = (state.positions, state.velocities, state.accelerations)
     positions, velocities, accelerations = (
         array("d", np.asarray(part, float).tobytes()) for part in parts

@@ -17,6 +17,7 @@ from sim_envs.task import Task, TaskSetup
 
 def task_document(task: Task, setup: TaskSetup) -> str:
     """Document of this episode; points in the world frame, to the micrometer."""
+    # The law of the instructed object, and targets if the task has any.
     action = setup.instruction
     law = next(law for law in setup.laws if law.object == action.object)
     targets = {} if action.targets is None else {"targets": _plain(action.targets)}
@@ -38,4 +39,5 @@ def _law(law: Law) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    # Micrometers.
     return np.round(value, 6).tolist()

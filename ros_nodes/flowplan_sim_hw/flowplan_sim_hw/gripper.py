@@ -137,6 +137,7 @@ class GripperController:
         if reason:
             raise ValueError(reason)
         self._end(Status.ABORTED)
+        # Zero effort asks for the gripper's own; no goal exceeds it.
         limit = self.options.max_effort
         self._target, self._effort = float(position), min(float(max_effort) or limit, limit)
         self._handle = GripperHandle(self._target, self._effort, opening=self._opening)
@@ -153,11 +154,13 @@ class GripperController:
         """One control cycle."""
         if not self.active:
             return
+        # Speed since the last update: slow fingers may be stalled.
         now, opening = self._clock(), self._fingers.opening()
         if self._last_update is not None and now > self._last_update:
             speed = abs(opening - self._opening) / (now - self._last_update)
             if speed > self.options.stall_velocity_threshold:
                 self._last_movement = now
+        # Command, then compare.
         self._last_update, self._opening = now, opening
         self._fingers.command(self._target, self._effort)
         self._judge(now)
@@ -167,6 +170,7 @@ class GripperController:
             return
         handle = self._handle
         handle.opening, handle.effort = self._opening, self._fingers.effort()
+        # Arrived, or at rest elsewhere for too long.
         if abs(self._target - self._opening) < self.options.goal_tolerance:
             handle.reached_goal = True
             self._end(Status.SUCCEEDED)

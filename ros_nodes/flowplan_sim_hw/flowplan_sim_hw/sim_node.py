@@ -126,6 +126,7 @@ class SimNode(Node):
         self._parameters_of = Parameters(self, SimOptions(), (), self._may_change)
         self._sim_time = bool(self.get_parameter("use_sim_time").value)
         options = self.options
+        # Physics, and the controllers' actions.
         self._pace = Pace(self._make, options.real_time_factor)
         self._faults = options.fault
         arm = ArmPort(self._pace, self._to_time, self._to_stamp)
@@ -138,6 +139,7 @@ class SimNode(Node):
             f"{options.gripper_controller}/gripper_cmd",
             GripperPort(self._pace),
         )
+        # Joint states, clock, and the task's interfaces.
         self._joint_states = self.create_publisher(JointStateMsg, "joint_states", 10)
         self._clock_topic = (
             self.create_publisher(ClockMsg, "/clock", 10) if self._sim_time else None
@@ -148,6 +150,7 @@ class SimNode(Node):
         self.create_service(
             Trigger, "task/reset", self._on_reset, callback_group=ReentrantCallbackGroup()
         )
+        # Cameras, rendered in another process.
         self._images = [_Camera(self, i) for i in range(options.camera.count)]
         self._cameras = Cameras(options.camera, options.episode) if options.camera.count else None
         self._shot_stamp, self._shot_at = Time(), -math.inf
@@ -203,10 +206,12 @@ class SimNode(Node):
             raise RuntimeError("the physics has ended; see above")
         options = self.options
         with self._pace.held() as simulation:
+            # Faults that changed since the last joint state.
             if options.fault != self._faults:
                 simulation.break_(options.fault)
                 self._faults = options.fault
             reading = simulation.reading()
+        # Clock, joint states, and one camera's images.
         stamp = self._to_stamp(reading.time)
         if self._clock_topic is not None:
             self._clock_topic.publish(ClockMsg(clock=stamp))
@@ -225,6 +230,7 @@ class SimNode(Node):
 
     def _shoot(self) -> None:
         """Take images if somebody subscribes and it is time."""
+        # One request at a time, at the camera's rate, and for subscribers only.
         since = time.monotonic() - self._shot_at
         if self._cameras is None or self._cameras.busy or since < 1 / self.options.camera.rate:
             return

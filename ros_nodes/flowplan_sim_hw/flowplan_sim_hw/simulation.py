@@ -106,6 +106,7 @@ class _Joints:
         return self._arm.q(), self._arm.qd()
 
     def command(self, positions: FloatArray, velocities: FloatArray) -> None:
+        # A stuck joint keeps its position, at rest.
         q, qd = positions.copy(), velocities.copy()
         if self.stuck is not None:
             q[self.stuck], qd[self.stuck] = self.q[self.stuck], 0.0
@@ -135,10 +136,8 @@ class _Fingers:
     def command(self, opening: float, effort: float) -> None:
         gripper = self._arm.robot.gripper
         if not self.jammed:
-            self.width, self.force = (
-                float(np.clip(opening, 0.0, gripper.max_width)),
-                min(effort, gripper.force),
-            )
+            self.width = float(np.clip(opening, 0.0, gripper.max_width))
+            self.force = min(effort, gripper.force)
 
 
 class Simulation:
@@ -176,6 +175,7 @@ class Simulation:
         except BaseException:
             self.world.close()
             raise
+        # The controllers' clock goes on over a reset.
         self._start = start - self.world.time
         self._joints, self._fingers = _Joints(self.arm), _Fingers(self.arm)
         self.joints = TrajectoryController(
@@ -213,6 +213,7 @@ class Simulation:
         Raises:
             ValueError: if there is no such joint.
         """
+        # A joint that gets stuck stops where it is.
         names = self.arm.robot.joint_names
         if faults.stuck_joint:
             checks.choice("stuck_joint", faults.stuck_joint, names)
@@ -220,6 +221,7 @@ class Simulation:
         if faults.jammed_gripper and not self._fingers.jammed:
             self._fingers.width = self.arm.width()
         self._fingers.jammed = faults.jammed_gripper
+        # Deactivated controllers take over again once they are repaired.
         for controller in (self.joints, self.gripper):
             if faults.inactive and controller.active:
                 controller.deactivate()
@@ -230,22 +232,23 @@ class Simulation:
         """Measured joints."""
         names = (*self.arm.robot.joint_names, *self.arm.robot.gripper.joints)
         body, bullet = self.arm.body, self.world.bullet
+        # Each state: position, velocity, reaction forces, motor torque.
         states = bullet.getJointStates(body, [self.world.joint_index(body, name) for name in names])
-        return JointReading(
-            self.time, names, np.array([s[0] for s in states]), np.array([s[1] for s in states])
-        )
+        positions = np.array([s[0] for s in states])
+        velocities = np.array([s[1] for s in states])
+        return JointReading(self.time, names, positions, velocities)
 
     def snapshot(self) -> Snapshot:
         """Current poses of everything that moves."""
+        # Joints of every body, bases of those that are free.
         joints = {
             name: self.world.joint_positions(body) for name, body in self.world.bodies.items()
         }
         bases = {
             name: self.world.link_pose(self.world.bodies[name]) for name in self.setup.scan_ids
         }
-        return Snapshot(
-            self.episode, self.time, {name: q for name, q in joints.items() if q}, bases
-        )
+        movable = {name: q for name, q in joints.items() if q}
+        return Snapshot(self.episode, self.time, movable, bases)
 
     def verdict(self) -> tuple[bool, dict[str, float]]:
         """Current success of the task, and its measures."""

@@ -111,14 +111,13 @@ class Timeline:
     def at(self, time: float) -> Sample:
         """State at `time`, not before the `now` of the start."""
         t = time - self.start
+        # Waypoints on both sides of t.
         following = bisect_right(self._times, t)
         since = t - self._times[max(following - 1, 0)]
         if following == len(self._times):
             return Sample(_state(self.last), following, since)
-        a, b = (
-            self._points[following],
-            self._points[following + 1],
-        )  # _points starts with the initial state
+        # One more point than times: the initial state comes first.
+        a, b = self._points[following], self._points[following + 1]
         if self._splines:
             return Sample(between(a, b, t), following, since)
         return Sample(_state(b if following else a), following, since)
@@ -126,6 +125,7 @@ class Timeline:
 
 def between(a: Waypoint, b: Waypoint, t: float) -> JointState:
     """State at time t between waypoints a and b, which state positions."""
+    # Values at both ends in units of u, by the highest degree that both state.
     h = b.time - a.time
     ends = [a.positions, b.positions]
     inverse = _LINEAR
@@ -135,7 +135,8 @@ def between(a: Waypoint, b: Waypoint, t: float) -> JointState:
         if len(a.accelerations) and len(b.accelerations):
             ends = [*ends[:2], h * h * a.accelerations, *ends[2:], h * h * b.accelerations]
             inverse = _QUINTIC
-    c = inverse @ np.stack(ends)
+    # Polynomial coefficients, and the derivatives of their powers of u.
+    c = inverse @ np.stack(ends)  # (degree + 1, J)
     u, k = (t - a.time) / h, np.arange(len(c))
     velocity = k[1:] * u ** (k[1:] - 1) @ c[1:] / h
     acceleration = k[2:] * (k[2:] - 1) * u ** (k[2:] - 2) @ c[2:] / h**2

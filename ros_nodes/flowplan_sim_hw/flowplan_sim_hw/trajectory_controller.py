@@ -144,10 +144,11 @@ class _Limits:
             (self.velocity, error.velocities),
             (self.acceleration, error.accelerations),
         ):
-            beyond = (limit > 0) & (np.abs(value) > limit)
-            worst[beyond] = np.maximum(worst, np.abs(value) / np.where(limit > 0, limit, 1.0))[
-                beyond
-            ]
+            size = np.abs(value)
+            beyond = (limit > 0) & (size > limit)
+            # A limit of 0 is none: its factor is not used.
+            factor = size / np.where(limit > 0, limit, 1.0)
+            worst[beyond] = np.maximum(worst, factor)[beyond]
         return worst
 
 
@@ -263,12 +264,15 @@ class TrajectoryController:
         """
         if not self.active:
             return
+        # Measure, and sample the trajectory now and one period later.
         now, motion = self._clock(), self._motion
         self._actual, self._velocity = self._plant.state()
         first = motion.timeline is None
         timeline = motion.timeline = motion.timeline or self._begin(motion, now)
         here, next_ = timeline.at(now), timeline.at(now + period)
+        # Over once no waypoint follows the next sample.
         underway = next_.following < len(motion.waypoints)
+        # Compare with the goal, if there is one: path, then end.
         error = self._error(here.state)
         pursuit = motion.pursuit
         if pursuit is not None:
@@ -283,6 +287,7 @@ class TrajectoryController:
                 pursuit, timeline.last, error, next_.since - period
             ):
                 return
+        # Command the state of the next update.
         self._commanded = Waypoint(0.0, next_.state.positions, next_.state.velocities)
         velocities = (
             next_.state.velocities
@@ -295,6 +300,7 @@ class TrajectoryController:
         off = pursuit.path.violated(error)
         if not off.any():
             return False
+        # The worst joint explains the violation.
         text = f"Aborted due to path tolerance violation of {self._describe(off, error)}"
         self._end(Status.ABORTED, PATH_TOLERANCE_VIOLATED, text)
         self._motion = self._hold(self._actual)
@@ -328,13 +334,8 @@ class TrajectoryController:
             self._handle = None
 
     def _hold(self, positions: FloatArray, velocities: FloatArray | None = None) -> _Motion:
-        return _Motion(
-            [
-                Waypoint(
-                    0.0, positions, np.zeros(len(positions)) if velocities is None else velocities
-                )
-            ]
-        )
+        still = np.zeros(len(positions))
+        return _Motion([Waypoint(0.0, positions, still if velocities is None else velocities)])
 
     def _begin(self, motion: _Motion, now: float) -> Timeline:
         before = Waypoint(0.0, self._actual, self._velocity)
@@ -343,6 +344,7 @@ class TrajectoryController:
         return Timeline(now, before, motion.waypoints, motion.start, splines=self.options.splines)
 
     def _error(self, desired: JointState) -> JointState:
+        # Accelerations are not measured, velocities only count if they are commanded.
         zeros = np.zeros(len(self._actual))
         velocities = (
             desired.velocities - self._velocity if self.options.command_velocities else zeros
@@ -351,6 +353,7 @@ class TrajectoryController:
 
     def _in_own_order(self, goal: TrajectoryGoal) -> list[Waypoint]:
         """Waypoints of the goal for all joints of the controller, in its order."""
+        # Joints that the goal leaves out keep their last command, at rest.
         columns = [self.joint_names.index(name) for name in goal.joint_names]
         J = len(self.joint_names)
 
@@ -376,6 +379,7 @@ class TrajectoryController:
         """Tolerances of the goal over the controller's own; the latter alone if the goal's are
         invalid."""
         goal, options, zeros = handle.goal, self.options, np.zeros(len(self.joint_names))
+        # Velocities have a limit at the end alone, where the joints must rest.
         path = _Limits(zeros + options.trajectory, zeros, zeros)
         end = _Limits(zeros + options.goal, zeros + options.stopped_velocity_tolerance, zeros)
         default = _Pursuit(handle, path, end, options.goal_time)
@@ -391,6 +395,7 @@ class TrajectoryController:
             return default
 
     def _resolve(self, default: _Limits, asked: Mapping[str, Tolerance], name: str) -> _Limits:
+        # The goal's tolerances replace the controller's, joint by joint.
         limits = {
             part: getattr(default, part).copy() for part in ("position", "velocity", "acceleration")
         }

@@ -121,6 +121,7 @@ def _about_joints(goal: TrajectoryGoal, joint_names: Sequence[str], rules: GoalR
 
 
 def _about_the_end(goal: TrajectoryGoal, now: float, rules: GoalRules) -> str:
+    # The trajectory ends at rest, and not before now.
     last = goal.waypoints[-1]
     if not rules.allow_nonzero_velocity_at_trajectory_end and np.any(
         np.abs(last.velocities) > EPSILON
@@ -134,11 +135,13 @@ def _about_the_end(goal: TrajectoryGoal, now: float, rules: GoalRules) -> str:
 def _about_waypoints(goal: TrajectoryGoal, rules: GoalRules) -> str:
     count, previous = len(goal.joint_names), -np.inf
     for i, point in enumerate(goal.waypoints):
+        # NaN is refused as well.
         if not point.time > previous:
             return (
                 f"points[{i}].time_from_start: {point.time:g} s does not come after {previous:g} s"
             )
         previous = point.time
+        # Quantities: one finite number a joint, or none.
         sizes = {
             name: len(getattr(point, name)) for name in ("positions", "velocities", "accelerations")
         }
@@ -147,6 +150,7 @@ def _about_waypoints(goal: TrajectoryGoal, rules: GoalRules) -> str:
                 return f"points[{i}].{name}: {size} entries for {count} joints"
             if not np.all(np.isfinite(getattr(point, name))):
                 return f"points[{i}].{name}: not finite"
+        # With integration any quantity will do; without it, positions.
         if rules.allow_integration_in_goal_trajectories and not any(sizes.values()):
             return f"points[{i}]: neither positions, velocities nor accelerations"
         if not rules.allow_integration_in_goal_trajectories:

@@ -31,6 +31,7 @@ def check_digest(stated: str, computed: str) -> None:
 
 def check_age(stamp: float, date: float, options: ExecutionOptions) -> None:
     """Refuse a plan that is old or from the future: obstacles may have moved since."""
+    # NaN is neither too early nor within the limit, so it is refused too.
     age = date - stamp
     if age < -_CLOCK_SKEW:
         line = f"the plan is stamped {-age:.1f} s in the future; synchronize the machines' clocks"

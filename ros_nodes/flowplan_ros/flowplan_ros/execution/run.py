@@ -52,6 +52,7 @@ class _Execution:
 
     async def run(self) -> str:
         """Everything from the first check to the last step; returns the message for the client."""
+        # Checks before anything moves: speed, age, motion.
         request, ports, options = self.request, self.ports, self.options
         scaling = effective_scaling(request.velocity_scaling, options.velocity_scaling)
         check_age(request.stamp, ports.date(), options)
@@ -60,18 +61,21 @@ class _Execution:
         if not arm_steps:
             raise ExecutionEnded(Code.BAD_GOAL, "plan.trajectory: no motion in it")
         self.total = sum(float(step.times[-1]) for step in arm_steps)
+        # The arm stands at the start, and its controllers answer.
         ports.show(request.trajectory)
         check_start(arm_steps[0], ports.measured(), options)
         missing = ports.missing()
         if missing:
             line = f"{' and '.join(missing)}: nobody answers; is the controller running?"
             raise ExecutionEnded(Code.NO_CONTROLLER, line)
+        # Preview only, or the operator's consent; a plan may get too old meanwhile.
         if request.dry_run or options.dry_run:
             await self._play(scaling)
             return "dry run: every check passed, nothing moved"
         if options.confirm:
             await self._confirm()
             check_age(request.stamp, ports.date(), options)
+        # One controller works at a time.
         self.began = ports.now()
         for step in todo:
             if ports.stopped():
@@ -88,8 +92,10 @@ class _Execution:
         while elapsed < duration:
             await self._rest()
             elapsed = min(self.ports.now() - began, duration)
+            # Elapsed time on the plan's own clock, and the phase that it falls in.
             t = elapsed * scaling
-            phase = int(trajectory.phase[np.searchsorted(trajectory.times, t, side="right") - 1])
+            sample = np.searchsorted(trajectory.times, t, side="right") - 1
+            phase = int(trajectory.phase[sample])
             opening = float(np.interp(t, trajectory.times, trajectory.grip))
             self.ports.pose(trajectory.at(t), opening)
             self.ports.report(elapsed / duration, f"dry run: {Phase(phase).label}", phase, 0.0)
@@ -140,6 +146,7 @@ class _Execution:
         sent, accepted = self.ports.now(), None
         while not goal.state.ended:
             await self.ports.tick()
+            # The controller's clock starts when it accepts, not when the goal is sent.
             now = self.ports.now()
             if accepted is None and goal.state is GoalState.RUNNING:
                 accepted = now
@@ -147,6 +154,7 @@ class _Execution:
             if goal.state.ended:
                 return
             elapsed = 0.0 if accepted is None else now - accepted
+            # Progress counts planned seconds, and stays within the step.
             share = (self.done + min(elapsed, watch.duration)) / self.total
             self.ports.report(share, watch.status, watch.phase, goal.error)
             end = self._reason_to_stop(goal, watch, sent, accepted, now)
@@ -157,9 +165,11 @@ class _Execution:
         self, goal: Goal, watch: _Watch, sent: float, accepted: float | None, now: float
     ) -> ExecutionEnded | None:
         """The first rule that a running goal breaks, if any."""
+        # A cancellation counts before any fault.
         options, where = self.options, watch.status
         if self.ports.stopped():
             return ExecutionEnded(Code.CANCELED, f"{where}: canceled")
+        # Joint states that are late or not finite, and feedback that is not finite.
         fault = state_fault(self.ports.measured(), options)
         if fault:
             return ExecutionEnded(Code.FEEDBACK_LOST, f"{where}: {fault}")
@@ -171,6 +181,7 @@ class _Execution:
             timeout = f"{options.response_timeout:g} s"
             line = f"{where}: {watch.who}'s controller did not answer within {timeout}"
             return ExecutionEnded(Code.NO_CONTROLLER, line)
+        # Silence counts from the last feedback, or from the acceptance.
         heard = accepted if goal.heard is None else max(accepted, goal.heard)
         if watch.streams and not now - heard <= options.state_timeout:
             line = f"{where}: no feedback of the controller for {options.state_timeout:g} s"

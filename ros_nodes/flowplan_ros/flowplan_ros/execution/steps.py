@@ -74,6 +74,7 @@ def _arm_step(trajectory: Trajectory, phase: int, scaling: float, lead_in: float
     times, q, qd, qdd = (
         np.array(getattr(trajectory, name)[chosen]) for name in ("times", "q", "qd", "qdd")
     )
+    # Both ends of the piece are at rest.
     fastest = np.abs(qd[[0, -1]]).max()
     if not fastest <= _AT_REST:
         raise ExecutionEnded(
@@ -84,5 +85,6 @@ def _arm_step(trajectory: Trajectory, phase: int, scaling: float, lead_in: float
         )
     # Controllers refuse a last velocity that is not exactly zero.
     qd[[0, -1]] = 0.0
+    # Slower by `scaling`: velocities by its first power, accelerations by its square.
     times = lead_in + (times - times[0]) / scaling
     return ArmStep(phase, trajectory.joint_names, times, q, qd * scaling, qdd * scaling**2)
