@@ -78,6 +78,7 @@ def compare(
     Raises:
         ValueError: for a log with a line that is not a result.
     """
+    # Cases that the log lacks.
     wanted = [(c, m) for c in cases for m in methods]
     done = {(r.split, r.name, r.method): r for r in _read(log, kind)}
     todo = [(c, m) for c, m in wanted if (c.split, c.name, m) not in done]
@@ -88,6 +89,7 @@ def compare(
         if log is not None:
             with log.open("a") as file:
                 file.write(json.dumps(asdict(result)) + "\n")  # type: ignore[call-overload]
+        # Time left, at the mean pace so far.
         left = (time.monotonic() - start) / count * (len(todo) - count)
         text = f"{count}/{len(todo)} {case.name} {name} {word(result)}, {left / 60:.0f} min left"
         progress(count / len(todo), text)
@@ -103,6 +105,7 @@ def differences(
     Cases differ more than methods do; an interval of differences is of the methods alone.
     """
     numbers = (*measures, "seconds")
+    # Case by case, against the reference method.
     reference = {(r.split, r.name): r for r in results if r.method == to}
 
     def minus(r: R) -> R:
@@ -124,9 +127,9 @@ def mean_records(
     for (split, method), group in _groups(results).items():
         for name, measure in measures.items():
             values = _values(group, name)
-            for suffix, value in zip(
-                ("", "_low95", "_high95"), (values.mean(), *bootstrap(values)), strict=True
-            ):
+            # Mean, and ends of the interval.
+            numbers = (values.mean(), *bootstrap(values))
+            for suffix, value in zip(("", "_low95", "_high95"), numbers, strict=True):
                 key = f"{prefix}/{split}/{method}/{name}{suffix}"
                 out.append(
                     record(key, value, measure.unit, measure.direction, len(group), decimals=5)
@@ -141,6 +144,7 @@ def mean_table(
     titles = ["split", "method", *(m.title for m in measures.values()), "s", "n"]
     lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for (split, method), group in _groups(results).items():
+        # Mean and interval of each measure.
         cells = []
         for name in measures:
             values = _values(group, name)

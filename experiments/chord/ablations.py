@@ -30,6 +30,7 @@ denoising steps."""
 
 def ablation(name: str, options: ChordOptions) -> ChordOptions:
     """Options of an ablation."""
+    # One change each.
     parts = options.deformation
     return {
         "uniform": replace(options, density="uniform"),
@@ -56,11 +57,13 @@ def methods(
 
         return solve
 
+    # Under neutral names a wrong sentence is not refused.
     told = from_prior(prior, options)
 
     def misled(prompted: PromptedScene, *, seed: int) -> SceneMotion:
         return told(_nameless(prompted.scene), Prompt(wrong_text(prompted, seed)), seed=seed)[0]
 
+    # All of them by name; generators are made, but nothing runs yet.
     every: dict[str, Method] = {
         "chord": distilled(options),
         "static": static,

@@ -61,6 +61,7 @@ def bench_choreographer(
     iterations: int = 20,
 ) -> list[dict[str, Any]]:
     """JSON records of the distillation of a box, after two iterations that are not counted."""
+    # Random weights: their values do not matter.
     torch.manual_seed(0)
     config = config or ChoreographerConfig()
     prior = Choreographer(
@@ -69,6 +70,7 @@ def bench_choreographer(
     )
     scene = Scene((SceneObject("box", trimesh.creation.box((0.1, 0.1, 0.1)), pose()),), None)
     options = replace(options, iterations=iterations + 2)
+    # End of every iteration, of which the first two warm up.
     ends: list[float] = []
 
     def note(_: float, message: str) -> None:
@@ -130,6 +132,7 @@ def benchmark(
 def _run(
     key: str, config: WanConfig, options: WanOptions, forget: Forget, iterations: int
 ) -> list[dict[str, Any]]:
+    # A random video of the model's shape, and one iteration that is not counted.
     prior = WanPrior(config, BlankParts(config, options), options, forget=forget)
     generator = torch.Generator().manual_seed(0)
     shape = options.cameras, options.frames, prior.height, prior.width, 3
@@ -144,6 +147,7 @@ def _run(
         record(f"{key}/{stage}_s", s / iterations, "s", "down", iterations, decimals=4)
         for stage, s in seconds.items()
     ]
+    # Memory as planned, beside the measured peak.
     planned = plan(config, options, forget).iterating
     return [
         *records,
@@ -187,12 +191,14 @@ def _iterate(prior: WanPrior, video: torch.Tensor, seconds: dict[str, float]) ->
         return now
 
     start = time.perf_counter()
+    # Stages of an iteration, each timed to its end on the device.
     condition = prior.condition("a hand closes a laptop", video[:, 0].detach())
     start = lap("condition", start)
     z = prior.encode(video)
     start = lap("encode", start)
     tau = 0.95
     eps = torch.randn_like(z)
+    # Score distillation at one noise level.
     z_tau = rectified_flow.noisy(z.detach(), eps, tau)
     v = prior.velocity(z_tau, tau, condition, guidance=prior.guidance[0])
     start = lap("velocity", start)

@@ -96,6 +96,7 @@ def held_out_cases(count: int, kinds: Sequence[str] = ()) -> list[Case]:
     names = list(kinds) or list(KINDS)
     cases = []
     for i in range(count):
+        # A new seed once all kinds have had their turn.
         kind, seed = names[i % len(names)], i // len(names)
         build = partial(draw, kind, seed, split="held_out", paraphrased=True)
         cases.append(Case("held_out", f"{kind}/{seed}", build, seed))
@@ -114,9 +115,11 @@ def measure(prompted: PromptedScene, motion: SceneMotion) -> dict[str, float | b
         goals.append(np.linalg.norm(true[-1] - true[0], axis=1)[moves])
         ways.append(way[moves])
         rests.append(way[~moves])
+    # Means over the vertices that are asked to move, and over all others.
     goal, way = (float(np.concatenate(x).mean()) for x in (goals, ways))
     rest = np.concatenate(rests)
     still = float(rest.mean()) if len(rest) else 0.0
+    # The right way, by enough, and farther than the rest.
     share = achieved(prompted, motion)
     right = share > MIN_SHARE and way > still
     off = _pose_error(prompted, motion, share)
@@ -135,7 +138,8 @@ def _pose_error(prompted: PromptedScene, motion: SceneMotion, share: float) -> f
     ask = prompted.ask
     if ask.manner != "carry":
         return abs(share - 1)
-    moved = motion.vertices[prompted.scene.index(ask.object)][:, ask.vertices].mean(1)
+    # A carried part has a direction as well as an amount.
+    moved = motion.vertices[prompted.scene.index(ask.object)][:, ask.vertices].mean(1)  # (T, 3)
     return float(np.linalg.norm(moved[-1] - moved[0] - ask.amount * ask.axis) / ask.amount)
 
 

@@ -59,20 +59,22 @@ def bench_grasp(
         obj = SceneObject(name, mesh, pose(translation=[0.5, 0.0, -mesh.bounds[0, 2]]))
         scene = Scene((obj,))
         rng = np.random.default_rng(seed)
+        # Antipodal pairs of a cloud.
         cloud = object_cloud(obj, gripper, rng)
         found, seconds = _timed(
             partial(antipodal_pairs, obj, cloud, rng, samples=20_000, friction=0.5), repeats
         )
         pairs_per_s.append(len(found) / seconds)
 
+        # The whole proposal, from surface to ranked grasps.
         grasps, seconds = _timed(partial(propose_grasps, obj, scene, gripper, seed=seed), repeats)
         top100_s.append(seconds)
 
         # Half grasps, half random poses, with an almost open gripper.
-        X = np.concatenate(
-            [np.resize(grasps.X_world_tool, (1000, 4, 4)), _poses_around(obj, 1000, rng)]
-        )
-        boxes = gripper_boxes(gripper, np.full(len(X), 0.9 * gripper.max_width)).approached(0.06)
+        kept = np.resize(grasps.X_world_tool, (1000, 4, 4))
+        X = np.concatenate([kept, _poses_around(obj, 1000, rng)])  # (2000, 4, 4)
+        width = np.full(len(X), 0.9 * gripper.max_width)
+        boxes = gripper_boxes(gripper, width).approached(0.06)
         _, seconds = _timed(partial(clear_of_points, X, boxes, cloud.points), repeats)
         checked_per_s.append(len(X) / seconds)
     n = len(objects) * repeats
@@ -97,13 +99,15 @@ def _timed(run: Callable[[], Result], repeats: int) -> tuple[Result, float]:
 def _poses_around(obj: SceneObject, count: int, rng: np.random.Generator) -> FloatArray:
     """Random tool poses (G, 4, 4) with origins within the object's bounds."""
     low, high = obj.vertices_world.min(0), obj.vertices_world.max(0)
-    R = np.linalg.qr(rng.normal(size=(count, 3, 3)))[0]
+    # Rotations from random orthogonal matrices, reflections flipped.
+    R = np.linalg.qr(rng.normal(size=(count, 3, 3)))[0]  # (G, 3, 3)
     R[:, :, 0] *= np.linalg.det(R)[:, None]
     return pose(R, rng.uniform(low, high, (count, 3)))
 
 
 def _shapes(seed: int) -> list[tuple[str, trimesh.Trimesh]]:
     """Box, can, ball, cup and hammer; box, cup and hammer roughened like a scan."""
+    # Profile of the cup's wall, revolved about z; a hammer as one body.
     cup = np.array([[0, 0], [0.035, 0], [0.035, 0.09], [0.031, 0.09], [0.031, 0.004], [0, 0.004]])
     handle = trimesh.creation.box([0.2, 0.025, 0.025])
     head = trimesh.creation.box([0.04, 0.09, 0.04])
@@ -122,5 +126,5 @@ def _scanned(mesh: trimesh.Trimesh, seed: int) -> trimesh.Trimesh:
     """The mesh with small even triangles and 0.7 mm of noise along the normals."""
     vertices, faces = trimesh.remesh.subdivide_to_size(mesh.vertices, mesh.faces, max_edge=0.006)
     fine = trimesh.Trimesh(vertices, faces)
-    noise = 0.0007 * np.random.default_rng(seed).normal(size=(len(fine.vertices), 1))
+    noise = 0.0007 * np.random.default_rng(seed).normal(size=(len(fine.vertices), 1))  # (V, 1)
     return trimesh.Trimesh(fine.vertices + noise * fine.vertex_normals, fine.faces, process=False)

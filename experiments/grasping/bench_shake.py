@@ -100,6 +100,7 @@ def bench_shake(
         shaken = shake_objects(Path(folder), objects)
         for i, trial in np.ndindex(len(shaken), n):
             progress((i * n + trial) / (len(shaken) * n), f"{shaken[i].name} {trial + 1}/{n}")
+            # A seed for each object and trial, alike for all proposers.
             trial_seed = int(np.random.SeedSequence((seed, i, trial)).generate_state(1)[0])
             obj = at_rest(shaken[i], trial_seed)
             for name, propose in proposers.items():
@@ -130,6 +131,7 @@ def _records(proposer: str, verdicts: Sequence[str]) -> list[dict[str, Any]]:
     counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
     low, high = wilson(counts["held"], total)
     key = f"grasp/shake/{proposer}"
+    # Shares of held grasps with their interval, then of the other verdicts.
     values = [
         (key, counts["held"] / total, "up"),
         (f"{key}/low95", low, "up"),

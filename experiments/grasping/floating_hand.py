@@ -29,6 +29,7 @@ def floating_hand(robot: Robot, folder: Path) -> Robot:
         robot: The robot.
         folder: Folder of the hand's URDF, which must outlive the hand.
     """
+    # The hand's links on a gantry, written where the simulator reads them.
     tree = _hand_tree(robot)
     joints = _add_gantry(tree, robot)
     path = folder / "hand.urdf"
@@ -58,6 +59,7 @@ def floating_hand(robot: Robot, folder: Path) -> Robot:
 
 def _hand_tree(robot: Robot) -> ET.Element:
     """The part of the robot's URDF from its tool link on, with absolute mesh paths."""
+    # The tool link, and all links below it.
     hand = {robot.tool_link}
     for joint in read_urdf(robot.urdf_path).joints:  # parents before children
         if joint.parent in hand:
@@ -72,6 +74,7 @@ def _hand_tree(robot: Robot) -> ET.Element:
             file = Path(robot.urdf_path).parent / mesh.attrib["filename"]
             mesh.set("filename", str(file.resolve()))
         out.append(link)
+    # Joints between those links.
     for element in tree.findall("joint"):
         parent = element.find("parent")
         if parent is not None and parent.get("link") in hand:
@@ -84,6 +87,7 @@ def _add_gantry(tree: ET.Element, robot: Robot) -> tuple[Joint, ...]:
     ET.SubElement(tree, "link", name=_BASE)
     joints, parent = [], _BASE
     for i, name in enumerate(_NAMES):
+        # Three slides, then three turns, one a coordinate axis.
         kind, axis = ("prismatic", "revolute")[i // 3], np.eye(3)[i % 3]
         child = f"{name}_link"
         _add_link(tree, child)

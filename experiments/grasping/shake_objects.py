@@ -76,6 +76,7 @@ def convex_object(name: str, obj_path: Path, folder: Path, *, scale: float = 1.0
         folder: Folder of the object's URDF and mesh, which must outlive the object.
         scale: Meters per file unit.
     """
+    # Convex pieces in meters, and their union as the body's surface.
     parts = trimesh.load_mesh(obj_path, process=False).split(only_watertight=False)
     hulls = [trimesh.convex.convex_hull(scale * np.asarray(part.vertices)) for part in parts]
     mesh = trimesh.boolean.union(hulls)
@@ -87,6 +88,7 @@ def convex_object(name: str, obj_path: Path, folder: Path, *, scale: float = 1.0
 
 def _obj_text(hulls: Sequence[trimesh.Trimesh]) -> str:
     """An OBJ file with one object per convex hull."""
+    # OBJ numbers vertices from 1, over all pieces.
     first, lines = 1, []
     for i, hull in enumerate(hulls):
         lines += [f"o piece_{i}", *(f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in hull.vertices)]
@@ -97,6 +99,7 @@ def _obj_text(hulls: Sequence[trimesh.Trimesh]) -> str:
 
 def _urdf_text(name: str, mesh: trimesh.Trimesh) -> str:
     """A URDF of one link with the mesh NAME.obj and a mass of 1 kg."""
+    # Inertia of 1 kg, evenly distributed.
     center, inertia = mesh.center_mass, mesh.moment_inertia / mesh.volume
     shape = f'<geometry><mesh filename="{name}.obj"/></geometry>'
     return (
@@ -110,6 +113,7 @@ def _urdf_text(name: str, mesh: trimesh.Trimesh) -> str:
 
 def at_rest(shaken: ShakeObject, seed: int) -> SceneObject:
     """An object at rest on the table, turned at random about the vertical."""
+    # Dropped from just above the table, at a random yaw.
     yaw = np.random.default_rng(seed).uniform(-np.pi, np.pi)
     X = pose(exp_so3([0, 0, yaw]), [0, 0, _DROP_HEIGHT - shaken.mesh.bounds[0, 2]])
     with World() as world:

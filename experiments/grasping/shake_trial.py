@@ -132,8 +132,10 @@ def shake_trial(
         options: See ShakeOptions.
     """
     options = options or ShakeOptions()
+    # The trial's friction and mass.
     rng = np.random.default_rng(seed)
     friction, mass = float(rng.uniform(*options.friction)), float(rng.uniform(*options.mass))
+    # The hand's base is the grasp, so that six zeros are the grasp itself.
     gripper = replace(hand.gripper, force=options.force)
     hand = replace(hand, X_world_base=X_world_tool, gripper=gripper)
     with World() as world:
@@ -164,12 +166,14 @@ class _Trial:
 
     def run(self) -> tuple[str, float, float]:
         """Verdict, and translation and rotation of the object in the hand."""
+        # Approach, close, and see that both fingers touch.
         if not self._approach():
             return "collide", -1.0, -1.0
         for _ in range(round(_CLOSE_TIME * self.rate)):
             self._step(np.zeros(6), np.zeros(6), 0.0)
         if len(self._touching_sides()) < 2:
             return "miss", -1.0, -1.0
+        # Motion of the object in the hand from here to the end of the shaking.
         X_tool_object = self._X_tool_object()
         if not self._lift_and_shake():
             return "drop", -1.0, -1.0
@@ -182,6 +186,7 @@ class _Trial:
     def _approach(self) -> bool:
         """Approach with open fingers; False after a collision with table or object."""
         options = self.options
+        # From behind the grasp along the tool's z, fingers open.
         back = np.array([0, 0, -options.approach, 0, 0, 0])
         self.arm.reset(back, self.width)
         start = self.world.link_pose(self.body)[:3, 3]
@@ -189,16 +194,19 @@ class _Trial:
             self._step(q, qd, self.width)
             if self._table_force() > options.bump_force:
                 return False
+        # A bump moves the object before the fingers close.
         moved = np.linalg.norm(self.world.link_pose(self.body)[:3, 3] - start)
         return bool(moved <= options.bump_distance)
 
     def _lift_and_shake(self) -> bool:
         """Lift and shake with closed fingers; False once the object is lost."""
+        # The lift is vertical; the path is in the hand's base frame.
         R_world_base = self.arm.robot.X_world_base[:3, :3]
         lift = R_world_base.T @ [0, 0, self.options.lift]
         lost = 0
         for q, qd in self._motions(np.concatenate([lift, np.zeros(3)])):
             self._step(q, qd, 0.0)
+            # Contact may break for a moment, not for long.
             lost = 0 if self._touching_sides() else lost + 1
             if lost > _LOST_TIME * self.rate:
                 return False
@@ -220,14 +228,16 @@ class _Trial:
         self, a: FloatArray, b: FloatArray, seconds: float
     ) -> Iterator[tuple[FloatArray, FloatArray]]:
         """A minimum-jerk motion from a to b."""
-        s = np.linspace(0, 1, round(seconds * self.rate) + 1)[:, None]
-        yield from self._play(a + (10 * s**3 - 15 * s**4 + 6 * s**5) * (b - a))
+        s = np.linspace(0, 1, round(seconds * self.rate) + 1)[:, None]  # (S, 1)
+        ease = 10 * s**3 - 15 * s**4 + 6 * s**5
+        yield from self._play(a + ease * (b - a))
 
     def _shake(
         self, center: FloatArray, axis: int, size: float, hertz: float, seconds: float
     ) -> Iterator[tuple[FloatArray, FloatArray]]:
         """A sine along one joint that swells at its start and fades at its end."""
         t = np.arange(round(seconds * self.rate) + 1) / self.rate
+        # A smooth step at both ends: no jump in velocity.
         swell = np.clip(np.minimum(t, seconds - t) / _SWELL_TIME, 0, 1)
         swell = swell * swell * (3 - 2 * swell)
         wave = size * swell * np.sin(2 * np.pi * hertz * t)
@@ -235,7 +245,8 @@ class _Trial:
 
     def _play(self, path: FloatArray) -> Iterator[tuple[FloatArray, FloatArray]]:
         """Position and velocity of every step along a path (S, 6)."""
-        yield from zip(path[:-1], np.diff(path, axis=0) * self.rate, strict=True)
+        velocity = np.diff(path, axis=0) * self.rate  # (S - 1, 6)
+        yield from zip(path[:-1], velocity, strict=True)
 
     def _step(self, q: FloatArray, qd: FloatArray, width: float) -> None:
         self.arm.command(q, qd, width)

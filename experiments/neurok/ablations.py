@@ -75,6 +75,7 @@ def ik_methods(
         reduce = replace(usual.space.reduce, dimension=dimension)
         return neurok_method(model, replace(usual, space=replace(usual.space, reduce=reduce)))
 
+    # Other dimensions of the reduced latent space.
     every: dict[str, Method] = {
         "neurok": neurok_method(model),
         "static": static,
@@ -138,18 +139,20 @@ def _closing(seed: int) -> tuple[Scene, Action]:
     """A laptop, open and half a meter away, and an action that closes its lid by 60 degrees."""
     laptop = make("laptop", HELD_OUT_SEED + seed)
     lid = next(i for i, j in enumerate(laptop.free) if j.kind == "revolute")
+    # All joints in the middle of their range; then the lid closed by up to 60 degrees.
     start = (laptop.lower + laptop.upper) / 2
     end = start.copy()
     end[lid] = max(start[lid] - np.pi / 3, laptop.lower[lid])
+    # Twelve points on the lid, at both ends of the motion.
     child = list(laptop.links).index(laptop.free[lid].child)
-    X = laptop.link_poses(np.stack([start, end]))[:, child]
+    X = laptop.link_poses(np.stack([start, end]))[:, child]  # (2, 4, 4)
     vertices = np.asarray(laptop.links[laptop.free[lid].child].vertices)
     on_lid = vertices[np.linspace(0, len(vertices) - 1, 12).astype(int)]
+    # Half a meter away, and turned a little.
     turn = np.eye(4)
     turn[:3, :3], turn[:3, 3] = exp_so3([0, 0, 0.3]), [0.5, 0.0, 0.0]
-    handles, targets = (
-        np.c_[on_lid, np.ones(len(on_lid))] @ (turn @ X_link).T[:, :3] for X_link in X
-    )
+    homogeneous = np.c_[on_lid, np.ones(len(on_lid))]  # (12, 4)
+    handles, targets = (homogeneous @ (turn @ X_link).T[:, :3] for X_link in X)
     scene = Scene((SceneObject("laptop", laptop.posed(start), turn),))
     return scene, Action("laptop", handles, targets=targets, duration=2.0)
 

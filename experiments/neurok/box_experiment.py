@@ -56,6 +56,7 @@ def lid_inertia(box: ArticulatedObject, mass: float) -> tuple[float, FloatArray,
     area = sum(float(m.area) for m in box.links.values())
     mesh = box.links[lid]
     a, b, c = np.moveaxis(mesh.triangles, 1, 0)  # (F, 3) corners
+    # Mass of each face, and the lid's center of mass.
     share = mesh.area_faces / area * mass
     center = share @ (a + b + c) / 3 / share.sum()
     a, b, c = a - center, b - center, c - center
@@ -100,10 +101,12 @@ def box_records(
     """
     pushes = pushes or {}
     scene = BoxScene(_encoder(model, options), box, truth, options, seed)
+    # The fall: shape, centers, impact and energies.
     run = scene.simulate(truth.times, scene.space.rest)
     progress(0.5 if pushes else 1.0, "the lid has fallen")
     records = [*_comparison(scene, truth, run), *_energies(scene, truth, run)]
 
+    # Pushes, from the weakest to the strongest.
     rises, lifts = [], {}
     for index, (size, pushed) in enumerate(sorted(pushes.items())):
         lifts[size] = scene.push(size, pushed)

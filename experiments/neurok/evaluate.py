@@ -124,11 +124,13 @@ def neurok_method(model: Neurok, options: NeurokIkOptions = NeurokIkOptions()) -
     """Method that finds the best-fitting state and drives the mesh there."""
 
     def solve(mesh: trimesh.Trimesh, target: FloatArray, *, seed: int) -> FloatArray:
+        # The state that fits, and its displacement of surface points.
         space, q = find_state(mesh, target, model, options, seed=seed)
         points, faces = surface_points(mesh, options.driving_points, seed=seed)
         with torch.no_grad():
             field = space.field(q[None], torch.as_tensor(points).to(q))
         deformation = field.double().cpu().numpy()
+        # The mesh follows these points.
         driven = drive_mesh(
             mesh.vertices, mesh.faces, points, deformation, options.drive, point_faces=faces
         )
@@ -157,10 +159,12 @@ def find_state(
     Returns:
         The space of states, and the state (k,) that fits the target.
     """
+    # The space is widened by the latent that the search starts from.
     space = LatentSpace.encode(mesh, model, options.space, seed=seed)
     latent = initial_latent(space, mesh, target, seed=seed)
     space = space.widened(latent)
     points, _ = surface_points(mesh, options.driving_points, seed=seed)
+    # Fit of the surface to the target points.
     source, goal = (torch.as_tensor(p).to(space.rest) for p in (points, target))
     initial = space.coordinates(latent)
     return space, fit_shape(space, source, goal, options.fit, initial=initial, seed=seed).q
@@ -182,6 +186,7 @@ def family_cases(split: str, count: int, families: Sequence[str] = ()) -> list[C
     families = sorted(families) or splits[split]
     cases = []
     for i in range(count):
+        # A new seed once all families have had their turn.
         family, seed = families[i % len(families)], HELD_OUT_SEED + i // len(families)
         cases.append(Case(split, f"{family}/{seed}", partial(make, family, seed), seed))
     return cases
@@ -236,6 +241,7 @@ def evaluate(
 
 def run_case(case: Case, name: str, method: Method, options: IkOptions = IkOptions()) -> Result:
     """Result of one method in one case."""
+    # Only the method itself is timed.
     mesh, target = posed_pair(case)
     shown, _ = surface_points(target, options.target_points, seed=case.seed)
     start = time.monotonic()
@@ -255,8 +261,10 @@ def run_case(case: Case, name: str, method: Method, options: IkOptions = IkOptio
 def posed_pair(case: Case) -> tuple[trimesh.Trimesh, trimesh.Trimesh]:
     """The object in its two poses, in the frame in which the first fills [-1, 1]^3."""
     obj = case.build()
+    # The name takes part in the seed: objects of one seed get different poses.
     rng = np.random.default_rng((zlib.crc32(case.name.encode()), case.seed))
     mesh, target = (obj.posed(q) for q in obj.sample(rng, 2))
+    # The first pose fills the cube, and the second is put in the same frame.
     frame = Frame.around(mesh.vertices[np.unique(mesh.faces)])
     first, second = (
         trimesh.Trimesh(frame.normalized(m.vertices), m.faces, process=False)

@@ -66,21 +66,26 @@ def solve(
 ) -> Outcome:
     """Plan one problem and validate the plan."""
     optimize, obstacles = optimizers.get(optimizer), (*problem.obstacles, support_slab(robot))
+    # Attachment of the tool to the flow.
     marks = [time.perf_counter()]
     attachment = attach(problem.flow, problem.X_world_tool)
     marks.append(time.perf_counter())
+    # Optimization, with the held object as spheres.
     held = sphere_cover(problem.held, _HELD_SPHERES)
     task = TrackProblem(
         robot, attachment.times, attachment, problem.field, held, obstacles=obstacles
     )
     solution = optimize(task, options, seed=seed)
     marks.append(time.perf_counter())
+    # Timing on the flow's clock.
     timed = follow(attachment.times, solution.q, robot, TimingOptions())
     marks.append(time.perf_counter())
+    # Independent validation, which sees the trajectory and the meshes alone.
     trajectory = _trajectory(robot, timed, solution)
     certificate = validate(robot, trajectory, {Phase.MANIPULATE: _world(robot, problem)})
     marks.append(time.perf_counter())
 
+    # Certified, and within the optimizer's tolerances of the flow.
     reason = "" if certificate.ok else certificate.reasons[0]
     position, rotation = solution.position_error.max(), solution.rotation_error.max()
     follows = (
@@ -95,6 +100,7 @@ def solve(
 
 def _trajectory(robot: Robot, timed: TimedPath, solution: TrackSolution) -> Trajectory:
     """The timed motion as a manipulation with an open gripper."""
+    # Errors at the waypoints, interpolated to the clock's samples.
     frames, samples = np.arange(len(solution.q)), len(timed.times)
     return Trajectory(
         robot.joint_names,
@@ -141,9 +147,11 @@ def bench_plan(
     arm = load_robot(robot)
     options = TrackOptions()
     records: list[dict[str, Any]] = []
+    # Median times by size of the flow.
     for i, (frames, points) in enumerate(sizes):
         progress(0.5 * i / len(sizes), f"{frames} times, {points} points")
         records += _time(arm, frames, points, timed, seed, options, optimizer)
+    # Share of random problems that are solved.
     certified = 0
     for i, problem in enumerate(_problems(arm, problems, seed)):
         progress(0.5 + 0.5 * i / problems, f"random problem {i + 1} of {problems}")

@@ -110,9 +110,10 @@ def _witness(
     robot: Robot, kind: MotionKind, frames: int, rng: np.random.Generator
 ) -> FloatArray | None:
     """A random joint path (T, J), or None if the drawn one violates a requirement."""
+    # A random start away from the limits, and a smooth step over time.
     half = np.minimum((robot.upper - robot.lower) / 2, np.pi) * 0.9
     start = (robot.lower + robot.upper) / 2 + rng.uniform(-half, half)
-    s = np.linspace(0, 1, frames)[:, None]
+    s = np.linspace(0, 1, frames)[:, None]  # (T, 1)
     ease = s * s * (3 - 2 * s)
     if kind == "rigid":
         bend = rng.normal(size=(2, len(start)))
@@ -123,6 +124,7 @@ def _witness(
         if tracked is None:
             return None
         q = tracked
+    # Within limits, slow enough, and clear.
     inside = (q > robot.lower + _RANGE_MARGIN).all() and (q < robot.upper - _RANGE_MARGIN).all()
     speed = np.abs(np.diff(q, axis=0)).max() / (DURATION / (frames - 1))
     slow = speed < 0.8 * robot.velocity.min()
@@ -194,10 +196,12 @@ def _place_obstacles(
     base = robot.X_world_base[:3, 3]
     out: list[trimesh.Trimesh] = []
     while len(out) < count:
+        # A box, upright or turned at random.
         half = rng.uniform(0.02, 0.12, 3)
         upright = rng.random() < 0.5
         turn = [0.0, 0.0, rng.uniform(0, np.pi)] if upright else rng.normal(size=3)
         X = pose(exp_so3(turn), base + rng.uniform(*_OBSTACLE_BOUNDS))
+        # Distance from the box to the nearest sphere.
         outside = np.maximum(np.abs(transform(inverse(X), centers)) - half, 0.0)
         gap = np.linalg.norm(outside, axis=1) - radius
         if gap.min() > _ROOM:

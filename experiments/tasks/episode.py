@@ -135,24 +135,29 @@ def run_episode(
     rng = np.random.default_rng(spec.seed)
     stages.robot = robot = load_robot(spec.robot)
     with World(WorldOptions(deformable=task.deformable)) as world:
+        # The world: robot and task at rest.
         with stages.timed("set_up"):
             arm = Arm.add(world, robot)
             setup = task.setup(world, rng)
         progress(0.1, "scanning")
+        # Depth images of several views, fused.
         with stages.timed("scan"):
             stages.frames = capture_views(world, setup, seed=spec.seed)
             stages.scene = scene = scan(stages.frames, setup)
         progress(0.3, "generating")
+        # The best motion for the task's instruction.
         with stages.timed("generate"):
             instruction = task.prompt if spec.instruction == "prompt" else setup.instruction
             motions = generator(setup.laws)(scene, instruction, seed=spec.seed)
             stages.motion = motion = motions[0]
         progress(0.35, "planning")
+        # Trajectory of the arm; an episode without one ends here.
         with stages.timed("plan"):
             trajectory, kind, reason = _trajectory(spec, scene, motion, robot, options, stages)
         if trajectory is None:
             return Episode(spec, "no_plan", reason, {}, stages.seconds)
         progress(0.6, "executing")
+        # Motors, contacts and friction decide what happens.
         with stages.timed("execute"):
             target = setup.instruction.object
             execution = execute(
@@ -164,6 +169,7 @@ def run_episode(
                 kind=kind,
                 on_step=recorder,
             )
+        # Success is read off the physical end state.
         measures = {name: float(value) for name, value in setup.measure(world).items()}
         success = setup.success(measures)
         stages.rollout = execution.rollout(success, measures)
@@ -192,6 +198,7 @@ def _trajectory(
     if spec.method == "kabsch_ik":
         trajectory, reason = baselines.kabsch_ik(scene, motion, robot, seed=spec.seed)
         return trajectory, "grasp", reason
+    # Random grasps keep their order; the planner ranks its own.
     contacts = None
     if spec.method == "random_grasp":
         contacts = baselines.random_grasps(scene, motion, robot, seed=spec.seed)
@@ -213,6 +220,7 @@ def _trajectory(
 
 def _track(world: World, setup: TaskSetup) -> Track:
     """Points of the instructed object to log."""
+    # All vertices of a cloth, or the origins of a body's links.
     body = setup.objects[setup.instruction.object]
     if world.is_cloth(body):
         return lambda: world.cloth_vertices(body)

@@ -53,11 +53,13 @@ def run_and_record(
     Returns:
         The episode, and the feasibility report (empty for a method without one).
     """
+    # The episode, filmed if asked for.
     stages = Stages()
     recorder = Recorder(look_at(_CAMERA, _CAMERA_TARGET)) if video else None
     episode = run_episode(
         spec, generator, options=options, stages=stages, recorder=recorder, progress=progress
     )
+    # Files of the stages that it reached.
     progress(0.8, "writing")
     folder.mkdir(parents=True, exist_ok=True)
     report = feasibility(stages.plan) if stages.plan is not None else ""
@@ -94,6 +96,7 @@ def _metrics(episode: Episode, stages: Stages) -> dict[str, Any]:
     metrics: dict[str, Any] = asdict(episode)
     if isinstance(stages.plan, Plan):
         plan = stages.plan
+        # Worst values over the plan, in SI units.
         metrics["plan"] = {
             "contact": plan.contact.kind[0],
             "attempts": len(plan.attempts),
