@@ -46,6 +46,7 @@ def read_archive(path: str | Path) -> dict[str, NDArray[Any]]:
     value = _load_numpy(path, ".npz")
     if isinstance(value, np.ndarray):
         raise ValueError(f"{path}: expected an archive of named arrays, got one array")
+    # Arrays are only read here, so faults inside the archive appear here.
     with value:
         return {key: _unpickled(path, partial(value.__getitem__, key)) for key in value.files}
 
@@ -56,6 +57,7 @@ def read_document(path: str | Path) -> Mapping[str, Any]:
     Raises:
         ValueError: In one line that names the file.
     """
+    # Text, then its parse, then its kind: each has its own error.
     suffix = check_suffix(path, *DOCUMENTS)
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -96,6 +98,7 @@ def _unpickled(path: str | Path, read: Callable[[], Any]) -> Any:
         name = type(error).__name__
         raise ValueError(f"{path}: not a complete numpy file ({name}); write it again") from None
     except ValueError as error:
+        # Numpy names the refused pickle in its message alone.
         if "pickle" in str(error) or "Object arrays" in str(error):
             text = "contains pickled objects, which run code when read; save plain arrays"
         else:

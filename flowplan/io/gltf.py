@@ -55,6 +55,7 @@ def export_gltf(
     T = len(motion.times)
     if keyframes is not None and keyframes < 2:
         raise ValueError(f"keyframes: expected at least 2, got {keyframes}")
+    # Evenly spaced frames, the first and the last included.
     frames = np.unique(np.linspace(0, T - 1, min(keyframes or T, T)).round().astype(int))
     gltf = _Gltf()
     for index, (obj, vertices) in enumerate(zip(scene.objects, motion.vertices, strict=True)):
@@ -130,7 +131,7 @@ class _Gltf:
 
         # One morph target per keyframe after the first.
         if moves:
-            offsets = (vertices[1:] - vertices[0]).astype(np.float32)
+            offsets = (vertices[1:] - vertices[0]).astype(np.float32)  # (K - 1, V, 3)
             targets = [self._accessor(offset, _ARRAY_BUFFER, bounds=True) for offset in offsets]
             primitive["targets"] = [{"POSITION": target} for target in targets]
             mesh["weights"] = [0.0] * len(offsets)
@@ -159,6 +160,7 @@ class _Gltf:
         self, array: NDArray[Any], target: int | None = None, *, bounds: bool = False
     ) -> int:
         """Append an array to the binary chunk and return the index of its accessor."""
+        # A view is a span of bytes, an accessor their meaning.
         view: dict[str, Any] = {
             "buffer": 0,
             "byteOffset": len(self._binary),
@@ -190,6 +192,7 @@ class _Gltf:
             document["animations"] = [
                 {"name": "motion", "channels": self._channels, "samplers": self._samplers}
             ]
+        # JSON is padded with spaces, the binary chunk with zeros.
         text = json.dumps(document, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 4)
         total = 12 + 8 + len(text) + 8 + len(self._binary)

@@ -101,9 +101,11 @@ class GraspNetAdapter:
             ("G", 17),
             hint="rows of score, width, height, depth, R (9), t (3), object id",
         )
-        score, width, depth = table[:, 0], table[:, 1], table[:, 3]
+        # Columns of a row.
+        score, width, depth = table[:, 0], table[:, 1], table[:, 3]  # (G,)
+        # Poses of the other frame, then of the tool, whose origin lies between the pads.
         R = _rotations(f"{name}[:, 4:13]", table[:, 4:13].reshape(-1, 3, 3))
-        X_reference_other = pose(R, table[:, 13:16])
+        X_reference_other = pose(R, table[:, 13:16])  # (G, 4, 4)
         X_other_tool = inverse(_frame(X_APPROACH_Y_CLOSE, depth - self.finger_depth))
         X_world_tool = self.X_world_reference @ X_reference_other @ X_other_tool
         return _grasps(X_world_tool, _widths(f"{name}[:, 1]", width), score)
@@ -156,13 +158,16 @@ class ContactGraspNetAdapter:
                 )
         if not np.size(arrays["scores"]):
             return _grasps(np.zeros((0, 4, 4)), np.zeros(0), np.zeros(0))
+        # Poses, scores and openings; files without openings get the widest.
         X = checks.array(f"{path}: pred_grasps_cam", arrays["pred_grasps_cam"], ("G", 4, 4))
         score = checks.array(f"{path}: scores", arrays["scores"], (len(X),))
         width = arrays.get("gripper_openings", np.full(len(X), self.max_width))
-        width = _widths(
-            f"{path}: gripper_openings", checks.array(f"{path}: gripper_openings", width, (len(X),))
-        )
-        X = pose(_rotations(f"{path}: pred_grasps_cam", X[:, :3, :3]), X[:, :3, 3])
+        width = checks.array(f"{path}: gripper_openings", width, (len(X),))
+        width = _widths(f"{path}: gripper_openings", width)
+
+        # From the gripper's base in the camera's frame to the tool in the world.
+        R = _rotations(f"{path}: pred_grasps_cam", X[:, :3, :3])
+        X = pose(R, X[:, :3, 3])
         frame = inverse(_frame(Z_APPROACH_X_CLOSE, np.array(self.base_to_pads)))
         return _grasps(self.X_world_reference @ X @ frame, width, score)
 
@@ -206,8 +211,9 @@ class IsaacGraspAdapter:
             raise ValueError(f"{path}: grasps: expected named grasps, got {type(entries).__name__}")
         if not entries:
             return _grasps(np.zeros((0, 4, 4)), np.zeros(0), np.zeros(0))
+        # Pose, opening and confidence of each named grasp.
         rows = [self._entry(f"{path}: grasps.{name}", value) for name, value in entries.items()]
-        X = np.stack([row[0] for row in rows])
+        X = np.stack([row[0] for row in rows])  # (G, 4, 4)
         width, score = np.array([row[1:] for row in rows]).T
         return _grasps(self.X_world_reference @ X @ inverse(self.X_tool_gripper), width, score)
 
@@ -215,7 +221,7 @@ class IsaacGraspAdapter:
         """Write all grasps; their closed joint positions are those of touching fingers."""
         _only_grasps(grasps)
         X = inverse(self.X_world_reference) @ grasps.X_world_tool @ self.X_tool_gripper
-        quat = quat_wxyz_from_matrix(X[:, :3, :3])
+        quat = quat_wxyz_from_matrix(X[:, :3, :3])  # (G, 4)
         entries = {
             f"grasp_{i}": {
                 "confidence": float(grasps.score[i]),
@@ -240,6 +246,7 @@ class IsaacGraspAdapter:
                 raise ValueError(
                     f"{where}: has no {key}; it has {', '.join(map(str, value)) or 'nothing'}"
                 )
+        # A unit quaternion, w first.
         turn = value["orientation"]
         if not isinstance(turn, Mapping) or set(turn) != {"w", "xyz"}:
             raise ValueError(f"{where}.orientation: expected w and xyz, got {turn!r}")
@@ -250,6 +257,7 @@ class IsaacGraspAdapter:
             raise ValueError(
                 f"{where}.orientation: expected a unit quaternion, got length {length:.3g}"
             )
+        # Position, confidence and opening.
         position = checks.array(f"{where}.position", value["position"], (3,))
         confidence = checks.array(f"{where}.confidence", [value["confidence"]], (1,))[0]
         return (
@@ -268,6 +276,7 @@ class IsaacGraspAdapter:
                 )
             for column, name in enumerate(self.gripper.joints):
                 if name in joints:
+                    # The opening at this joint position, from the gripper's table.
                     q = checks.array(f"{where}.{key}.{name}", [joints[name]], (1,))[0]
                     table = self.gripper.table_joints[:, column]
                     order = np.argsort(table)  # some fingers open with falling joint positions
@@ -278,7 +287,8 @@ class IsaacGraspAdapter:
 def _frame(axes: FloatArray, behind: FloatArray) -> FloatArray:
     """X_tool_other (..., 4, 4) of a frame with some axes (3, 3), its origin `behind` (...,) meters
     behind the pads."""
-    return pose(axes, -np.asarray(behind, float)[..., None] * np.array([0.0, 0.0, 1.0]))
+    offset = -np.asarray(behind, float)[..., None]
+    return pose(axes, offset * np.array([0.0, 0.0, 1.0]))
 
 
 def _grasps(X: FloatArray, width: FloatArray, score: FloatArray) -> ContactCandidates:
@@ -287,12 +297,14 @@ def _grasps(X: FloatArray, width: FloatArray, score: FloatArray) -> ContactCandi
 
 def _rotations(name: str, R: FloatArray) -> FloatArray:
     """Rotations (G, 3, 3) stored in single precision, orthonormalized."""
-    error = np.abs(np.swapaxes(R, -1, -2) @ R - np.eye(3)).max()
+    gram = np.swapaxes(R, -1, -2) @ R  # (G, 3, 3)
+    error = np.abs(gram - np.eye(3)).max()
     det = np.linalg.det(R).min()
     if error > 1e-2 or det < 0:
         raise ValueError(
             f"{name}: expected rotations, got |R^T R - I| = {error:.2g}, det >= {det:.2g}"
         )
+    # The nearest rotations: the orthogonal factor of a singular value decomposition.
     U, _, Vt = np.linalg.svd(R)
     return U @ Vt
 

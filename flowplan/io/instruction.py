@@ -75,6 +75,7 @@ def parse_instruction(
             "or with 'prompt'"
         )
     try:
+        # A sentence alone, or an action with its law.
         if set(entries) == {"prompt"}:
             return (), Prompt(str(entries["prompt"]))
         _only(
@@ -100,9 +101,11 @@ def _law(entries: Any, name: str, scene: Scene) -> laws.Law:
     if not isinstance(entries, dict):
         raise ValueError("law: expected an object with 'kind' and the fields of that law")
     kind = _KINDS[checks.choice("law.kind", entries.get("kind"), list(_KINDS))]
+    # Fields of the law's record; the object's name is known.
     given = {key: value for key, value in entries.items() if key != "kind"}
     allowed = {f.name for f in fields(kind)} - {"object"}
     _only(given, allowed, "law.")
+    # A box in place of lists of points.
     if "part" in allowed and "rest" not in given:
         given["part"], given["rest"] = _split(given.get("part"), name, scene)
     try:
@@ -120,7 +123,8 @@ def _split(box: Any, name: str, scene: Scene) -> tuple[Any, Any]:
             "link, or a list of its points next to law.rest"
         )
     lower, upper = (checks.array(f"law.part.{key}", box[key], (3,)) for key in ("lower", "upper"))
-    vertices = scene.objects[scene.index(name)].vertices_world
+    # The moving link is what the box holds.
+    vertices = scene.objects[scene.index(name)].vertices_world  # (V, 3)
     inside = np.all((vertices >= lower) & (vertices <= upper), axis=1)
     if not inside.any() or inside.all():
         raise ValueError(

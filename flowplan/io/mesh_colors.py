@@ -32,5 +32,6 @@ def vertex_colors(mesh: trimesh.Trimesh) -> NDArray[np.uint8] | None:
         if visual.uv is None or len(visual.uv) != len(mesh.vertices):
             return None
         visual = visual.to_color()
+    # One color for all vertices, or one each.
     colors = np.asarray(visual.vertex_colors, np.uint8)
     return np.array(np.broadcast_to(colors, (len(mesh.vertices), 4)))

@@ -161,6 +161,7 @@ def take(
 
 def _restore_record(key: str, hint: type, arrays: Arrays, version: int) -> Any:
     """A dataclass; fields added after the file's version get their default."""
+    # Shapes first: the fields' arrays are removed as they are restored.
     _check_shapes(key, SHAPES.get(hint.__name__, {}), arrays)
     since = ADDED.get(hint.__name__, {})
     values = {
@@ -189,14 +190,15 @@ def _flatten_mesh(key: str, mesh: trimesh.Trimesh, arrays: Arrays) -> None:
 
 
 def _restore_mesh(key: str, arrays: Arrays) -> trimesh.Trimesh:
-    vertices = take(_join(key, "vertices"), SCALARS[float], arrays, ndim=2)
-    faces = take(_join(key, "faces"), SCALARS[int], arrays, ndim=2)
+    vertices = take(_join(key, "vertices"), SCALARS[float], arrays, ndim=2)  # (V, 3)
+    faces = take(_join(key, "faces"), SCALARS[int], arrays, ndim=2)  # (F, 3)
     colors = take(_join(key, "colors"), np.dtype("u1"), arrays, ndim=2)
     if vertices.shape[1] != 3 or faces.shape[1] != 3:
         raise Fault(
             key,
             f"expected vertices (V, 3) and faces (F, 3), got {vertices.shape} and {faces.shape}",
         )
+    # Faces name existing vertices, and colors are of all vertices or none.
     last = len(vertices) - 1
     if faces.size and not 0 <= faces.min() <= faces.max() <= last:
         raise Fault(_join(key, "faces"), f"expected vertex numbers in 0..{last}, got {faces.max()}")
@@ -215,6 +217,7 @@ def _check_shapes(key: str, shapes: dict[str, tuple[int | str, ...]], arrays: Ar
         array = arrays.get(_join(key, field))
         if array is None:  # an optional record without a value, or an error that `take` will report
             continue
+        # A letter takes the size of its first appearance.
         fits = array.ndim == len(shape) and all(
             have == (sizes.setdefault(n, have) if isinstance(n, str) else n)
             for n, have in zip(shape, array.shape, strict=True)
@@ -227,7 +230,9 @@ def _check_shapes(key: str, shapes: dict[str, tuple[int | str, ...]], arrays: Ar
 def _put(key: str, value: Any, dtype: np.dtype[Any], arrays: Arrays) -> None:
     array = np.asarray(value, order="C")
     text = dtype.kind == "U"
-    if text and any("\0" in word for word in ([value] if array.ndim == 0 else value)):
+    # Numpy drops zero characters at the end of strings.
+    words = [value] if array.ndim == 0 else value
+    if text and any("\0" in word for word in words):
         raise Fault(key, "holds a zero character, which arrays of text cannot keep; remove it")
     if not text and array.size and not np.can_cast(array.dtype, dtype, "same_kind"):
         raise Fault(key, f"expected {dtype} values, got {array.dtype}")
@@ -237,9 +242,12 @@ def _put(key: str, value: Any, dtype: np.dtype[Any], arrays: Arrays) -> None:
 
 
 def _refuse_nan(key: str, array: NDArray[Any]) -> None:
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        count = np.isnan(array).sum()
-        first = tuple(int(i) for i in np.argwhere(np.isnan(array))[0])
+    if array.dtype.kind != "f":
+        return
+    missing = np.isnan(array)
+    if missing.any():
+        count = missing.sum()
+        first = tuple(int(i) for i in np.argwhere(missing)[0])
         raise Fault(key, f"{count} of {array.size} values are NaN (first at {first})")
 
 

@@ -129,6 +129,7 @@ def _track(
     )
     solution = _optimize(problem, task)
 
+    # The frames farthest off the flow, which the refusal names.
     worst = int(np.argmax(solution.position_error))
     position = float(solution.position_error[worst])
     measured["position_error"] = position
@@ -215,6 +216,7 @@ def _assemble(
 ) -> Trajectory:
     """Timed trajectory of all phases, with its clearance."""
     options, robot = problem.options, problem.robot
+    # On the flow's own clock, or as fast as the robot's limits allow.
     if options.timing == "flow":
         along = follow(attachment.times, solution.q, robot, options.clock)
     else:
@@ -238,6 +240,7 @@ def _clearance(problem: Problem, trajectory: Trajectory) -> FloatArray:
     ignored = {robot.base_link, *robot.gripper.finger_links}
     counted = np.array([robot.link_names[i] not in ignored for i in robot.sphere_link])
     centers = robot.spheres(trajectory.q)[:, counted]  # (S, K, 3)
+    # Distances (S, K) to the obstacles of each phase, of which a sample's own counts.
     before, during, after = (
         field.distance(centers) for field in (fields.before, fields.during, fields.after)
     )

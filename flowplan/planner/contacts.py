@@ -36,6 +36,7 @@ def propose_contacts(
     obj, gripper = scene.objects[target], robot.gripper
     if is_deformable(scene, motion, target):
         return propose_pinches(scene, motion, target, gripper, options.pinch, seed=seed)
+    # Only the moving part is grasped, if the object has parts at rest.
     found = []
     if options.contact in ("any", "grasp"):
         moving = motion.moving()[target][obj.mesh.faces].all(axis=1)  # (F,)

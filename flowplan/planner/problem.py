@@ -64,6 +64,7 @@ class Problem:
 
 def distance_fields(around: PhaseGeometry, robot: Robot, options: GeometryOptions) -> Fields:
     """Distance fields of all phases over one region: the robot's base and all objects, padded."""
+    # One region for all phases; slack below a deformable object, which touches its support.
     base = robot.X_world_base[:3, 3]
     meshes = [mesh for _, mesh in (*around.before, *around.after)]
     corners = np.concatenate([base[None], *[mesh.bounds for mesh in meshes]])
@@ -130,6 +131,6 @@ def _contacts_in_flow(problem: Problem) -> list[str]:
 
 def _is_near(mesh: trimesh.Trimesh, points: FloatArray, distance: float) -> bool:
     """True if a point (P, 3) is near a mesh, measured to its vertices and face centers."""
-    marks = np.concatenate([mesh.vertices, mesh.triangles_center])
+    marks = np.concatenate([mesh.vertices, mesh.triangles_center])  # (V + F, 3)
     spacing = float(np.sqrt(mesh.area_faces.max()))
     return bool(cKDTree(marks).query(points)[0].min() < distance + spacing)

@@ -56,10 +56,12 @@ def load_robot(name_or_path: str | Path, X_world_base: FloatArray | None = None)
             "base_link",
             f"got {file.text('base_link')!r}, expected the root of the URDF, {urdf.root!r}",
         )
+    # Tables in the order in which they refer to each other.
     arm = read_arm(file, urdf)
     tool_link, X_link_tool = read_tool(file, urdf, arm["joint_names"])
     gripper = read_gripper(file, urdf, arm["joint_names"], tool_link, X_link_tool)
     link, spheres = read_spheres(file, urdf)
+    # Pairs that self-collision checks leave out: the file's, and rigid ones.
     listed = file.table("self_collision", ["ignore"]).pairs("ignore", urdf.links)
     ignored = listed | rigid_pairs(urdf, arm["joint_names"])
     return Robot(
@@ -107,6 +109,7 @@ class Arm(TypedDict):
 def read_arm(file: Table, urdf: Urdf) -> Arm:
     """`[arm]`: the joints, base to tip, and their limits, within the URDF's position limits."""
     table = file.table("arm", ["joints", *LIMITS])
+    # Joints of the URDF, base to tip, and a number each per limit.
     movable = {j.name: j for j in urdf.joints if j.kind != "fixed"}
     names = table.names("joints", list(movable))
     if not names:
@@ -157,6 +160,7 @@ def _check_order(
 def read_tool(file: Table, urdf: Urdf, arm: tuple[str, ...]) -> tuple[str, FloatArray]:
     """`[tool]`: a link fixed to the last arm joint, and X_link_tool (4, 4)."""
     table = file.table("tool", ["link", "xyz", "rpy"])
+    # Links that the last arm joint carries without another joint between.
     carried = [next(j.child for j in urdf.joints if j.name == arm[-1])]
     for joint in urdf.joints:
         if joint.parent in carried and joint.kind == "fixed":
@@ -170,6 +174,7 @@ def read_gripper(
 ) -> Gripper:
     """`[gripper]`: its links lie below the tool's; every joint that is not the arm's is its own."""
     table = file.table("gripper", GRIPPER)
+    # Links below the tool link, and joints that are not the arm's.
     below = tree_poses(urdf.joints, tool_link, {})
     links = [link for link in urdf.links if link in below]
     movable = [j for j in urdf.joints if j.kind != "fixed" and j.name not in arm]
@@ -225,6 +230,7 @@ def _read_opening(
             "expected joints that open the gripper, but the URDF has none beside the arm's",
         )
     joints = table.table("joints", [j.name for j in movable])
+    # Positions of each joint at every opening, within the URDF's limits.
     columns = []
     for joint in movable:
         column = joints.numbers(joint.name, (len(width),))
@@ -281,9 +287,8 @@ def self_pairs(
         ignored: pairs of links that are left out.
     """
     names = [urdf.links[i] for i in link]
-    a, b = np.triu_indices(len(link), 1)
-    keep = [
-        names[i] != names[j] and frozenset((names[i], names[j])) not in ignored
-        for i, j in zip(a, b, strict=True)
-    ]
+    # All pairs of spheres, without those of one link or of an ignored pair.
+    a, b = np.triu_indices(len(link), 1)  # (K (K - 1) / 2,) each
+    named = ((names[i], names[j]) for i, j in zip(a, b, strict=True))
+    keep = [one != other and frozenset((one, other)) not in ignored for one, other in named]
     return np.stack([a[keep], b[keep]], axis=-1)

@@ -72,7 +72,8 @@ class Gripper:
         Returns:
             Poses (n, 4, 4) in the tool frame, and sizes (n, 3) in meters.
         """
+        # Links at this opening, relative to the tool's link, then to the tool.
         X_hand_link = tree_poses(self.tree, self.tool_link, self.joint_positions(width))
         X_tool_hand = inverse(self.X_link_tool)
-        X_tool_link = np.stack([X_tool_hand @ X_hand_link[n] for n in self.box_link])
+        X_tool_link = np.stack([X_tool_hand @ X_hand_link[n] for n in self.box_link])  # (n, 4, 4)
         return X_tool_link @ self.X_link_box, self.box_size.copy()

@@ -42,6 +42,7 @@ class LinkBodies:
     """
 
     def __init__(self, joints: Sequence[Joint], arm: Sequence[str], base: str) -> None:
+        # Bodies: the base, and the child of each arm joint.
         self.count = len(arm) + 1
         by_name = {j.name: j for j in joints}
         self._roots = [base, *(by_name[name].child for name in arm)]
@@ -80,8 +81,10 @@ class LinkBodies:
         columns = np.zeros((rows, len(links), 4))
         spheres = np.zeros((rows, len(sphere_link)))
         for i, link in enumerate(links):
+            # The four rows of the body that carries the link.
             first = 4 * self.index[link]
             columns[first : first + 4, i] = X_body_link[link]
+            # Its spheres, as homogeneous columns.
             on_link = sphere_link == i
             centers = transform(X_body_link[link], sphere_center[on_link])
             spheres[first : first + 3, on_link] = centers.T

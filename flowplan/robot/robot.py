@@ -96,6 +96,7 @@ class Robot:
     def fk(self, q: ArrayLike, width: float | None = None) -> FloatArray:
         """World poses (B, L, 4, 4) of all links, in the order of `link_names`, at q (B, J)."""
         X = self.chain.bodies(self._configurations(q))
+        # x, y and z rows of all links at once; the fourth row of a pose is constant.
         rows = self.chain.place(X, self._constants(width).links)  # (B, 3, 4 L)
         B, L = X.shape[1], len(self.link_names)
         out = np.zeros((B, L, 4, 4))
@@ -168,6 +169,7 @@ class Robot:
         if not goal.size:
             return np.zeros((0, J)), np.zeros(0, bool)
         goal = checks.poses("inverse_kinematics.X_world_tool", goal, ("G", 4, 4))
+        # One start for all poses, or one each.
         near = np.asarray(self.home if q_near is None else q_near, float)
         if near.shape not in ((J,), (len(goal), J)):
             raise ValueError(
@@ -200,12 +202,14 @@ class Robot:
     @cached_property
     def _X_tip_tool(self) -> FloatArray:
         """Tool frame (4, 4) in the last body."""
+        # The tool frame is fixed to its body, so any opening gives the same pose.
         positions = self.gripper.joint_positions(self.gripper.max_width)
         return self._bodies.link_poses(positions)[self.tool_link] @ self.X_link_tool
 
     @cached_property
     def _carried(self) -> FloatArray:
         """(K, 3 J): 1 if joint j moves sphere k, else 0."""
+        # Body j + 1 is moved by arm joint j and all before it.
         body = np.array([self._bodies.index[self.link_names[i]] for i in self.sphere_link])
         moved = np.arange(len(self.joint_names)) < body[:, None]  # (K, J)
         return np.tile(moved, (1, 3)).astype(float)

@@ -127,6 +127,7 @@ class Urdf:
         if not name.startswith("package://"):
             return self.path.parent / name.removeprefix("file://")
         package, _, rest = name.removeprefix("package://").partition("/")
+        # Nearest folder first.
         for folder in self.path.resolve().parents:
             for root in (folder, folder / package):
                 if root.name == package and (root / rest).is_file():
@@ -146,6 +147,7 @@ def read_urdf(path: str | Path) -> Urdf:
     """
     path = Path(path)
     robot = read_xml(path)
+    # Names, which must be unique, then the tree that they form.
     elements = robot.findall("joint")
     links = _unique_names(path, robot.findall("link"))
     if not links:
@@ -194,6 +196,7 @@ def _read_joint(path: Path, element: ET.Element, links: Sequence[str]) -> Joint:
     norm = float(np.linalg.norm(axis))
     if norm < 1e-9:
         raise ValueError(f"{where}: axis is zero, expected a direction; repair the URDF")
+    # Limits count for limited joints alone; the URDF's default is 0.
     lower, upper = -np.inf, np.inf
     limit = element.find("limit")
     if limit is not None and limited:
@@ -237,6 +240,7 @@ def _sort_tree(
     Raises:
         ValueError: unless every link but one is the child of exactly one joint, without loops.
     """
+    # One parent each, and one link without.
     children = [j.child for j in joints]
     twice = sorted({c for c in children if children.count(c) > 1})
     roots = [link for link in links if link not in children]
@@ -246,6 +250,7 @@ def _sort_tree(
             f"{twice or 'no link'} with several parents; "
             "every link but the root is the child of exactly one joint"
         )
+    # Breadth-first; a loop is never reached.
     ordered: list[Joint] = []
     frontier = [roots[0]]
     while frontier:
@@ -264,6 +269,7 @@ def _sort_tree(
 
 
 def _read_shape(where: str, element: ET.Element, materials: dict[str, ET.Element]) -> Shape:
+    # Kind of the shape, and its size.
     child = element.find("geometry")
     shape = next(iter(child), None) if child is not None else None
     if shape is None:
@@ -283,6 +289,7 @@ def _read_shape(where: str, element: ET.Element, materials: dict[str, ET.Element
         raise ValueError(
             f"{where}: <{shape.tag}> is not supported, expected mesh, box, cylinder or sphere"
         )
+    # Color, of a visual.
     rgba = _color(where, element.find("material"), materials)
     return Shape(shape.tag, origin(where, element), size, filename, rgba, where)
 
@@ -293,6 +300,7 @@ def _color(
     """The color (4,) of a visual's material, or of the top-level material that it names."""
     if material is None:
         return None
+    # A material's own color, else that of the top-level one of the same name.
     color = material.find("color")
     if color is None:
         named = materials.get(material.get("name", ""))
@@ -331,6 +339,7 @@ def collision_hulls(urdf: Urdf) -> dict[str, trimesh.Trimesh]:
         for shape in urdf.shapes(link, "visual"):
             if shape.kind == "mesh":
                 _relative_file(urdf, link, shape)
+        # One hull over all collision shapes.
         vertices = [_vertices(urdf, link, shape) for shape in urdf.shapes(link, "collision")]
         if vertices:
             hulls[link] = trimesh.convex.convex_hull(np.concatenate(vertices))

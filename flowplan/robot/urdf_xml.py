@@ -75,6 +75,7 @@ def numbers(
         count: how many numbers it must hold.
         default: their values if the attribute is absent; it is required without them.
     """
+    # An absent attribute takes its default.
     text = None if element is None else element.get(key)
     plural = "" if count == 1 else "s"
     if text is None:
@@ -87,6 +88,7 @@ def numbers(
         values = np.array([float(word) for word in text.split()])
     except ValueError:
         values = np.array([np.nan])
+    # Unreadable words became NaN, so one check finds them all.
     if len(values) != count or not np.isfinite(values).all():
         tag = "" if element is None else f"{element.tag} "
         raise ValueError(

@@ -23,12 +23,14 @@ _PATH_POINTS = 300
 
 def add_robot(scene: viser.SceneApi, run: Run, robot: Robot) -> Show:
     """Add the robot, and the path of its tool."""
+    # A frame a link, with its meshes below.
     links = [scene.add_frame(f"/robot/{link}", show_axes=False) for link in robot.link_names]
     for i, (link, mesh, color) in enumerate(_link_meshes(robot)):
         add_mesh(scene, f"/robot/{link}/{i}", mesh, color)
     trajectory = run.trajectory
     if trajectory is not None:
-        origins = robot.tool_pose(trajectory.q)[:, :3, 3]
+        # The tool's path as line segments.
+        origins = robot.tool_pose(trajectory.q)[:, :3, 3]  # (S, 3)
         origins = origins[evenly(len(origins), _PATH_POINTS)]
         segments = np.stack([origins[:-1], origins[1:]], axis=1)
         scene.add_line_segments(
@@ -36,6 +38,7 @@ def add_robot(scene: viser.SceneApi, run: Run, robot: Robot) -> Show:
         )
 
     def show(t: float) -> None:
+        # Planned motion, else measured motion, else the robot at home.
         q, width = robot.home, robot.gripper.max_width
         if trajectory is not None:
             q = trajectory.at(t)

@@ -61,6 +61,7 @@ def draw(server: viser.ViserServer, run: Run, options: ViewOptions) -> Show:
     if run.flow is not None:
         shows += add_tracks(scene, run, run.flow, options.tracks)
     if run.candidates is not None and len(run.candidates):
+        # The best candidates, colored by rank.
         count = min(len(run.candidates), options.candidates)
         best = run.candidates.select(np.arange(count))
         colors = color_ramp(SCORE_COLORS, np.linspace(1, 0, count))
@@ -86,10 +87,12 @@ def _set_camera(server: viser.ViserServer, run: Run) -> None:
     lower, upper = points.min(0), points.max(0)
     center = (lower + upper) / 2
     # A point is in view if |down| <= slope * (distance + ahead), likewise across.
+    # Offsets from the center along the image's axes.
     axes = look_at(CAMERA_DIRECTION, np.zeros(3))[:3, :3]
-    across, down, ahead = ((points - center) @ axes).T
+    across, down, ahead = ((points - center) @ axes).T  # (P,) each
     slope = np.tan(FIELD_OF_VIEW / 2)
-    needed = np.maximum(np.abs(down), np.abs(across) / ASPECT) / slope - ahead
+    off_axis = np.maximum(np.abs(down), np.abs(across) / ASPECT)  # (P,)
+    needed = off_axis / slope - ahead
     distance = 1.1 * needed.max()
     server.initial_camera.fov = FIELD_OF_VIEW
     server.initial_camera.position = center - distance * axes[:, 2]
@@ -101,12 +104,14 @@ def _set_camera(server: viser.ViserServer, run: Run) -> None:
 
 def _points_in_view(run: Run) -> FloatArray:
     """(P, 3) points of everything that is drawn, over the whole run, world frame."""
+    # Objects at rest, and wherever they move.
     points = [o.vertices_world for o in run.scene.objects + run.scene.obstacles]
     if run.motion is not None:
         points += [vertices.reshape(-1, 3) for vertices in run.motion.vertices]
     if run.rollout is not None:
         points.append(run.rollout.points.reshape(-1, 3))
     if run.robot is not None:
+        # The robot along its path, at some configurations.
         q = run.robot.home[None]
         if run.trajectory is not None:
             q = run.trajectory.q[:: max(1, len(run.trajectory.q) // _POSES)]

@@ -67,6 +67,7 @@ def add_grippers(
 ) -> Any:
     """A node of gripper symbols at G contacts, in colors (G, 3), with lines in pixels."""
     pairs = zip(contacts.width, contacts.kind, strict=True)
+    # Symbols in the tool frame, placed at the contacts.
     symbols = np.stack([gripper_symbol(width, kind == "push") for width, kind in pairs])
     lines = transform(contacts.X_world_tool[:, None], symbols)  # (G, 4, 2, 3)
     shades = np.broadcast_to(colors[:, None, None].astype(np.uint8), lines.shape)
@@ -84,6 +85,7 @@ def gripper_symbol(width: float, push: bool) -> FloatArray:
 
     The fingers are closed for a push.
     """
+    # Half the drawn opening, and z of fingertips, palm and wrist.
     half = 0.008 if push else max(width, 0.01) / 2
     tips, palm, wrist = 0.0, -0.045, -0.09
     return np.array(
@@ -107,8 +109,10 @@ def place(node: Any, X_world_node: FloatArray) -> None:
 
 def frame_at(times: FloatArray, t: float) -> tuple[int, float]:
     """Index of the frame before time t (never the last), and the fraction towards the next."""
-    k = int(np.clip(np.searchsorted(times, t, side="right") - 1, 0, len(times) - 2))
-    return k, float(np.clip((t - times[k]) / (times[k + 1] - times[k]), 0, 1))
+    before = np.searchsorted(times, t, side="right") - 1
+    k = int(np.clip(before, 0, len(times) - 2))
+    fraction = (t - times[k]) / (times[k + 1] - times[k])
+    return k, float(np.clip(fraction, 0, 1))
 
 
 def value_at(times: FloatArray, values: FloatArray, t: float) -> FloatArray:
@@ -124,6 +128,7 @@ def evenly(count: int, most: float) -> NDArray[np.int64]:
 
 def color_ramp(colors: tuple[Color, ...], fraction: FloatArray) -> NDArray[np.uint8]:
     """Colors (..., 3) at fractions (...) of the way through `colors`."""
+    # Each channel by itself.
     at = np.linspace(0, 1, len(colors))
     channels = [np.interp(fraction, at, channel) for channel in np.array(colors).T]
     return np.stack(channels, axis=-1).astype(np.uint8)

@@ -59,7 +59,8 @@ def add_objects(scene: viser.SceneApi, run: Run) -> Iterator[Show]:
             continue
         vertices = run.motion.vertices[index]
         mesh = trimesh.Trimesh(vertices[0], obj.mesh.faces, process=False)
-        X = fit_rigid(np.broadcast_to(vertices[0], vertices.shape), vertices)
+        # A rigid motion is sent as poses, any other as vertices.
+        X = fit_rigid(np.broadcast_to(vertices[0], vertices.shape), vertices)  # (T, 4, 4)
         if np.abs(transform(X, vertices[0]) - vertices).max() < _RIGID:
             node = add_mesh(scene, name, mesh, color, own)
             yield _move_rigidly(node, run, run.motion.times, X)
@@ -95,7 +96,9 @@ def _move_vertices(node: Any, run: Run, times: FloatArray, vertices: FloatArray)
 
 def add_tracks(scene: viser.SceneApi, run: Run, flow: ObjectFlow, most: float) -> Iterator[Show]:
     """Add up to `most` tracks of moving flow points as lines, and the moving points."""
-    moving = np.linalg.norm(flow.points - flow.points[0], axis=-1).max(0) > _TRACK_LENGTH
+    # Points that ever leave their place.
+    displacement = np.linalg.norm(flow.points - flow.points[0], axis=-1)  # (T, N)
+    moving = displacement.max(0) > _TRACK_LENGTH
     rows = np.flatnonzero(moving)
     if not len(rows):
         return
@@ -104,7 +107,7 @@ def add_tracks(scene: viser.SceneApi, run: Run, flow: ObjectFlow, most: float) -
 
     # Line segments between consecutive frames in which a point is visible, colored by time.
     segments = np.stack([points[:-1], points[1:]], axis=2)  # (T - 1, D, 2, 3)
-    progress = np.stack([flow.times[:-1], flow.times[1:]], axis=1) / flow.times[-1]
+    progress = np.stack([flow.times[:-1], flow.times[1:]], axis=1) / flow.times[-1]  # (T - 1, 2)
     colors = np.broadcast_to(color_ramp(TRACK_COLORS, progress)[:, None], segments.shape)
     keep = seen[:-1] & seen[1:]
     scene.add_line_segments(
@@ -131,6 +134,7 @@ def add_contacts(
     node = add_grippers(scene, name, contacts, colors, 4.0 if len(contacts) == 1 else 2.0)
     until = np.inf
     if run.trajectory is not None:
+        # The contact is made once the manipulation starts.
         held = run.trajectory.phase >= Phase.MANIPULATE
         until = run.trajectory.times[held][0] if held.any() else np.inf
 

@@ -77,6 +77,7 @@ class Run:
         end = max((r.times[-1] for r in (self.motion, self.flow) if r is not None), default=0.0)
         if self.trajectory is None:
             return min(t, float(end))
+        # First and last sample of the manipulation carry the whole flow.
         held = self.trajectory.times[self.trajectory.phase == Phase.MANIPULATE]
         return float(np.interp(t, [held[0], held[-1]], [0.0, end])) if len(held) > 1 else 0.0
 
@@ -97,6 +98,7 @@ def read_run(folder: str | Path, robot: Robot | None = None) -> Run:
         files = [folder / f"{name}.npz" for name in names]
         return next((load(file, kind) for file in files if file.is_file()), None)
 
+    # The plan's or the rollout's joints identify the robot.
     plan, rollout = stage(Plan, "plan"), stage(Rollout, "rollout")
     if robot is None and (plan or rollout):
         robot = _robot_with((plan.trajectory if plan else rollout).joint_names)

@@ -47,6 +47,7 @@ class Viewer:
         self._show = draw(server, run, options)
         self._lock = threading.Lock()  # viser reports changes of the slider in a thread of its own
         self._duration = max(run.duration, _MIN_DURATION)
+        # A slider in thousandths of the run, and a checkbox that lets it run.
         step = self._duration / 1000
         self._slider: Any = server.gui.add_slider("time (s)", 0.0, self._duration, step, 0.0)
         self._running = server.gui.add_checkbox("play", True)
@@ -65,6 +66,7 @@ class Viewer:
 
     def play(self, seconds: float = np.inf) -> None:
         """Run the clock in a loop for so long, while "play" is checked."""
+        # Real time passed since the last refresh moves the slider, which moves the scene.
         start = last = time.monotonic()
         while last - start < seconds:
             time.sleep(_REFRESH)
