@@ -14,7 +14,7 @@ from flowplan.utils.checks import FloatArray
 
 
 def random_views(rng: np.random.Generator, count: int) -> FloatArray:
-    """Unit vectors (count, 3) towards cameras spread around the object, 10 to 80 degrees above
+    """Unit vectors (count, 3) toward cameras spread around the object, 10 to 80 degrees above
     it."""
     first = rng.uniform(0, 2 * np.pi)
     spread = np.arange(count) + rng.uniform(-0.3, 0.3, count)
@@ -38,7 +38,7 @@ def seen(
         triangles: (F, 3, 3) corners of everything that can occlude a point.
         points: (N, 3) on those triangles.
         normals: (N, 3) unit normals there, of either sign (winding is not trusted).
-        views: (W, 3) unit vectors towards the cameras.
+        views: (W, 3) unit vectors toward the cameras.
         grazing: least cosine of a visible surface's normal with the view.
     """
     from embreex.mesh_construction import TriangleMesh

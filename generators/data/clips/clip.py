@@ -73,9 +73,9 @@ class Clip:
 def vertex_rotations(vertices_a: ArrayLike, vertices_b: ArrayLike, faces: ArrayLike) -> FloatArray:
     """Rotation of every vertex's neighborhood from pose a to pose b.
 
-    A vertex whose faces have no area in either pose, or that has no face, turns like the nearest
-    one that is determined, of its own connected piece where that has any; if none is, nothing
-    turns.
+    A vertex without faces, or whose faces have no area in one of the poses, takes the rotation of
+    the nearest determined vertex, preferably of its own connected component. If no vertex is
+    determined, all rotations are the identity.
 
     Args:
         vertices_a, vertices_b: (V, 3) one mesh in two poses.
@@ -87,10 +87,12 @@ def vertex_rotations(vertices_a: ArrayLike, vertices_b: ArrayLike, faces: ArrayL
     a, b = np.asarray(vertices_a, float), np.asarray(vertices_b, float)
     corners = np.asarray(faces, np.int64)
     covariance = _covariances(a, b, corners)
+    # nearest rotation; the last axis is flipped to make det R = 1
     U, s, Vt = np.linalg.svd(covariance)
     side = np.sign(np.linalg.det(U @ Vt))
     U[..., 2] *= side[:, None]
     R = U @ Vt
+    # unique if the sum of the two smallest signed singular values is not zero
     determined = s[:, 1] + side * s[:, 2] > DEGENERATE * s[:, 0]
     if not determined.all():
         R = (
@@ -104,16 +106,17 @@ def vertex_rotations(vertices_a: ArrayLike, vertices_b: ArrayLike, faces: ArrayL
 def _covariances(a: FloatArray, b: FloatArray, faces: NDArray[np.int64]) -> FloatArray:
     """(V, 3, 3) sum over the faces around every vertex of sum_k e'_k e_k^T and the term of the
     normals."""
-    edges_a, edges_b = (
-        np.roll(x[faces], -1, axis=1) - x[faces] for x in (a, b)
-    )  # (f, 3, 3), one edge a row
+    # edges of each face, (f, 3, 3), one edge a row
+    edges_a, edges_b = (np.roll(x[faces], -1, axis=1) - x[faces] for x in (a, b))
     of_face = np.swapaxes(edges_b, 1, 2) @ edges_a
+    # term of the normals, scaled by the geometric mean of the areas
     normal_a, normal_b = (np.cross(e[:, 0], e[:, 1]) for e in (edges_a, edges_b))
     size = np.sqrt(np.linalg.norm(normal_a, axis=1) * np.linalg.norm(normal_b, axis=1))
     normal_b = np.divide(
         normal_b, size[:, None], out=np.zeros_like(normal_b), where=size[:, None] > 0
     )
     of_face += normal_b[:, :, None] * normal_a[:, None, :]
+    # sum over the faces of each vertex
     out = np.empty((len(a), 9))
     for i, term in enumerate(of_face.reshape(-1, 9).T):
         out[:, i] = np.bincount(faces.ravel(), np.repeat(term, 3), len(a))

@@ -142,7 +142,7 @@ def _grow(
 
 
 def _sway(rng: np.random.Generator, frames: int, wind: float) -> FloatArray:
-    """(F, 3) bend of a whole stem (rad) about its first section's x, y: mostly towards `wind`,
+    """(F, 3) bend of a whole stem (rad) about its first section's x, y: mostly toward `wind`,
     to and fro."""
     keys = int(rng.integers(4, 8))
     fade = np.exp(-rng.uniform(0, 2) * np.linspace(0, 1, keys))
@@ -157,7 +157,7 @@ def _sway(rng: np.random.Generator, frames: int, wind: float) -> FloatArray:
     swing[0] = aside[0] = 0.0
     spline = CubicSpline(np.linspace(0, 1, keys), np.stack([swing, aside], 1), bc_type="clamped")
     forward, across = spline(np.linspace(0, 1, frames)).T
-    # To bend towards the heading a is to turn about the horizontal axis at a + 90 degrees.
+    # To bend toward the heading a is to turn about the horizontal axis at a + 90 degrees.
     c, s = np.cos(wind), np.sin(wind)
     return np.stack([-s * forward + c * across, c * forward + s * across, np.zeros(frames)], 1)
 

@@ -98,21 +98,25 @@ class Assembly:
         Joints must have been made parents first. Without `standing` the object stays where it was
         drawn.
         """
+        # one mesh a link
         empty = trimesh.Trimesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), process=False)
         meshes = {
             link: merge(*pieces) if pieces else empty for link, pieces in self._pieces.items()
         }
+        # origin of the object
         origin = np.zeros(3)
         if standing:
             points = np.concatenate([m.vertices for m in meshes.values()])
             low, high = points.min(0), points.max(0)
             origin = np.array([*(low + high)[:2] / 2, low[2]])
+        # link frames, parents first: at the joint, or in the middle of the link's box
         frames = {self._root: origin}
         joints = []
         for name, kind, parent, child, at, axis, lower, upper in self._joints:
             frames[child] = meshes[child].bounds.mean(0) if at is None else at
             X_parent_joint = pose(None, frames[child] - frames[parent])
             joints.append(Joint(name, kind, parent, child, X_parent_joint, axis, lower, upper))
+        # meshes in their link frames
         order = [self._root, *(j.child for j in joints)]
         links = {link: moved(remesh(meshes[link], self._rng), -frames[link]) for link in order}
         return ArticulatedObject(self._name, links, tuple(joints), self._mimic)

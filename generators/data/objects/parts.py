@@ -46,7 +46,8 @@ def pick(
 def placed(
     mesh: trimesh.Trimesh, at: ArrayLike, normal: str | ArrayLike, along: str | ArrayLike
 ) -> trimesh.Trimesh:
-    """A part drawn along x and standing up along z, put at `at` (3,) on a face of that `normal`."""
+    """Part drawn along x and standing up along z, placed at `at` (3,) on a face with a given
+    normal."""
     z = direction(normal)
     x = direction(along)
     return moved(mesh, at, np.stack([x, np.cross(z, x), z], axis=1))
@@ -62,15 +63,25 @@ def handle(
     *,
     reach: float = 0.0,
 ) -> trimesh.Trimesh:
-    """A handle of one of HANDLES, about `length` (m) long (a knob: about as wide as a hand's grip,
-    never wider).
+    """Handle about `length` (m) long on a face.
 
-    It stands on the face at `at`, `reach` (m) above it, at random between 18 and 45 % of the length
-    unless given.
+    Args:
+        rng: Random generator.
+        kind: One of HANDLES; a knob is at most as wide as a hand's grip.
+        length: Length, m.
+        at: (3,) Center of its foot on the face.
+        normal: Normal of the face, an axis name or a vector.
+        along: Direction of its length.
+        reach: Height above the face, m. Defaults to a random 18 to 45 % of the length.
+
+    Raises:
+        ValueError: Unknown kind.
     """
+    # height, radius of the bar and half length
     h = reach or min(length * rng.uniform(0.18, 0.45), 0.07)
     r = min(h * rng.uniform(0.12, 0.28), 0.012)
     half = length / 2
+    # drawn on z = 0 along x
     if kind == "bar":
         inset = half * rng.uniform(0.6, 0.95)
         section = circle(1.0, 10) if chance(rng, 0.6) else rectangle(1.7, 1.7)
@@ -107,7 +118,7 @@ def handle(
 
 
 def knob(rng: np.random.Generator, radius: float, height: float) -> trimesh.Trimesh:
-    """A knob on z = 0: a mushroom, a plain drum, a ball on a stem, or a block."""
+    """Knob on z = 0: a mushroom, a drum, a ball on a stem, or a block."""
     r, h = radius, height
     kind = pick(rng, ("mushroom", "drum", "ball", "block"))
     if kind == "block":
@@ -117,24 +128,15 @@ def knob(rng: np.random.Generator, radius: float, height: float) -> trimesh.Trim
         bevel = rng.uniform(0.05, 0.3) * min(r, h)
         return lathe([(0, 0), (r, 0), (r, h - bevel), (r - bevel, h), (0, h)], 18)
     if kind == "mushroom":
-        return lathe(
-            [
-                (0, 0),
-                (neck, 0),
-                (neck, 0.45 * h),
-                (r, 0.65 * h),
-                (r, 0.85 * h),
-                (0.7 * r, h),
-                (0, h),
-            ],
-            18,
-        )
+        stem = [(0, 0), (neck, 0), (neck, 0.45 * h)]
+        cap = [(r, 0.65 * h), (r, 0.85 * h), (0.7 * r, h), (0, h)]
+        return lathe(stem + cap, 18)
+    # ball, flattened if the knob is low: profile (6, 2) of (radius, height)
     a = np.linspace(-0.9, np.pi / 2, 7)[:-1]
-    bulb = (
-        np.stack([r * np.cos(a), h - r + r * np.sin(a)], 1)
-        if h > 1.8 * r
-        else np.stack([r * np.cos(a), 0.6 * h + 0.4 * h * np.sin(a)], 1)
-    )
+    if h > 1.8 * r:
+        bulb = np.stack([r * np.cos(a), h - r + r * np.sin(a)], 1)
+    else:
+        bulb = np.stack([r * np.cos(a), 0.6 * h + 0.4 * h * np.sin(a)], 1)
     return lathe([(0, 0), (neck, 0), *bulb, (0, h)], 18)
 
 
@@ -146,16 +148,18 @@ def feet(
     top: float = 0.0,
     kind: str = "",
 ) -> list[trimesh.Trimesh]:
-    """Four feet (or two runners, or a plinth) under a body of width x by depth y about the z axis,
-    from z = `top` down.
+    """Four feet, two runners or a plinth under a body of width x by depth y about the z axis.
 
-    `kind` is "round", "square", "runners" or "plinth", at random unless given.
+    They reach from z = `top` down by `height` (m). `kind` is "round", "square", "runners" or
+    "plinth". Defaults to a random one.
     """
     kind = kind or pick(rng, ("round", "square", "runners", "plinth"), (3, 3, 1, 2))
-    size = min(
-        max(0.02 * min(width, depth), 0.35 * height), 0.12 * min(width, depth)
-    ) * rng.uniform(0.9, 1.6)
-    x, y, z = (width / 2 - size) * 0.98, (depth / 2 - size) * 0.98, top - height / 2
+    # half width of a foot, and the center of the one at +x, +y
+    narrow = min(width, depth)
+    size = min(max(0.02 * narrow, 0.35 * height), 0.12 * narrow) * rng.uniform(0.9, 1.6)
+    x = (width / 2 - size) * 0.98
+    y = (depth / 2 - size) * 0.98
+    z = top - height / 2
     if kind == "plinth":
         inset = rng.uniform(0.9, 0.99)
         return [box((width * inset, depth * inset, height), (0, 0, z))]
@@ -170,8 +174,8 @@ def feet(
 
 
 OPENS = {"left": "-z", "right": "z", "bottom": "x", "top": "-x"}
-"""The axis about which a door in a front (facing -y) opens, by the side of its hinge seen from
-the front."""
+"""Axis about which a door in a front (facing -y) opens, by the side of its hinge seen from the
+front."""
 
 
 class DoorArea(NamedTuple):
@@ -221,6 +225,7 @@ def front_door(
         a.add(link, box((size[0] - 1.9 * window, 0.25 * thick, size[2] - 1.9 * window), center))
     else:
         a.add(link, box(size, center))
+    # position (x, z) of the hinge axis
     edge = {
         "left": (x0, center[2]),
         "right": (x1, center[2]),
@@ -246,6 +251,7 @@ def door_handle(
     """
     hinge = area.hinge
     (x0, z0), (x1, z1) = np.asarray(area.low, float), np.asarray(area.high, float)
+    # center of the handle
     x = {"left": x1 - inset, "right": x0 + inset}.get(hinge, (x0 + x1) / 2)
     z = {"bottom": z1 - inset, "top": z0 + inset}.get(hinge, (z0 + z1) / 2)
     upright = hinge in ("left", "right") and kind != "cup"

@@ -172,7 +172,7 @@ def shell_box(
     """A box of outer side lengths `extents` that is hollow and open on one side, as one closed
     piece.
 
-    `wall` and `floor` (m; `floor` is `wall` unless given) are thicknesses; `open_to` is the open
+    `wall` and `floor` (m; `floor` defaults to `wall`) are thicknesses; `open_to` is the open
     side, "-y" and so on.
     """
     i = "xyz".index(open_to[-1])
