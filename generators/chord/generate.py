@@ -54,6 +54,7 @@ def load_prior(name: str, device: str = "auto") -> VideoPrior:
     Raises:
         ValueError: for an unknown name, or a model or device that does not exist.
     """
+    # Packages of a prior are loaded only if it is asked for.
     kind, _, model = name.partition(":")
     if kind == "choreographer":
         from generators.chord.priors.choreographer.prior import Choreographer
@@ -89,6 +90,7 @@ def from_prior(
         scene: Scene, instruction: Instruction, *, seed: int = 0, progress: Progress = silent
     ) -> list[SceneMotion]:
         prompt = _require_prompt(scene, instruction)
+        # Independent samples, ranked by the prior's final residual.
         chains = [
             _chain(
                 scene,
@@ -136,6 +138,7 @@ def _chain(
     """Consecutive distillations, each from the last frame of the one before."""
     chain: list[Distilled] = []
     for segment in range(options.segments):
+        # A seed of its own for each sample and segment.
         found = distill(
             scene,
             prompt,
@@ -147,6 +150,7 @@ def _chain(
             progress=_partial_progress(progress, segment, options.segments),
         )
         chain.append(found)
+        # The next segment starts where this one ends.
         scene = _posed(scene, [v[-1] for v in found.motion.vertices])
     return chain
 
@@ -165,6 +169,7 @@ def _joined(chain: Sequence[Distilled]) -> SceneMotion:
     """The motions of a chain as one; a segment's first frame repeats the last one before it."""
     times, vertices = chain[0].motion.times, [[v] for v in chain[0].motion.vertices]
     for found in chain[1:]:
+        # Each segment's clock goes on from the end of the last.
         times = np.concatenate([times, times[-1] + found.motion.times[1:]])
         for whole, v in zip(vertices, found.motion.vertices, strict=True):
             whole.append(v[1:])

@@ -65,6 +65,7 @@ def read_job(path: str | Path) -> Job:
     """
     path = Path(path)
     table = Table.read(path, ["prompt"], ["seed", "scene", "objects", "obstacles"])
+    # A saved scene, or things from files.
     if ("scene" in table) == ("objects" in table):
         raise table.error("objects", "expected either objects or a scene, got both or neither")
     if "scene" in table:
@@ -81,6 +82,7 @@ def read_job(path: str | Path) -> Job:
 def _things(table: Table, key: str) -> tuple[SceneObject, ...]:
     out: list[SceneObject] = []
     for entry in table.tables(key, ["source"], ["name", "unit", "position", "yaw"]):
+        # Options of `load_scene` that the entry states; others keep their defaults.
         given: dict[str, Any] = {}
         if "name" in entry:
             given["name"] = entry.text("name")
@@ -96,7 +98,7 @@ def _things(table: Table, key: str) -> tuple[SceneObject, ...]:
 
 def _turned(things: Sequence[SceneObject], yaw: float) -> list[SceneObject]:
     """Objects turned together about the vertical through the middle of their bounding box."""
-    bounds = np.concatenate([t.vertices_world for t in things])
+    bounds = np.concatenate([t.vertices_world for t in things])  # (V, 3)
     X = rotation_about((bounds.min(0) + bounds.max(0)) / 2, [0.0, 0.0, 1.0], yaw)
     return [replace(t, X_world_object=X @ t.X_world_object) for t in things]
 

@@ -66,12 +66,14 @@ class WeightsFile(Generic[Network]):
         """
         path = Path(path)
         config: Any = model.config
+        # Everything but the tensors is text in the file's header.
         metadata = {
             "format": self.format,
             "version": str(self.version),
             "config": json.dumps(asdict(config)),
             "card": json.dumps(card),
         }
+        # On the CPU, in the stored precision.
         tensors = {
             name: t.detach().to("cpu", dtype).contiguous() for name, t in model.state_dict().items()
         }
@@ -86,6 +88,7 @@ class WeightsFile(Generic[Network]):
             ValueError: if there is no such file, or it was not written by `save`; one line.
         """
         path = self._find(name_or_path)
+        # Sizes from the file, then tensors that must fit them.
         metadata, tensors = self._read(path)
         model = self.network(self._config(path, metadata))
         self._check(path, model.state_dict(), tensors)
@@ -135,6 +138,7 @@ class WeightsFile(Generic[Network]):
         except (SafetensorError, OSError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{path}: not a readable safetensors file ({reason})") from None
+        # Another kind of network, or a later version.
         kind = metadata.get("format")
         if kind != self.format:
             raise ValueError(
@@ -151,6 +155,7 @@ class WeightsFile(Generic[Network]):
     def _config(self, path: Path, metadata: dict[str, str]) -> Any:
         """The configuration record of a file's metadata."""
         values = _json(path, metadata, "config")
+        # All fields of the record, and no others.
         known = {f.name for f in fields(self.config)}
         if values.keys() != known:
             raise ValueError(
@@ -166,6 +171,7 @@ class WeightsFile(Generic[Network]):
         self, path: Path, expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]
     ) -> None:
         """Refuse tensors that are missing, unknown, of a wrong shape or not finite."""
+        # Names first, then shapes and values.
         lacks, unknown = expected.keys() - tensors.keys(), tensors.keys() - expected.keys()
         for kind, names in (("lacks", lacks), ("has unknown", unknown)):
             if names:

@@ -53,6 +53,7 @@ class _Compositor(torch.autograd.Function):
         times, count = means.shape[:2]
         views, dtype = len(cameras.viewmats), given.means.dtype
         size = cameras.height, cameras.width
+        # Arrays that the kernels fill.
         seen = Seen(
             ellipses=np.empty((views, times, count, 5), dtype),
             depths=np.empty((views, times, count), dtype),
@@ -80,6 +81,7 @@ class _Compositor(torch.autograd.Function):
         given, seen = Inputs(*saved[:4]), Seen(*ctx.projected, *saved[4:])
         views, _, count, channels = given.features.shape
         times, dtype, wanted = len(given.means), given.means.dtype, ctx.needs_input_grad[3]
+        # Gradients of the inputs, of each frame by itself.
         to = Inputs(
             means=np.zeros_like(given.means),
             axes=np.zeros_like(given.axes),
@@ -92,6 +94,7 @@ class _Compositor(torch.autograd.Function):
             kernels.draw_back(first, last, given, ctx.cameras, seen, above[0], above[1], to)
 
         _distribute(draw_back, times)
+        # All frames share the opacities, and may share the features: their gradients add up.
         means, axes, opacities, features = map(torch.from_numpy, to)
         if given.features.shape[1] == 1:
             features = features.sum(1, keepdim=True)

@@ -102,11 +102,13 @@ def mesh_views(
     for X_camera_world, K in zip(viewmats, Ks, strict=True):
         eye, directions = _rays(X_camera_world, K, width, height, options.samples)
         hits = _cast(scene, eye, directions)
+        # Points and colors (N, 3) of the rays, 0 where nothing is hit.
         points = np.where(hits.hit[:, None], eye + hits.depth[:, None] * directions, 0.0)
         rgb = np.zeros_like(points)
         for i, mesh in enumerate(meshes):
             on = np.flatnonzero(hits.mesh_id == i)
             rgb[on] = _lit_colors(mesh, hits, on, directions[on], options)
+        # Pixels: means over their rays, but the mesh of the first ray alone.
         first = hits.mesh_id.reshape(shape)[:, 0, :, 0]
         alpha = averaged(hits.hit.astype(float))[..., 0]
         depth = averaged(hits.depth)[..., 0]
@@ -142,7 +144,7 @@ def surface_colors(
         image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
         if image is None or visual.uv is None or len(visual.uv) != len(mesh.vertices):
             return np.tile(np.asarray(material.main_color, float)[:3] / 255, (len(face), 1))
-        uv = (np.asarray(visual.uv)[mesh.faces[face]] * barycentric[..., None]).sum(1)
+        uv = (np.asarray(visual.uv)[mesh.faces[face]] * barycentric[..., None]).sum(1)  # (N, 2)
         return np.asarray(uv_to_interpolated_color(uv, image), float)[:, :3] / 255
     colors = vertex_colors(mesh)
     if colors is None:
@@ -174,6 +176,7 @@ def _rays(
 
     A direction has length 1 along the camera's z.
     """
+    # Image coordinates of the rays, then directions of depth 1.
     x, y = ((np.arange(n * samples) + 0.5) / samples for n in (width, height))
     u, v = np.meshgrid((x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1])
     R_camera_world = viewmat[:3, :3]
@@ -183,7 +186,7 @@ def _rays(
 
 def _cast(scene: Any, eye: FloatArray, directions: FloatArray) -> _Hits:
     """Hits of rays from one eye (3,) along directions (N, 3)."""
-    rays = np.concatenate([np.broadcast_to(eye, directions.shape), directions], axis=1)
+    rays = np.concatenate([np.broadcast_to(eye, directions.shape), directions], axis=1)  # (N, 6)
     answer = scene.cast_rays(open3d().core.Tensor(rays.astype(np.float32)))
     length = answer["t_hit"].numpy().astype(float)
     hit = np.isfinite(length)

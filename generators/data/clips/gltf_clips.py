@@ -102,6 +102,7 @@ def _read(file: GltfFile, options: GltfOptions) -> GltfClips:
         raise ValueError(
             f"{file.path}: draws {count} vertices of triangles, expected 1 to {options.largest}"
         )
+    # Faces of all shapes, with indices into their vertices one after the other.
     starts = np.cumsum([0, *(len(s.points) for s in tree.shapes)])
     faces = np.concatenate([s.faces + n for s, n in zip(tree.shapes, starts, strict=False)])
     clips: list[Clip] = []
@@ -130,6 +131,7 @@ def _play(
     times = np.linspace(
         min(t.times[0] for t in tracks), max(t.times[-1] for t in tracks), options.frames
     )
+    # Nodes that carry all that is drawn are held at their start.
     carriers = set.intersection(*(tree.carriers(shape.joints) for shape in tree.shapes))
     values, carried = {}, False
     for track in tracks:
@@ -141,6 +143,7 @@ def _play(
     vertices = _vertices(tree, values, len(times))
     if not np.isfinite(vertices).all():
         raise ValueError(f"{file.path}: some vertices are not finite; export it again")
+    # Motion at all, and motion that is not that of one body.
     least = options.threshold * float(np.ptp(vertices[0], axis=0).max())
     if not _departs(vertices, vertices[0], least):
         return "root-only" if carried else "static"
@@ -168,6 +171,7 @@ def _posed(
     frames: int,
 ) -> FloatArray:
     """(F, V, 3) of one shape, the file's world."""
+    # Morphs first, then the joints' poses blended.
     weights = values.get((shape.node, "weights"), np.tile(shape.weights, (frames, 1)))
     local = shape.points + np.tensordot(weights, shape.morphs, 1)
     out = np.zeros_like(local)
@@ -208,6 +212,7 @@ class Track:
         s = (t - self.times[k])[:, None] / span
         a, b = self.values[k], self.values[k + 1]
         if self.tangents is not None:
+            # Hermite spline, s in [0, 1] between the keyframes.
             out, into = span * self.tangents[k, 1], span * self.tangents[k + 1, 0]
             cubic = (2 * s**3 - 3 * s**2 + 1) * a + (s**3 - 2 * s**2 + s) * out
             cubic += (3 * s**2 - 2 * s**3) * b + (s**3 - s**2) * into

@@ -55,6 +55,7 @@ class GltfFile:
             data = self.path.read_bytes()
         except OSError as error:
             raise ValueError(f"{self.path}: cannot be read ({error.strerror})") from None
+        # A .glb has its JSON and its binary in chunks, a .gltf is the JSON.
         text, self._binary = _chunks(self.path, data) if data[:4] == b"glTF" else (data, None)
         try:
             self.document: dict[str, Any] = json.loads(text)
@@ -66,6 +67,7 @@ class GltfFile:
             raise ValueError(
                 f"{self.path}: expected a JSON object, got {type(self.document).__name__}"
             )
+        # Version 2, without extensions that change how geometry is encoded.
         version = (self.document.get("asset") or {}).get("version")
         if version is None or not str(version).startswith("2."):
             raise ValueError(
@@ -96,10 +98,12 @@ class GltfFile:
                 f"{self.path}: accessor {index} has {count} elements, expected 0 to "
                 f"{LARGEST // width}"
             )
+        # Zeros, or the elements of a buffer view.
         out = np.zeros((count, width), dtype)
         if "bufferView" in accessor:
             out = self._view(accessor, dtype, width, count)
         if "sparse" in accessor:
+            # A few elements replaced, in a copy.
             sparse = accessor["sparse"]
             number = int(sparse["count"])
             at = self._view(
@@ -117,6 +121,7 @@ class GltfFile:
     def _view(
         self, part: dict[str, Any], dtype: np.dtype[Any], width: int, count: int
     ) -> NDArray[Any]:
+        # Rows may be interleaved with other data: a stride between their starts.
         view = self.items("bufferViews")[part["bufferView"]]
         stride = view.get("byteStride", 0) or width * dtype.itemsize
         start = view.get("byteOffset", 0) + part.get("byteOffset", 0)

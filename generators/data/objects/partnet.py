@@ -63,6 +63,7 @@ def read_articulated(path: str | Path, *, name: str | None = None) -> Articulate
     """
     path = Path(path)
     urdf = read_urdf(path)
+    # Helper links between two joints have no shape.
     empty = trimesh.Trimesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), process=False)
     links = {}
     for link in urdf.links:
@@ -79,6 +80,7 @@ def read_articulated(path: str | Path, *, name: str | None = None) -> Articulate
 
 
 def _limited(joint: Joint) -> Joint:
+    # A continuous joint turns once around.
     if joint.kind == "revolute" and np.isneginf(joint.lower) and np.isposinf(joint.upper):
         return replace(joint, lower=-np.pi, upper=np.pi)
     return joint
@@ -104,6 +106,7 @@ def read_split(list_file: str | Path) -> tuple[str, ...]:
     """
     path = Path(list_file)
     try:
+        # Lines without comments, blank ones dropped.
         lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
@@ -112,6 +115,7 @@ def read_split(list_file: str | Path) -> tuple[str, ...]:
     ids = [line for line in lines if line]
     if not ids:
         raise ValueError(f"{path}: names no object; expected one identifier a line")
+    # One folder's name a line, each once.
     odd = [i for i in ids if Path(i).name != i or " " in i]
     if odd:
         raise ValueError(

@@ -93,6 +93,7 @@ class Force:
             raise ValueError(
                 f"Force.end: expected a time after start {self.start:g} s, got {self.end:g} s"
             )
+        # Growth and decay must both fit.
         if np.isfinite(self.end) and 2 * self.ramp > self.end - self.start:
             raise ValueError(
                 f"Force.ramp: growing and decaying over {self.ramp:g} s each does not fit between "
@@ -118,6 +119,7 @@ class Force:
             ValueError: for points that the object does not have, or an empty region of the rest
                 shape.
         """
+        # What does not depend on time.
         vector = torch.as_tensor(np.array(self.vector)).to(masses)
         chosen = self._chosen(rest)
 
@@ -125,6 +127,7 @@ class Force:
             strength = self.strength(time)
             if strength == 0.0:
                 return torch.zeros_like(x)
+            # Shares by mass of the chosen particles.
             on = masses * chosen(x)
             total = on.sum()
             if not total > 0:  # a box in the world may be empty for now
@@ -137,6 +140,7 @@ class Force:
         """Function from positions (n, 3) to the mask (n,) of particles that the force acts on."""
         if self.region is not None and self.region.frame == "world":
             return self.region.contains
+        # Mask (n,) that stays: all particles, listed ones, or those of the rest shape in the box.
         fixed = torch.ones(len(rest), dtype=torch.bool, device=rest.device)
         if self.points is not None:
             if self.points.min() < 0 or self.points.max() >= len(rest):

@@ -76,6 +76,7 @@ def derivatives(positions: Positions, z: Tensor, *, trace: bool = False) -> Deri
             decoders, Python and functorch take most of the time. The decoder must do the same
             operations at every z.
     """
+    # The decoder's value comes along as auxiliary output of the Jacobian.
     both = jacfwd(lambda s: (positions(s),) * 2, has_aux=True)
 
     def first(s: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,6 +86,7 @@ def derivatives(positions: Positions, z: Tensor, *, trace: bool = False) -> Deri
     def second(s: Tensor, v: Tensor) -> Tensor:
         return jvp(lambda r: jvp(positions, (r,), (v,))[1], (s,), (v,))[1]
 
+    # Replayed operations, or the decoder's own Jacobian if it has one.
     if trace:
         return Derivatives(
             z.dtype,
@@ -120,6 +122,7 @@ def decoded(positions: Positions, z: Tensor) -> Tensor:
             "z: expected finite coordinates, got NaN or infinity; choose another start"
         )
     with torch.no_grad():
+        # The decoder's answer, checked once here and not at every step.
         x = positions(z)
     if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != 3 or len(x) == 0:
         got = str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__
@@ -141,6 +144,7 @@ def _traced(function: Callable, *example: Tensor) -> Callable:
     from torch.fx import GraphModule
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    # Operations as a graph, then common subexpressions merged.
     traced = make_fx(function)(*example)
     traced.graph.eliminate_dead_code()
     return GraphModule(traced, fx_graph_cse(traced.graph))

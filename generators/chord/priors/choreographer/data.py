@@ -114,6 +114,7 @@ class SceneTable:
 
     def save(self, path: Path) -> None:
         """Write it as safetensors."""
+        # Written beside, then renamed: a table is whole or absent.
         part = path.with_suffix(".part")
         save_file(
             {k: self.tables[k].contiguous() for k in _STORED},
@@ -165,11 +166,13 @@ def sample(
         config: sizes of the videos.
         generator: source of all random numbers.
     """
+    # Number of videos of each kind.
     device = generator.device
     kinds = torch.multinomial(chance.to(device), count, replacement=True, generator=generator)
     videos, firsts, texts = [], [], []
     for table, share in zip(tables, kinds.bincount(minlength=len(tables)).tolist(), strict=True):
         if share:
+            # Random scenes of this kind, from random cameras.
             index = torch.randint(len(table), (share,), generator=generator, device=device)
             seen = render(
                 table.scenes(index), random_cameras(share, config.size, generator), config.sharpness
@@ -245,5 +248,6 @@ def _normalized(scene: PointScene) -> tuple[np.ndarray, np.ndarray]:
     """Points and motions relative to the center of the framed ball, in radii."""
     center, radius = scene.framing.center, scene.framing.radius
     X = np.array(scene.X, float)
+    # x' = R x + t in the frame of the ball: t' = (R c + t - c) / r.
     X[..., :3, 3] = (X[..., :3, 3] + X[..., :3, :3] @ center - center) / radius
     return ((scene.points - center) / radius).astype(np.float16), X

@@ -47,9 +47,11 @@ def train(options: TrainOptions, progress: Progress = silent) -> Path:
     kinds = {k: scenes.KINDS[k] for k in options.kinds or scenes.KINDS if scenes.KINDS[k] > 0}
     state = PartialState(cpu=cpu_only(options.device))
     progress = progress if state.is_main_process else silent
+    # The main process builds the tables of scenes, the others read them.
     with state.main_process_first():
         learned = [_table(kind, often, options, progress) for kind, often in kinds.items()]
         exam = Exam(options.config, list(kinds), options, state.device, progress)
+    # Every process starts with the same weights.
     torch.manual_seed(options.seed)
     model = _network(options)
     loop = LoopOptions(
@@ -76,6 +78,7 @@ def train(options: TrainOptions, progress: Progress = silent) -> Path:
     )
     path = options.out / WEIGHTS
     if state.is_main_process:
+        # Averaged weights, with a card of what made them.
         measures = outcome.measures or exam(model)
         card = {
             "data": {
@@ -153,6 +156,7 @@ class Exam:
                 folder=options.out,
                 progress=_building(progress),
             )
+            # One video a scene from a random camera, with its own sentence and a wrong one.
             every = torch.arange(len(table))
             seen = render(
                 table.scenes(every),
@@ -183,6 +187,7 @@ class Exam:
             for part in zip(*(x.split(12) for x in self._parts), strict=True)
         ]
         right, wrong, still = torch.cat(errors, dim=1).cpu()
+        # Errors summed by kind, relative to a still scene's.
         of = torch.arange(len(self._kinds)).repeat_interleave(EXAM_SCENES)
         sums = torch.zeros(3, len(self._kinds)).index_add_(
             1, of, torch.stack([right, wrong, still])
@@ -198,6 +203,7 @@ class Exam:
         self, model: VideoTransformer, video: Tensor, first: Tensor, right: Tensor, wrong: Tensor
     ) -> Tensor:
         """Mean squared errors (3, B): right sentence, wrong sentence, and nothing moves."""
+        # From noise alone, at level 1.
         z = model.encode(video.float())
         tau = torch.ones(len(z), device=z.device)
         noise = self._noise.to(z.device).expand_as(z)

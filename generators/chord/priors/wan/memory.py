@@ -57,10 +57,12 @@ def plan(config: WanConfig, options: WanOptions, forget: Forget) -> MemoryPlan:
     options = replace(options, device="meta")
     height, width = size(config, options)
     video = options.cameras, options.frames, height, width, 3
+    # Tensors on "meta" have sizes but no memory: a dry run of one iteration.
     with LiveStorage("meta") as live, _fused_attention():
         parts = _Weighed(config, options)
         prior = WanPrior(config, parts, options, forget=forget)
         condition = prior.condition("a sentence", torch.empty(video[:1] + video[2:], device="meta"))
+        # The sentence has been read: count the iteration by itself.
         reading, live.peak = live.peak, live.now
         z = prior.encode(torch.empty(video, device="meta", requires_grad=True))
         g = prior.velocity(z.detach(), 1.0, condition, guidance=2.0)
@@ -74,11 +76,13 @@ def settle(config: WanConfig, options: WanOptions, free: float) -> Forget:
     Raises:
         ValueError: with the missing memory, and what to change.
     """
+    # From the least recomputation to the most; a linear gradient needs only the last.
     ways: Sequence[Forget] = get_args(Forget) if options.forget == "auto" else (options.forget,)
     for forget in ways[-1:] if options.gradient == "linear" else ways:
         need = plan(config, options, forget)
         if need.needed <= free:
             return forget
+    # The last way was the most frugal: its needs are what is missing.
     weights = ", ".join(f"{name} {gib:.1f}" for name, gib in need.weights.items())
     height, width = size(config, options)
     raise ValueError(
@@ -137,6 +141,7 @@ class LiveStorage(TorchDispatchMode):
     def _note(self, storage: torch.UntypedStorage) -> None:
         if storage in self._known:
             return
+        # Storages are counted once, and until they are freed.
         self._known[storage] = weakref.finalize(storage, self._died, storage.nbytes())
         self._known[storage].atexit = False
         self.now += storage.nbytes()
@@ -199,6 +204,7 @@ def _advice(config: WanConfig, options: WanOptions, free: float) -> str:
         name: max(value // 2 // config.multiple, 1) * config.multiple
         for name, value in (("height", height), ("width", width))
     }
+    # Each change alone, then all together, with the most frugal recomputation.
     changes: list[dict[str, Any]] = [{"gradient": "linear"}, {"cameras": 1}, half]
     fits = [
         _show(c) for c in changes if plan(config, replace(options, **c), "videos").needed <= free

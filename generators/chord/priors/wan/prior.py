@@ -62,6 +62,7 @@ class WanPrior:
         self._expect("first", first, (self.height, self.width, 3))
         if not text.strip():
             raise ValueError("text: expected a sentence on what should move, got an empty one")
+        # Latents of the first frames, and embeddings of the sentence.
         known = given(self.config, self.encoder, first.to(self.options.device), self.frames)
         return WanCondition(*self._read(text), known)
 
@@ -69,6 +70,7 @@ class WanPrior:
         """Differentiable latents (B, C, 1 + (T - 1) / 4, h, w) of videos (B, T, H, W, 3)."""
         self._expect("video", video, (self.frames, self.height, self.width, 3))
         video = video.to(self.options.device)
+        # Without a gradient there is nothing to recompute.
         if not (torch.is_grad_enabled() and video.requires_grad):
             return self.encoder(video, "nothing")
         if self.options.gradient == "linear":
@@ -88,6 +90,7 @@ class WanPrior:
                 f"z_tau: got {len(z_tau)} latents and a condition of {len(condition.given)} "
                 "first frames"
             )
+        # The expert of this noise level.
         network = self._expert_for(tau)
         out = []
         # One by one: a video has thousands of tokens, and a batch would only need more memory.
@@ -107,6 +110,7 @@ class WanPrior:
         )[0].float()
 
     def _expert_for(self, tau: float) -> nn.Module:
+        # One expert at a time: the other is freed first.
         low = self.config.boundary is not None and tau < self.config.boundary
         name = EXPERTS[low]
         if self._expert is None or self._expert[0] != name:

@@ -78,10 +78,12 @@ def draw(
         ValueError: for an unknown kind, or one that is not in this split.
     """
     checks.choice("split", split, ("train", "held_out"))
+    # Families that are never trained on exist in the held-out split alone.
     held_out = split == "held_out"
     checks.choice(
         f"kind of the split {split!r}", kind, (*KINDS, *(NEVER_TRAINED if held_out else ()))
     )
+    # Objects and words have generators of their own, so a paraphrase shows the same scene.
     key = (zlib.crc32(kind.encode()), int(held_out), seed)
     rng, words = np.random.default_rng(key), np.random.default_rng((*key, 1))
     if kind in ARTICULATED:
@@ -95,9 +97,11 @@ def draw(
 
 def wrong_text(prompted: PromptedScene, seed: int) -> str:
     """A trained sentence for another motion, of the same things half of the time."""
+    # Another motion of the same things, or else one of another kind of scene.
     rng = np.random.default_rng((zlib.crc32(prompted.text.encode()), seed))
     if rng.random() < 0.5:
         return prompted.others[int(rng.integers(len(prompted.others)))]
+    # Kinds that share no verb with this one.
     said = {phrase.verb for phrase in _phrases(prompted.kind)}
     elsewhere = [kind for kind in KINDS if not said & {phrase.verb for phrase in _phrases(kind)}]
     phrases = _phrases(elsewhere[int(rng.integers(len(elsewhere)))])

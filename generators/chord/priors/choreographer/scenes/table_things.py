@@ -67,6 +67,7 @@ class Thing:
 
 def cube(rng: np.random.Generator) -> Thing:
     """A block, most of them nearly cubes."""
+    # Sides (3,): equal, or stretched one by one.
     e = rng.uniform(0.04, 0.09) * np.where(chance(rng, 0.5), np.ones(3), rng.uniform(0.6, 1.5, 3))
     return _flat_topped("cube", box(e, (0, 0, e[2] / 2), rng, bevel=0.2), e[2], min(e[:2]) / 2)
 
@@ -80,6 +81,7 @@ def book(rng: np.random.Generator) -> Thing:
 def can(rng: np.random.Generator) -> Thing:
     """A tin: a cylinder, some with beaded ends."""
     r, h = rng.uniform(0.025, 0.055), rng.uniform(0.05, 0.16)
+    # Profile (radius, height); some have narrower, beaded ends.
     bead = rng.uniform(0.03, 0.12) * r if chance(rng, 0.6) else 0.0
     profile = [
         (0, 0),
@@ -95,6 +97,7 @@ def can(rng: np.random.Generator) -> Thing:
 def bottle(rng: np.random.Generator) -> Thing:
     """A body, a shoulder, a neck and a cap."""
     r, h = rng.uniform(0.025, 0.05), rng.uniform(0.14, 0.28)
+    # Profile (radius, height): foot, body, shoulder, neck and cap.
     neck, shoulder = r * rng.uniform(0.25, 0.5), rng.uniform(0.5, 0.72)
     cap = neck * rng.uniform(1.0, 1.25)
     profile = [
@@ -112,6 +115,7 @@ def bowl(rng: np.random.Generator) -> Thing:
     """A bowl on a small foot, rounded or conical."""
     r = rng.uniform(0.06, 0.12)
     h, foot = r * rng.uniform(0.45, 0.8), r * rng.uniform(0.4, 0.65)
+    # Outer profile from foot to rim.
     t = np.linspace(0, 1, 8)
     out = foot + (r - foot) * (np.sin(t * np.pi / 2) ** rng.uniform(0.7, 1.0))
     wall = rng.uniform(0.003, 0.007)
@@ -142,6 +146,7 @@ def mug(rng: np.random.Generator) -> Thing:
     mesh = cup(
         [(r * rng.uniform(0.8, 1.0), 0), (r, 0.3 * h), (r, h)], wall, int(rng.integers(18, 33))
     )
+    # The grip on the mug's wall, upright.
     long = h * rng.uniform(0.5, 0.75)
     grip = handle(
         rng,
@@ -169,6 +174,7 @@ def plate(rng: np.random.Generator) -> Thing:
     r = rng.uniform(0.08, 0.145)
     well, h = r * rng.uniform(0.6, 0.78), r * rng.uniform(0.08, 0.2)
     thick = rng.uniform(0.003, 0.006)
+    # Underside from the center out, then the upper side back in.
     outer = [(0, 0), (0.9 * well, 0), (well, 0.15 * h), (r, h)]
     inner = [
         (r - 0.3 * thick, h + 0.5 * thick),
@@ -213,6 +219,7 @@ def basket(rng: np.random.Generator) -> Thing:
     foot = r * rng.uniform(0.7, 0.95)
     mesh = moved(vessel(circle(r, int(rng.integers(10, 33))), h, wall), (0, 0, h / 2))
     vertices = np.array(mesh.vertices)
+    # Narrower towards the foot, linearly with height.
     vertices[:, :2] *= (foot + (r - foot) * vertices[:, 2:] / h) / r
     if chance(rng, 0.5):
         vertices[:, 0] *= rng.uniform(1.1, 1.4)
@@ -254,6 +261,7 @@ def _pan(rng: np.random.Generator, kind: str, r: float, h: float, *grips: trimes
 def ball(rng: np.random.Generator) -> Thing:
     """A ball, or an egg-shaped fruit."""
     r = rng.uniform(0.02, 0.045)
+    # Radii (3,): a ball, or each drawn by itself.
     radii = np.full(3, r) if chance(rng, 0.6) else r * rng.uniform(0.85, 1.2, 3)
     return Thing("ball", sphere(radii, (0, 0, radii[2]), 16))
 
