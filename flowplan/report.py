@@ -26,11 +26,13 @@ def feasibility(result: Plan | NoPlan, *, most: int = 12) -> str:
         lines = [f"NO PLAN. {result.reason}", *_remedies(result)]
     lines += [f"  assumed    {assumption}" for assumption in result.assumptions]
 
+    # Refusals that differ in their numbers alone count as one.
     refused = Counter(_NUMBER.sub("..", a.reason) for a in result.attempts if a.stage == "rank")
     if refused:
         lines += ["", f"{refused.total()} contacts were refused before any was tried:"]
         lines += [f"  {count:>4}  {reason}" for reason, count in refused.most_common(most)]
 
+    # Attempts that failed later, one a line.
     tried = [a for a in result.attempts if a.stage not in ("planned", "rank")]
     if tried:
         lines += ["", f"{len(tried)} contacts were attempted without success:"]
@@ -43,6 +45,7 @@ def feasibility(result: Plan | NoPlan, *, most: int = 12) -> str:
 
 def _summary(plan: Plan) -> list[str]:
     q = plan.trajectory
+    # Errors off the flow, in mm and degrees.
     during = q.phase == Phase.MANIPULATE
     position = 1e3 * q.position_error[during].max()
     rotation = np.rad2deg(q.rotation_error[during].max())

@@ -110,6 +110,7 @@ def convert(options: ConvertOptions) -> Path:
             )
     options.out.mkdir(parents=True, exist_ok=True)
     robot = ET.Element("robot", name=options.out.name)
+    # Height of the model's lowest point, which becomes z = 0.
     bounds = _solid_bounds(model, bodies) * options.scale
     lift = bounds[0, 2] - options.stand
     for body, link, mass in zip(bodies, options.links, options.masses, strict=True):
@@ -135,6 +136,7 @@ def convert(options: ConvertOptions) -> Path:
 
 def _subtree(model: Any, name: str) -> list[int]:
     """Ids of the bodies of the model that holds the body or joint `name`, base first."""
+    # Ids by name; a body goes before a joint of the same name.
     bodies_by_name = {model.body(i).name: i for i in range(model.nbody)}
     joints_by_name = {model.joint(i).name: int(model.jnt_bodyid[i]) for i in range(model.njnt)}
     known = joints_by_name | bodies_by_name
@@ -142,12 +144,14 @@ def _subtree(model: Any, name: str) -> list[int]:
         raise ValueError(
             f"ConvertOptions.body: got {name!r}, expected one of {', '.join(filter(None, known))}"
         )
+    # Topmost ancestor with geometry.
     body = root = known[name]
     while body:
         root = body if len(_geoms(model, body)) else root
         body = model.body_parentid[body]
     if model.body_jntnum[root]:  # what moves is not a base
         root = model.body_parentid[root]
+    # MuJoCo numbers children after their parents.
     bodies = [root]
     for child in range(root + 1, model.nbody):
         if model.body_parentid[child] in bodies:
@@ -203,6 +207,7 @@ def _solid(model: Any, geom: int) -> bool:
 def _solid_bounds(model: Any, bodies: list[int]) -> NDArray[np.float64]:
     """Corners (2, 3) of the base's collision geometry in its frame; of the whole model at rest if
     it has none."""
+    # Poses (4, 4) of the bodies in the base, at rest.
     X_base = {bodies[0]: pose()}
     for body in bodies[1:]:
         X_base[body] = X_base[model.body_parentid[body]] @ _pose_of(model, "body", body)
@@ -290,6 +295,7 @@ def _block_inertial(
     element = ET.SubElement(link, "inertial")
     _origin(element, pose(translation=[*bounds.mean(0)[:2], 0.5 * height]))
     ET.SubElement(element, "mass", value=f"{mass:g}")
+    # Solid block: m / 12 times the sum of the squares of the other two sides.
     squares = np.square([*(bounds[1] - bounds[0])[:2], height])
     _inertia(element, *(mass / 12 * (squares.sum() - squares)))
 

@@ -65,9 +65,9 @@ def convert(options: ScanOptions) -> Path:
             "the OBJ"
         )
     surface = trimesh.Trimesh(scan.vertices, scan.faces)
-    surface = max(
-        surface.split(only_watertight=False), key=lambda part: len(part.faces)
-    )  # drop floating specks
+    # Drop floating specks.
+    parts = surface.split(only_watertight=False)
+    surface = max(parts, key=lambda part: len(part.faces))
     options.out.mkdir(parents=True, exist_ok=True)
     small = _decimate(surface, options.faces)
     _write_visual(small, scan, options)
@@ -120,6 +120,7 @@ def _bake(
         T = np.column_stack([corners[1] - corners[0], corners[2] - corners[0]])
         if abs(np.linalg.det(T)) < 1e-12:
             continue
+        # Barycentric coordinates of the texels' centers.
         st = np.linalg.solve(T, np.stack([x.ravel() + 0.5, y.ravel() + 0.5]) - corners[0][:, None])
         bary = np.stack([1 - st.sum(0), *st], axis=-1)
         inside = bary.min(-1) > -1e-6
@@ -127,6 +128,7 @@ def _bake(
         rows.append(y.ravel()[inside])
         columns.append(x.ravel()[inside])
     row, column = np.concatenate(rows), np.concatenate(columns)
+    # Colors of the texels inside the image.
     keep = (row >= 0) & (row < P) & (column >= 0) & (column < P)
     image, filled = np.zeros((P, P, 3), np.uint8), np.zeros((P, P), bool)
     image[row[keep], column[keep]] = _colors(np.concatenate(points)[keep], scan, options.texture)
@@ -146,7 +148,7 @@ def _colors(points: NDArray[np.float64], scan: trimesh.Trimesh, texture: Path) -
     corners = scan.faces[hit["primitive_ids"].numpy()]
     u, v = hit["primitive_uvs"].numpy().T
     scan_uv: NDArray[np.float64] = scan.visual.uv  # type: ignore[union-attr]
-    uv = np.einsum("nk,nkc->nc", np.stack([1 - u - v, u, v], axis=-1), scan_uv[corners])
+    uv = np.einsum("nk,nkc->nc", np.stack([1 - u - v, u, v], axis=-1), scan_uv[corners])  # (N, 2)
     pixels = np.asarray(Image.open(texture).convert("RGB"))
     high, wide = pixels.shape[:2]
     row = np.clip((1 - uv[:, 1]) * high, 0, high - 1).astype(int)
@@ -186,9 +188,9 @@ def _write_urdf(pieces: list[trimesh.Trimesh], options: ScanOptions) -> Path:
     inertia = np.zeros((3, 3))
     for piece in pieces:
         d = piece.center_mass - center
-        inertia += piece.moment_inertia + piece.volume * (
-            d @ d * np.eye(3) - np.outer(d, d)
-        )  # parallel axes
+        # Parallel axes.
+        shift = d @ d * np.eye(3) - np.outer(d, d)  # (3, 3)
+        inertia += piece.moment_inertia + piece.volume * shift
     inertia *= options.mass / volume
     name = options.out.name
     robot = ET.Element("robot", name=name)

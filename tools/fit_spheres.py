@@ -32,6 +32,7 @@ def cover(inside: np.ndarray) -> list[int]:
     left = np.ones(len(inside), bool)
     chosen: list[int] = []
     while left.any():
+        # The candidate that covers most of what is left.
         best = int(inside[left].sum(axis=0).argmax())
         chosen.append(best)
         left &= ~inside[:, best]
@@ -45,6 +46,7 @@ def cover(inside: np.ndarray) -> list[int]:
 def fit(hull: trimesh.Trimesh, reach: float, most: int, slack: float) -> tuple[np.ndarray, float]:
     """Balls (K, 4) for a convex hull and their excess: `reach` m, more if `most` balls are too
     few."""
+    # Points to be covered, and a grid of candidate centers inside.
     points = np.concatenate([hull.sample(5000, seed=0), hull.vertices])
     lower, upper = hull.bounds
     step = (np.prod(upper - lower) / 8000) ** (1 / 3)

@@ -24,6 +24,7 @@ def plan_data(result: Plan | NoPlan) -> dict[str, Any]:
 
 def _plan(plan: Plan) -> dict[str, Any]:
     q = plan.trajectory
+    # Errors count while the robot manipulates; other phases follow no flow.
     manipulated = q.phase == Phase.MANIPULATE
     return {
         "contact": {
@@ -62,4 +63,5 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 def _measured(value: float) -> float | None:
     """None if it was not measured."""
+    # Measurements that were not made are negative.
     return None if value < 0 else float(value)

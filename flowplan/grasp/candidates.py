@@ -137,6 +137,7 @@ def merge(found: Sequence[ContactCandidates]) -> ContactCandidates:
         return no_candidates()
     score = np.concatenate([candidates.score for candidates in found])
     order = np.argsort(-score, kind="stable")
+    # Stable: equal scores keep the order of the sets.
     kinds = [kind for candidates in found for kind in candidates.kind]
     return ContactCandidates(
         np.concatenate([candidates.X_world_tool for candidates in found])[order],

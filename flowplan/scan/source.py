@@ -49,6 +49,7 @@ def load_scene(
         raise ValueError(
             f"{path}: no such file or folder; give depth frames, a mesh, a point cloud or a URDF"
         )
+    # The suffix decides, but a .ply file may hold a mesh or points.
     suffix = path.suffix.lower()
     checks.choice(f"{path}: suffix", suffix, sorted({".urdf", *MESH_SUFFIXES, *POINT_SUFFIXES}))
     if suffix == ".urdf":
@@ -74,9 +75,11 @@ def _stand(
     objects: tuple[SceneObject, ...], position: tuple[float, float]
 ) -> tuple[SceneObject, ...]:
     """Objects moved together onto the table, the middle of their footprint at `position`."""
+    # Bounding box of all objects together.
     corners = [o.mesh_world.bounds for o in objects]
     lower = np.min([c[0] for c in corners], axis=0)
     upper = np.max([c[1] for c in corners], axis=0)
+    # Footprint to the position, lowest point to the table.
     middle = (lower + upper)[:2] / 2
     shift = [*(position - middle), -lower[2]]
     return tuple(

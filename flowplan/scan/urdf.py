@@ -54,6 +54,7 @@ def load_urdf(
     checks.choice("geometry", geometry, ("visual", "collision"))
     urdf = read_urdf(path)
     X_world_root = pose() if X_world_base is None else checks.poses("X_world_base", X_world_base)
+    # Poses of the links at these joint positions.
     X_root_link = tree_poses(urdf.joints, urdf.root, _positions(urdf, joints or {}))
     title = name or urdf.name or urdf.path.stem
     objects = []
@@ -78,6 +79,7 @@ def _positions(urdf: Urdf, given: Mapping[str, float]) -> dict[str, float]:
                 f"{urdf.path}: joints: {name!r} at {value:g}, expected {joint.lower:g} to "
                 f"{joint.upper:g}; angles are in radians, lengths in meters"
             )
+    # Free joints first, then those that follow one.
     q = {
         name: float(given.get(name, np.clip(0.0, joint.lower, joint.upper)))
         for name, joint in free.items()
@@ -103,6 +105,7 @@ def link_mesh(urdf: Urdf, link: str, geometry: Geometry = "visual") -> trimesh.T
     shapes = urdf.shapes(link, geometry) or urdf.shapes(link, other)
     if not shapes:
         return None
+    # All shapes in the link's frame, as one mesh.
     parts = [_mesh(urdf, s).apply_transform(s.X_link_shape) for s in shapes]
     vertices, faces = trimesh.util.append_faces(
         [p.vertices for p in parts], [p.faces for p in parts]

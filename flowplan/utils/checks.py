@@ -39,6 +39,7 @@ def array(
     """
     tail = f"; {hint}" if hint else ""
     try:
+        # A copy, so that the caller's array stays writable.
         out: NDArray[Any] = np.array(value, dtype=dtype)
     except (TypeError, ValueError):
         raise ValueError(
@@ -62,6 +63,7 @@ def _fits(found: tuple[int, ...], shape: Sequence[int | str]) -> bool:
     """True if sizes match a shape whose letters stand for any size of at least one."""
     if len(found) != len(shape):
         return False
+    # A letter takes the size of its first axis.
     sizes: dict[str, int] = {}
     for have, want in zip(found, shape, strict=True):
         if isinstance(want, str):
@@ -94,7 +96,7 @@ def times(field: str, value: Any) -> FloatArray:
 def poses(field: str, value: Any, shape: Sequence[int | str] = (4, 4)) -> FloatArray:
     """Homogeneous transforms (..., 4, 4) with rotations orthonormal to 1e-6, determinant +1."""
     out = array(field, value, shape)
-    R = out[..., :3, :3]
+    R = out[..., :3, :3]  # (..., 3, 3)
     # Huge numbers overflow to an error of inf or NaN, which is refused below.
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.abs(np.swapaxes(R, -1, -2) @ R - np.eye(3)).max()

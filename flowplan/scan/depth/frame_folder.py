@@ -60,6 +60,7 @@ def write_frames(
     if not frames:
         raise ValueError("frames: expected at least one DepthFrame, got none")
     scale = checks.positive("depth_scale", depth_scale)
+    # The largest depth must fit in 16 bits; else suggest a power of ten that does.
     largest = max(float(frame.depth.max()) for frame in frames)
     if largest * scale > LARGEST_16_BIT:
         fitting = 10 ** np.floor(np.log10(LARGEST_16_BIT / largest))
@@ -70,6 +71,7 @@ def write_frames(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / "frames.json"
+    # An old index goes first: the folder is incomplete until the new one is there.
     index.unlink(missing_ok=True)
     entries = [_write_frame(folder, i, frame, scale) for i, frame in enumerate(frames)]
     document = {"format": FORMAT, "version": VERSION, "depth_scale": scale, "frames": entries}
@@ -81,6 +83,7 @@ def write_frames(
 
 def _write_frame(folder: Path, number: int, frame: DepthFrame, scale: float) -> dict[str, Any]:
     """Write one frame's images and return its entry in the index."""
+    # Depth, mask and confidence as integers.
     images: dict[str, NDArray[Any]] = {"depth": np.round(frame.depth * scale).astype(np.uint16)}
     if frame.color is not None:
         images["color"] = frame.color
