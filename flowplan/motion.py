@@ -74,7 +74,8 @@ class ObjectFlow:
 
     Attributes:
         times: (T,) seconds, times[0] = 0.
-        points: (T, N, 3) world frame, meters; column n is one material point.
+        points: (T, N, 3) world frame, meters; column n is one material point. Trackers write NaN
+            for a hidden point: if its confidence is 0, the record holds its last known position.
         confidence: (T, N) in [0, 1], visibility times trust; 0 excludes the point.
         object_id: (N,) index of the object in the scene.
     """
@@ -86,9 +87,10 @@ class ObjectFlow:
 
     def __post_init__(self) -> None:
         times = checks.times("ObjectFlow.times", self.times)
-        points = checks.array("ObjectFlow.points", self.points, (len(times), "N", 3))
+        points = checks.array("ObjectFlow.points", self.points, (len(times), "N", 3), finite=False)
         T, N, _ = points.shape
         confidence = checks.array("ObjectFlow.confidence", self.confidence, (T, N))
+        points = _known_points(points, confidence)
         low, high = confidence.min(), confidence.max()
         if low < 0 or high > 1:
             raise ValueError(
@@ -116,6 +118,37 @@ class ObjectFlow:
         return ObjectFlow(
             self.times, self.points[:, keep], self.confidence[:, keep], self.object_id[keep]
         )
+
+
+def _known_points(points: FloatArray, confidence: FloatArray) -> FloatArray:
+    """Points (T, N, 3) with those of no confidence (T, N) that are not finite replaced.
+
+    Each takes its last known position, or the first one if it is not yet known; points that are
+    never known lie at the center of the others.
+
+    Raises:
+        ValueError: if a point of some confidence is not finite.
+    """
+    unknown = ~np.isfinite(points).all(-1)
+    if not unknown.any():
+        return points
+    seen = unknown & (confidence > 0)
+    if seen.any():
+        t, n = (int(i) for i in np.argwhere(seen)[0])
+        raise ValueError(
+            f"ObjectFlow.points: {int(seen.sum())} points are not finite although their confidence "
+            f"is above 0 (first: frame {t}, point {n}); remove them or set their confidence to 0"
+        )
+    if unknown.all():
+        raise ValueError("ObjectFlow.points: none is finite; give at least one known point")
+    T, N = unknown.shape
+    # Frame of the last known position, -1 before the first; then the first known one.
+    last = np.maximum.accumulate(np.where(unknown, -1, np.arange(T)[:, None]))
+    frame = np.where(last < 0, np.argmax(~unknown, axis=0), last)  # (T, N)
+    out = points[frame, np.arange(N)]
+    out[:, unknown.all(0)] = points[~unknown].mean(0)
+    out.setflags(write=False)
+    return out
 
 
 def sample_flow(

@@ -170,6 +170,25 @@ class Action:
             )
         checks.positive("Action.duration", self.duration)
 
+    def require_handles_on(self, obj: SceneObject) -> None:
+        """Refuse handles that lie far from the object, which are in another unit or frame.
+
+        Raises:
+            ValueError: in one line with the distance, if a handle is further from the object's
+                bounding box than half of its diagonal and 5 cm.
+        """
+        lower, upper = obj.mesh_world.bounds
+        beside = np.maximum(np.maximum(lower - self.handles, self.handles - upper), 0.0)
+        distance = np.linalg.norm(beside, axis=-1)  # (H,)
+        worst = int(np.argmax(distance))
+        if distance[worst] > 0.05 + 0.5 * float(np.linalg.norm(upper - lower)):
+            raise ValueError(
+                f"Action.handles[{worst}]: {self.handles[worst].tolist()} lies "
+                f"{distance[worst]:.3g} m from {obj.name!r}, whose box reaches from "
+                f"{lower.round(3).tolist()} to {upper.round(3).tolist()}; give points on the "
+                "object in the world frame, meters"
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Observation:

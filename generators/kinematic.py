@@ -72,6 +72,7 @@ def kinematic(laws: Sequence[Law], options: KinematicOptions = KinematicOptions(
     ) -> list[SceneMotion]:
         action = _accept(instruction, names)
         moving = scene.index(action.object)
+        action.require_handles_on(scene.objects[moving])
         fraction = np.linspace(0.0, 1.0, options.frames)
         still = [o.vertices_world for o in scene.objects]
         vertices = [np.broadcast_to(v, (options.frames, *v.shape)) for v in still]

@@ -560,8 +560,8 @@ def test_a_wrong_robot_file_is_refused(folder: Path, old: str, new: str, words: 
         ('<robot name="panda">', '<!DOCTYPE r><robot name="panda">', ["panda.urdf", "DOCTYPE"]),
         (
             "meshes/link3_hull.obj",
-            "package://panda/meshes/link3_hull.obj",
-            ["panda_link3", "package:// is not resolved"],
+            "package://other/meshes/link3_hull.obj",
+            ["panda_link3", "no folder 'other' with this file"],
         ),
         (
             '<box size="22e-3 15e-3 20e-3" />',

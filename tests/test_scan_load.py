@@ -267,7 +267,7 @@ def test_what_is_no_mesh_file(tmp_path):
     with pytest.raises(ValueError, match=r"file type: got '.step', expected one of .obj"):
         load_mesh(tmp_path / "a.step")
     (tmp_path / "a.stl").write_bytes(b"\x80" * 500)
-    with pytest.raises(ValueError, match="a.stl: has no faces"):
+    with pytest.raises(ValueError, match="a.stl: was cut short or damaged"):
         load_mesh(tmp_path / "a.stl")
     with pytest.raises(ValueError, match="unit: got 'km'"):
         load_mesh(tmp_path / "a.stl", unit="km")

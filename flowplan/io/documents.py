@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.utils import checks
+from flowplan.utils import checks, text_files
 
 DOCUMENTS = (".yaml", ".yml", ".json")
 """Suffixes of documents."""
@@ -59,14 +59,9 @@ def read_document(path: str | Path) -> Mapping[str, Any]:
     """
     # Text, then its parse, then its kind: each has its own error.
     suffix = check_suffix(path, *DOCUMENTS)
+    text = text_files.read_text(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as text ({type(error).__name__})") from None
-    try:
-        value = json.loads(text) if suffix == ".json" else _parse_yaml(text)
+        value = text_files.parse_json(text, "text") if suffix == ".json" else _parse_yaml(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid {suffix[1:]}: {error}") from None
     if not isinstance(value, Mapping):

@@ -279,6 +279,7 @@ class IsaacGraspAdapter:
                     # The opening at this joint position, from the gripper's table.
                     q = checks.array(f"{where}.{key}.{name}", [joints[name]], (1,))[0]
                     table = self.gripper.table_joints[:, column]
+                    _require_near(f"{where}.{key}.{name}", float(q), table)
                     order = np.argsort(table)  # some fingers open with falling joint positions
                     return float(np.interp(q, table[order], self.gripper.table_width[order]))
         return self.gripper.max_width
@@ -289,6 +290,19 @@ def _frame(axes: FloatArray, behind: FloatArray) -> FloatArray:
     behind the pads."""
     offset = -np.asarray(behind, float)[..., None]
     return pose(axes, offset * np.array([0.0, 0.0, 1.0]))
+
+
+def _require_near(name: str, q: float, table: FloatArray) -> None:
+    """Refuse a joint position that lies far outside of a gripper's table, in another unit.
+
+    Files round, and other hands open a little wider: a quarter of the range is let pass.
+    """
+    low, high = float(table.min()), float(table.max())
+    if not low - 0.25 * (high - low) <= q <= high + 0.25 * (high - low):
+        raise ValueError(
+            f"{name}: got {q:g}, expected {low:g} to {high:g}, the limits of the gripper's table; "
+            "convert to meters or radians, or name the gripper that the file is for"
+        )
 
 
 def _grasps(X: FloatArray, width: FloatArray, score: FloatArray) -> ContactCandidates:

@@ -14,7 +14,6 @@ that they answer.
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import numpy as np
 
 from flowplan import laws
 from flowplan.scene import Action, Instruction, Prompt, Scene
-from flowplan.utils import checks
+from flowplan.utils import checks, text_files
 
 _KINDS = {
     "rigid": laws.Rigid,
@@ -45,15 +44,12 @@ def read_instruction(path: str | Path, scene: Scene) -> tuple[tuple[laws.Law, ..
         ValueError: In one line, naming the file and the field.
     """
     path = Path(path)
-    return parse_instruction(parse_json(path.read_text(), str(path)), scene, str(path))
+    return parse_instruction(text_files.read_json(path), scene, str(path))
 
 
 def parse_json(text: str, where: str) -> Any:
     """The content of a JSON text; `where` names it in the error."""
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: not valid JSON ({error}); correct it") from None
+    return text_files.parse_json(text, where)
 
 
 def parse_instruction(
@@ -91,7 +87,9 @@ def parse_instruction(
         }
         if "handles" not in points:
             raise ValueError("handles: missing; give at least one [x, y, z] on the object")
-        return law, Action(name, **points)
+        action = Action(name, **points)
+        action.require_handles_on(scene.objects[scene.index(name)])
+        return law, action
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 

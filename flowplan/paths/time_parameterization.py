@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 _WIDTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 """Candidate widths of the moving average, in sampling steps."""
 _STATIONARY = 1e-9
-"""Seconds at full speed; waypoints closer than this are one."""
+"""Seconds at full speed; a path that is shorter than this stands still."""
+_ONE_WAYPOINT = 1e-7
+"""Seconds at full speed; waypoints closer than this are one, because a spline through both would
+swing far out to match their directions."""
 
 
 class Limits(Protocol):
@@ -122,14 +125,17 @@ def retime(q: ArrayLike, robot: Limits, options: TimingOptions = TimingOptions()
 
     # Path parameter: seconds at full speed, without repeated waypoints.
     step = np.abs(np.diff(q, axis=0) / limits.velocity).max(1, initial=0.0)
-    keep = np.concatenate([[True], step > _STATIONARY])
+    keep = np.concatenate([[True], step > _ONE_WAYPOINT])
     if keep.sum() < 2:
         return _hold(q[[0, 0]], options.dt, options.dt, len(q))
     s = np.concatenate([[0.0], np.cumsum(step[keep[1:]])])
-    path = CubicSpline(s, q[keep])
+    knots = q[keep]
+    if not keep[-1] and step[-1] > _STATIONARY:
+        knots[-1] = q[-1]  # the path ends where it was asked to
+    path = CubicSpline(s, knots)
 
     # The time-optimal clock, smoothed by each of the widths.
-    fastest = _fastest_clock(s, q[keep], limits)
+    fastest = _fastest_clock(s, knots, limits)
     longest = max(fastest.x[-1], 0.1)
     widths = [n * options.dt for n in _WIDTHS if n * options.dt <= longest]
     clocks = [_average(fastest, width) for width in widths]
@@ -179,8 +185,25 @@ def follow(
     half = s[-1] / 2
     ramps = [n * options.dt for n in _WIDTHS if n * options.dt <= half] or [half]
     clocks = [_average(_trapezoidal_clock(s[-1], ramp), ramp / 2) for ramp in ramps]
-    index = np.arange(len(q), dtype=float)
-    return _fit(CubicSpline(s, q), clocks, limits, options.dt, least=1.0, index=index)
+    keep = _apart(s, step.max(1))
+    index = np.flatnonzero(keep).astype(float)
+    path = CubicSpline(s[keep], q[keep])
+    return _fit(path, clocks, limits, options.dt, least=1.0, index=index)
+
+
+def _apart(s: FloatArray, step: FloatArray) -> NDArray[np.bool_]:
+    """Waypoints (M,) to keep of those at times s (M,): one of any that are close in time and place.
+
+    Args:
+        s: Seconds.
+        step: (M - 1,) seconds at full speed from each waypoint to the next.
+    """
+    close = (np.diff(s) < _ONE_WAYPOINT) & (step < _ONE_WAYPOINT)
+    keep = np.concatenate([[True], ~close])
+    if not keep[-1]:  # the end stays, and the start
+        keep[np.flatnonzero(keep[1:])[-1:] + 1] = False
+        keep[-1] = True
+    return keep
 
 
 def _scaled_limits(robot: Limits, options: TimingOptions, joints: int) -> _JointLimits:

@@ -8,23 +8,29 @@ found and the valid ones, before it reaches pinocchio or a simulator.
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import trimesh
 
 from flowplan.geometry import transform
 from flowplan.robot.urdf_xml import attribute, numbers, origin, positive_numbers, read_xml
+from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 
 KINDS = ("revolute", "prismatic", "fixed")
 """Kinds of joints; a URDF's "continuous" joint is a revolute one without limits."""
 
 Geometry = Literal["visual", "collision"]
+
+MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb", ".gltf")
+"""Types of mesh files that are read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +96,7 @@ class Urdf:
         root: the link that is no joint's child.
         links: link names, the root first, then in the order of `joints`.
         joints: parents before children.
-        mimic: by the name of the following joint.
+        mimic: by the name of the following joint; none follows a joint that follows another.
         elements: <link> elements by name, in the order of the file.
         materials: named top-level <material> elements.
     """
@@ -117,25 +123,48 @@ class Urdf:
     def mesh_file(self, shape: Shape) -> Path:
         """Path of a shape's mesh file, which need not exist.
 
-        File names are relative to the URDF. In package://NAME/..., NAME is a folder above the
-        URDF, or one beside such a folder.
+        File names are URIs or paths relative to the URDF; %20 is a blank. In package://NAME/...,
+        NAME is a folder above the URDF, one beside such a folder, or a package in
+        ROS_PACKAGE_PATH or AMENT_PREFIX_PATH.
 
         Raises:
             ValueError: if no folder NAME holds the file.
         """
-        name = shape.filename
-        if not name.startswith("package://"):
-            return self.path.parent / name.removeprefix("file://")
-        package, _, rest = name.removeprefix("package://").partition("/")
-        # Nearest folder first.
-        for folder in self.path.resolve().parents:
-            for root in (folder, folder / package):
-                if root.name == package and (root / rest).is_file():
-                    return root / rest
+        name = shape.filename.strip()
+        scheme, _, rest = name.partition("://")
+        if scheme not in ("package", "model"):
+            if name.startswith("file:"):
+                # file:///a and file://localhost/a are absolute; file://a is written for a.
+                name = name.removeprefix("file:")
+                name = name.removeprefix("//").removeprefix("localhost")
+            return next(_existing(self.path.parent, name), self.path.parent / name)
+        package, _, inner = rest.lstrip("/").partition("/")
+        for root in _package_roots(self.path, package):
+            for file in _existing(root, inner.lstrip("/")):
+                return file
         raise ValueError(
             f"{shape.where}: {name}: no folder {package!r} with this file in or above "
-            f"{self.path.parent}"
+            f"{self.path.parent}, nor a package in ROS_PACKAGE_PATH or AMENT_PREFIX_PATH"
         )
+
+
+def _existing(folder: Path, name: str) -> Iterator[Path]:
+    """Files in a folder that a URI may stand for: as written, unquoted, with / for backslashes."""
+    for variant in dict.fromkeys((name, unquote(name), unquote(name).replace("\\", "/"))):
+        if "\0" not in variant and (folder / variant).is_file():
+            yield folder / variant
+
+
+def _package_roots(urdf: Path, package: str) -> Iterator[Path]:
+    """Folders that may be those of a ROS package, the nearest to the URDF first."""
+    for folder in urdf.resolve().parents:
+        if folder.name == package:
+            yield folder
+        yield folder / package
+    for name in filter(None, os.environ.get("ROS_PACKAGE_PATH", "").split(os.pathsep)):
+        yield Path(name) if Path(name).name == package else Path(name) / package
+    for name in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
+        yield Path(name) / "share" / package
 
 
 def read_urdf(path: str | Path) -> Urdf:
@@ -155,13 +184,14 @@ def read_urdf(path: str | Path) -> Urdf:
     _unique_names(path, elements)
     joints = [_read_joint(path, element, links) for element in elements]
     root, ordered = _sort_tree(path, links, joints)
+    mimics = _read_mimics(path, elements)
     return Urdf(
         path=path,
         name=robot.get("name", ""),
         root=root,
         links=(root, *(j.child for j in ordered)),
         joints=ordered,
-        mimic=_read_mimics(path, elements),
+        mimic=_followed(path, mimics, [j.name for j in joints]),
         elements=dict(zip(links, robot.findall("link"), strict=True)),
         materials={m.get("name", ""): m for m in robot.findall("material")},
     )
@@ -202,6 +232,10 @@ def _read_joint(path: Path, element: ET.Element, links: Sequence[str]) -> Joint:
     if limit is not None and limited:
         lower = float(numbers(where, limit, "lower", 1, default=(0.0,))[0])
         upper = float(numbers(where, limit, "upper", 1, default=(0.0,))[0])
+        if lower > upper:
+            raise ValueError(
+                f"{where}: limit lower={lower:g} is above upper={upper:g}; swap the two"
+            )
     return Joint(name, kind, parent, child, origin(where, element), axis / norm, lower, upper)
 
 
@@ -230,6 +264,36 @@ def _read_mimics(path: Path, joints: Sequence[ET.Element]) -> dict[str, Mimic]:
         followed = attribute(where, element, "joint")
         mimics[joint.get("name", "")] = Mimic(followed, multiplier, offset)
     return mimics
+
+
+def _followed(path: Path, mimics: Mapping[str, Mimic], joints: Sequence[str]) -> dict[str, Mimic]:
+    """Mimics that name the joint at the start of a chain of followers.
+
+    Raises:
+        ValueError: if a joint follows one that does not exist, or follows itself around a ring.
+    """
+    out = {}
+    for name, mimic in mimics.items():
+        chain = [name]
+        while mimic.joint in mimics:
+            if mimic.joint in chain:
+                ring = " -> ".join([*chain, mimic.joint])
+                raise ValueError(
+                    f"{path}: joint {name!r}: mimic: a loop of followers, {ring}; "
+                    "one of them must move by itself"
+                )
+            chain.append(mimic.joint)
+            leader = mimics[mimic.joint]
+            # m (m' q + o') + o
+            mimic = Mimic(
+                leader.joint,
+                mimic.multiplier * leader.multiplier,
+                mimic.multiplier * leader.offset + mimic.offset,
+            )
+        free = [j for j in joints if j not in mimics]
+        checks.choice(f"{path}: joint {name!r}: mimic", mimic.joint, free)
+        out[name] = mimic
+    return out
 
 
 def _sort_tree(
@@ -327,9 +391,7 @@ def primitive_mesh(shape: Shape, *, sections: int = 32, subdivisions: int = 3) -
 def collision_hulls(urdf: Urdf) -> dict[str, trimesh.Trimesh]:
     """Convex hull of each link's collision shapes, link frame, meters.
 
-    Links without collision shapes are absent. Meshes are read here and by simulators, which resolve
-    paths in their own ways, so only paths relative to the URDF are accepted; those of visual meshes
-    are checked to exist.
+    Links without collision shapes are absent. The files of visual meshes are checked to exist.
 
     Raises:
         ValueError: one line that names the file, if a mesh is missing or unreadable.
@@ -338,7 +400,7 @@ def collision_hulls(urdf: Urdf) -> dict[str, trimesh.Trimesh]:
     for link in urdf.links:
         for shape in urdf.shapes(link, "visual"):
             if shape.kind == "mesh":
-                _relative_file(urdf, link, shape)
+                _present_file(urdf, link, shape)
         # One hull over all collision shapes.
         vertices = [_vertices(urdf, link, shape) for shape in urdf.shapes(link, "collision")]
         if vertices:
@@ -351,10 +413,11 @@ def _vertices(urdf: Urdf, link: str, shape: Shape) -> FloatArray:
     if shape.kind != "mesh":
         mesh = primitive_mesh(shape, subdivisions=2)
         return transform(shape.X_link_shape, mesh.vertices)
-    file = _relative_file(urdf, link, shape)
+    file = _present_file(urdf, link, shape)
+    require_readable(urdf.path, file)
     try:
         mesh = trimesh.load_mesh(file)
-        vertices = np.asarray(mesh.vertices, float)
+        vertices = z_up(file, np.asarray(mesh.vertices, float))
     except Exception as error:  # trimesh raises whatever its many readers raise
         raise ValueError(
             f"{file}: cannot be read as a mesh ({type(error).__name__}); export it again"
@@ -366,11 +429,32 @@ def _vertices(urdf: Urdf, link: str, shape: Shape) -> FloatArray:
     return transform(shape.X_link_shape, vertices * shape.size)
 
 
-def _relative_file(urdf: Urdf, link: str, shape: Shape) -> Path:
-    file = urdf.path.parent / shape.filename
+def _present_file(urdf: Urdf, link: str, shape: Shape) -> Path:
+    file = urdf.mesh_file(shape)
     if not file.is_file():
         raise ValueError(
             f"{urdf.path}: link {link!r}: mesh {shape.filename!r} does not exist; "
-            "paths are relative to the URDF (package:// is not resolved)"
+            "paths are relative to the URDF"
         )
     return file
+
+
+def require_readable(urdf: Path, file: Path) -> None:
+    """Refuse a mesh of a type that is not read, with the way to convert it.
+
+    Raises:
+        ValueError: one line that names the file.
+    """
+    if file.suffix.lower() not in MESH_SUFFIXES:
+        kind = " (COLLADA)" if file.suffix.lower() == ".dae" else ""
+        raise ValueError(
+            f"{file}: not one of {', '.join(MESH_SUFFIXES)}{kind}; "
+            f"convert it, in meters and with z up, and change {urdf.name}"
+        )
+
+
+def z_up(file: Path, vertices: FloatArray) -> FloatArray:
+    """Vertices (V, 3) with z up: glTF files have y up, as specified there."""
+    if file.suffix.lower() not in (".glb", ".gltf"):
+        return vertices
+    return vertices[:, [0, 2, 1]] * [1, -1, 1]

@@ -41,6 +41,10 @@ def read_xml(path: Path) -> ET.Element:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (ET.ParseError, ValueError, LookupError) as error:  # also of unknown encodings
+        if "unbound prefix" in str(error) and b"xacro:" in path.read_bytes():
+            raise ValueError(
+                f"{path}: holds xacro elements; run xacro and give its output"
+            ) from None
         raise ValueError(
             f"{path}: not well-formed XML, got a syntax error ({error}); repair the URDF"
         ) from None
@@ -48,7 +52,25 @@ def read_xml(path: Path) -> ET.Element:
         raise ValueError(
             f"{path}: expected a <robot> element, got <{root.tag}>; give a URDF (run xacro first)"
         )
+    _refuse_xacro(path, root)
     return root
+
+
+def _refuse_xacro(path: Path, root: ET.Element) -> None:
+    """Refuse elements and expressions that xacro should have replaced: they stand for links."""
+    for element in root.iter():
+        namespace, _, name = str(element.tag).rpartition("}")
+        if "xacro" in namespace.lower() or name.startswith("xacro:"):
+            name = name.removeprefix("xacro:")
+            raise ValueError(
+                f"{path}: holds the xacro element <xacro:{name}>; run xacro and give its output"
+            )
+        for key, value in element.items():
+            if "${" in value or "$(" in value:
+                raise ValueError(
+                    f"{path}: <{name}> {key}={value!r} is a xacro expression; "
+                    "run xacro and give its output"
+                )
 
 
 def attribute(where: str, element: ET.Element, key: str) -> str:

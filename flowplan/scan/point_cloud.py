@@ -13,6 +13,7 @@ only joins points and leaves gaps open, which suits sheets.
 
 from __future__ import annotations
 
+import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from flowplan.scan.meshes.surface import (
 from flowplan.scan.meshes.winding import winding_field
 from flowplan.scan.pcd import read_pcd
 from flowplan.scene import SceneObject
-from flowplan.utils import bounds, checks
+from flowplan.utils import bounds, checks, text_files
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.open3d_loader import open3d
@@ -322,9 +323,54 @@ def _read(path: Path) -> tuple[FloatArray, FloatArray | None]:
     points, normals = table[:, :3], table[:, 3:] if table.shape[1] == 6 else None
     if len(points) == 0:
         raise ValueError(f"{path}: holds no points, or is damaged; export it again")
+    # Sensors mark what did not return by values that are not finite.
+    returned = np.isfinite(np.asarray(points, float)).all(1)
+    if returned.any():
+        points = points[returned]
+        normals = None if normals is None else normals[returned]
     points = checks.array(f"{path}: points", points, ("P", 3), hint="drop points without a return")
     repair.require_reach(f"{path}: points", points)
-    return points, normals
+    if normals is None:
+        return points, None
+    named = path.suffix.lower() in (".ply", ".pcd")
+    return _with_known_normals(path, points, np.asarray(normals, float), named)
+
+
+def _with_known_normals(
+    path: Path, points: FloatArray, normals: FloatArray, named: bool
+) -> tuple[FloatArray, FloatArray | None]:
+    """Points and normals (P, 3) without the points whose normal is unknown.
+
+    Args:
+        path: the file, for errors.
+        points, normals: (P, 3).
+        named: the file calls them normals; else they may be other columns, such as colors.
+
+    Returns:
+        The normals are None, with a warning, if fewer than half of them are known.
+
+    Raises:
+        ValueError: if columns without a name are no directions.
+    """
+    length = np.linalg.norm(normals, axis=1)
+    known = np.isfinite(length) & (length > 1e-6)
+    unit = known & (np.abs(length - 1) < 0.05)
+    alike = float(np.ptp(normals[unit], axis=0).max()) < 1e-6 if unit.any() else False
+    if not named and (alike or unit.sum() < 0.95 * known.sum()):
+        found = "all are the same" if alike else f"their lengths are {length[known].min():.3g} to "
+        found += "" if alike else f"{length[known].max():.3g}"
+        raise ValueError(
+            f"{path}: columns 4 to 6: expected normals of length one, {found}; "
+            "if they are colors, save x, y and z alone"
+        )
+    if alike or known.sum() < 0.5 * len(points):
+        warnings.warn(
+            f"{path}: the normals of {len(points) - int(known.sum())} of {len(points)} points are "
+            "zero or not finite, or all the same; normals are estimated from the points instead",
+            stacklevel=4,
+        )
+        return points, None
+    return points[known], normals[known]
 
 
 def _numpy_table(path: Path) -> FloatArray:
@@ -332,7 +378,7 @@ def _numpy_table(path: Path) -> FloatArray:
     try:
         if path.suffix.lower() == ".npy":
             return np.load(path, allow_pickle=False)
-        return np.loadtxt(path, ndmin=2)
+        return np.loadtxt(io.StringIO(text_files.read_text(path)), ndmin=2)
     except Exception as error:  # numpy reads a damaged header with Python's own tokenizer
         raise ValueError(f"{path}: not readable as numbers ({first_line(error)})") from None
 

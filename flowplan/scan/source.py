@@ -12,7 +12,7 @@ from flowplan.motion import Progress, silent
 from flowplan.scan.depth.frame_folder import read_frames
 from flowplan.scan.depth.fuse import ScanOptions, scan_frames
 from flowplan.scan.meshes.mesh_file import SUFFIXES as MESH_SUFFIXES
-from flowplan.scan.meshes.mesh_file import Unit, load_mesh
+from flowplan.scan.meshes.mesh_file import Unit, load_mesh, ply_faces
 from flowplan.scan.point_cloud import SUFFIXES as POINT_SUFFIXES
 from flowplan.scan.point_cloud import load_points
 from flowplan.scan.urdf import load_urdf
@@ -54,21 +54,11 @@ def load_scene(
     checks.choice(f"{path}: suffix", suffix, sorted({".urdf", *MESH_SUFFIXES, *POINT_SUFFIXES}))
     if suffix == ".urdf":
         objects = load_urdf(path, name=name)
-    elif suffix in MESH_SUFFIXES and not (suffix == ".ply" and not _has_faces(path)):
+    elif suffix in MESH_SUFFIXES and not (suffix == ".ply" and ply_faces(path) == 0):
         objects = (load_mesh(path, unit=unit, name=name, progress=progress),)
     else:
         objects = (load_points(path, unit=unit, name=name),)
     return Scene(objects if position is None else _stand(objects, position), support_height=0.0)
-
-
-def _has_faces(path: Path) -> bool:
-    """True if the header of a .ply file declares faces."""
-    with path.open("rb") as f:
-        header = f.read(4096).split(b"end_header")[0]
-    return any(
-        line.startswith(b"element face") and not line.strip().endswith(b" 0")
-        for line in header.splitlines()
-    )
 
 
 def _stand(

@@ -8,6 +8,7 @@ object by its index; a mesh whose vertices knew their link would need a record o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,14 +18,29 @@ from numpy.typing import ArrayLike
 
 from flowplan.geometry import pose
 from flowplan.robot.kinematics import tree_poses
-from flowplan.robot.urdf import Geometry, Shape, Urdf, primitive_mesh, read_urdf
-from flowplan.scan.meshes.mesh_file import SUFFIXES, read_mesh
-from flowplan.scan.meshes.repair import cleaned
+from flowplan.robot.urdf import (
+    Geometry,
+    Joint,
+    Shape,
+    Urdf,
+    primitive_mesh,
+    read_urdf,
+    require_readable,
+    z_up,
+)
+from flowplan.scan.meshes.mesh_file import read_mesh
+from flowplan.scan.meshes.repair import NoFacesError, cleaned
 from flowplan.scene import SceneObject
 from flowplan.utils import checks
 
 MAX_FACES = 10_000_000
 """Meshes of more faces are refused."""
+ROUNDING = 1e-6
+"""Joint positions that leave a limit by less are at the limit, rad or m."""
+FOLLOWING = 1e-3
+"""Positions of followers that are given may differ from the followed one by this, rad or m."""
+LARGE, SMALL, FAR = 3.0, 2e-3, 30.0
+"""Meters; larger links, smaller things and larger distances are likely in another unit."""
 
 
 def load_urdf(
@@ -40,7 +56,8 @@ def load_urdf(
     Args:
         path: the file.
         joints: positions by joint name, radians or meters. Defaults to 0, or to the limit nearest
-            to it. A joint that mimics another follows it.
+            to it. A joint that mimics another follows it; its own position may be given beside
+            that of the joint that it follows.
         X_world_base: (4, 4) pose of the root link. Defaults to the identity.
         name: defaults to the robot element's name.
         geometry: "visual" or "collision"; a link without one of the kind uses the other.
@@ -64,34 +81,68 @@ def load_urdf(
             objects.append(SceneObject(f"{title}/{link}", mesh, X_world_root @ X_root_link[link]))
     if not objects:
         raise ValueError(f"{urdf.path}: no link has a visual or collision shape")
+    _warn_of_unit(urdf.path, objects)
     return tuple(objects)
+
+
+def _warn_of_unit(path: Path, objects: list[SceneObject]) -> None:
+    """Warn of sizes and distances that are unlikely in meters."""
+    sizes = [float(o.mesh.extents.max()) for o in objects]
+    worst = int(np.argmax(sizes))
+    name = objects[worst].name
+    corners = np.concatenate([o.mesh_world.bounds for o in objects])
+    span = float(np.ptp(corners, axis=0).max())
+    fault = ""
+    if sizes[worst] > LARGE:
+        fault = f"{name!r} is {sizes[worst]:.4g} m large; if it is in mm, scale its shapes"
+    elif span > FAR:
+        fault = f"the links lie {span:.4g} m apart; if they are in mm, scale the joints' origins"
+    elif sizes[worst] < SMALL:
+        fault = f"the largest link, {name!r}, is only {1e3 * sizes[worst]:.2g} mm large"
+    if fault:
+        warnings.warn(f"{path}: {fault} (a URDF's unit is the meter)", stacklevel=3)
 
 
 def _positions(urdf: Urdf, given: Mapping[str, float]) -> dict[str, float]:
     """Position of every moving joint: the given one, the one nearest to zero, or the mimicked."""
-    moving = [j for j in urdf.joints if j.kind != "fixed"]
-    free = {j.name: j for j in moving if j.name not in urdf.mimic}
+    moving = {j.name: j for j in urdf.joints if j.kind != "fixed"}
+    free = {name: joint for name, joint in moving.items() if name not in urdf.mimic}
+    q = {name: float(np.clip(0.0, j.lower, j.upper)) for name, j in free.items()}
     for name, value in given.items():
-        checks.choice(f"{urdf.path}: joints", name, tuple(free))
-        joint = free[name]
-        if not joint.lower - 1e-9 <= value <= joint.upper + 1e-9:
-            raise ValueError(
-                f"{urdf.path}: joints: {name!r} at {value:g}, expected {joint.lower:g} to "
-                f"{joint.upper:g}; angles are in radians, lengths in meters"
-            )
-    # Free joints first, then those that follow one.
-    q = {
-        name: float(given.get(name, np.clip(0.0, joint.lower, joint.upper)))
-        for name, joint in free.items()
-    }
+        if name not in urdf.mimic:
+            checks.choice(f"{urdf.path}: joints", name, tuple(free))
+            q[name] = _within_limits(urdf, free[name], value)
     for name, mimic in urdf.mimic.items():
-        checks.choice(f"{urdf.path}: joint {name!r}: mimic", mimic.joint, tuple(free))
-        q[name] = mimic.multiplier * q[mimic.joint] + mimic.offset
+        # A follower of a fixed joint stays at its offset.
+        q[name] = mimic.multiplier * q.get(mimic.joint, 0.0) + mimic.offset
+        if name in given and not abs(_number(urdf, name, given[name]) - q[name]) <= FOLLOWING:
+            raise ValueError(
+                f"{urdf.path}: joints: {name!r} at {given[name]:g}, but it follows "
+                f"{mimic.joint!r} (mimic), which puts it at {q[name]:g}; "
+                f"give {mimic.joint!r} instead"
+            )
     return q
+
+
+def _number(urdf: Urdf, name: str, value: float) -> float:
+    return float(checks.array(f"{urdf.path}: joints: {name!r}", value, ()))
+
+
+def _within_limits(urdf: Urdf, joint: Joint, value: float) -> float:
+    """A position up to rounding within the joint's limits."""
+    value = _number(urdf, joint.name, value)
+    if not joint.lower - ROUNDING <= value <= joint.upper + ROUNDING:
+        raise ValueError(
+            f"{urdf.path}: joints: {joint.name!r} at {value:g}, expected {joint.lower:g} to "
+            f"{joint.upper:g}; angles are in radians, lengths in meters"
+        )
+    return float(np.clip(value, joint.lower, joint.upper))
 
 
 def link_mesh(urdf: Urdf, link: str, geometry: Geometry = "visual") -> trimesh.Trimesh | None:
     """All shapes of a link in its frame as one mesh, or None if it has none.
+
+    Meshes without a face are left out with a warning.
 
     Args:
         urdf: the file's links.
@@ -102,15 +153,30 @@ def link_mesh(urdf: Urdf, link: str, geometry: Geometry = "visual") -> trimesh.T
         ValueError: one line that names the file, if a shape cannot be read.
     """
     other: Geometry = "collision" if geometry == "visual" else "visual"
-    shapes = urdf.shapes(link, geometry) or urdf.shapes(link, other)
-    if not shapes:
+    parts: list[trimesh.Trimesh] = []
+    for kind in (geometry, other):
+        parts = parts or _parts(urdf, link, kind)
+    if not parts:
         return None
     # All shapes in the link's frame, as one mesh.
-    parts = [_mesh(urdf, s).apply_transform(s.X_link_shape) for s in shapes]
     vertices, faces = trimesh.util.append_faces(
         [p.vertices for p in parts], [p.faces for p in parts]
     )
     return trimesh.Trimesh(vertices, faces, process=False)
+
+
+def _parts(urdf: Urdf, link: str, geometry: Geometry) -> list[trimesh.Trimesh]:
+    """The meshes of a link's shapes of one kind, link frame."""
+    parts = []
+    for shape in urdf.shapes(link, geometry):
+        try:
+            parts.append(_mesh(urdf, shape).apply_transform(shape.X_link_shape))
+        except NoFacesError:
+            warnings.warn(
+                f"{shape.where}: mesh {shape.filename!r} has no faces; the link is read without it",
+                stacklevel=4,
+            )
+    return parts
 
 
 def _mesh(urdf: Urdf, shape: Shape) -> trimesh.Trimesh:
@@ -118,8 +184,9 @@ def _mesh(urdf: Urdf, shape: Shape) -> trimesh.Trimesh:
     if shape.kind != "mesh":
         return primitive_mesh(shape, sections=48)
     file = urdf.mesh_file(shape)
-    if file.suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"{file}: not one of {', '.join(SUFFIXES)}; convert it and change {urdf.path.name}"
-        )
-    return cleaned(read_mesh(file, MAX_FACES)).apply_scale(shape.size)
+    require_readable(urdf.path, file)
+    mesh = cleaned(read_mesh(file, MAX_FACES))
+    if len(mesh.faces) == 0:
+        raise NoFacesError(f"{file}: faces: none has an area")
+    mesh = trimesh.Trimesh(z_up(file, mesh.vertices), mesh.faces, process=False)
+    return mesh.apply_scale(shape.size)

@@ -41,7 +41,7 @@ def array(
     try:
         # A copy, so that the caller's array stays writable.
         out: NDArray[Any] = np.array(value, dtype=dtype)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"{field}: expected numbers of shape {_show(shape)}, got {type(value).__name__}{tail}"
         ) from None

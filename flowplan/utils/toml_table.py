@@ -5,12 +5,11 @@ An unknown key, a missing one or a wrong value is one line that names file and f
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flowplan.utils import checks
+from flowplan.utils import checks, text_files
 from flowplan.utils.checks import FloatArray
 
 
@@ -51,15 +50,7 @@ class Table:
     @classmethod
     def read(cls, file: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Table:
         """Top level of a TOML file."""
-        try:
-            values = tomllib.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"{file}: cannot be read ({error.strerror}); check the path") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{file}: expected a TOML file, got a syntax error ({error})"
-            ) from None
-        return cls(file, "", values, required, optional)
+        return cls(file, "", text_files.read_toml(file), required, optional)
 
     def error(self, key: str, message: str) -> ValueError:
         """ValueError that names the file and the field."""

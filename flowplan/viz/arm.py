@@ -9,7 +9,7 @@ import trimesh
 import viser
 
 from flowplan.robot import Robot
-from flowplan.robot.urdf import primitive_mesh, read_urdf
+from flowplan.robot.urdf import primitive_mesh, read_urdf, z_up
 from flowplan.viz.nodes import Color, Show, add_mesh, evenly, place, value_at
 from flowplan.viz.run import Run
 
@@ -58,7 +58,10 @@ def _link_meshes(robot: Robot) -> Iterator[tuple[str, trimesh.Trimesh, Color]]:
         shapes = urdf.shapes(link, "visual")
         for shape in shapes:
             if shape.kind == "mesh":
-                mesh = trimesh.load_mesh(urdf.mesh_file(shape))
+                file = urdf.mesh_file(shape)
+                mesh = trimesh.load_mesh(file)
+                if file.suffix.lower() in (".glb", ".gltf"):
+                    mesh.vertices = z_up(file, mesh.vertices)
                 mesh.apply_scale(shape.size)
             else:
                 mesh = primitive_mesh(shape)

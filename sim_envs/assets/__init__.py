@@ -88,10 +88,13 @@ def _visual_mesh(urdf: Urdf, shape: Shape) -> trimesh.Trimesh:
     """A visual shape as a mesh in the link frame."""
     import trimesh
 
-    from flowplan.robot.urdf import primitive_mesh
+    from flowplan.robot.urdf import primitive_mesh, z_up
 
     if shape.kind == "mesh":
-        mesh = trimesh.load_mesh(urdf.mesh_file(shape), process=False).apply_scale(shape.size)
+        file = urdf.mesh_file(shape)
+        mesh = trimesh.load_mesh(file, process=False)
+        mesh = trimesh.Trimesh(z_up(file, mesh.vertices), mesh.faces, process=False)
+        mesh.apply_scale(shape.size)
     else:
         mesh = primitive_mesh(shape)
     vertices = transform(shape.X_link_shape, mesh.vertices)

@@ -7,7 +7,7 @@ The readers of folders (`flowplan.scan.depth.frame_folder` for the project's own
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from flowplan.scan.depth.frames import DepthFrame
-from flowplan.utils import checks
+from flowplan.utils import checks, text_files
 from flowplan.utils.checks import FloatArray
 
 # Pillow's names of pixel formats.
@@ -35,6 +35,8 @@ class FrameFiles:
         X_world_camera: (4, 4) OpenCV convention, rigid to the precision of the file's digits.
         pose_source: place of the pose, for error messages.
         intrinsics: (3, 3), or None if the folder does not give them.
+        calibrated_size: width and height in pixels of the images that `intrinsics` is for, or None
+            if the folder does not give them; images of another size scale the matrix.
         depth_scale: depth units per meter.
         color, mask, confidence: image files, or None.
         invalid: raw depth value that, like 0, marks a pixel without a return.
@@ -44,6 +46,7 @@ class FrameFiles:
     X_world_camera: Any
     pose_source: str
     intrinsics: Any = None
+    calibrated_size: tuple[float, float] | None = None
     depth_scale: float = 1000.0
     color: Path | None = None
     mask: Path | None = None
@@ -57,10 +60,11 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: one line that names the file.
     """
+    text = text_files.read_text(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({str(error).splitlines()[0]})") from None
+        document = text_files.parse_json(text, "text")
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(document, dict):
         raise ValueError(f"{path}: expected a JSON object, got a {type(document).__name__}")
     return document
@@ -88,6 +92,26 @@ def objects_in(
         if not isinstance(item, dict):
             raise ValueError(f"{place}: expected an object, got a {type(item).__name__}")
         yield place, item
+
+
+def inside(folder: Path, name: str, where: object) -> Path:
+    """The path of a file that an index in `folder` names, which must not lie outside of it.
+
+    Backslashes separate folders, as Windows programs write them, if no file is called so.
+
+    Raises:
+        ValueError: one line that names the place `where`.
+    """
+    if "\\" in name and not (folder / name).exists():
+        name = name.replace("\\", "/")
+    path = folder / name
+    # By names alone: a link in the folder is the owner's own choice.
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise ValueError(
+            f"{where}: {name!r} lies outside of the folder {folder}; "
+            "move the images into it and give paths relative to it"
+        )
+    return path
 
 
 def load_frame(
@@ -129,8 +153,35 @@ def load_frame(
             )
     meters = np.where(raw == files.invalid, 0, raw).astype(np.float32) / np.float32(scale)
     K = checks.array(f"{files.depth}: intrinsics", K, (3, 3))
+    if intrinsics is None and files.calibrated_size is not None:
+        K = _resized(files, K, raw.shape[1], raw.shape[0])
     X_world_camera = nearly_rigid(files.pose_source, files.X_world_camera)
     return DepthFrame(meters, K, X_world_camera, **images)
+
+
+def _resized(files: FrameFiles, K: FloatArray, width: int, height: int) -> FloatArray:
+    """The camera matrix (3, 3) for images of another size than those that it was measured for.
+
+    Pixel centers have integer coordinates, so the corner at -0.5 stays where it is.
+    """
+    assert files.calibrated_size is not None
+    full_width, full_height = files.calibrated_size
+    if (full_width, full_height) == (width, height):
+        return K
+    x, y = width / full_width, height / full_height
+    # Up to one pixel of rounding, the images have the same shape.
+    if abs(height - full_height * x) > 1 and abs(width - full_width * y) > 1:
+        raise ValueError(
+            f"{files.depth}: is {width} x {height} pixels, its calibration for "
+            f"{full_width:g} x {full_height:g}, a size of another shape; "
+            "pass intrinsics= of the depth images"
+        )
+    scaled = K.copy()
+    scaled[0, 0] *= x
+    scaled[1, 1] *= y
+    scaled[0, 2] = (K[0, 2] + 0.5) * x - 0.5
+    scaled[1, 2] = (K[1, 2] + 0.5) * y - 0.5
+    return scaled
 
 
 def _scale(files: FrameFiles, depth_scale: float | None) -> float:

@@ -29,6 +29,7 @@ from PIL import Image
 from flowplan.scan.depth import layouts
 from flowplan.scan.depth.frame_files import (
     FrameFiles,
+    inside,
     load_frame,
     objects_in,
     read_json,
@@ -153,12 +154,12 @@ def _own_layout(folder: Path) -> list[FrameFiles]:
     entries = []
     for where, item in objects_in(path, document, "frames"):
         color, mask, confidence = (
-            folder / require(where, item, kind, str) if kind in item else None
+            inside(folder, require(where, item, kind, str), where) if kind in item else None
             for kind in ("color", "mask", "confidence")
         )
         entries.append(
             FrameFiles(
-                depth=folder / require(where, item, "depth", str),
+                depth=inside(folder, require(where, item, "depth", str), where),
                 color=color,
                 mask=mask,
                 confidence=confidence,

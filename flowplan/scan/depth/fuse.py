@@ -139,7 +139,8 @@ def scan_frames(
             "check depth_scale, lower and upper"
         )
     # The support, and which pixel shows which object.
-    support = _support(points, trusted, masks, options, seed)
+    cameras = np.stack([frame.X_world_camera[:3, 3] for frame in frames])  # (C, 3)
+    support = _support(points, cameras, trusted, masks, options, seed)
     labels, ids = _labels(points, trusted, masks, support, options)
 
     # A mesh for each object.
@@ -183,6 +184,7 @@ def _in_box(points: FloatArray, options: ScanOptions) -> NDArray[np.bool_]:
 
 def _support(
     points: Sequence[FloatArray],
+    cameras: FloatArray,
     trusted: Sequence[NDArray[np.bool_]],
     masks: Sequence[NDArray[np.int32]],
     options: ScanOptions,
@@ -199,7 +201,7 @@ def _support(
         background = [mask[t] <= SUPPORT for mask, t in zip(masks, trusted, strict=True)]
         cloud = cloud[np.concatenate(background)]
     return segment.find_support(
-        cloud, thickness=options.support_band, tilt=options.support_tilt, seed=seed
+        cloud, cameras, thickness=options.support_band, tilt=options.support_tilt, seed=seed
     )
 
 

@@ -26,6 +26,8 @@ PLANES = 5
 """Planes that are tried for the support, largest first."""
 FEWEST_POINTS = 30
 """Planes are not fitted to fewer points."""
+SMALLEST_SHARE = 0.2
+"""A horizontal plane of fewer points than this share of a tilted one's is no support."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,34 +72,50 @@ def trusted_pixels(frame: DepthFrame, edge_jump: float) -> NDArray[np.bool_]:
     return trusted if frame.confidence is None else trusted & (frame.confidence > 0)
 
 
-def find_support(points: FloatArray, *, thickness: float, tilt: float, seed: int) -> Support:
+def find_support(
+    points: FloatArray, cameras: FloatArray, *, thickness: float, tilt: float, seed: int
+) -> Support:
     """The largest horizontal plane among points, fitted by RANSAC and then by least squares.
+
+    Poses whose world frame has another axis than z up turn the side of an object into a horizontal
+    plane. Such a plane is far smaller than the tilted support, or lies above the cameras.
 
     Args:
         points: (P, 3) world frame, meters.
+        cameras: (C, 3) positions of the cameras, world frame, meters.
         thickness: distance within which a point belongs to the plane, meters.
         tilt: largest angle between the plane and the horizontal, radians.
         seed: random seed.
 
     Raises:
-        ValueError: if none of the five largest planes is horizontal.
+        ValueError: if none of the five largest planes is horizontal, of notable size and below
+            most cameras.
     """
     o3d = open3d()
     o3d.utility.random.seed(seed)
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud = cloud.voxel_down_sample(2 * thickness)
-    total, tried = len(cloud.points), []
+    total, tried, largest_tilted = len(cloud.points), [], 0
     for _ in range(PLANES):
         if len(cloud.points) < FEWEST_POINTS:
             break
         plane, members = cloud.segment_plane(thickness, 3, 300)
         normal = np.asarray(plane[:3]) * (1 if plane[2] >= 0 else -1)
         angle = float(np.arccos(np.clip(normal[2], -1, 1)))
+        fault = ""
         if angle <= tilt:
             center = np.asarray(cloud.points)[members].mean(0)
-            return _refine(points, Support(normal, center), thickness)
-        # Tilted: go on with the points off this plane.
-        tried.append(f"{np.degrees(angle):.0f} deg ({100 * len(members) / total:.0f} %)")
+            support = Support(normal, center)
+            if np.mean(support.height_of(cameras) < -thickness) > 0.5:
+                fault = ", above the cameras"
+            elif len(members) < SMALLEST_SHARE * largest_tilted:
+                fault = ", small"
+            else:
+                return _refine(points, support, thickness)
+        else:
+            largest_tilted = max(largest_tilted, len(members))
+        # Go on with the points off this plane.
+        tried.append(f"{np.degrees(angle):.0f} deg ({100 * len(members) / total:.0f} %{fault})")
         cloud = cloud.select_by_index(members, invert=True)
     raise ValueError(
         "frames: no horizontal support plane among planes tilted by "

@@ -8,6 +8,7 @@ object only fails to be reachable. Pass `unit` to decide.
 
 from __future__ import annotations
 
+import io
 import logging
 import struct
 import warnings
@@ -21,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from flowplan.geometry import pose
 from flowplan.motion import Progress, silent
-from flowplan.scan.meshes import repair
+from flowplan.scan.meshes import polygons, repair
 from flowplan.scan.meshes.surface import decimated, from_open3d, to_open3d
 from flowplan.scene import SceneObject
 from flowplan.utils import bounds, checks
@@ -32,6 +33,8 @@ METERS: dict[str, float] = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "in": 0.0254}
 SUFFIXES = (".obj", ".ply", ".stl", ".glb", ".gltf")
 LARGEST_FILE = 2_000_000_000
 """Mesh files of more bytes are not opened."""
+LONGEST_HEADER = 4_000_000
+"""Bytes of a .ply file in which its header ends."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +113,12 @@ def read_mesh(path: Path, largest: int) -> trimesh.Trimesh:
             f"decimate it to below {largest} faces first"
         )
     _refuse_giant(path, _promised_faces(path), largest)
+    contents = _rewritten(path)
     logger = logging.getLogger("trimesh")
     level = logger.level
     logger.setLevel(logging.CRITICAL)  # it logs tracebacks of faults that become one line here
     try:
-        mesh = trimesh.load_scene(path, process=False).to_mesh()
-        mesh = trimesh.Trimesh(np.asarray(mesh.vertices), np.asarray(mesh.faces), process=False)
+        mesh = _triangles(path, contents)
     except Exception as error:  # the many readers of trimesh raise anything on damaged files
         raise ValueError(
             f"{path}: not readable as {path.suffix} ({first_line(error)}); export it again"
@@ -125,6 +128,90 @@ def read_mesh(path: Path, largest: int) -> trimesh.Trimesh:
     _refuse_giant(path, len(mesh.faces), largest)
     repair.require_surface(str(path), mesh)
     return mesh
+
+
+def _triangles(path: Path, contents: bytes | None) -> trimesh.Trimesh:
+    """The triangles of all parts of a file, or of the bytes that stand for it."""
+    if contents is None:
+        scene = trimesh.load_scene(path, process=False)
+    else:
+        kind = path.suffix.lower()[1:]
+        scene = trimesh.load_scene(io.BytesIO(contents), file_type=kind, process=False)
+    mesh = scene.to_mesh()
+    if path.suffix.lower() == ".ply":
+        for part in scene.geometry.values():
+            mesh = polygons.triangulated_ply(part.metadata.get("_ply_raw")) or mesh
+    return trimesh.Trimesh(np.asarray(mesh.vertices), np.asarray(mesh.faces), process=False)
+
+
+def _rewritten(path: Path) -> bytes | None:
+    """The bytes to read instead of the file's, if trimesh would misread it.
+
+    Raises:
+        ValueError: if an .stl file was cut short.
+    """
+    if path.suffix.lower() == ".obj":
+        try:
+            return polygons.triangulated_obj(path)
+        except ValueError as error:
+            raise ValueError(f"{path}: not readable as .obj ({first_line(error)})") from None
+    return _whole_stl(path) if path.suffix.lower() == ".stl" else None
+
+
+def _whole_stl(path: Path) -> bytes | None:
+    """A binary .stl file without what follows its last face; None if nothing does.
+
+    Raises:
+        ValueError: if it ends before its last face.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(1024)
+        if _is_ascii_stl(head):
+            file.seek(max(size - 1024, 0))
+            if b"endsolid" not in file.read().lower():
+                raise ValueError(
+                    f"{path}: was cut short: it does not end with 'endsolid'; export it again"
+                )
+            return None
+        if len(head) < 84:
+            raise ValueError(
+                f"{path}: was cut short: has {size} bytes, less than the header of an .stl file; "
+                "copy or export it again"
+            )
+        count = int(struct.unpack("<I", head[80:84])[0])
+        whole = 84 + 50 * count
+        if size < whole or (count == 0 and size > whole):
+            raise ValueError(
+                f"{path}: was cut short or damaged: its header promises {count} faces in {whole} "
+                f"bytes, it has {size} bytes; copy or export it again"
+            )
+        if size == whole:
+            return None
+        file.seek(0)
+        return file.read(whole)
+
+
+def _is_ascii_stl(head: bytes) -> bool:
+    """True if an .stl file that starts so is text; some binary headers start with solid, too."""
+    return head.lstrip().lower().startswith(b"solid") and b"\0" not in head
+
+
+def ply_header(path: Path) -> list[list[bytes]]:
+    """The words of each line of a .ply file's header; comments are left out."""
+    with path.open("rb") as file:
+        data = file.read(LONGEST_HEADER)
+    lines = data.split(b"end_header", 1)[0].splitlines()
+    words = [line.split() for line in lines]
+    return [w for w in words if w and w[0] not in (b"comment", b"obj_info")]
+
+
+def ply_faces(path: Path) -> int:
+    """The number of faces that a .ply file's header declares."""
+    for words in ply_header(path):
+        if words[:2] in ([b"element", b"face"], [b"element", b"tristrips"]):
+            return int(words[2]) if len(words) == 3 and words[2].isdigit() else 0
+    return 0
 
 
 def first_line(error: Exception) -> str:
@@ -185,7 +272,7 @@ def _repaired(
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
     if not mesh.is_watertight:
-        mesh = repair.filled(mesh, 0.1 * float(mesh.extents.max()))
+        mesh = repair.outward(repair.filled(mesh, 0.1 * float(mesh.extents.max())))
     report = repair.inspect_mesh(mesh)
     fault = ""
     if not report.watertight:
@@ -211,12 +298,7 @@ def _promised_faces(path: Path) -> int:
         count = int(struct.unpack("<I", head[80:84])[0])
         if path.stat().st_size == 84 + 50 * count:  # the file is binary
             return count
-    if path.suffix.lower() == ".ply":
-        for line in head.splitlines():
-            words = line.split()
-            if words[:2] == [b"element", b"face"] and len(words) == 3 and words[2].isdigit():
-                return int(words[2])
-    return 0
+    return ply_faces(path) if path.suffix.lower() == ".ply" else 0
 
 
 def _refuse_giant(path: Path, faces: int, largest: int) -> None:

@@ -29,6 +29,13 @@ from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.open3d_loader import open3d
 
+MOST_FLIPS = 20_000
+"""Edges that are flipped to replace faces without area, at most."""
+
+
+class NoFacesError(ValueError):
+    """A mesh has no face."""
+
 
 @dataclass(frozen=True, eq=False)
 class MeshReport:
@@ -101,16 +108,131 @@ def cleaned(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     keep = (np.diff(np.sort(faces, axis=1), axis=1) > 0).all(1)
     _, once = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
     keep &= np.isin(np.arange(len(faces)), once)
-    keep &= welded.area_faces > _smallest_area(welded)
-    out = submesh(welded, keep)
+    flat = keep & (welded.area_faces <= _smallest_area(welded))
+    out = submesh(welded, keep & ~flat)
+    if flat.any() and _open_edges(out.faces) > _open_edges(welded.faces[keep]):
+        out = _without_slivers(submesh(welded, keep))
     # Neighbors agree on their direction, and a closed mesh faces outward.
     if len(out.faces) and not out.is_winding_consistent:
         oriented = to_open3d(out)
         oriented.orient_triangles()
         out = from_open3d(oriented)
-    if len(out.faces) and out.is_watertight and out.volume < 0:
-        out = trimesh.Trimesh(out.vertices, out.faces[:, ::-1], process=False)
-    return out
+    return outward(out)
+
+
+def _open_edges(faces: NDArray[np.int64]) -> int:
+    """Number of edges that belong to one face only."""
+    edges = np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1)
+    return int((np.unique(edges, axis=0, return_counts=True)[1] == 1).sum())
+
+
+def _without_slivers(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The mesh with faces of no area replaced, so that it stays closed where they close it.
+
+    A sliver whose third corner lies on its longest edge is flipped with the face across that edge.
+    Slivers that have no such partner are left out.
+    """
+    faces = mesh.faces.copy()
+    smallest = _smallest_area(mesh)
+    waiting = np.flatnonzero(mesh.area_faces <= smallest).tolist()
+    # Flips of slivers with each other may go around in circles, so their number is bounded.
+    for _ in range(min(20 * len(waiting), MOST_FLIPS)):
+        if not waiting:
+            break
+        f = waiting.pop(0)
+        g = _flip(mesh.vertices, faces, f)
+        if g is not None:
+            flat = _areas(mesh.vertices[faces[[f, g]]]) <= smallest
+            waiting = [k for k in waiting if k != g] + [
+                k for k, still in zip((f, g), flat, strict=True) if still
+            ]
+    out = trimesh.Trimesh(mesh.vertices, faces, process=False)
+    return submesh(out, out.area_faces > smallest)
+
+
+def _areas(corners: FloatArray) -> FloatArray:
+    """Areas (F,) of triangles (F, 3, 3)."""
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return 0.5 * np.linalg.norm(cross, axis=-1)
+
+
+def _flip(vertices: FloatArray, faces: NDArray[np.int64], f: int) -> int | None:
+    """Flip the longest edge of face f, in place.
+
+    Returns:
+        The face across that edge, or None if there is not exactly one.
+    """
+    sides = vertices[np.roll(faces[f], -1)] - vertices[faces[f]]
+    a, b, c = np.roll(faces[f], -int(np.argmax(np.linalg.norm(sides, axis=-1)))).tolist()
+    across = np.flatnonzero((faces == a).any(1) & (faces == b).any(1))
+    others = [int(g) for g in across if g != f]
+    if len(others) != 1:
+        return None
+    (g,) = others
+    (d,) = [int(v) for v in faces[g] if v not in (a, b)]
+    if d == c:
+        return None
+    # Faces (a, b, c) and (b, a, d) become two that share the edge from c to d.
+    faces[f], faces[g] = [a, d, c], [d, b, c]
+    return g
+
+
+def outward(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The mesh with each of its closed bodies facing outward.
+
+    A closed part inside another one that faces the other way is a cavity and stays one.
+    """
+    if len(mesh.faces) == 0:
+        return mesh
+    label = trimesh.graph.connected_component_labels(
+        mesh.face_adjacency, node_count=len(mesh.faces)
+    )
+    count = int(label.max()) + 1
+    # A part is closed if each of its faces has three neighbors.
+    neighbors = np.bincount(mesh.face_adjacency.ravel(), minlength=len(mesh.faces))
+    closed_part = np.bincount(label, weights=neighbors != 3, minlength=count) == 0
+    volume = np.bincount(label, weights=_signed_volumes(mesh), minlength=count)
+    inverted = closed_part & (volume < 0)
+    if not inverted.any():
+        return mesh
+    if not inverted[closed_part].all():
+        bounds = _part_bounds(mesh, label, count)
+        for i in np.flatnonzero(inverted):
+            inverted[i] = not _inside_another(mesh, label, bounds, i, closed_part)
+        # A cavity of a body that is turned turns with it.
+        turned = inverted.copy()
+        for i in np.flatnonzero(closed_part & (volume > 0)):
+            inverted[i] = _inside_another(mesh, label, bounds, i, turned)
+    faces = np.where(inverted[label][:, None], mesh.faces[:, ::-1], mesh.faces)
+    return trimesh.Trimesh(mesh.vertices, faces, process=False)
+
+
+def _part_bounds(mesh: trimesh.Trimesh, label: NDArray[np.int64], count: int) -> FloatArray:
+    """Lower and upper corners (parts, 2, 3) of the parts."""
+    bounds = np.stack([np.full((count, 3), np.inf), np.full((count, 3), -np.inf)], axis=1)
+    for corner in mesh.vertices[mesh.faces].swapaxes(0, 1):  # (F, 3)
+        np.minimum.at(bounds[:, 0], label, corner)
+        np.maximum.at(bounds[:, 1], label, corner)
+    return bounds
+
+
+def _inside_another(
+    mesh: trimesh.Trimesh,
+    label: NDArray[np.int64],
+    bounds: FloatArray,
+    i: Any,
+    others: NDArray[np.bool_],
+) -> bool:
+    """True if part i lies inside one of the closed parts `others`."""
+    around = (bounds[:, 0] <= bounds[i, 0]).all(1) & (bounds[:, 1] >= bounds[i, 1]).all(1)
+    around[i] = False
+    corner = mesh.vertices[mesh.faces[np.argmax(label == i), 0]]
+    for k in np.flatnonzero(around & others):
+        scene = raycasting_scene(submesh(mesh, label == k))
+        query = open3d().core.Tensor(corner[None].astype(np.float32))
+        if float(scene.compute_occupancy(query, nsamples=3).numpy()[0]) > 0:
+            return True
+    return False
 
 
 def filled(mesh: trimesh.Trimesh, largest: float) -> trimesh.Trimesh:
@@ -144,12 +266,26 @@ def closed(mesh: trimesh.Trimesh, *, cells: int, faces: int) -> trimesh.Trimesh:
     Raises:
         ValueError: if the mesh encloses no volume, like a sheet.
     """
-    out = mesh if mesh.is_watertight else filled(mesh, 2 * float(mesh.extents.max()))
+    out = mesh if mesh.is_watertight else outward(filled(mesh, 2 * float(mesh.extents.max())))
     report = inspect_mesh(out)
     solid = report.volume > 1e-6 * float(report.extents.max()) ** 3
     if report.watertight and not report.crossings and solid:
         return out
+    if not mesh.is_watertight and _faces_inward(mesh):
+        mesh = trimesh.Trimesh(mesh.vertices, mesh.faces[:, ::-1], process=False)
     return remeshed(mesh, cells=cells, faces=faces)
+
+
+def _faces_inward(mesh: trimesh.Trimesh) -> bool:
+    """True if an open mesh encloses a notable negative volume once its holes are closed."""
+    solid = filled(mesh, 2 * float(mesh.extents.max()))
+    return float(_signed_volumes(solid).sum()) < -1e-3 * float(np.prod(mesh.extents))
+
+
+def _signed_volumes(mesh: trimesh.Trimesh) -> FloatArray:
+    """Signed volumes (F,) of the faces' tetrahedra with the center of the vertices."""
+    corners = mesh.vertices[mesh.faces] - mesh.vertices.mean(0)  # (F, 3, 3)
+    return np.einsum("fc,fc->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
 
 
 def remeshed(mesh: trimesh.Trimesh, *, cells: int = 96, faces: int = 20_000) -> trimesh.Trimesh:
@@ -292,7 +428,7 @@ def require_surface(field: str, mesh: trimesh.Trimesh) -> None:
         ValueError: one line that names `field`.
     """
     if len(mesh.faces) == 0:
-        raise ValueError(f"{field}: has no faces; if it is a point cloud, use load_points")
+        raise NoFacesError(f"{field}: has no faces; if it is a point cloud, use load_points")
     checks.array(
         f"{field}: vertices",
         mesh.vertices,
@@ -306,7 +442,7 @@ def require_surface(field: str, mesh: trimesh.Trimesh) -> None:
         )
     require_reach(f"{field}: vertices", mesh.vertices)
     if np.count_nonzero(mesh.extents > 1e-9 * mesh.extents.max()) < 2:
-        raise ValueError(
+        raise NoFacesError(
             f"{field}: vertices: all lie in one point or on one line, so no face has an area; "
             "export it again"
         )
