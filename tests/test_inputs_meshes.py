@@ -1,4 +1,4 @@
-"""Mesh files as modelling programs and scanners write them."""
+"""Mesh files as modeling programs and scanners write them."""
 
 import numpy as np
 import pytest
