@@ -113,7 +113,10 @@ def test_every_option_is_explained():
         ("plan --robt=ur5e", "flowplan plan: unknown option --robt; did you mean --robot?"),
         ("plan a b c", "flowplan plan: unexpected argument 'c'; see flowplan plan --help"),
         ("plan a b --seed", "flowplan plan: --seed: expected INT, got nothing"),
-        ("plan a b --seed x", "flowplan plan: --seed: expected a number, got 'x'"),
+        ("plan a b --seed x", "flowplan plan: --seed: expected a whole number, got 'x'"),
+        ("plan a b --seed -1", "flowplan plan: --seed: expected at least 0, got -1"),
+        ("bench grasp --seed -1", "flowplan bench grasp: --seed: expected at least 0, got -1"),
+        ("plan a b --out no/p.npz", "flowplan: no/p.npz: its folder does not exist; create it"),
         (
             "plan a b --timing slow",
             "flowplan plan: --timing: expected one of flow, fast, got 'slow'",
@@ -193,6 +196,16 @@ def test_a_reader_that_leaves_ends_the_command_quietly():
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.startswith("usage: flowplan plan")
     assert done.stderr == ""
+
+
+def test_help_has_no_color_if_asked_for_none(monkeypatch, capsys):
+    monkeypatch.setattr("tyro._fmtlib._FORCE_ANSI", True)
+    for color in (True, False):
+        if not color:
+            monkeypatch.setenv("NO_COLOR", "1")
+        with pytest.raises(SystemExit):
+            dispatch.call(["plan", "--help"])
+        assert ("\x1b[" in capsys.readouterr().out) == color
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_type_hints
@@ -84,6 +86,9 @@ def parse(kind: type[T], prog: str, words: Sequence[str]) -> T:
         SystemExit: after `--help`.
     """
 
+    if "NO_COLOR" in os.environ and {"-h", "--help"} & set(words):
+        sys.stdout.write(help_text(kind, prog))
+        raise SystemExit(0)
     rules = _Rules()
 
     def refuse(event: parse_errors.ParseErrorEvent) -> NoReturn:
@@ -237,13 +242,18 @@ def _explain(event: parse_errors.ParseErrorEvent) -> str:
             expected = event.argument.lowered.metavar or "a value"
             return f"{_name(event.argument)}: expected {expected}, got nothing"
         case parse_errors.InstantiationFailure():
-            message = _NOT_A_NUMBER.sub("expected a number, got", " ".join(event.message.split()))
+            message = _NOT_A_NUMBER.sub(_a_number, " ".join(event.message.split()))
             if event.argument is None:
                 return message
             if given := _NO_TYPE.match(message):
                 message = f"expected {event.argument.lowered.metavar}, got {given[1]}"
             return f"{_name(event.argument)}: {message}"
     return f"not understood; see {event.prog} --help"
+
+
+def _a_number(message: re.Match[str]) -> str:
+    kind = "a whole number" if "int()" in message[0] else "a number"
+    return f"expected {kind}, got"
 
 
 def _name(argument: Any) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowplan.io.record_arrays import ADDED, SCALARS, Arrays, Fault, flatten, restore, take
-from flowplan.utils.files import atomic_write
+from flowplan.utils.files import atomic_write, check_folder
 
 __all__ = ["ADDED", "MAX_BYTES", "RENAMED", "VERSIONS", "load", "save"]
 
@@ -49,6 +49,19 @@ MAX_BYTES = 4 * 2**30
 """Largest unpacked size of a file."""
 
 
+def writable_path(path: str | Path) -> Path:
+    """The path, if `save` could write a record there: checked before long work.
+
+    Raises:
+        ValueError: If it does not end in .npz, or its folder does not exist.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"path: expected a name that ends in .npz, got {str(path)!r}")
+    check_folder(path)
+    return path
+
+
 def save(path: str | Path, record: Any) -> Path:
     """Write a record to `path`, which ends in .npz.
 
@@ -57,12 +70,10 @@ def save(path: str | Path, record: Any) -> Path:
     Raises:
         ValueError: If the record cannot be written, or contains what `load` would refuse (NaN).
     """
-    path = Path(path)
     name = type(record).__name__
     if name not in VERSIONS:
         raise ValueError(f"record: got a {name}, expected one of {', '.join(VERSIONS)}")
-    if path.suffix != ".npz":
-        raise ValueError(f"path: expected a name that ends in .npz, got {str(path)!r}")
+    path = writable_path(path)
     arrays: Arrays = {"_schema": np.array(f"flowplan.{name}"), "_version": np.array(VERSIONS[name])}
     try:
         flatten("", record, type(record), arrays)

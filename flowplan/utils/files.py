@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def check_folder(path: Path) -> None:
+    """Refuse a file whose folder does not exist."""
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: its folder does not exist; create it first")
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """A binary file that appears at `path` once the block has ended without an error.
@@ -20,8 +26,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
         ValueError: If the folder of `path` does not exist.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: its folder does not exist; create it first")
+    check_folder(path)
     # In the same folder, hence on the same file system: replacing is atomic there.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

@@ -20,6 +20,9 @@ class _Benchmark:
     json: Path | None = None
     """File for the records. Defaults to stdout."""
 
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
 
 @dataclass(frozen=True)
 class _OfRobot(_Benchmark):
@@ -27,7 +30,7 @@ class _OfRobot(_Benchmark):
 
     robot: Annotated[str, OneOf(names.robots, "the path of a .toml file")] = "panda"
     """Robot configuration"""
-    seed: int = 0
+    seed: Annotated[int, Interval(0, math.inf)] = 0
     """Random seed."""
 
 
@@ -41,9 +44,6 @@ class Plan(_OfRobot):
     """Random problems for the share."""
     timed: Annotated[int, Interval(1, math.inf)] = 15
     """Problems for each median time."""
-
-    def __post_init__(self) -> None:
-        bounds.check(self)
 
     def run(self) -> int:
         from experiments.planning.bench_plan import bench_plan
@@ -96,11 +96,8 @@ class Ros(_Benchmark):
 
     runs: Annotated[int, Interval(1, math.inf)] = 50
     """Runs of the whole demo."""
-    seed: int = 0
+    seed: Annotated[int, Interval(0, math.inf)] = 0
     """Seed of the first run; the others count up."""
-
-    def __post_init__(self) -> None:
-        bounds.check(self)
 
     def run(self) -> int:
         try:

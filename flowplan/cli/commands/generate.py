@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,8 @@ import tyro
 from tyro.conf import Positional
 
 from flowplan.cli import console
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 
 if TYPE_CHECKING:
     from flowplan.motion import Generator, SceneMotion
@@ -71,8 +74,11 @@ class FromAction(_OfGenerator):
     """JSON file with handles, targets and, for the kinematic generator, the law of motion."""
     out: Path = Path("motion.npz")
     """Motion file to write."""
-    seed: int = 0
+    seed: Annotated[int, Interval(0, math.inf)] = 0
     """Random seed."""
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
     def run(self) -> int:
         from flowplan.io import npz
@@ -80,6 +86,7 @@ class FromAction(_OfGenerator):
         from flowplan.scene import Scene
         from generators.registry import factory
 
+        npz.writable_path(self.out)
         scene = npz.load(self.scene, Scene)
         laws, instruction = read_instruction(self.instruction, scene)
         make = factory(self.generator, self.options)(laws)
@@ -100,8 +107,11 @@ class FromPrompt(_OfGenerator):
     """Sentence to follow, in place of the file."""
     out: Path | None = None
     """Motion file to write. Defaults to motion.npz."""
-    seed: int | None = None
+    seed: Annotated[int, Interval(0, math.inf)] | None = None
     """Random seed. Defaults to 0, or to that of the .toml file."""
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
     def run(self) -> int:
         from generators.registry import factory

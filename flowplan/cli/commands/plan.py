@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,8 @@ from tyro.conf import Positional
 
 from flowplan.cli import console, names
 from flowplan.cli.parser import OneOf, Options
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 
 if TYPE_CHECKING:
     from flowplan.planner import NoPlan
@@ -34,11 +37,14 @@ class Plan:
     """Trajectory optimizer"""
     out: Path = Path("plan.npz")
     """Plan file to write; nothing is written if there is no plan."""
-    seed: int = 0
+    seed: Annotated[int, Interval(0, math.inf)] = 0
     """Random seed."""
     json: bool = False
     """Print the report as JSON and nothing else."""
     options: Annotated[Any, Options("flowplan.planner.options:PlanOptions")] = None
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
     def run(self) -> int:
         from flowplan.planner import NoPlan
@@ -69,6 +75,7 @@ class Plan:
         from flowplan.robot import load_robot
         from flowplan.scene import Scene
 
+        npz.writable_path(self.out)
         scene, motion = npz.load(self.scene, Scene), npz.load(self.motion, SceneMotion)
         robot = load_robot(self.robot)
         with console.progress("planning") as tell:

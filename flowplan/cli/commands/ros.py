@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Send:
     """Namespace of the nodes."""
     json: Path | None = None
     """File for records of the duration of each stage."""
-    seed: int = 0
+    seed: Annotated[int, Interval(0, math.inf)] = 0
     """Random seed."""
 
     def __post_init__(self) -> None:

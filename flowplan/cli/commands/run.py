@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,8 @@ from tyro.conf import Positional
 
 from flowplan.cli import console, names
 from flowplan.cli.parser import OneOf, Options
+from flowplan.utils import bounds
+from flowplan.utils.bounds import Interval
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,14 @@ class Run:
     """Device of the generator: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."""
     out: Path | None = None
     """Folder for every stage's file, metrics, video and page. Defaults to runs/TASK-ROBOT-SEED."""
-    seed: int = 0
+    seed: Annotated[int, Interval(0, math.inf)] = 0
     """Seed of the world and of every random choice."""
     video: bool = True
     """Film the execution."""
     options: Annotated[Any, Options("flowplan.planner.options:PlanOptions")] = None
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
 
     def run(self) -> int:
         from experiments.tasks.episode import EpisodeSpec
