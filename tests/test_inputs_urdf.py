@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from flowplan.robot.urdf import collision_hulls, read_urdf
+from flowplan.robot.urdf import read_urdf
+from flowplan.robot.urdf_meshes import collision_hulls
 from flowplan.scan import load_mesh, load_urdf
 from tests.input_files import BOX, joint, link, refused, urdf, warned, wedge
 

@@ -12,7 +12,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from flowplan.geometry import exp_so3, matrix_from_quat_wxyz, pose, transform
-from flowplan.robot.urdf import Joint, collision_hulls, read_urdf
+from flowplan.robot.urdf import Joint, read_urdf
+from flowplan.robot.urdf_meshes import collision_hulls
 from generators.data.objects import primitives as shapes
 from generators.data.objects import remeshing, sweeps
 from generators.data.objects.articulated import ArticulatedObject

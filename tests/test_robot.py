@@ -14,7 +14,8 @@ import pytest
 from flowplan.geometry import exp_so3, log_so3, pose, transform
 from flowplan.robot import Robot, load_robot
 from flowplan.robot.kinematics import Chain, joint_transform, nearest_turn, tree_poses
-from flowplan.robot.urdf import Joint, collision_hulls, primitive_mesh, read_urdf
+from flowplan.robot.urdf import Joint, read_urdf
+from flowplan.robot.urdf_meshes import collision_hulls, primitive_mesh
 
 NAMES = ("panda", "ur5e")
 

@@ -19,7 +19,8 @@ from flowplan.geometry import matrix_from_rpy, pose
 from flowplan.robot.gripper import Gripper
 from flowplan.robot.kinematics import tree_poses
 from flowplan.robot.robot import Robot
-from flowplan.robot.urdf import Joint, Urdf, collision_hulls, read_urdf
+from flowplan.robot.urdf import Joint, Urdf, read_urdf
+from flowplan.robot.urdf_meshes import collision_hulls
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.toml_table import Table

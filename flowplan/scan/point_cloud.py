@@ -28,7 +28,7 @@ from scipy.spatial import cKDTree
 from trimesh.exchange.ply import load_ply
 
 from flowplan.geometry import pose
-from flowplan.scan.meshes import repair
+from flowplan.scan.meshes import repair, requirements
 from flowplan.scan.meshes.mesh_file import METERS, Unit, first_line, warn_of_unit
 from flowplan.scan.meshes.surface import (
     closed_surface,
@@ -329,7 +329,7 @@ def _read(path: Path) -> tuple[FloatArray, FloatArray | None]:
         points = points[returned]
         normals = None if normals is None else normals[returned]
     points = checks.array(f"{path}: points", points, ("P", 3), hint="drop points without a return")
-    repair.require_reach(f"{path}: points", points)
+    requirements.require_reach(f"{path}: points", points)
     if normals is None:
         return points, None
     named = path.suffix.lower() in (".ply", ".pcd")

@@ -18,18 +18,11 @@ from numpy.typing import ArrayLike
 
 from flowplan.geometry import pose
 from flowplan.robot.kinematics import tree_poses
-from flowplan.robot.urdf import (
-    Geometry,
-    Joint,
-    Shape,
-    Urdf,
-    primitive_mesh,
-    read_urdf,
-    require_readable,
-    z_up,
-)
+from flowplan.robot.urdf import Geometry, Joint, Shape, Urdf, read_urdf
+from flowplan.robot.urdf_meshes import primitive_mesh, require_readable, z_up
 from flowplan.scan.meshes.mesh_file import read_mesh
-from flowplan.scan.meshes.repair import NoFacesError, cleaned
+from flowplan.scan.meshes.repair import cleaned
+from flowplan.scan.meshes.requirements import NoFacesError
 from flowplan.scene import SceneObject
 from flowplan.utils import checks
 

@@ -9,7 +9,8 @@ import trimesh
 import viser
 
 from flowplan.robot import Robot
-from flowplan.robot.urdf import primitive_mesh, read_urdf, z_up
+from flowplan.robot.urdf import read_urdf
+from flowplan.robot.urdf_meshes import primitive_mesh, z_up
 from flowplan.viz.nodes import Color, Show, add_mesh, evenly, place, value_at
 from flowplan.viz.run import Run
 

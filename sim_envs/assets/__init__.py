@@ -88,7 +88,7 @@ def _visual_mesh(urdf: Urdf, shape: Shape) -> trimesh.Trimesh:
     """A visual shape as a mesh in the link frame."""
     import trimesh
 
-    from flowplan.robot.urdf import primitive_mesh, z_up
+    from flowplan.robot.urdf_meshes import primitive_mesh, z_up
 
     if shape.kind == "mesh":
         file = urdf.mesh_file(shape)

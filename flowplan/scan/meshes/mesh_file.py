@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from flowplan.geometry import pose
 from flowplan.motion import Progress, silent
-from flowplan.scan.meshes import polygons, repair
+from flowplan.scan.meshes import polygons, repair, requirements
 from flowplan.scan.meshes.surface import decimated, from_open3d, to_open3d
 from flowplan.scene import SceneObject
 from flowplan.utils import bounds, checks
@@ -126,7 +126,7 @@ def read_mesh(path: Path, largest: int) -> trimesh.Trimesh:
     finally:
         logger.setLevel(level)
     _refuse_giant(path, len(mesh.faces), largest)
-    repair.require_surface(str(path), mesh)
+    requirements.require_surface(str(path), mesh)
     return mesh
 
 

@@ -25,16 +25,11 @@ from flowplan.scan.meshes.surface import (
     to_open3d,
 )
 from flowplan.scan.meshes.winding import Jumps, winding_field
-from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.open3d_loader import open3d
 
 MOST_FLIPS = 20_000
 """Edges that are flipped to replace faces without area, at most."""
-
-
-class NoFacesError(ValueError):
-    """A mesh has no face."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -419,44 +414,3 @@ def _crossing_count(mesh: trimesh.Trimesh) -> int:
     apart = (face[:, :, None] != edge[:, None, :]).all((1, 2))
     inside = (t > 1e-3) & (t < 1 - 1e-3)
     return len(np.unique(hits["ray_ids"].numpy()[apart & inside]))
-
-
-def require_surface(field: str, mesh: trimesh.Trimesh) -> None:
-    """Refuse a mesh without faces, finite vertices or an extent.
-
-    Raises:
-        ValueError: one line that names `field`.
-    """
-    if len(mesh.faces) == 0:
-        raise NoFacesError(f"{field}: has no faces; if it is a point cloud, use load_points")
-    checks.array(
-        f"{field}: vertices",
-        mesh.vertices,
-        ("V", 3),
-        hint="export it again, or delete the broken vertices",
-    )
-    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
-        raise ValueError(
-            f"{field}: faces: name vertex {int(mesh.faces.max())} of {len(mesh.vertices)}; "
-            "the file is damaged"
-        )
-    require_reach(f"{field}: vertices", mesh.vertices)
-    if np.count_nonzero(mesh.extents > 1e-9 * mesh.extents.max()) < 2:
-        raise NoFacesError(
-            f"{field}: vertices: all lie in one point or on one line, so no face has an area; "
-            "export it again"
-        )
-
-
-def require_reach(field: str, points: FloatArray) -> None:
-    """Refuse coordinates that single precision cannot tell apart.
-
-    Raises:
-        ValueError: one line that names `field`.
-    """
-    reach = float(np.abs(points).max())
-    if reach > 1e6:
-        raise ValueError(
-            f"{field}: reach out to {reach:.3g}, expected at most 1e6; "
-            "move them to the origin, or the file is damaged"
-        )
