@@ -134,10 +134,12 @@ def _known_points(points: FloatArray, confidence: FloatArray) -> FloatArray:
         return points
     seen = unknown & (confidence > 0)
     if seen.any():
-        t, n = (int(i) for i in np.argwhere(seen)[0])
+        bad = np.argwhere(~np.isfinite(points) & seen[..., None])  # rows of frame, point, axis
+        first = tuple(int(i) for i in bad[0])
         raise ValueError(
-            f"ObjectFlow.points: {int(seen.sum())} points are not finite although their confidence "
-            f"is above 0 (first: frame {t}, point {n}); remove them or set their confidence to 0"
+            f"ObjectFlow.points: {len(bad)} of {points.size} values are not finite although the "
+            f"confidence of their points is above 0 (first at {first}); "
+            "remove these points or set their confidence to 0"
         )
     if unknown.all():
         raise ValueError("ObjectFlow.points: none is finite; give at least one known point")

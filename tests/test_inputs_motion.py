@@ -39,7 +39,7 @@ def test_hidden_points_are_ignored(hidden, frames):
 
 
 def test_unknown_points_of_some_confidence_are_refused():
-    assert "frame 3" in refused(lambda: moved(np.nan, slice(3, 6), 0.5), "confidence")
+    assert "first at (3, 0, 0)" in refused(lambda: moved(np.nan, slice(3, 6), 0.5), "confidence")
     flow = (np.linspace(0, 1, 2), np.full((2, 3, 3), np.nan), np.zeros((2, 3)), np.zeros(3, int))
     refused(lambda: ObjectFlow(*flow), "none is finite")
 

@@ -108,7 +108,7 @@ BROKEN = {
     "empty_mesh": (lambda f: (f / "textured_objs/original-2.obj").write_text("v 0 0 0\n"), "original-2.obj"),
     "nan": (lambda f: (f / "textured_objs/original-4.obj").write_text("v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"), "finite"),
     "cut_off": (lambda f: (f / "mobility.urdf").write_text(MOBILITY[:900]), "syntax error"),
-    "limits": (lambda f: _edit(f, 'upper="1.5"', 'upper="-1"'), r"joint_0: limits \[0.0, -1.0\]"),
+    "limits": (lambda f: _edit(f, 'upper="1.5"', 'upper="-1"'), "joint 'joint_0': limit lower=0 is above upper=-1"),
     "infinite": (lambda f: _edit(f, 'upper="1.5"', 'upper="inf"'), "expected 1 finite number"),
     "no_limit": (lambda f: _edit(f, '<limit lower="-0.1" upper="-0.02"/>', ""), r"joint_3: limits \[-inf, inf\]"),
     "two_roots": (lambda f: _edit(f, '<parent link="base"/>', '<parent link="link_0"/>'), "tree|loop"),

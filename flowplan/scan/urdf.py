@@ -132,15 +132,18 @@ def _within_limits(urdf: Urdf, joint: Joint, value: float) -> float:
     return float(np.clip(value, joint.lower, joint.upper))
 
 
-def link_mesh(urdf: Urdf, link: str, geometry: Geometry = "visual") -> trimesh.Trimesh | None:
+def link_mesh(
+    urdf: Urdf, link: str, geometry: Geometry = "visual", *, strict: bool = False
+) -> trimesh.Trimesh | None:
     """All shapes of a link in its frame as one mesh, or None if it has none.
 
-    Meshes without a face are left out with a warning.
+    Meshes without a face are left out with a warning, or refused if `strict`.
 
     Args:
         urdf: the file's links.
         link: name of one of them.
         geometry: "visual" or "collision"; a link without one of the kind uses the other.
+        strict: refuse a mesh without a face.
 
     Raises:
         ValueError: one line that names the file, if a shape cannot be read.
@@ -148,7 +151,7 @@ def link_mesh(urdf: Urdf, link: str, geometry: Geometry = "visual") -> trimesh.T
     other: Geometry = "collision" if geometry == "visual" else "visual"
     parts: list[trimesh.Trimesh] = []
     for kind in (geometry, other):
-        parts = parts or _parts(urdf, link, kind)
+        parts = parts or _parts(urdf, link, kind, strict)
     if not parts:
         return None
     # All shapes in the link's frame, as one mesh.
@@ -158,13 +161,15 @@ def link_mesh(urdf: Urdf, link: str, geometry: Geometry = "visual") -> trimesh.T
     return trimesh.Trimesh(vertices, faces, process=False)
 
 
-def _parts(urdf: Urdf, link: str, geometry: Geometry) -> list[trimesh.Trimesh]:
+def _parts(urdf: Urdf, link: str, geometry: Geometry, strict: bool) -> list[trimesh.Trimesh]:
     """The meshes of a link's shapes of one kind, link frame."""
     parts = []
     for shape in urdf.shapes(link, geometry):
         try:
             parts.append(_mesh(urdf, shape).apply_transform(shape.X_link_shape))
         except NoFacesError:
+            if strict:
+                raise
             warnings.warn(
                 f"{shape.where}: mesh {shape.filename!r} has no faces; the link is read without it",
                 stacklevel=4,

@@ -3,7 +3,6 @@ it does not know."""
 
 import math
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -263,10 +262,10 @@ def test_nothing_is_named_that_is_not_installed():
         )
 
 
-def test_parameter_files_say_what_the_options_say():
-    sys.path.insert(0, str(BRINGUP.parent))
+def test_parameter_files_say_what_the_options_say(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "ros_nodes")
     import write_config
 
     for node in write_config.NODES:
-        written = (BRINGUP / "config" / f"{node}.yaml").read_text()
+        written = (write_config.CONFIG / f"{node}.yaml").read_text()
         assert written == write_config.text(node), f"{node}.yaml: run ros_nodes/write_config.py"

@@ -67,7 +67,7 @@ def read_articulated(path: str | Path, *, name: str | None = None) -> Articulate
     empty = trimesh.Trimesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), process=False)
     links = {}
     for link in urdf.links:
-        mesh = link_mesh(urdf, link)
+        mesh = link_mesh(urdf, link, strict=True)
         links[link] = empty.copy() if mesh is None else mesh
     if not any(len(mesh.faces) for mesh in links.values()):
         raise ValueError(f"{path}: no link has a face; leave the asset out")

@@ -176,8 +176,13 @@ def field_docs(options: type) -> dict[str, str]:
     return out
 
 
+def _bare(hint: Any) -> Any:
+    """A type without its bounds."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+
+
 def _optional(hint: Any) -> bool:
-    return type(None) in typing.get_args(hint)
+    return type(None) in typing.get_args(_bare(hint))
 
 
 def _to_parameter(value: Any, hint: Any) -> Any:
@@ -187,6 +192,7 @@ def _to_parameter(value: Any, hint: Any) -> Any:
 
 
 def _from_parameter(name: str, value: Any, hint: Any) -> Any:
+    hint = _bare(hint)
     if typing.get_origin(hint) is typing.Literal and value not in typing.get_args(hint):
         raise ValueError(
             f"{name}: got {value!r}, expected one of {', '.join(typing.get_args(hint))}"
