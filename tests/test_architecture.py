@@ -15,7 +15,7 @@ ALLOWED = {
     "sim_envs": {"flowplan", "robot_configs"},
     "robot_configs": {"flowplan"},
     "experiments": {"flowplan", "generators", "sim_envs"},
-    "tools": {"flowplan", "sim_envs", "robot_configs"},
+    "tools": {"flowplan", "sim_envs", "robot_configs", "generators", "experiments"},
     "examples": {"flowplan", "generators", "sim_envs", "experiments"},
     # What runs on a robot knows nothing of the simulation.
     "ros_nodes/flowplan_ros": {"flowplan", "generators"},

@@ -166,7 +166,8 @@ def test_the_document_says_what_the_task_says(task):
         setup: TaskSetup = TASKS[task].setup(world, np.random.default_rng(1))
         text = task_document(TASKS[task], setup)
     name = setup.instruction.object
-    scene = Scene((SceneObject(name, trimesh.creation.box([0.1, 0.1, 0.1]), np.eye(4)),), 0.0)
+    around = trimesh.creation.box(bounds=[*np.sort(setup.instruction.handles, axis=0)[[0, -1]]])
+    scene = Scene((SceneObject(name, around),), 0.0)  # a stand-in where the handles are
     laws, action = parse_instruction(json.loads(text), scene, "document")
     assert action.duration == setup.instruction.duration
     np.testing.assert_allclose(action.handles, setup.instruction.handles, atol=1e-6)
