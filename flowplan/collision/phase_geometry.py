@@ -42,9 +42,11 @@ class PhaseGeometry:
         during: geometry that is static while the target moves, the target's own static faces
             included.
         after: all objects and obstacles at the end of the motion.
+        static: those of `during` that never move.
         moving: the target's moving faces at t = 0. None if no rigid body moves with the tool: the
             target is deformable, or no face of it moves.
         support_height: z of the support plane, or None.
+        support_name: name of the support plane, unlike that of any object or obstacle.
         deformable: True if the target is deformable, so that it is pinched and no obstacle.
     """
 
@@ -54,6 +56,8 @@ class PhaseGeometry:
     moving: trimesh.Trimesh | None
     support_height: float | None
     deformable: bool = False
+    static: NamedMeshes = ()
+    support_name: str = SUPPORT
 
     def support(self) -> NamedMeshes:
         """The support plane as a slab under the robot's reach, for checkers that need meshes."""
@@ -63,7 +67,7 @@ class PhaseGeometry:
             return ()
         slab = trimesh.creation.box([4.0, 4.0, 0.2])
         slab.apply_translation([0.0, 0.0, self.support_height - 0.1])
-        return ((SUPPORT, slab),)
+        return ((self.support_name, slab),)
 
 
 def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeometry:
@@ -75,6 +79,7 @@ def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeome
     deformable = is_deformable(scene, motion, target)
     obstacles = tuple((o.name, o.mesh_world) for o in scene.obstacles)
     before, during, after = list(obstacles), list(obstacles), list(obstacles)
+    static = list(obstacles)
     moving_part = None
     for index, (obj, vertices, moves) in enumerate(
         zip(scene.objects, motion.vertices, motion.moving(), strict=True)
@@ -87,18 +92,29 @@ def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeome
         after.append((obj.name, end))
         if index != target:
             during.append((obj.name, start))
-            if moves.any():
+            if not moves.any():
+                static.append((obj.name, start))
+            else:
                 middle = _mesh(vertices[len(vertices) // 2], faces)
                 during.append((f"{obj.name} in the middle", middle))
                 during.append((f"{obj.name} at the end", end))
             continue
         moving_face = moves[faces].any(axis=1)  # (F,)
         if not moving_face.all():
-            during.append((obj.name, _mesh(vertices[0], faces[~moving_face])))
+            fixed = (obj.name, _mesh(vertices[0], faces[~moving_face]))
+            during.append(fixed)
+            static.append(fixed)
         if moving_face.any():
             moving_part = _mesh(vertices[0], faces[moving_face])
     return PhaseGeometry(
-        tuple(before), tuple(during), tuple(after), moving_part, scene.support_height, deformable
+        tuple(before),
+        tuple(during),
+        tuple(after),
+        moving_part,
+        scene.support_height,
+        deformable,
+        static=tuple(static),
+        support_name=_unique(SUPPORT, [o.name for o in (*scene.objects, *scene.obstacles)]),
     )
 
 
@@ -119,6 +135,12 @@ def is_deformable(scene: Scene, motion: SceneMotion, target: int) -> bool:
         and _mean_thickness(vertices[0], obj.mesh.faces) < SHEET_THICKNESS
         and _bends(vertices)
     )
+
+
+def _unique(name: str, taken: list[str]) -> str:
+    """The name, with a number if others have it."""
+    others = (f"{name} ({count})" for count in range(2, len(taken) + 3))
+    return next(candidate for candidate in (name, *others) if candidate not in taken)
 
 
 def mesh_in_frame(mesh: trimesh.Trimesh, X_frame_world: FloatArray) -> trimesh.Trimesh:

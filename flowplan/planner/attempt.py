@@ -5,6 +5,7 @@ A stage that fails raises `_Failed`, which becomes an `Attempt` with everything 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,14 +20,19 @@ from flowplan.optimizers import TrackProblem, TrackSolution
 from flowplan.optimizers.tracking_error import tracking_error
 from flowplan.paths.approach import approach, retreat
 from flowplan.paths.compose import compose
-from flowplan.paths.time_parameterization import follow, retime
-from flowplan.planner.problem import Problem, held_mesh, phase_worlds
+from flowplan.paths.time_parameterization import TimedPath, follow, retime
+from flowplan.planner.problem import Problem, held_mesh
 from flowplan.planner.records import Attempt, Plan
+from flowplan.planner.worlds import phase_worlds
 from flowplan.trajectory import Phase, Trajectory
 from flowplan.utils.checks import FloatArray
+from flowplan.validation.phase_world import PhaseWorld
 from flowplan.validation.validator import Certificate, validate
 
 _REMEDIES = {
+    "motion": "generate the motion anew, say that the object is deformable "
+    "(SceneObject.deformable), "
+    "or raise the limit (motion.max_residual, motion.max_stretch, motion.max_gap)",
     "rank": "move the robot's base, contact another place (contact='push'), "
     "or use an arm with more reach",
     "attach": "contact a part that moves rigidly, or hold a smaller patch (attachment.radius)",
@@ -56,14 +62,21 @@ def try_contact(problem: Problem, contact: ContactCandidates, rank: int) -> Plan
         attachment = _attach(problem, contact, measured)
         solution = _track(problem, attachment, contact, measured)
         into, out = _reach(problem, contact, solution)
-        trajectory = _assemble(problem, contact, attachment, solution, into, out)
-        certificate = _certify(problem, contact, trajectory, measured)
+        along = _timed(problem, attachment, solution)
+        trajectory = _assemble(problem, contact, along, solution, into, out)
+        worlds = phase_worlds(problem, contact, attachment, along.waypoint)
+        certificate = _certify(problem, worlds, trajectory, measured)
     except _Failed as failure:
         stage = failure.stage
         tried = Attempt(rank, kind, stage, failure.reason, _REMEDIES[stage])
         return replace(tried, **(measured | failure.measured))
     done = replace(Attempt(rank, kind, "planned", "certified"), **measured)
     return Plan(contact, contact, attachment, trajectory, certificate, (done,))
+
+
+def unfit(reason: str) -> Attempt:
+    """The attempt that ends with the motion itself, before any contact is proposed."""
+    return Attempt(0, "any", "motion", reason, _REMEDIES["motion"])
 
 
 def rejected(index: int, report: ContactReport) -> Attempt:
@@ -96,7 +109,7 @@ def _attach(problem: Problem, contact: ContactCandidates, measured: dict[str, fl
     worst = int(np.argmax(found.slip))
     slip = float(found.slip[worst])
     measured["slip"] = slip
-    if slip > options.max_slip:
+    if not slip <= options.max_slip:
         reason = f"the held patch slips {1e3 * slip:.1f} mm RMS (limit {1e3 * options.max_slip:g})"
         raise _Failed("attach", reason, time=float(found.times[worst]))
     return found
@@ -134,14 +147,14 @@ def _track(
     position = float(solution.position_error[worst])
     measured["position_error"] = position
     measured["clearance"] = float(solution.clearance.min())
-    if position > options.max_position_error:
+    if not position <= options.max_position_error:
         limit = 1e3 * options.max_position_error
         reason = f"the tool stays {1e3 * position:.0f} mm off the flow (limit {limit:g})"
         raise _Failed("track", reason, time=float(attachment.times[worst]))
 
     worst = int(np.argmax(solution.rotation_error))
     rotation = solution.rotation_error[worst]
-    if rotation > options.max_rotation_error:
+    if not rotation <= options.max_rotation_error:
         limit = np.rad2deg(options.max_rotation_error)
         reason = f"the tool stays {np.rad2deg(rotation):.0f} deg off the flow (limit {limit:.0f})"
         raise _Failed("track", reason, time=float(attachment.times[worst]))
@@ -206,21 +219,25 @@ def _reach(
     return into.q, out.q
 
 
+def _timed(problem: Problem, attachment: Attachment, solution: TrackSolution) -> TimedPath:
+    """The manipulation over time."""
+    options, robot = problem.options, problem.robot
+    # On the flow's own clock, or as fast as the robot's limits allow.
+    if options.timing == "flow":
+        return follow(attachment.times, solution.q, robot, options.clock)
+    return retime(solution.q, robot, options.clock)
+
+
 def _assemble(
     problem: Problem,
     contact: ContactCandidates,
-    attachment: Attachment,
+    along: TimedPath,
     solution: TrackSolution,
     into: FloatArray,
     out: FloatArray,
 ) -> Trajectory:
     """Timed trajectory of all phases, with its clearance."""
     options, robot = problem.options, problem.robot
-    # On the flow's own clock, or as fast as the robot's limits allow.
-    if options.timing == "flow":
-        along = follow(attachment.times, solution.q, robot, options.clock)
-    else:
-        along = retime(solution.q, robot, options.clock)
     trajectory = compose(
         robot,
         contact,
@@ -252,12 +269,11 @@ def _clearance(problem: Problem, trajectory: Trajectory) -> FloatArray:
 
 def _certify(
     problem: Problem,
-    contact: ContactCandidates,
+    worlds: Mapping[int, PhaseWorld],
     trajectory: Trajectory,
     measured: dict[str, float],
 ) -> Certificate:
     """Certificate of the independent validator."""
-    worlds = phase_worlds(problem, contact)
     certificate = validate(problem.robot, trajectory, worlds, problem.options.validation)
     measured["clearance"] = float(certificate.clearance)
     if not certificate.ok:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from flowplan.attachment import AttachmentOptions
 from flowplan.collision.phase_geometry import VOXEL
 from flowplan.grasp import GraspOptions, PinchOptions, PushOptions, RankOptions
+from flowplan.motion_quality.limits import MotionLimits
 from flowplan.optimizers import TrackOptions
 from flowplan.paths.approach import ApproachOptions
 from flowplan.paths.time_parameterization import TimingOptions
@@ -26,9 +27,6 @@ class GeometryOptions:
     """Margin in meters of the distance fields around the robot's base and all objects."""
     held_spheres: Annotated[int, Interval(1, 1000)] = 24
     """Number of spheres that cover the held object during trajectory optimization."""
-    contact_distance: Annotated[float, Interval(0, 0.1)] = 0.01
-    """Distance in meters below which two bodies count as touching in the flow: the accuracy of a
-    scan."""
     pinch_slack: Annotated[float, Interval(0, 0.1)] = 0.015
     """Meters by which the distance fields lower the support for pinches. Fingertips that pinch a
     cloth come closer to the support than the spheres that cover them; the validator checks their
@@ -84,6 +82,8 @@ class PlanOptions:
     """Sampling period, and the fraction of the joint limits to use."""
     geometry: GeometryOptions = field(default_factory=GeometryOptions)
     """Distance fields, held spheres and contact tolerances."""
+    motion: MotionLimits = field(default_factory=MotionLimits)
+    """Requirements on the motion itself, before it is planned for."""
     validation: ValidationOptions = field(default_factory=ValidationOptions)
     """Requirements of the independent validator."""
 

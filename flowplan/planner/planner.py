@@ -13,12 +13,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypedDict, Unpack
 
-from flowplan.collision.phase_geometry import phase_geometry
+from flowplan.collision.phase_geometry import is_deformable, phase_geometry
 from flowplan.grasp import ContactCandidates
 from flowplan.grasp.rank import rank_with_flow
 from flowplan.motion import ObjectFlow, Progress, SceneMotion, sample_flow, silent
+from flowplan.motion_quality import MotionReport, motion_report
 from flowplan.optimizers import Optimizer, registry
-from flowplan.planner.attempt import rejected, try_contact
+from flowplan.planner.attempt import rejected, try_contact, unfit
 from flowplan.planner.contacts import as_pinches, moved_object, propose_contacts
 from flowplan.planner.options import PlanOptions
 from flowplan.planner.problem import Problem, distance_fields
@@ -86,6 +87,9 @@ def plan(
     target = moved_object(scene, motion)
     around = phase_geometry(scene, motion, target)
     assumptions = _assumptions(scene, target, around.deformable)
+    quality = _motion_quality(scene, motion, target, options)
+    if options.motion.check and quality.reasons:
+        return NoPlan(tuple(unfit(reason) for reason in quality.reasons), assumptions)
 
     progress(0.0, "computing distance fields")
     fields = distance_fields(around, robot, options.geometry)
@@ -140,6 +144,14 @@ def _check_types(scene: Scene, motion: SceneMotion, robot: Robot) -> None:
         if not isinstance(value, kind):
             got = type(value).__name__
             raise ValueError(f"{name}: expected a {kind.__name__}, got {got}; {hint}")
+
+
+def _motion_quality(
+    scene: Scene, motion: SceneMotion, target: int, options: PlanOptions
+) -> MotionReport:
+    """Report on the motion of all objects."""
+    deformable = [is_deformable(scene, motion, i) for i in range(len(scene.objects))]
+    return motion_report(scene, motion, deformable, options.motion, target)
 
 
 def _assumptions(scene: Scene, target: int, deformable: bool) -> tuple[str, ...]:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import trimesh
-from scipy.spatial import cKDTree
 
 from flowplan.collision.distance_field import DistanceField, distance_field
-from flowplan.collision.phase_geometry import SUPPORT, NamedMeshes, PhaseGeometry, mesh_in_frame
+from flowplan.collision.phase_geometry import NamedMeshes, PhaseGeometry, mesh_in_frame
 from flowplan.geometry import inverse
 from flowplan.grasp import ContactCandidates
 from flowplan.motion import ObjectFlow, SceneMotion
@@ -17,9 +16,12 @@ from flowplan.optimizers import Optimizer
 from flowplan.planner.options import GeometryOptions, PlanOptions
 from flowplan.robot import Robot
 from flowplan.scene import Scene
-from flowplan.trajectory import Phase
 from flowplan.utils.checks import FloatArray
-from flowplan.validation.validator import HELD, PhaseWorld
+
+_LARGE = 1.5
+"""Meters; a mesh with a longer side is large, such as a wall or a floor."""
+_BEYOND = 0.6
+"""Meters beyond base and objects to which the distance fields follow large meshes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +65,22 @@ class Problem:
 
 
 def distance_fields(around: PhaseGeometry, robot: Robot, options: GeometryOptions) -> Fields:
-    """Distance fields of all phases over one region: the robot's base and all objects, padded."""
+    """Distance fields of all phases over one region: the robot's base and all objects, padded.
+
+    Of a mesh larger than a room's furniture, the region contains only what is near all others, and
+    nothing that is out of the arm's reach.
+    """
     # One region for all phases; slack below a deformable object, which touches its support.
-    base = robot.X_world_base[:3, 3]
-    meshes = [mesh for _, mesh in (*around.before, *around.after)]
-    corners = np.concatenate([base[None], *[mesh.bounds for mesh in meshes]])
+    base, reach = robot.X_world_base[:3, 3], _reach(robot)
+    bounds = [mesh.bounds for _, mesh in (*around.before, *around.after)]
+    large = [np.ptp(b, axis=0).max() > _LARGE for b in bounds]
+    corners = np.concatenate(
+        [base[None], *[b for b, is_large in zip(bounds, large, strict=True) if not is_large]]
+    )
+    corners = np.clip(corners, base - reach, base + reach)
+    low, high = corners.min(axis=0) - _BEYOND, corners.max(axis=0) + _BEYOND
+    clipped = [np.clip(b, low, high) for b, is_large in zip(bounds, large, strict=True) if is_large]
+    corners = np.concatenate([corners, *clipped])
     support = around.support_height
     if support is not None and around.deformable:
         support -= options.pinch_slack
@@ -84,53 +97,18 @@ def distance_fields(around: PhaseGeometry, robot: Robot, options: GeometryOption
     return Fields(field(around.before), field(around.during), field(around.after))
 
 
+def _reach(robot: Robot) -> float:
+    """Upper bound in meters of the distance of the arm's last link and gripper from its base."""
+    total = float(robot.gripper.max_width)
+    for joint in robot.joints:
+        total += float(np.linalg.norm(joint.X_parent_joint[:3, 3]))
+        if joint.kind == "prismatic":
+            total += max(abs(joint.lower), abs(joint.upper))
+    return total
+
+
 def held_mesh(problem: Problem, contact: ContactCandidates) -> trimesh.Trimesh | None:
     """The rigid part that a grasp carries, tool frame; None for pushes and pinches."""
     if problem.around.moving is None or contact.kind[0] != "grasp":
         return None
     return mesh_in_frame(problem.around.moving, inverse(contact.X_world_tool[0]))
-
-
-def phase_worlds(problem: Problem, contact: ContactCandidates) -> dict[int, PhaseWorld]:
-    """Obstacles, held object and intended contacts of each phase, for the validator."""
-    robot, around = problem.robot, problem.around
-    name = problem.scene.objects[problem.target].name
-    support = around.support()
-    # The base stands on the support, and the fingers touch the target.
-    touch = {(robot.base_link, SUPPORT)} | {(link, name) for link in robot.gripper.finger_links}
-    before = PhaseWorld((*around.before, *support), None, frozenset(touch))
-    after = PhaseWorld((*around.after, *support), None, frozenset(touch))
-    held = held_mesh(problem, contact)
-    if held is not None:
-        touch |= {(HELD, other) for other in _contacts_in_flow(problem)}
-    during = PhaseWorld((*around.during, *support), held, frozenset(touch))
-    return {
-        Phase.APPROACH: before,
-        Phase.GRIP: during,
-        Phase.MANIPULATE: during,
-        Phase.RELEASE: during,
-        Phase.RETREAT: after,
-    }
-
-
-def _contacts_in_flow(problem: Problem) -> list[str]:
-    """Names of the obstacles that the moving part touches at the ends of the flow itself: its
-    hinge, its support.
-
-    The robot does not cause these contacts, and the generator is responsible for their physics.
-    """
-    around, distance = problem.around, problem.options.geometry.contact_distance
-    vertices = problem.motion.vertices[problem.target]
-    moving = problem.motion.moving()[problem.target]
-    ends = np.concatenate([vertices[0, moving], vertices[-1, moving]])  # (2 V', 3)
-    touched = [name for name, mesh in around.during if _is_near(mesh, ends, distance)]
-    if around.support_height is not None and ends[:, 2].min() < around.support_height + distance:
-        touched.append(SUPPORT)
-    return touched
-
-
-def _is_near(mesh: trimesh.Trimesh, points: FloatArray, distance: float) -> bool:
-    """True if a point (P, 3) is near a mesh, measured to its vertices and face centers."""
-    marks = np.concatenate([mesh.vertices, mesh.triangles_center])  # (V + F, 3)
-    spacing = float(np.sqrt(mesh.area_faces.max()))
-    return bool(cKDTree(marks).query(points)[0].min() < distance + spacing)

@@ -10,7 +10,7 @@ from flowplan.trajectory import Trajectory
 from flowplan.utils import checks
 from flowplan.validation.validator import Certificate
 
-STAGES = ("rank", "attach", "track", "approach", "retreat", "certify", "planned")
+STAGES = ("motion", "rank", "attach", "track", "approach", "retreat", "certify", "planned")
 """Stages of an attempt, in order; "planned" is success."""
 
 
@@ -20,8 +20,8 @@ class Attempt:
 
     Attributes:
         contact: index among the ranked contacts, 0 the best; for stage "rank", index among the
-            proposed ones.
-        kind: "grasp", "push" or "pinch".
+            proposed ones, and 0 for stage "motion".
+        kind: "grasp", "push" or "pinch"; "any" for stage "motion".
         stage: one of STAGES. "planned" is success, any other stage is where the attempt failed.
         reason: one line with the measurement that decided.
         remedy: one line with things to try.

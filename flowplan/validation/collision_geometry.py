@@ -6,11 +6,16 @@ hundred times faster and its distance is a lower bound; the surface only if the 
 surface has no inside: a body that lies wholly within a closed surface is detected by the winding
 number of one of its points (Jacobson et al., "Robust inside-outside segmentation using generalized
 winding numbers", SIGGRAPH 2013).
+
+Two surfaces that cross have no depth of their own: it is the largest depth of a point of one, with
+points evenly spaced whatever the triangles, below the surface of the other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import coal
 import numpy as np
@@ -18,12 +23,17 @@ import trimesh
 from scipy.spatial import ConvexHull, QhullError
 
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.open3d_loader import open3d
 
-_MOST_CONTACTS = 1000
+_MOST_CONTACTS = 20_000
 _MOST_NEIGHBORS = 200
 """Neighbors of one hull vertex that coal can store."""
 _TINY = 1e-6
 """Meters; smallest cutoff distance, and padding of flat sheets."""
+_SPACING = 2e-3
+"""Meters between the points of a surface whose depth is measured, on bodies of common size."""
+_MOST_POINTS = 40_000
+"""Number of such points, beyond which they are spaced further apart."""
 _NO_TRIANGLES = np.zeros((0, 3, 3))
 _DISTANCE = coal.DistanceRequest()
 _CONTACTS = coal.CollisionRequest()
@@ -40,12 +50,47 @@ class Body:
         points: (V, 3) points whose convex hull contains the body, meters.
         surface: coal triangle tree of a non-convex body, else None.
         triangles: (F, 3, 3) corners of that surface, meters; empty for a convex body.
+        thickness: Mean thickness 2 V / A in meters of a closed body: that of a plate, or of a
+            vessel's wall. 0 for an open surface.
+        closed: True if the surface has an inside.
     """
 
     hull: coal.CollisionGeometry
     points: FloatArray
     surface: coal.BVHModelOBBRSS | None
     triangles: FloatArray
+    thickness: float = np.inf
+    closed: bool = True
+
+    @cached_property
+    def samples(self) -> FloatArray:
+        """Points (M, 3) on the surface, evenly spaced whatever its triangles."""
+        sides = (
+            self.triangles[:, 1] - self.triangles[:, 0],
+            self.triangles[:, 2] - self.triangles[:, 0],
+        )
+        area = 0.5 * np.linalg.norm(np.cross(*sides), axis=-1).sum()
+        edge = max(_SPACING, float(np.sqrt(4 * area / _MOST_POINTS)))
+        faces = np.arange(3 * len(self.triangles)).reshape(-1, 3)
+        corners = self.triangles.reshape(-1, 3)
+        points, _ = trimesh.remesh.subdivide_to_size(corners, faces, edge, max_iter=20)
+        return np.unique(np.round(points, 7), axis=0)
+
+    @cached_property
+    def inside_depth(self) -> Callable[[FloatArray], FloatArray]:
+        """Function of points (M, 3): their depths (M,) below a closed surface, negative outside."""
+        o3d = open3d()
+        scene = o3d.t.geometry.RaycastingScene()
+        vertices = self.triangles.reshape(-1, 3).astype(np.float32)
+        faces = np.arange(len(vertices), dtype=np.uint32).reshape(-1, 3)
+        scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(faces))
+
+        def depth(points: FloatArray) -> FloatArray:
+            query = o3d.core.Tensor(np.asarray(points, np.float32))
+            distance = scene.compute_signed_distance(query, nsamples=3)
+            return -np.asarray(distance.numpy(), float)
+
+        return depth
 
 
 def mesh_body(mesh: trimesh.Trimesh, *, solid: bool = False) -> Body:
@@ -64,14 +109,17 @@ def mesh_body(mesh: trimesh.Trimesh, *, solid: bool = False) -> Body:
     except QhullError:  # a flat sheet has no hull: its padded bounding box contains it
         points = _box_corners(vertices.min(0) - _TINY, vertices.max(0) + _TINY)
         is_convex = False
+    closed = bool(mesh.is_watertight)
+    thickness = 2 * abs(float(mesh.volume)) / max(float(mesh.area), 1e-12) if closed else 0.0
     if solid or is_convex:
-        return Body(convex(points), points, None, _NO_TRIANGLES)
+        return Body(convex(points), points, None, _NO_TRIANGLES, thickness)
     surface = coal.BVHModelOBBRSS()
     surface.beginModel(len(mesh.faces), len(mesh.vertices))
     surface.addVertices(np.asarray(mesh.vertices, float))
     surface.addTriangles(np.asarray(mesh.faces, np.int32))
     surface.endModel()
-    return Body(convex(points), points, surface, np.asarray(mesh.triangles, float))
+    triangles = np.asarray(mesh.triangles, float)
+    return Body(convex(points), points, surface, triangles, thickness, closed)
 
 
 def shape_body(geometry: coal.CollisionGeometry) -> Body:
@@ -143,12 +191,35 @@ def signed_distance(
     if bound > threshold:
         return bound
 
-    # Both surfaces. Crossing ones have no depth; the depth within the other's hull stands for it.
+    # Both surfaces.
     cutoff = max(sufficient, _TINY)
     result.clear()
     result.min_distance = cutoff
     distance = float(coal.distance(a.surface, X_a, b.surface, X_b, _DISTANCE, result))
-    return bound if distance <= 0 else min(distance, cutoff)
+    return min(distance, cutoff) if distance > 0 else _crossing_depth(a, X_a, b, X_b, bound)
+
+
+def _crossing_depth(
+    a: Body, X_a: coal.Transform3s, b: Body, X_b: coal.Transform3s, bound: float
+) -> float:
+    """Signed distance of two surfaces that cross: the depth of the deepest point of either.
+
+    An open surface has no inside: the depth within its hull, `bound`, stands for it.
+    """
+    if not (a.closed and b.closed):
+        return bound
+    X = coal.Transform3s(X_b).inverseTimes(X_a)  # from a to b
+    R, t = X.getRotation(), X.getTranslation()
+    depth = _deepest(a.samples @ R.T + t, b)
+    depth = max(depth, _deepest((b.samples - t) @ R, a))
+    return -max(depth, _TINY)
+
+
+def _deepest(points: FloatArray, body: Body) -> float:
+    """Largest depth in meters of points (M, 3) below the surface of a body, in its frame."""
+    low, high = body.points.min(0), body.points.max(0)
+    within = points[((points > low) & (points < high)).all(axis=1)]
+    return float(body.inside_depth(within).max()) if len(within) else 0.0
 
 
 def contained(a: Body, X_a: coal.Transform3s, b: Body, X_b: coal.Transform3s) -> bool:

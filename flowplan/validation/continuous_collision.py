@@ -12,7 +12,8 @@ points from the axis of joint j, and s_j the travel of that joint in the interva
     u_j = (r_j(a) + r_j(b) + sum_{m after j} u_m s_m) / 2  >=  r_j(anywhere in between),
 
 as only joints after j move the body relative to that axis. Joints that carry both bodies of a pair
-do not count.
+do not count. A body with a path of its own adds the way of its center, and the angle that it turns
+times its radius.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import NamedTuple, Protocol
 import coal
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation, Slerp
 
 from flowplan.utils.checks import FloatArray
 from flowplan.validation.collision_geometry import Body, contained, signed_distance
@@ -103,6 +105,40 @@ class JointPath:
         return values[low] * (1 - f) + values[high] * f
 
 
+class BodyPath:
+    """Motion of a rigid body over the sample index: its center on lines, its turns by slerp.
+
+    Args:
+        X_world_body: (S, 4, 4) poses at the samples.
+        body: The body, in its own frame.
+    """
+
+    def __init__(self, X_world_body: FloatArray, body: Body) -> None:
+        self.own_center = 0.5 * (body.points.min(0) + body.points.max(0))
+        self.radius = float(np.linalg.norm(body.points - self.own_center, axis=1).max())
+        R, t = X_world_body[:, :3, :3], X_world_body[:, :3, 3]
+        self.index = np.arange(len(X_world_body), dtype=float)
+        self.center = R @ self.own_center + t  # (S, 3)
+        rotation = Rotation.from_matrix(R)
+        self.turns = Slerp(self.index, rotation)
+        # No point moves farther than the center, and the angle times the radius about it.
+        way = np.linalg.norm(np.diff(self.center, axis=0), axis=1)
+        angle = (rotation[:-1].inv() * rotation[1:]).magnitude()
+        self.travel = np.concatenate([[0.0], np.cumsum(way + angle * self.radius)])  # (S,)
+
+    def poses(self, x: FloatArray) -> FloatArray:
+        """X_world_body (m, 4, 4) at fractional samples x (m,)."""
+        X = np.tile(np.eye(4), (len(x), 1, 1))
+        X[:, :3, :3] = self.turns(x).as_matrix()
+        center = np.stack([np.interp(x, self.index, c) for c in self.center.T], axis=1)
+        X[:, :3, 3] = center - X[:, :3, :3] @ self.own_center
+        return X
+
+    def travel_at(self, x: FloatArray) -> FloatArray:
+        """Bound (m,) in meters of the motion of any point up to fractional samples x (m,)."""
+        return np.interp(x, self.index, self.travel)
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """P pairs of bodies to keep apart.
@@ -129,7 +165,8 @@ class Sweep:
     Args:
         tree: The robot's joints.
         path: Its motion.
-        moving: B bodies that move with the joints.
+        moving: B bodies that move, with the joints or on paths of their own.
+        paths: Paths of the last of them, which the joints do not move.
         obstacles: (name, body) of what stands in the world.
         pairs: Pairs to keep apart.
         resolution: Meters of relative motion below which an interval is not bisected if the pair
@@ -144,8 +181,10 @@ class Sweep:
         obstacles: tuple[tuple[str, Body], ...],
         pairs: Pairs,
         resolution: float,
+        paths: tuple[BodyPath, ...] = (),
     ) -> None:
         self.tree = tree
+        self.paths = paths
         self.path = path
         self.moving = moving
         self.pairs = pairs
@@ -259,7 +298,7 @@ class Sweep:
                 continue
             self.bound[instant, p] = -abs(signed_distance(a, X_a, b, X_b, np.inf))
             self.exact[instant, p] = True
-            if self.bound[instant, p] <= self.pairs.threshold[p]:
+            if not self.bound[instant, p] > self.pairs.threshold[p]:
                 self._record_violation(p, instant)
 
     def _first_instants(self, start: float, end: float, spacing: float) -> FloatArray:
@@ -274,6 +313,7 @@ class Sweep:
         arms = np.where(support, (extent + self.radius)[:, None] + beyond, 0.0)
         arm = arms.max(axis=0, initial=0.0)  # (n,)
         total = self.path.travel @ np.where(self.tree.revolute, arm, 1.0)  # (S,)
+        total = sum((own.travel for own in self.paths), total)
 
         # Equal steps of that bound. Any sample of a stretch at rest will do for its total.
         index = np.arange(len(total), dtype=float)
@@ -290,6 +330,9 @@ class Sweep:
         """
         joints = self.tree.joint_poses(self.path.at(self.path.positions, x))  # (m, n, 4, 4)
         pose = joints[:, self.moving.joint] @ self.moving.X_joint_body  # (m, B, 4, 4)
+        first_own = self.count - len(self.paths)
+        for body, own in enumerate(self.paths, first_own):
+            pose[:, body] = own.poses(x)
 
         # World-aligned boxes of all bodies; their distance is a first bound.
         R = pose[..., :3, :3]
@@ -338,13 +381,43 @@ class Sweep:
         p = self.within
         L[:, p] = np.einsum("mpj,pj->mp", each[:, self.pairs.a[p]], self.only_a[p])
         L[:, p] += np.einsum("mpj,pj->mp", each[:, self.pairs.b[p]], self.only_b[p])
+        # Bodies with paths of their own, against anything.
+        for body, own in enumerate(self.paths, self.count - len(self.paths)):
+            way = own.travel_at(self.x[b]) - own.travel_at(self.x[a])  # (m,)
+            involved = (self.pairs.a == body) | (self.pairs.b == body)
+            L[:, involved] += way[:, None]
         return L
+
+    def only(self, pairs: NDArray[np.int64]) -> Sweep:
+        """A new sweep of some of the pairs alone."""
+        kept = self.pairs
+        some = Pairs(kept.a[pairs], kept.b[pairs], kept.threshold[pairs], kept.counts[pairs])
+        fixed = slice(self.count, None)
+        obstacles = tuple(zip(self.names[fixed], self.bodies[fixed], strict=True))
+        return Sweep(
+            self.tree, self.path, self.moving, obstacles, some, self.resolution, self.paths
+        )
+
+    def poses(self, body: int, x: FloatArray) -> FloatArray:
+        """X_world_body (m, 4, 4) of a moving body at fractional samples x (m,)."""
+        first_own = self.count - len(self.paths)
+        if body >= first_own:
+            return self.paths[body - first_own].poses(x)
+        joints = self.tree.joint_poses(self.path.at(self.path.positions, x))
+        return joints[:, self.moving.joint[body]] @ self.moving.X_joint_body[body]
+
+    def distances(self, x: float, pairs: NDArray[np.int64], sufficient: float) -> FloatArray:
+        """Distances of some pairs at a fractional sample, each cut off at `sufficient` meters."""
+        (instant,) = self._add(np.array([x]))
+        self._check_containment(int(instant))
+        found = [self._measure(int(instant), p, sufficient) for p in pairs]
+        return np.minimum(np.array(found, float), sufficient)
 
     def _check(self, instant: int, p: int, sufficient: float) -> None:
         """Measure a pair that has not failed yet, and record a violation."""
         if p in self.violations:
             return
-        if self._measure(instant, p, sufficient) <= self.pairs.threshold[p]:
+        if not self._measure(instant, p, sufficient) > self.pairs.threshold[p]:
             self._record_violation(p, instant)
 
     def _measure(self, instant: int, p: int, sufficient: float) -> float:

@@ -18,12 +18,15 @@ from itertools import combinations
 import numpy as np
 import pinocchio
 import trimesh
+from numpy.typing import NDArray
 
 from flowplan.robot import Robot
 from flowplan.trajectory import Phase, Trajectory
 from flowplan.utils.checks import FloatArray
 from flowplan.validation.collision_geometry import Body, mesh_body, shape_body
+from flowplan.validation.contact_allowance import Stretch, most_allowed, stretches
 from flowplan.validation.continuous_collision import (
+    BodyPath,
     ClosestPair,
     JointPath,
     MovingBodies,
@@ -33,46 +36,10 @@ from flowplan.validation.continuous_collision import (
 )
 from flowplan.validation.joint_limits import limit_reasons
 from flowplan.validation.options import ValidationOptions
+from flowplan.validation.phase_world import HELD, Mover, PhaseWorld
 
-HELD = "held"
-"""Name of the attached object among the links, in `touch` and in reasons."""
 _CACHED_BODIES = 512
 """Obstacle bodies kept from one call to the next."""
-
-
-@dataclass(frozen=True, eq=False)
-class PhaseWorld:
-    """Surroundings of the robot in one phase.
-
-    Attributes:
-        obstacles: (name, mesh) pairs with unique names; meshes convex, concave or open, world
-            frame, meters.
-        held: Mesh of the object attached to the gripper, tool frame, meters; or None.
-        touch: (link, obstacle) pairs that may touch, the link HELD among them. The attached object
-            may always touch the gripper.
-    """
-
-    obstacles: tuple[tuple[str, trimesh.Trimesh], ...] = ()
-    held: trimesh.Trimesh | None = None
-    touch: frozenset[tuple[str, str]] = frozenset()
-
-    def __post_init__(self) -> None:
-        names = [name for name, _ in self.obstacles]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(
-                    f"PhaseWorld.obstacles: {name!r} is there twice; "
-                    "give every obstacle its own name"
-                )
-        meshes = [(f"obstacles[{name}]", mesh) for name, mesh in self.obstacles]
-        if self.held is not None:
-            meshes.append(("held", self.held))
-        for field, mesh in meshes:
-            if not len(mesh.faces) or not np.isfinite(mesh.vertices).all():
-                raise ValueError(
-                    f"PhaseWorld.{field}: expected a finite mesh, got {len(mesh.faces)} faces "
-                    "or NaNs; repair it first"
-                )
 
 
 @dataclass(frozen=True)
@@ -183,7 +150,7 @@ class Validator:
         reasons = list(limits)
 
         # Collisions, phase by phase.
-        path = self._path(trajectory)
+        path = self._path(trajectory.q, trajectory.grip)
         phase = trajectory.phase
         index = np.arange(len(trajectory.times))
         closest, checked = ClosestPair(options.horizon, 0.0, ()), 0
@@ -194,13 +161,23 @@ class Validator:
                     f"got {sorted(worlds)}"
                 )
             first, last = np.flatnonzero(phase == number)[[0, -1]]
-            sweep = self._sweep(worlds[number], path, options)
-            sweep.run(float(first), float(min(last + 1, index[-1])), options.spacing)
-            for violation in sorted(sweep.violations.values()):
+            span = float(first), float(min(last + 1, index[-1]))
+            world, violations = worlds[number], dict[tuple[str, str], Violation]()
+            sweeps = self._swept(world, path, span, options)
+            if world.opening is not None:
+                opened = np.maximum(trajectory.grip, world.opening)
+                held_open = self._path(trajectory.q, opened)
+                sweeps.append(self._swept_fingers(world, held_open, span, options))
+            for sweep in sweeps:
+                for violation in sweep.violations.values():
+                    known = violations.get(violation.names, violation)
+                    violations[violation.names] = min(known, violation)
+                nearest = sweep.nearest(closest.distance)
+                closest = min(closest, nearest, key=lambda c: c.distance)
+                checked += sweep.checked
+            for violation in sorted(violations.values()):
                 t = float(np.interp(violation.x, index, trajectory.times))
                 reasons.append(_collision_reason(Phase(number).label, t, violation))
-            closest = min(closest, sweep.nearest(closest.distance), key=lambda c: c.distance)
-            checked += sweep.checked
         worst_time = float(np.interp(closest.x, index, trajectory.times))
         return Certificate(
             ok=not reasons,
@@ -211,35 +188,126 @@ class Validator:
             checked=checked,
         )
 
-    def _sweep(self, world: PhaseWorld, path: JointPath, options: ValidationOptions) -> Sweep:
-        """Check of robot and attached object against obstacles, and of the robot against itself."""
-        known = {*self.robot.link_names, HELD}
-        for link, _ in world.touch:
-            if link not in known:
-                raise ValueError(
-                    f"PhaseWorld.touch: no link {link!r} in {self.robot.name}; "
-                    f"it has {', '.join(sorted(known))}"
-                )
-        moving = self.links if world.held is None else self._with_held(world.held)
+    def _swept(
+        self,
+        world: PhaseWorld,
+        path: JointPath,
+        span: tuple[float, float],
+        options: ValidationOptions,
+    ) -> list[Sweep]:
+        """Sweeps of a phase, one for each stretch of the carried object's way."""
+        whole = self._sweep(world, path, options, span)
+        carried = _carried(whole, world)
+        contacts = np.flatnonzero(np.isin(whole.pairs.a, carried) & ~whole.pairs.counts)
+        parts = [Stretch(*span, np.zeros(0))]
+        if len(contacts):
+            parts = self._stretches(whole, contacts, span, options)
+        out = []
+        for part in parts:
+            threshold = whole.pairs.threshold.copy()
+            threshold[contacts] = -part.allowed
+            sweep = self._sweep(world, path, options, span, threshold=threshold)
+            sweep.run(part.start, part.end, options.spacing)
+            out.append(sweep)
+        return out
 
-        # Pairs of links, then links against obstacles. Links that no joint moves do not count.
+    def _stretches(
+        self,
+        sweep: Sweep,
+        contacts: NDArray[np.int64],
+        span: tuple[float, float],
+        options: ValidationOptions,
+    ) -> list[Stretch]:
+        """Allowed depths of the pairs `contacts`, by the distances at both ends of a span."""
+        a, b = sweep.pairs.a[contacts], sweep.pairs.b[contacts]
+        sweep = sweep.only(contacts)
+        indices = np.arange(len(contacts))
+        at_start, at_end = (sweep.distances(x, indices, options.contact_distance) for x in span)
+        bodies = [(sweep.bodies[i], sweep.bodies[j]) for i, j in zip(a, b, strict=True)]
+        most = np.array([most_allowed(own, other, options) for own, other in bodies])
+        samples = np.unique(np.append(np.arange(span[0], span[1] + 1), span[1]))
+        poses = sweep.poses(int(a[0]), samples)
+        return stretches(at_start, at_end, most, poses, bodies[0][0], span, options)
+
+    def _swept_fingers(
+        self,
+        world: PhaseWorld,
+        path: JointPath,
+        span: tuple[float, float],
+        options: ValidationOptions,
+    ) -> Sweep:
+        """Sweep of the bodies that the gripper's joints move."""
+        whole = self._sweep(world, path, options, span)
+        moved = self.supports[whole.moving.joint][:, self.fingers].any(axis=1)
+        of_fingers = np.append(moved, np.zeros(len(world.obstacles), bool))
+        pairs = np.flatnonzero(of_fingers[whole.pairs.a] | of_fingers[whole.pairs.b])
+        sweep = whole.only(pairs)
+        sweep.run(*span, options.spacing)
+        return sweep
+
+    def _sweep(
+        self,
+        world: PhaseWorld,
+        path: JointPath,
+        options: ValidationOptions,
+        span: tuple[float, float] = (0.0, 0.0),
+        *,
+        threshold: FloatArray | None = None,
+    ) -> Sweep:
+        """Check of robot, attached object and movers against obstacles, each other and themselves.
+
+        Args:
+            world: Surroundings of the phase.
+            path: Motion of all joints.
+            options: Requirements.
+            span: Fractional samples of the phase, where the movers move.
+            threshold: (P,) thresholds of the pairs. Defaults to the margin.
+        """
+        world.check_touch(self.robot.name, self.robot.link_names)
+        moving = self._moving(world)
+        names, first_mover = moving.names, len(moving.names) - len(world.movers)
+        known = {name: i for i, name in enumerate(names[first_mover:], first_mover)}
+        known |= {name: i for i, (name, _) in enumerate(world.obstacles, len(names))}
+
+        # Links and attached object against obstacles and movers; links that no joint moves do not
+        # count. Guarded movers against obstacles and the other movers.
         within = self._self_pairs(world.held is not None)
         movable = np.flatnonzero(self.supports[moving.joint].any(axis=1))
-        count = len(moving.names)
+        guarded = [known[mover.name] for mover in world.movers if mover.guarded]
         against = [
-            (i, count + o)
-            for o, (name, _) in enumerate(world.obstacles)
-            for i in movable
-            if (moving.names[i], name) not in world.touch
+            (i, j)
+            for name, j in known.items()
+            for i in (*movable.tolist(), *guarded)
+            if i != j and (names[i], name) not in world.touch
         ]
         a, b = np.array([*within, *against], int).reshape(-1, 2).T
 
-        # The attached object may rest on obstacles, and does not count for the clearance there.
-        resting = (np.array(moving.names)[a] == HELD) & (b >= count)
-        threshold = np.where(resting, -options.held_depth, options.margin)
+        # Contacts of carried objects do not count for the clearance.
+        tolerance = np.zeros(len(names) + len(world.obstacles))
+        tolerance[first_mover : len(names)] = [mover.tolerance for mover in world.movers]
+        own = np.array([name == HELD for name in names])
+        own[guarded] = True
+        resting = own[a] & np.isin(b, list(known.values()))
+        if threshold is None:
+            threshold = options.margin + tolerance[a] + tolerance[b]
         pairs = Pairs(a, b, threshold, counts=~resting)
         obstacles = tuple((name, self.body(mesh)) for name, mesh in world.obstacles)
-        return Sweep(self, path, moving, obstacles, pairs, options.resolution)
+        paths = tuple(
+            BodyPath(_over_all(mover, len(path.positions), span), self.body(mover.mesh))
+            for mover in world.movers
+        )
+        return Sweep(self, path, moving, obstacles, pairs, options.resolution, paths)
+
+    def _moving(self, world: PhaseWorld) -> MovingBodies:
+        """The links, the attached object if there is one, and the movers."""
+        moving = self.links if world.held is None else self._with_held(world.held)
+        count = len(world.movers)
+        return MovingBodies(
+            names=(*moving.names, *(mover.name for mover in world.movers)),
+            bodies=(*moving.bodies, *(self.body(mover.mesh) for mover in world.movers)),
+            joint=np.append(moving.joint, np.zeros(count, int)),
+            X_joint_body=np.concatenate([moving.X_joint_body, np.tile(np.eye(4), (count, 1, 1))]),
+        )
 
     def _with_held(self, held: trimesh.Trimesh) -> MovingBodies:
         """The links and the attached object, which is the last body."""
@@ -278,14 +346,19 @@ class Validator:
             self._bodies.popitem(last=False)
         return self._bodies[key]
 
-    def _path(self, trajectory: Trajectory) -> JointPath:
-        """Positions and travel of all joints of the model at the samples, fingers included."""
+    def _path(self, q: FloatArray, opening: FloatArray) -> JointPath:
+        """Positions and travel of all joints of the model at the samples, fingers included.
+
+        Args:
+            q: (S, J) positions of the arm.
+            opening: (S,) opening of the gripper, meters.
+        """
         gripper = self.robot.gripper
-        positions = np.zeros((len(trajectory.times), self.model.njoints))
-        positions[:, self.arm] = trajectory.q
+        positions = np.zeros((len(q), self.model.njoints))
+        positions[:, self.arm] = q
         for i, joint in enumerate(self.fingers):
             table = gripper.table_joints[:, i]
-            positions[:, joint] = np.interp(trajectory.grip, gripper.table_width, table)
+            positions[:, joint] = np.interp(opening, gripper.table_width, table)
         travel = np.zeros_like(positions)
         travel[1:] = np.cumsum(np.abs(np.diff(positions, axis=0)), axis=0)
         return JointPath(positions, travel)
@@ -310,6 +383,18 @@ class Validator:
 @lru_cache(maxsize=8)
 def _validator(robot: Robot) -> Validator:
     return Validator(robot)
+
+
+def _carried(sweep: Sweep, world: PhaseWorld) -> NDArray[np.int64]:
+    """Indices of the attached object and of the guarded movers among the moving bodies."""
+    carried = {HELD, *(mover.name for mover in world.movers if mover.guarded)}
+    return np.flatnonzero([name in carried for name in sweep.moving.names])
+
+
+def _over_all(mover: Mover, samples: int, span: tuple[float, float]) -> FloatArray:
+    """Poses (S, 4, 4) of a mover at all samples of a trajectory; it rests outside its phase."""
+    index = np.arange(samples) - int(span[0])
+    return np.asarray(mover.X_world)[np.clip(index, 0, len(mover.X_world) - 1)]
 
 
 def _collision_reason(phase: str, t: float, violation: Violation) -> str:

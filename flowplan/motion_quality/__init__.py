@@ -1,0 +1,38 @@
+"""Quality of an object motion before anything is planned for it: rigid parts, tears.
+
+Names are imported on first access (PEP 562): the limits alone load quickly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from flowplan.motion_quality.limits import MotionLimits
+
+if TYPE_CHECKING:
+    from flowplan.motion_quality.grouping import RigidParts, rigid_parts
+    from flowplan.motion_quality.report import MotionReport, ObjectQuality, motion_report
+
+_MODULES = {
+    "MotionReport": "flowplan.motion_quality.report",
+    "ObjectQuality": "flowplan.motion_quality.report",
+    "RigidParts": "flowplan.motion_quality.grouping",
+    "motion_report": "flowplan.motion_quality.report",
+    "rigid_parts": "flowplan.motion_quality.grouping",
+}
+
+__all__ = [
+    "MotionLimits",
+    "MotionReport",
+    "ObjectQuality",
+    "RigidParts",
+    "motion_report",
+    "rigid_parts",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
