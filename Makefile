@@ -10,7 +10,7 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 TORCH_INDEX = $(shell $(PYTHON) -c 'import urllib.request as u; u.urlopen("$(CPU_WHEELS)/torch/", timeout=3)' 2>/dev/null \
   && echo --extra-index-url $(CPU_WHEELS))
 
-.PHONY: demo picture test test-ros ros lint docs wheel-check test-slow gpu-check results setup clean
+.PHONY: demo picture test test-ros ros lint docs wheel-check test-slow gpu-check mutation results setup clean
 .DEFAULT_GOAL := test
 
 setup: $(STAMP)
@@ -70,6 +70,11 @@ test-slow: ros
 
 gpu-check: $(STAMP)
 	$(BIN)/python -m pytest -m gpu --gpu-record docs/results/gpu.json
+
+# Small faults planted one at a time, and the share that quick tests notice; about an hour. A run that was interrupted goes on.
+MUTATION_SEED ?= 0
+mutation: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutation --seed $(MUTATION_SEED) --json docs/results/mutation.json
 
 # Every figure of docs/results, by the commands its tables name.
 results: ros

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.linalg import expm
 from scipy.spatial.transform import Rotation
 
 from flowplan import geometry as g
@@ -118,3 +119,118 @@ def test_at_a_pitch_of_90_degrees_yaw_is_zero(pitch):
 def test_a_pose_of_other_shapes_is_refused():
     with pytest.raises(ValueError, match=r"translation \(\.\.\., 3\), got \(3, 3\) and \(2,\)"):
         g.pose(translation=[1, 2])
+
+
+def test_cross_products_agree_with_numpy_and_broadcast():
+    a, b = rng.normal(size=(4, 1, 3)), rng.normal(size=(5, 3))
+    np.testing.assert_allclose(g.cross(a, b), np.cross(a, b), atol=1e-15)
+    np.testing.assert_allclose((g.skew(a) @ b[..., None])[..., 0], np.cross(a, b), atol=1e-15)
+
+
+@pytest.mark.parametrize("angle", [1e-6, 9e-5, 1.1e-4, 0.02, 1.0, 2.5, np.pi - 1e-3])
+def test_exp_of_a_twist_agrees_with_a_matrix_exponential(angle):
+    # A turn of up to pi while moving 2 m: both coefficients of the left Jacobian count.
+    for axis in rng.normal(size=(5, 3)):
+        w, v = angle * axis / np.linalg.norm(axis), rng.normal(size=3)
+        generator = np.zeros((4, 4))
+        generator[:3, :3] = [[0, -w[2], w[1]], [w[2], 0, -w[0]], [-w[1], w[0], 0]]
+        generator[:3, 3] = v
+        X = g.exp_se3([*v, *w])
+        np.testing.assert_allclose(X, expm(generator), atol=1e-12)
+        np.testing.assert_allclose(g.log_se3(X), [*v, *w], atol=1e-8)
+
+
+def test_the_left_jacobian_has_its_value_at_every_angle():
+    # About z, J is the mean of the rotations by s * angle, s from 0 to 1: integrals of cos and sin.
+    for angle in (0.0, 3e-5, 9.9e-5, 1.01e-4, 1e-2, 0.9, 3.0):
+        J = g._left_jacobian(np.array([0.0, 0.0, angle]))
+        along = np.sinc(angle / np.pi)  # sin(a) / a
+        aside = np.sin(angle / 2) * np.sinc(angle / (2 * np.pi))  # (1 - cos(a)) / a
+        expected = [[along, -aside, 0], [aside, along, 0], [0, 0, 1]]
+        # Below 1e-4 the series leaves out terms of the fourth order, far below rounding.
+        np.testing.assert_allclose(J, expected, atol=1e-12)
+
+
+def test_logarithms_keep_small_turns_and_half_turns():
+    # Down to a turn that a matrix cannot tell from none.
+    for angle in (1e-15, 1e-9, 1e-6):
+        w = angle * np.array([0.6, 0.0, -0.8])
+        np.testing.assert_allclose(g.log_so3(g.exp_so3(w)), w, rtol=1e-6)
+    # Half a turn about each axis: the quaternion's w is 0, and its largest entry differs.
+    for axis in np.eye(3):
+        w = g.log_so3(2 * np.outer(axis, axis) - np.eye(3))
+        np.testing.assert_allclose(np.abs(w), np.pi * axis, atol=1e-12)
+
+
+def test_quaternions_have_a_positive_real_part_and_any_batch_axes():
+    R = Rotation.random(24, random_state=3).as_matrix()
+    q = g.quat_wxyz_from_matrix(R)
+    assert (q[:, 0] >= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(q, axis=1), 1.0, atol=1e-12)
+    xyzw = Rotation.from_matrix(R).as_quat(canonical=True)
+    np.testing.assert_allclose(g.quat_xyzw_from_matrix(R), xyzw, atol=1e-9)
+    batch = R.reshape(2, 4, 3, 3, 3)
+    np.testing.assert_array_equal(g.quat_wxyz_from_matrix(batch), q.reshape(2, 4, 3, 4))
+    np.testing.assert_array_equal(g.quat_xyzw_from_matrix(batch).reshape(24, 4), np.roll(q, -1, 1))
+    # A quaternion of any length is the same rotation.
+    lengths = rng.uniform(0.1, 9.0, size=(2, 4, 3, 1))
+    np.testing.assert_allclose(
+        g.matrix_from_quat_wxyz(lengths * q.reshape(2, 4, 3, 4)), batch, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        g.matrix_from_quat_xyzw(np.roll(lengths * q.reshape(2, 4, 3, 4), -1, -1)), batch, atol=1e-12
+    )
+
+
+def test_interpolation_goes_straight_and_the_short_way_round():
+    A = g.pose(Rotation.from_euler("z", 0.3).as_matrix(), [1.0, 0.0, 2.0])
+    B = g.pose(Rotation.from_euler("z", 1.5).as_matrix(), [2.0, -1.0, 2.5])
+    X = g.interpolate(A, B, np.array([0.25, 0.5]))
+    np.testing.assert_allclose(X[:, :3, 3], [[1.25, -0.25, 2.125], [1.5, -0.5, 2.25]])
+    np.testing.assert_allclose(
+        X[:, :3, :3], Rotation.from_rotvec([[0, 0, 0.6], [0, 0, 0.9]]).as_matrix(), atol=1e-12
+    )
+
+
+def test_turning_about_a_line_is_right_handed_whatever_the_axis_length():
+    # A quarter turn about a vertical line through (1, 2): east of it goes north of it.
+    X = g.rotation_about([1.0, 2.0, 5.0], [0, 0, 7.0], [[np.pi / 2, -np.pi / 2]])
+    assert X.shape == (1, 2, 4, 4)
+    np.testing.assert_allclose(
+        g.transform(X[0], [[2.0, 2.0, 0.0]])[:, 0], [[1, 3, 0], [1, 1, 0]], atol=1e-12
+    )
+
+
+def test_look_at_has_its_axes_as_a_camera_has():
+    # Looking along +y with z up: x to the right is world +x, y down is world -z.
+    X = g.look_at([0, -2, 1], [0, 5, 1])
+    np.testing.assert_allclose(X[:3, :3].T, [[1, 0, 0], [0, 0, -1], [0, 1, 0]], atol=1e-12)
+    # Straight down: a frame of some direction, but a proper one.
+    X = g.look_at([0.3, 0.1, 2], [0.3, 0.1, 0])
+    np.testing.assert_allclose(X[:3, 2], [0, 0, -1], atol=1e-12)
+    np.testing.assert_allclose(X[:3, :3] @ X[:3, :3].T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(X[:3, :3]) == pytest.approx(1)
+
+
+def test_angles_between_rotations_are_those_of_scipy_with_batch_axes():
+    A, B = (Rotation.random(6, random_state=k) for k in (5, 6))
+    angles = g.angle_between(A.as_matrix().reshape(2, 3, 3, 3), B.as_matrix().reshape(2, 3, 3, 3))
+    np.testing.assert_allclose(angles.ravel(), (A.inv() * B).magnitude(), atol=1e-12)
+
+
+def test_a_weighted_fit_minimizes_its_sum_of_squares():
+    p, y = rng.normal(size=(2, 3, 9, 3))
+    w = rng.uniform(0.1, 3.0, size=(3, 9))
+    X = g.fit_rigid(p, y, w)
+
+    def cost(X):
+        return (w * ((g.transform(X, p) - y) ** 2).sum(-1)).sum(-1)
+
+    # No small motion of the answer does better.
+    for twist in 1e-3 * np.concatenate([np.eye(6), -np.eye(6), rng.normal(size=(20, 6))]):
+        assert (cost(g.exp_se3(twist) @ X) > cost(X)).all()
+    # Weights in units of their own do not matter, and equal ones are none.
+    np.testing.assert_allclose(g.fit_rigid(p, y, 7 * w), X, atol=1e-12)
+    np.testing.assert_allclose(g.fit_rigid(p, y, np.full(9, 2.0)), g.fit_rigid(p, y), atol=1e-12)
+    with pytest.raises(ValueError, match="weights: expected a positive sum"):
+        g.fit_rigid(p, y, np.arange(3)[:, None] * np.ones(9))
