@@ -436,9 +436,36 @@ def test_the_matrix_of_a_rectified_image_is_that_of_p():
     info = CameraInfo(k=np.eye(3).ravel(), p=P.ravel())  # drivers of rectified topics do this
     np.testing.assert_array_equal(points.intrinsics_from_info(info), P[:, :3])
     np.testing.assert_array_equal(points.intrinsics_from_info(CameraInfo(k=K.ravel())), K)
-    P[0, 0] = np.nan
-    with pytest.raises(ValueError, match="camera_info.p: expected a camera matrix"):
-        points.intrinsics_from_info(CameraInfo(k=K.ravel(), p=P.ravel()))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_camera_matrix_without_numbers_is_refused(value):
+    K = np.array([[300.0, 0, 160], [0, 310, 120], [0, 0, 1]])
+    for i in range(12):
+        P = np.c_[K, np.zeros(3)].ravel()
+        P[i] = value
+        with pytest.raises(ValueError, match=r"camera_info\.p: "):
+            points.intrinsics_from_info(CameraInfo(k=K.ravel(), p=P))
+    for i in range(9):
+        k = K.ravel().copy()
+        k[i] = value
+        with pytest.raises(ValueError, match=r"camera_info\.k: "):
+            points.intrinsics_from_info(CameraInfo(k=k))
+
+
+def test_depth_without_numbers_is_no_return():
+    depth = np.array([[np.nan, np.inf, -np.inf], [-1.0, 0.0, 0.5]], np.float32)
+    back = points.depth_from_image(points.depth_to_image(depth, brick.WORLD))
+    np.testing.assert_array_equal(back, [[0, 0, 0], [0, 0, 0.5]])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("part", ["position.x", "position.z", "orientation.x", "orientation.w"])
+def test_a_pose_without_numbers_is_refused(part, value):
+    pose_msg = Pose()
+    setattr(getattr(pose_msg, part.split(".")[0]), part[-1], float(value))
+    with pytest.raises(ValueError, match=r"left/pose\.pose"):
+        conversions.pose_from_msg(pose_msg, "left/pose.pose")
 
 
 def test_camera_info_comes_back_and_has_to_be_of_a_rectified_image():

@@ -403,6 +403,74 @@ def test_a_state_that_becomes_unknown_stops_the_motion(case, phase):
     assert max(step.phase for step in robot.sent) == phase
 
 
+@pytest.mark.parametrize("steps_done", range(1, 7))
+@pytest.mark.parametrize("case", UNKNOWN_STATES)
+def test_a_state_that_is_unknown_between_two_steps_starts_nothing(case, steps_done):
+    """Also after the last step: success is claimed of a robot that is where it should be."""
+    age, q = UNKNOWN_STATES[case]
+
+    class Blinded(Robot):
+        def measured(self):
+            ended = sum(goal.state.ended for goal, _, _ in self.jobs)
+            return (age, np.array(q)) if ended == steps_done else super().measured()
+
+    outcome, robot = drive(robot=Blinded())
+    last = steps_done == 6
+    assert outcome.code is (Code.FEEDBACK_LOST if last else Code.NO_STATE), outcome
+    assert len(robot.sent) == steps_done
+    assert not robot.canceled
+
+
+@pytest.mark.parametrize("case", UNKNOWN_STATES)
+def test_a_state_that_becomes_unknown_while_nobody_confirms_starts_nothing(case):
+    age, q = UNKNOWN_STATES[case]
+
+    class Blinded(Robot):
+        def answer(self):
+            self.measured = lambda: (age, np.array(q))
+            return True
+
+    outcome, robot = drive(robot=Blinded(), options=ExecutionOptions(confirm=True))
+    assert outcome.code is Code.NO_STATE, outcome
+    assert not robot.sent
+
+
+@pytest.mark.parametrize("date", [NAN, INF, -INF, 90.0])
+def test_a_clock_without_a_date_starts_nothing(date):
+    robot = Robot()
+    robot.date = lambda: date
+    outcome, robot = drive(robot=robot)
+    assert outcome.code is Code.STALE, outcome
+    assert not robot.sent
+
+
+@pytest.mark.parametrize("heard", [NAN, INF, 1e9])
+def test_feedback_that_was_heard_at_no_time_stops_the_motion(heard):
+    class Odd(Robot):
+        def moving(self, goal, step, elapsed, fault):
+            super().moving(goal, step, elapsed, fault)
+            goal.heard = heard
+
+    outcome, robot = drive(robot=Odd())
+    assert outcome.code is Code.FEEDBACK_LOST, outcome
+    assert robot.canceled
+    assert [type(step).__name__ for step in robot.sent] == ["GripperStep", "ArmStep"]
+
+
+@pytest.mark.parametrize("jump", [NAN, INF, -INF, -100.0, 100.0])
+@pytest.mark.parametrize("phase", [0, 1, 2, 3, 4])
+def test_a_clock_that_jumps_stops_the_motion(jump, phase):
+    class Jumping(Robot):
+        def now(self):
+            moving = self.jobs and self.time - self.jobs[-1][2] > 0.1 and self.phase() == phase
+            return self.time + jump if moving else self.time
+
+    outcome, robot = drive(robot=Jumping())
+    assert outcome.code is not Code.SUCCESS
+    assert robot.canceled
+    assert max(step.phase for step in robot.sent) == phase
+
+
 @pytest.mark.parametrize("stamp", [NAN, INF, -INF])
 def test_a_plan_without_a_date_is_stale(stamp):
     outcome, robot = drive(replace(ORDER, stamp=stamp))
@@ -417,6 +485,36 @@ def test_fingers_without_a_finite_opening_hold_nothing(opening, holding):
     with pytest.raises(ExecutionEnded, match="no finite opening") as ended:
         check_fingers(GripperStep(1, 0.0, holding), goal, OPTIONS)
     assert ended.value.code is Code.GRIPPER_FAILED
+
+
+@pytest.mark.parametrize(("opening", "good"), [(0.065, True), (0.066, False), (1e9, False)])
+def test_fingers_that_closed_are_not_wider_than_before(opening, good):
+    goal = Goal(state=GoalState.SUCCEEDED, opening=opening, gripped=True)
+    step = GripperStep(1, 0.0, holding=True, before=0.06)
+    if good:
+        check_fingers(step, goal, OPTIONS)
+        return
+    with pytest.raises(ExecutionEnded, match="grip: the fingers closed from 60.0 mm") as ended:
+        check_fingers(step, goal, OPTIONS)
+    assert ended.value.code is Code.GRIPPER_FAILED
+
+
+def test_steps_know_the_opening_before_them():
+    fingers = [s for s in steps(ORDER, 1.0, 0.2) if isinstance(s, GripperStep)]
+    assert [s.before for s in fingers] == [INF, 0.06, 0.0]
+
+
+@pytest.mark.parametrize("error", [NAN, INF])
+def test_an_error_in_the_last_feedback_counts_too(error):
+    class Unsure(Robot):
+        def moving(self, goal, step, elapsed, fault):
+            super().moving(goal, step, elapsed, fault)
+            if goal.state is GoalState.SUCCEEDED and step.phase == 4:
+                goal.error = error
+
+    outcome, robot = drive(robot=Unsure())
+    assert outcome.code is Code.FEEDBACK_LOST, outcome
+    assert outcome.message == "retreat: the tracking error is not finite"
 
 
 @pytest.mark.parametrize("error", [NAN, INF])

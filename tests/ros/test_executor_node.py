@@ -1,5 +1,6 @@
 """The executor's node against controllers that go wrong in every way they can, over real DDS."""
 
+import json
 import sys
 import time
 from itertools import pairwise
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
+from fake_controllers import WRONG_POSITIONS, WRONG_STATES
 from flowplan_msgs.action import ExecutePlan
 from flowplan_msgs.msg import CertifiedPlan, ErrorCode, Grasps, ObjectFlow
 from flowplan_ros.conversions import flow_to_msg, trajectory_to_msg
@@ -18,7 +20,7 @@ from geometry_msgs.msg import Pose
 from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
@@ -263,6 +265,153 @@ def test_what_controllers_do_wrong_ends_the_execution(ros):
     ros.wait_for(
         lambda: execute(ros, plan(ros))[1].error_code == ErrorCode.SUCCESS, 30, "success again"
     )
+
+
+class Goals:
+    """What reached the controllers since the fault was last set."""
+
+    def __init__(self, ros):
+        self.ros, self.heard = ros, ros.subscribe(String, "goals", LATCHED)
+
+    def now(self, fault):
+        """The counts under a fault, once the controllers told them."""
+
+        def told():
+            return self.heard and json.loads(self.heard[-1].data)["fault"] == fault
+
+        self.ros.wait_for(told, what="the controllers' counts")
+        for _ in range(5):  # what was published before this call has come
+            self.ros.executor.spin_once(timeout_sec=0.02)
+        return json.loads(self.heard[-1].data)
+
+
+STATES_SAY = {
+    "all NaN": "the joint states are not finite",
+    "one NaN": "the joint states are not finite",
+    "infinite": "the joint states are not finite",
+    "future": "s in the future; synchronize the clocks",
+    "old": "no joint states for",
+    "before 1970": "no joint states for",
+}
+
+
+def test_joint_states_that_are_not_known_start_nothing(ros):
+    bring_up(ros)
+    goals = Goals(ros)
+    for kind in WRONG_STATES:
+        fault = f"states {kind}"
+        go_wrong(ros, fault)
+
+        def refused():
+            return execute(ros, plan(ros))[1]
+
+        # Until the executor has heard of it; then the attempt whose goals are counted.
+        ros.wait_for(lambda: refused().error_code == ErrorCode.NO_STATE, what=f"notice of {kind}")
+        go_wrong(ros, fault)
+        result = refused()
+        assert result.error_code == ErrorCode.NO_STATE, (kind, result.error_msg)
+        assert STATES_SAY[kind] in result.error_msg, kind
+        assert "\n" not in result.error_msg
+        assert result.duration == 0
+        counts = goals.now(fault)
+        assert (counts["move"], counts["grip"]) == (0, 0), (kind, counts)
+    back_to_start(ros)
+    assert execute(ros, plan(ros))[1].error_code == ErrorCode.SUCCESS
+
+
+@pytest.mark.parametrize(("what", "at", "moves", "grips"), [("move", 1, 2, 2), ("grip", 1, 1, 2)])
+def test_joint_states_that_become_unknown_stop_what_moves(ros, what, at, moves, grips):
+    bring_up(ros)
+    goals = Goals(ros)
+    for kind in WRONG_STATES:
+        fault = f"{what} {kind}"
+        status, result = execute_with(ros, fault, at)
+        assert status == GoalStatus.STATUS_ABORTED, kind
+        assert result.error_code == ErrorCode.FEEDBACK_LOST, (kind, result.error_msg)
+        assert STATES_SAY[kind] in result.error_msg, kind
+        assert "stopped" in result.error_msg
+        assert "\n" not in result.error_msg
+        # The running goal was canceled, and nothing was sent after it.
+        counts = goals.now(fault)
+        assert counts == {"move": moves, "grip": grips, "canceled": 1, "fault": fault}
+
+
+def test_errors_and_openings_that_are_no_numbers_end_the_execution(ros):
+    bring_up(ros)
+    goals = Goals(ros)
+    for kind in WRONG_POSITIONS:
+        if kind != "huge":
+            _, result = execute_with(ros, f"move error {kind}", 1)
+            assert result.error_code == ErrorCode.FEEDBACK_LOST, (kind, result.error_msg)
+            assert "tracking error is not finite" in result.error_msg
+            assert goals.now(f"move error {kind}")["canceled"] == 1
+        # An opening of no size, when it should open, hold, and let go.
+        for at, moves in ((0, 0), (1, 1), (2, 2)):
+            fault = f"grip result {kind}"
+            _, result = execute_with(ros, fault, at)
+            assert result.error_code == ErrorCode.GRIPPER_FAILED, (kind, at, result.error_msg)
+            assert "\n" not in result.error_msg
+            counts = goals.now(fault)
+            assert (counts["move"], counts["grip"]) == (moves, at + 1), (kind, at, counts)
+
+
+def test_plans_that_are_not_numbers_move_nothing(ros):
+    """Sealed with their own digest, so that it is the numbers that are refused."""
+    bring_up(ros)
+    goals = Goals(ros)
+    go_wrong(ros, "")
+
+    def changed(part, value, at=50):
+        message = trajectory_to_msg(TRAJECTORY)
+        getattr(message.points[at], part)[3] = value
+        return plan(ros, trajectory=message)
+
+    def retimed(at, seconds):
+        message = trajectory_to_msg(TRAJECTORY)
+        message.points[at].time_from_start.sec = seconds
+        return plan(ros, trajectory=message)
+
+    def column(name, value):
+        values = np.array(getattr(TRAJECTORY, name), float)
+        values[50] = value
+        return plan(ros, **{name: buffer("d", values)})
+
+    shifted = Header(stamp=ros.node.get_clock().now().to_msg(), frame_id="world")
+    shifted.stamp.sec += 500
+    backward = TRAJECTORY.phase[::-1]
+    for message, code, words in [
+        *(
+            (changed(part, value), ErrorCode.BAD_GOAL, "are not finite")
+            for part in ("positions", "velocities", "accelerations")
+            for value in (np.nan, np.inf, -np.inf)
+        ),
+        *(
+            (column(name, value), ErrorCode.BAD_GOAL, "are not finite")
+            for name in ("grip", "clearance", "position_error", "rotation_error")
+            for value in (np.nan, np.inf)
+        ),
+        (retimed(50, -1), ErrorCode.BAD_GOAL, "strictly increasing"),
+        (retimed(50, 100), ErrorCode.BAD_GOAL, "strictly increasing"),
+        (retimed(0, -1), ErrorCode.BAD_GOAL, "times[0] = 0"),
+        (plan(ros, certified_clearance=np.nan), ErrorCode.BAD_GOAL, "certified_clearance"),
+        (plan(ros, phase=buffer("B", backward)), ErrorCode.BAD_GOAL, "phase"),
+        (plan(ros, phase=buffer("B", TRAJECTORY.phase + 5)), ErrorCode.BAD_GOAL, "phase"),
+        (plan(ros, header=shifted), ErrorCode.STALE, "in the future"),
+        (plan(ros, header=Header(frame_id="world")), ErrorCode.STALE, "s old"),
+    ]:
+        status, result, _ = execute(ros, message)
+        assert status == GoalStatus.STATUS_ABORTED, words
+        assert result.error_code == code, (words, result.error_msg)
+        assert words in result.error_msg, result.error_msg
+        assert "\n" not in result.error_msg
+        assert result.duration == 0
+    for scaling in (np.nan, np.inf, -np.inf, -0.1):
+        _, result, _ = execute(ros, plan(ros), velocity_scaling=float(scaling))
+        assert result.error_code == ErrorCode.BAD_GOAL
+    altered = plan(ros)
+    altered.trajectory.points[50].positions[3] = np.nan  # after it was sealed
+    assert execute(ros, altered)[1].error_code == ErrorCode.NOT_CERTIFIED
+    assert goals.now("") == {"move": 0, "grip": 0, "canceled": 0, "fault": ""}
 
 
 def test_cancel_preempt_and_deactivate_stop_the_arm(ros):

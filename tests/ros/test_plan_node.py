@@ -80,8 +80,22 @@ def test_the_trajectory_starts_where_the_arm_is(ros, plan_node):
     _, result = run(ros, ask(start_state=state))
     np.testing.assert_allclose(certified(result).q[0], asked, atol=1e-9)
     np.testing.assert_allclose(certified(result).q[-1], panda.home, atol=1e-9)
-    # What is measured counts where the goal does not say, and no longer than it is fresh.
-    publisher = ros.node.create_publisher(JointState, "joint_states", 10)
+
+
+def test_what_is_measured_counts_while_it_is_known(ros):
+    """A node of its own: one that has heard of a robot does not plan from home again."""
+    panda = load_robot("panda")
+    node = ros.start("plan_node", {"plan.flow_points": 500}, name="here", remap={"__ns": "/here"})
+    ros.activate("/here/here")
+
+    def plan(**changes):
+        return ros.result(ros.send_goal(PlanFlow, "/here/plan_flow", ask(**changes)))
+
+    def first(result):
+        return certified(result).q[0]
+
+    np.testing.assert_allclose(first(plan()[1]), panda.home, atol=1e-9)
+    publisher = ros.node.create_publisher(JointState, "/here/joint_states", 10)
     measured = panda.home - 0.05
     timer = ros.node.create_timer(
         0.02,
@@ -90,10 +104,38 @@ def test_the_trajectory_starts_where_the_arm_is(ros, plan_node):
         ),
     )
     ros.wait_for(publisher.get_subscription_count)
-    ros.wait_for(lambda: np.allclose(certified(run(ros, ask())[1]).q[0], measured, atol=1e-9), 60)
+    ros.wait_for(lambda: np.allclose(first(plan()[1]), measured, atol=1e-9), 60)
     ros.node.destroy_timer(timer)
+    # A robot that was heard of is not at home because its state is not known any more.
     time.sleep(0.6)  # the measured state grows old
-    np.testing.assert_allclose(certified(run(ros, ask())[1]).q[0], panda.home, atol=1e-9)
+    status, result = plan()
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, ErrorCode.NO_STATE)
+    assert "joint_states: no joint states for" in result.error_msg
+    for q, stamp, words in [
+        (np.full(7, np.nan), 0, "not finite"),
+        (np.r_[measured[:6], np.inf], 0, "not finite"),
+        (measured, 5, "in the future"),
+        (measured, -5, "no joint states for"),
+    ]:
+        message = JointState(name=list(panda.joint_names), position=list(q))
+        message.header.stamp = ros.node.get_clock().now().to_msg()
+        message.header.stamp.sec += stamp
+        publisher.publish(message)
+
+        def refused(words=words):
+            _, result = plan()
+            assert result.error_code == ErrorCode.NO_STATE
+            return words in result.error_msg
+
+        ros.wait_for(refused, what=words)
+    # A goal that states its start needs no measured one.
+    state = JointState(name=list(panda.joint_names), position=list(panda.home + 0.05))
+    np.testing.assert_allclose(first(plan(start_state=state)[1]), panda.home + 0.05, atol=1e-9)
+    state.position[3] = np.nan
+    status, result = plan(start_state=state)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, ErrorCode.BAD_GOAL)
+    assert result.error_msg.startswith("start_state.position: ")
+    assert node.stop() == 0
 
 
 def test_tracks_of_its_own_are_followed(ros, plan_node):
@@ -224,9 +266,7 @@ def test_every_number_has_a_range_and_every_parameter_words(ros, plan_node):
 def test_a_robot_that_does_not_exist_cannot_be_configured(ros):
     process = ros.start("plan_node", {"robot": "hal"}, name="hal")
     assert not ros.transition("hal", 1)
-    assert (
-        "cannot configure: hal: robot: got 'hal', expected one of panda, ur5e" in process.output()
-    )
+    assert "cannot configure: robot: got 'hal', expected one of panda, ur5e" in process.output()
     assert process.stop() == 0
 
 

@@ -20,8 +20,6 @@ from flowplan_msgs.action import ExecutePlan
 from flowplan_msgs.msg import CertifiedPlan, Grasps
 from flowplan_msgs.msg import ObjectFlow as ObjectFlowMsg
 from rclpy.action import ActionClient
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
@@ -29,13 +27,11 @@ from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from visualization_msgs.msg import MarkerArray
 
-from flowplan.geometry import matrix_from_quat_xyzw, pose
 from flowplan.robot import Robot, load_robot
 from flowplan.trajectory import Trajectory
-from flowplan.utils import checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
-from flowplan_ros import conversions, preview
+from flowplan_ros import conversions, placed_robot, preview
 from flowplan_ros.digest import digest
 from flowplan_ros.execution import (
     ArmStep,
@@ -51,6 +47,7 @@ from flowplan_ros.execution import (
     execute,
 )
 from flowplan_ros.joint_readings import JointReadings
+from flowplan_ros.placed_robot import PlacedRobotOptions
 from flowplan_ros.points import buffer
 from flowplan_ros.server import LATCHED, Failure, GoalServer, ServerNode, spin
 from flowplan_ros.server import Goal as Request
@@ -61,15 +58,9 @@ _GHOSTS = 0.1  # seconds between two previews of the robot
 
 
 @dataclass(frozen=True)
-class ExecutorNodeOptions(ExecutionOptions):
+class ExecutorNodeOptions(ExecutionOptions, PlacedRobotOptions):
     """Parameters of executor_node."""
 
-    robot: str = "panda"
-    """Name of a robot configuration, or path of a .toml file."""
-    base_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Position of the robot's base in the frame of the plans, meters, for the preview."""
-    base_quat_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    """Orientation of the base: unit quaternion x y z w."""
     arm_action: str = "panda_arm_controller/follow_joint_trajectory"
     """Action of the arm's controller (control_msgs/FollowJointTrajectory)."""
     gripper_action: str = "panda_gripper/gripper_cmd"
@@ -82,13 +73,12 @@ class ExecutorNodeOptions(ExecutionOptions):
     """Force of the fingers (max_effort), newtons."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        length = float(np.linalg.norm(self.base_quat_xyzw))
-        if not abs(length - 1) < 1e-3:
-            raise ValueError(
-                f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalize it"
-            )
-        checks.array("base_position", self.base_position, (3,))
+        ExecutionOptions.__post_init__(self)
+        PlacedRobotOptions.__post_init__(self)
+        for name in ("gripper_open_position", "gripper_closed_position"):
+            position = getattr(self, name)
+            if position is not None and not np.isfinite(position):
+                raise ValueError(f"{name}: expected a finite position, got {position}")
         if self.gripper_open_position == self.gripper_closed_position:
             raise ValueError(
                 "gripper_open_position: is that of the closed gripper; expected another"
@@ -104,14 +94,11 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
     ghost: preview.Ghost
 
     def __init__(self) -> None:
-        fixed = ("robot", "base_position", "base_quat_xyzw", "arm_action", "gripper_action")
+        fixed = (*placed_robot.FIXED, "arm_action", "gripper_action")
         super().__init__("executor_node", ExecutorNodeOptions(), fixed=fixed)
         # The operator's answer, and whether it is awaited.
         self.said: bool | None = None
         self.asking = False
-        # Clocks: one that never jumps, unless time is simulated.
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._simulated = self.get_parameter("use_sim_time").value
         self.joints = JointReadings(self.now, self.date)
         # Previews in RViz.
         self.path = self.create_publisher(MarkerArray, "~/preview", LATCHED)
@@ -129,8 +116,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
     def configure(self) -> None:
         """Load the robot, and connect to its controllers."""
         options = self.options
-        X_world_base = pose(matrix_from_quat_xyzw(options.base_quat_xyzw), options.base_position)
-        self.robot = load_robot(options.robot, X_world_base)
+        self.robot = load_robot(options.robot, options.X_world_base)
         self.ghost = preview.Ghost(self.robot)
         self.arm = ActionClient(self, FollowJointTrajectory, options.arm_action)
         self.gripper = ActionClient(self, GripperCommand, options.gripper_action)
@@ -139,16 +125,6 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         """Release the controllers."""
         self.arm.destroy()
         self.gripper.destroy()
-
-    def now(self) -> float:
-        """Seconds of a clock that never jumps; simulated time with use_sim_time, so that a pause is
-        no failure."""
-        clock = self.get_clock() if self._simulated else self._steady
-        return clock.now().nanoseconds * 1e-9
-
-    def date(self) -> float:
-        """Seconds of the clock that stamps messages."""
-        return float(self.get_clock().now().nanoseconds * 1e-9)
 
     def _show_flow(self, msg: ObjectFlowMsg) -> None:
         try:
@@ -171,7 +147,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         except ExecutionEnded as end:
             raise Failure(end.code, str(end)) from None
         ports = _RosPorts(self, request, plan)
-        timer = self.create_timer(_TICK, ports.wake, clock=self._steady)
+        timer = self.create_timer(_TICK, ports.wake, clock=self.steady)
         try:
             outcome = await execute(plan, ports, self.options)
         finally:
@@ -195,6 +171,8 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
             raise ValueError(
                 f"plan.robot: got {plan.robot!r}, this executor moves {self.robot.name!r}"
             )
+        if np.isnan(plan.certified_clearance):
+            raise ValueError("plan.certified_clearance: expected meters, got nan; plan again")
         # The robot, its joints in any order, and one contact.
         trajectory = conversions.trajectory_from_msg(plan)
         if set(trajectory.joint_names) != set(self.robot.joint_names):
@@ -389,12 +367,10 @@ class _RosPorts:
 
     def _gripper_ended(self, goal: Goal, response: Any) -> None:
         result = response.result
-        # `interp` wants rising positions; some grippers close with rising ones.
-        openings, positions = self._openings()
-        ascending = np.argsort(positions)
-        goal.opening = float(
-            np.interp(result.position, np.take(positions, ascending), np.take(openings, ascending))
-        )
+        # A line through both ends; a position beyond them gives an opening that no rule accepts.
+        (narrow, wide), (closed, opened) = self._openings()
+        share = (result.position - closed) / (opened - closed)
+        goal.opening = narrow + share * (wide - narrow)
         goal.gripped = bool(result.stalled or result.reached_goal)
         _end(goal, response.status, "stalled" if result.stalled else "")
 

@@ -1,19 +1,17 @@
 """Action server `plan_flow`: a motion of a scene to a certified trajectory of the robot.
 
 If a goal has an instruction in place of a motion, `generate_flow` makes the motion first. The
-trajectory starts at the goal's start state, which defaults to `joint_states`, then to the robot's
-home.
+trajectory starts at the goal's start state, which defaults to `joint_states`; to the robot's home
+if there never were any.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
-import numpy as np
 from action_msgs.msg import GoalStatus
 from flowplan_msgs.action import GenerateFlow, PlanFlow
 from flowplan_msgs.msg import ErrorCode, SceneMotion
@@ -21,31 +19,27 @@ from rclpy.action import ActionClient
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
-from flowplan.geometry import matrix_from_quat_xyzw, pose
 from flowplan.optimizers import registry as optimizers
 from flowplan.planner import NoPlan, PlanOptions
-from flowplan.utils import bounds, checks
+from flowplan.robot import load_robot
+from flowplan.utils import bounds
 from flowplan.utils.bounds import Choices, Interval
-from flowplan_ros import conversions, jobs
+from flowplan_ros import conversions, jobs, placed_robot
+from flowplan_ros.execution import state_fault
 from flowplan_ros.joint_readings import JointReadings
+from flowplan_ros.placed_robot import PlacedRobotOptions
 from flowplan_ros.server import Failure, Goal, GoalServer, ServerNode, spin
 from flowplan_ros.worker import Worker
 
 
 @dataclass(frozen=True)
-class PlanNodeOptions:
+class PlanNodeOptions(PlacedRobotOptions):
     """Parameters of plan_node."""
 
-    robot: str = "panda"
-    """Name of a robot configuration, or path of a .toml file."""
     optimizer: Annotated[str, Choices(optimizers.NAMES)] = optimizers.DEFAULT
     """Trajectory optimizer."""
     frame: str = "world"
     """Frame of all scenes and of the robot's base."""
-    base_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Position of the robot's base in that frame, meters."""
-    base_quat_xyzw: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
-    """Orientation of the base: unit quaternion x y z w."""
     state_age: Annotated[float, Interval(0.01, 60.0)] = 0.5
     """Largest age of a joint state that counts as measured, seconds."""
     warm_up_timeout: Annotated[float, Interval(1.0, 3600.0)] = 120.0
@@ -54,24 +48,19 @@ class PlanNodeOptions:
     """Options of the planner."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         bounds.check(self)
-        length = float(np.linalg.norm(self.base_quat_xyzw))
-        if not abs(length - 1) < 1e-3:
-            raise ValueError(
-                f"base_quat_xyzw: expected a unit quaternion, got length {length:.4g}; normalize it"
-            )
-        checks.array("base_position", self.base_position, (3,))
 
 
 class PlanNode(ServerNode[PlanNodeOptions]):
     """Node that plans."""
 
     worker: Worker
+    _joint_names: tuple[str, ...]
 
     def __init__(self) -> None:
-        fixed = ("robot", "base_position", "base_quat_xyzw")
-        super().__init__("plan_node", PlanNodeOptions(), fixed=fixed)
-        self._joints = JointReadings(time.monotonic, self._date)
+        super().__init__("plan_node", PlanNodeOptions(), fixed=placed_robot.FIXED)
+        self._joints = JointReadings(self.now, self.date)
         self.create_subscription(JointState, "joint_states", self._joints.take, 10)
         self._generator: ActionClient = ActionClient(self, GenerateFlow, "generate_flow")
         GoalServer(self, PlanFlow, "plan_flow", self._plan)
@@ -79,17 +68,13 @@ class PlanNode(ServerNode[PlanNodeOptions]):
     def configure(self) -> None:
         """Load the robot and the planner."""
         options = self.options
-        X_world_base = pose(matrix_from_quat_xyzw(options.base_quat_xyzw), options.base_position)
-        setup = partial(jobs.warm_planner, options.robot, X_world_base)
+        self._joint_names = load_robot(options.robot).joint_names
+        setup = partial(jobs.warm_planner, options.robot, options.X_world_base)
         self.worker = self.start_worker(setup, options.warm_up_timeout)
 
     def cleanup(self) -> None:
         """Unload them."""
         self.worker.close()
-
-    def _date(self) -> float:
-        """Seconds of the clock that stamps messages."""
-        return float(self.get_clock().now().nanoseconds * 1e-9)
 
     async def _plan(self, goal: Goal) -> PlanFlow.Result:
         request, options = goal.request, self.options
@@ -133,7 +118,15 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         if asked.name:
             q = conversions.positions_from_joint_state(asked, asked.name, "start_state")
             return dict(zip(asked.name, map(float, q), strict=True))
-        return self._joints.positions(self.options.state_age)
+        measured = self._joints.of(self._joint_names)
+        if measured is None:
+            # The planner names joints that are missing; without any it starts at home.
+            return self._joints.positions(self.options.state_age)
+        # A robot that was heard of is somewhere: a state that is not known is no reason for home.
+        if fault := state_fault(measured, self.options.state_age):
+            line = f"joint_states: {fault}; is the robot's driver running?"
+            raise Failure(ErrorCode.NO_STATE, line)
+        return dict(zip(self._joint_names, map(float, measured[1]), strict=True))
 
     async def _generate(self, goal: Goal) -> SceneMotion:
         """Best motion by `generate_flow` for the goal's instruction."""

@@ -143,6 +143,7 @@ def intrinsics_from_info(msg: CameraInfo, field: str = "camera_info") -> FloatAr
     unset = not projection.any()  # NaN is not unset
     raw = np.asarray(msg.k, float).reshape(3, 3)
     name, matrix = ("k", raw) if unset else ("p", projection[:, :3])
+    checks.array(f"{field}.p", projection, (3, 4))
     if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
         raise ValueError(
             f"{field}.{name}: expected a camera matrix, got {matrix.tolist()}; calibrate the camera"

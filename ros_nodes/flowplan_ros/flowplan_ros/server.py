@@ -122,11 +122,23 @@ class ServerNode(LifecycleNode, Generic[Options]):
         self.active = False
         self._goals: list[GoalServer] = []
         self._parameters_of = Parameters(self, options, leave_out, self._may_change)
+        self.steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._simulated = bool(self.get_parameter("use_sim_time").value)
 
     @property
     def options(self) -> Options:
         """Options with the current values of the parameters."""
         return self._parameters_of.options
+
+    def now(self) -> float:
+        """Seconds of a clock that never jumps; simulated time with use_sim_time, so that a pause is
+        no failure."""
+        clock = self.get_clock() if self._simulated else self.steady
+        return float(clock.now().nanoseconds * 1e-9)
+
+    def date(self) -> float:
+        """Seconds of the clock that stamps messages."""
+        return float(self.get_clock().now().nanoseconds * 1e-9)
 
     def configure(self) -> None:
         """Load, warm up, connect."""
@@ -162,9 +174,7 @@ class ServerNode(LifecycleNode, Generic[Options]):
     async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """True once a condition holds, False after `timeout` seconds of real time."""
         end = time.monotonic() + timeout
-        timer = self.create_timer(
-            _TICK, lambda: None, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
+        timer = self.create_timer(_TICK, lambda: None, clock=self.steady)
         try:
             while not (holds := condition()) and time.monotonic() < end:
                 await yield_to_executor()

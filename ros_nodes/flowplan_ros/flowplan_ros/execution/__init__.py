@@ -15,7 +15,14 @@ them.
 Every comparison is written so that NaN fails it: a robot whose state is not known does not move.
 """
 
-from flowplan_ros.execution.checks import check_age, check_digest, check_fingers, check_start
+from flowplan_ros.execution.checks import (
+    check_age,
+    check_digest,
+    check_fingers,
+    check_known,
+    check_start,
+    state_fault,
+)
 from flowplan_ros.execution.options import ExecutionOptions
 from flowplan_ros.execution.records import (
     ArmStep,
@@ -45,8 +52,10 @@ __all__ = [
     "check_age",
     "check_digest",
     "check_fingers",
+    "check_known",
     "check_start",
     "effective_scaling",
     "execute",
+    "state_fault",
     "steps",
 ]

@@ -3,6 +3,8 @@ fails."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from flowplan.trajectory import Phase
@@ -41,29 +43,37 @@ def check_age(stamp: float, date: float, options: ExecutionOptions) -> None:
         raise ExecutionEnded(Code.STALE, line)
 
 
-def state_fault(measured: tuple[float, FloatArray] | None, options: ExecutionOptions) -> str:
-    """Reason not to trust a joint reading; empty if it is complete, fresh and finite."""
+def state_fault(measured: tuple[float, FloatArray] | None, max_age: float) -> str:
+    """Reason not to trust a joint reading: its age in seconds and positions (J,), or None before
+    every joint was heard. Empty if it is complete, fresh and finite."""
     if measured is None:
         return "no joint states"
     age, q = measured
     if age < 0:
         return f"the joint states are stamped {-age:.2f} s in the future; synchronize the clocks"
-    if not age <= options.state_timeout:
+    if not age <= max_age:
         return f"no joint states for {age:.2f} s"
     if not np.isfinite(q).all():
         return "the joint states are not finite"
     return ""
 
 
+def check_known(
+    measured: tuple[float, FloatArray] | None, joint_names: Sequence[str], options: ExecutionOptions
+) -> FloatArray:
+    """Positions (J,) of a robot whose state is known; refuse to start anything otherwise."""
+    fault = state_fault(measured, options.state_timeout)
+    if fault or measured is None:
+        names = f" of {', '.join(joint_names)}" if measured is None else ""
+        raise ExecutionEnded(Code.NO_STATE, f"{fault}{names}; is the robot's driver running?")
+    return measured[1]
+
+
 def check_start(
     step: ArmStep, measured: tuple[float, FloatArray] | None, options: ExecutionOptions
 ) -> None:
     """Refuse to start a motion away from the robot's state, or without knowing that state."""
-    fault = state_fault(measured, options)
-    if fault or measured is None:
-        names = f" of {', '.join(step.joint_names)}" if measured is None else ""
-        raise ExecutionEnded(Code.NO_STATE, f"{fault}{names}; is the robot's driver running?")
-    _, q = measured
+    q = check_known(measured, step.joint_names, options)
     off = np.abs(q - step.q[0])  # (J,)
     j = int(np.argmax(off))
     if not off[j] <= options.start_tolerance:
@@ -91,6 +101,9 @@ def check_fingers(step: GripperStep, goal: Goal, options: ExecutionOptions) -> N
     if step.holding:
         if not goal.opening >= options.min_grasp:
             raise ExecutionEnded(Code.GRIPPER_FAILED, f"{name} closed on nothing: {opening}")
+        if not goal.opening <= step.before + options.opening_tolerance:
+            line = f"{name} closed from {1e3 * step.before:.1f} mm and are {opening}"
+            raise ExecutionEnded(Code.GRIPPER_FAILED, line)
         if not goal.gripped:
             line = f"{name} neither arrived nor met anything: {opening}"
             raise ExecutionEnded(Code.GRIPPER_FAILED, line)

@@ -59,11 +59,14 @@ class GripperStep:
         phase: phase of the plan.
         opening: commanded opening, meters.
         holding: the fingers must close on something.
+        before: commanded opening before this step, meters; infinity if the plan does not say. What
+            the fingers hold is not wider.
     """
 
     phase: int
     opening: float
     holding: bool
+    before: float = float("inf")
 
 
 @dataclass(frozen=True, eq=False)

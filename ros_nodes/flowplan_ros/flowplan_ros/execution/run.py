@@ -8,7 +8,13 @@ from typing import NoReturn
 import numpy as np
 
 from flowplan.trajectory import Phase
-from flowplan_ros.execution.checks import check_age, check_fingers, check_start, state_fault
+from flowplan_ros.execution.checks import (
+    check_age,
+    check_fingers,
+    check_known,
+    check_start,
+    state_fault,
+)
 from flowplan_ros.execution.options import ExecutionOptions
 from flowplan_ros.execution.records import (
     ArmStep,
@@ -82,6 +88,10 @@ class _Execution:
                 line = f"canceled before the {Phase(step.phase).label} phase; the arm rests"
                 raise ExecutionEnded(Code.CANCELED, line)
             await (self._gripper(step) if isinstance(step, GripperStep) else self._arm(step))
+        # Success is claimed of a robot whose state is known.
+        fault = state_fault(ports.measured(), options.state_timeout)
+        if fault:
+            raise ExecutionEnded(Code.FEEDBACK_LOST, f"every step is done, but {fault}")
         return f"done in {ports.now() - self.began:.1f} s"
 
     async def _play(self, scaling: float) -> None:
@@ -106,7 +116,7 @@ class _Execution:
         self.ports.ask(f"Execute a plan of {duration:.1f} s? Is the workspace clear?")
         asked = self.ports.now()
         while (answer := self.ports.answer()) is None:
-            if self.ports.now() - asked > timeout:
+            if not _within(self.ports.now() - asked, timeout):
                 line = f"nobody confirmed within {timeout:g} s; nothing moved"
                 raise ExecutionEnded(Code.NOT_CONFIRMED, line)
             self.ports.report(0.0, "waiting for confirmation", 0, 0.0)
@@ -122,6 +132,7 @@ class _Execution:
 
     async def _gripper(self, step: GripperStep) -> None:
         """Move the fingers, and check what they hold."""
+        check_known(self.ports.measured(), self.request.trajectory.joint_names, self.options)
         status = f"{Phase(step.phase).label}: fingers to {1e3 * step.opening:.0f} mm"
         # Grippers may send no feedback: they answer soon, and fail if they do not arrive in time.
         limit = self.options.gripper_timeout
@@ -139,6 +150,8 @@ class _Execution:
         goal = self.ports.move(step)
         await self._finish(goal, watch)
         _refuse_failed(goal, phase)
+        if not np.isfinite(goal.error):
+            raise ExecutionEnded(Code.FEEDBACK_LOST, f"{phase}: the tracking error is not finite")
         self.done += duration
 
     async def _finish(self, goal: Goal, watch: _Watch) -> None:
@@ -170,23 +183,23 @@ class _Execution:
         if self.ports.stopped():
             return ExecutionEnded(Code.CANCELED, f"{where}: canceled")
         # Joint states that are late or not finite, and feedback that is not finite.
-        fault = state_fault(self.ports.measured(), options)
+        fault = state_fault(self.ports.measured(), options.state_timeout)
         if fault:
             return ExecutionEnded(Code.FEEDBACK_LOST, f"{where}: {fault}")
         if not np.isfinite(goal.error):
             return ExecutionEnded(Code.FEEDBACK_LOST, f"{where}: the tracking error is not finite")
         if accepted is None:
-            if now - sent <= options.response_timeout:
+            if _within(now - sent, options.response_timeout):
                 return None
             timeout = f"{options.response_timeout:g} s"
             line = f"{where}: {watch.who}'s controller did not answer within {timeout}"
             return ExecutionEnded(Code.NO_CONTROLLER, line)
         # Silence counts from the last feedback, or from the acceptance.
-        heard = accepted if goal.heard is None else max(accepted, goal.heard)
-        if watch.streams and not now - heard <= options.state_timeout:
+        heard = accepted if goal.heard is None else max(goal.heard, accepted)
+        if watch.streams and not _within(now - heard, options.state_timeout):
             line = f"{where}: no feedback of the controller for {options.state_timeout:g} s"
             return ExecutionEnded(Code.FEEDBACK_LOST, line)
-        if not now - accepted <= watch.limit:
+        if not _within(now - accepted, watch.limit):
             return ExecutionEnded(watch.late, f"{where}: not done after {now - accepted:.1f} s")
         return None
 
@@ -195,12 +208,17 @@ class _Execution:
         self.ports.cancel(goal)
         asked = self.ports.now()
         while not goal.state.ended:
-            if self.ports.now() - asked > self.options.stop_timeout:
+            if not _within(self.ports.now() - asked, self.options.stop_timeout):
                 silent = f"{watch.who}'s controller does not say that it stopped"
                 line = f"{end}; {silent}: it may still move"
                 raise ExecutionEnded(end.code, line)
             await self.ports.tick()
         raise ExecutionEnded(end.code, f"{end}; {watch.who} stopped")
+
+
+def _within(seconds: float, limit: float) -> bool:
+    """True from 0 to the limit; false for NaN, and for a clock that went back."""
+    return 0 <= seconds <= limit
 
 
 def _refuse_failed(goal: Goal, phase: str) -> None:

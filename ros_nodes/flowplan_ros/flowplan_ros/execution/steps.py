@@ -47,9 +47,9 @@ def steps(
         fingers_move = phase in (Phase.GRIP, Phase.RELEASE)
         target = _target_opening(trajectory.grip[chosen], phase, fingers_move)
         # The fingers first: a phase of the arm expects them in place.
-        if opening is None or abs(target - opening) > _SAME_OPENING:
+        if opening is None or not abs(target - opening) <= _SAME_OPENING:
             holding = request.holds and phase == Phase.GRIP
-            out.append(GripperStep(phase, target, holding))
+            out.append(GripperStep(phase, target, holding, np.inf if opening is None else opening))
             opening = target
         if not fingers_move and chosen.sum() > 1:
             out.append(_arm_step(trajectory, phase, scaling, lead_in))
