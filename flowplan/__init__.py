@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from flowplan.laws import Slide as Slide
     from flowplan.motion import ObjectFlow as ObjectFlow
     from flowplan.motion import SceneMotion as SceneMotion
+    from flowplan.moves import move_by as move_by
+    from flowplan.moves import place_on as place_on
+    from flowplan.moves import turn as turn
     from flowplan.planner import NoPlan as NoPlan
     from flowplan.planner import Plan as Plan
     from flowplan.planner import PlanOptions as PlanOptions
@@ -69,9 +72,12 @@ _MODULES = {
     "load_mesh": "flowplan.scan",
     "load_robot": "flowplan.robot",
     "load_scene": "flowplan.scan",
+    "move_by": "flowplan.moves",
+    "place_on": "flowplan.moves",
     "plan": "flowplan.planner",
     "pose": "flowplan.geometry",
     "save": "flowplan.io.npz",
+    "turn": "flowplan.moves",
 }
 """Module of each public name."""
 
@@ -99,9 +105,12 @@ __all__ = [
     "load_mesh",
     "load_robot",
     "load_scene",
+    "move_by",
+    "place_on",
     "plan",
     "pose",
     "save",
+    "turn",
 ]
 
 

@@ -42,7 +42,8 @@ class Hinge:
         axis_point: (3,) point on the line, world frame, meters.
         axis: (3,) direction of the line, world frame; normalized.
         part: (P, 3) surface points of the rotating link at t = 0, world frame, meters.
-        rest: (R, 3) surface points of the static links, world frame, meters.
+        rest: (R, 3) surface points of the static links, world frame, meters; (0, 3) if the whole
+            object turns.
     """
 
     object: str
@@ -57,7 +58,8 @@ class Hinge:
         )
         object.__setattr__(self, "axis", _unit("Hinge.axis", self.axis))
         object.__setattr__(self, "part", checks.array("Hinge.part", self.part, ("P", 3)))
-        object.__setattr__(self, "rest", checks.array("Hinge.rest", self.rest, ("R", 3)))
+        shape = (0, 3) if np.shape(self.rest) == (0, 3) else ("R", 3)
+        object.__setattr__(self, "rest", checks.array("Hinge.rest", self.rest, shape))
 
 
 @dataclass(frozen=True, eq=False)

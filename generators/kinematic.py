@@ -33,6 +33,9 @@ from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 
 UP = np.array([0.0, 0.0, 1.0])
+_TARGET_ERROR, _TARGET_ERROR_SHARE = 0.02, 0.3
+"""Meters, and share of the way, by which the best rigid motion may miss targets: those that people
+write down are rough, those in another unit or for other handles miss by more."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def _rigid(
 ) -> FloatArray:
     """Lift, travel and lower, in overlapping minimum-jerk moves; without lift travel alone."""
     X_start_end = _least_rotation(handles, targets)
+    _require_rigid(handles, targets)
     center = vertices.mean(0)
 
     # Progress of the travel, and height.
@@ -165,6 +169,7 @@ def _hinge(
 ) -> FloatArray:
     # Handles r and targets t on the moving link, perpendicular to the axis.
     on = _on_moving_link(law, handles)
+    _require_rigid(handles[on], targets[on])
     r, t = (p[on] - law.axis_point for p in (handles, targets))
     r, t = (p - (p @ law.axis)[:, None] * law.axis for p in (r, t))
     if (r**2).sum() < 1e-12:
@@ -180,16 +185,34 @@ def _hinge(
 def _slide(
     law: Slide, vertices: FloatArray, handles: FloatArray, targets: FloatArray, s: FloatArray
 ) -> FloatArray:
-    distance = ((targets - handles)[_on_moving_link(law, handles)] @ law.axis).mean()
+    on = _on_moving_link(law, handles)
+    _require_rigid(handles[on], targets[on])
+    distance = ((targets - handles)[on] @ law.axis).mean()
     return vertices + (s * distance)[:, None, None] * (
         _on_moving_link(law, vertices)[:, None] * law.axis
     )
+
+
+def _require_rigid(handles: FloatArray, targets: FloatArray) -> None:
+    """Refuse handles and targets (H, 3) that no rigid motion takes from one to the other."""
+    ends = transform(_least_rotation(handles, targets), handles)
+    left = np.linalg.norm(ends - targets, axis=-1)  # (H,)
+    way = float(np.linalg.norm(targets - handles, axis=-1).max())
+    worst = int(np.argmax(left))
+    if not left[worst] <= _TARGET_ERROR + _TARGET_ERROR_SHARE * way:
+        raise ValueError(
+            f"Action.targets[{worst}]: the best rigid motion of the handles ends "
+            f"{left[worst]:.3g} m from it, on a way of {way:.3g} m; give targets as far from each "
+            "other as their handles are, in meters in the world frame"
+        )
 
 
 def _on_moving_link(law: Hinge | Slide, points: FloatArray) -> NDArray[np.bool_]:
     """(P,) true for points on the moving link; at least one must be."""
     from scipy.spatial import cKDTree
 
+    if not len(law.rest):
+        return np.ones(len(points), bool)
     on = cKDTree(law.part).query(points)[0] < cKDTree(law.rest).query(points)[0]
     if not on.any():
         raise ValueError(

@@ -36,6 +36,7 @@ ROOMS = [
     "geometry",
     "scene",
     "laws",
+    "moves",
     "rollout",
     "trajectory",
     "robot",

@@ -144,7 +144,7 @@ def test_a_slide_moves_along_its_axis_by_the_mean_of_what_is_asked():
         law,
         laptop(),
         handles,
-        handles + np.array([[0.5, -0.10, 0], [0, -0.14, 0.2], [0, -0.1, 0], [0, -0.14, 0]]),
+        handles + np.array([[0.05, -0.10, 0], [0, -0.14, 0.04], [0, -0.1, 0], [0, -0.14, 0]]),
     ).vertices[0]
     base = len(BASE.vertices)
     np.testing.assert_allclose(

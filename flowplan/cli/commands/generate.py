@@ -11,6 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from flowplan.cli import console
+from flowplan.cli.move import Move
 from flowplan.utils import bounds
 from flowplan.utils.bounds import Interval
 
@@ -66,12 +67,13 @@ class _OfGenerator:
 
 @dataclass(frozen=True)
 class FromAction(_OfGenerator):
-    """Make a motion of a scene from a JSON file with handles and targets (docs/tutorial.md)."""
+    """Make a motion of a scene: a move of an object, or a JSON file of one (docs/tutorial.md)."""
 
     scene: Positional[Path]
     """Scene file."""
-    instruction: Positional[Path]
-    """JSON file with handles, targets and, for the kinematic generator, the law of motion."""
+    instruction: Positional[Path | None] = None
+    """JSON file with a move, or with handles, targets and, for kinematic, the law of motion."""
+    move: Annotated[Move, tyro.conf.arg(name="")] = field(default_factory=Move)
     out: Path = Path("motion.npz")
     """Motion file to write."""
     seed: Annotated[int, Interval(0, math.inf)] = 0
@@ -88,7 +90,16 @@ class FromAction(_OfGenerator):
 
         npz.writable_path(self.out)
         scene = npz.load(self.scene, Scene)
-        laws, instruction = read_instruction(self.instruction, scene)
+        if (self.instruction is None) == (self.move == Move()):
+            raise ValueError(
+                f"flowplan generate {self.generator}: expected either a move (--by, --turn, --on) "
+                "or a JSON file, got both or neither"
+            )
+        laws, instruction = (
+            self.move.told(scene)
+            if self.instruction is None
+            else read_instruction(self.instruction, scene)
+        )
         make = factory(self.generator, self.options)(laws)
         motions = _generate(make, scene, instruction, self.seed)
         _save(motions[0], self.out)
