@@ -101,6 +101,7 @@ COMMANDS: dict[str, Command | Group] = {
         plan=Command("bench:Plan", "time per certified plan, and the share of problems solved"),
         grasp=Command("bench:Grasp", "throughput of the grasp proposer"),
         shake=Command("bench:Shake", "grasps that hold when shaken in simulation"),
+        certify=Command("bench:Certify", "plans replayed by an oracle: what certificates miss"),
         ros=Command("bench:Ros", "the simulated cell over ROS 2: hangs, crashes, latencies"),
         wan=Command("bench:Wan", "time and memory of CHORD's video models on a GPU"),
     ),

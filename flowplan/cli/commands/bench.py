@@ -1,11 +1,11 @@
-"""`flowplan bench plan | grasp | shake | ros | wan`."""
+"""`flowplan bench plan | grasp | shake | certify | ros | wan`."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from flowplan.cli import console, names
 from flowplan.cli.parser import OneOf
@@ -83,6 +83,36 @@ class Shake(_OfRobot):
 
         with console.progress("bench shake") as tell:
             records = bench_shake(robot=self.robot, seed=self.seed, progress=tell)
+        console.records(records, self.json)
+        return 0
+
+
+@dataclass(frozen=True)
+class Certify(_Benchmark):
+    """Count what certificates let through: random problems, every plan replayed by an oracle.
+
+    With --json, FILE.problems.jsonl keeps every problem, and an interrupted benchmark resumes.
+    """
+
+    robot: Literal["both", "panda", "ur5e"] = "both"
+    """Robot, or both in turn."""
+    problems: Annotated[int, Interval(1, math.inf)] = 60
+    """Random problems."""
+    seed: Annotated[int, Interval(0, math.inf)] = 0
+    """Random seed of the problems."""
+
+    def run(self) -> int:
+        from experiments.certify.bench_certify import bench_certify
+
+        log = console.beside(self.json, ".problems.jsonl")
+        with console.progress("bench certify") as tell:
+            records = bench_certify(
+                robot=self.robot,
+                seed=self.seed,
+                problems=self.problems,
+                log=log,
+                progress=tell,
+            )
         console.records(records, self.json)
         return 0
 
