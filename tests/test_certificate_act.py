@@ -9,7 +9,7 @@ import trimesh
 from flowplan.collision.phase_geometry import mesh_in_frame, phase_geometry
 from flowplan.geometry import inverse, pose
 from flowplan.motion import SceneMotion
-from flowplan.motion_quality import MotionLimits, motion_report, rigid_parts
+from flowplan.motion_quality import MotionOptions, motion_report, rigid_parts
 from flowplan.planner import NoPlan, Plan, PlanOptions, plan
 from flowplan.planner.worlds import held_width
 from flowplan.report import feasibility
@@ -148,7 +148,7 @@ def with_ball(panda, sideways: float) -> tuple[Scene, SceneMotion, Plan]:
 def test_another_moving_object_is_swept(panda, sideways, certified):
     """By the contact of the plan without the ball; another contact may avoid it."""
     scene, motion, base = with_ball(panda, sideways)
-    options = PlanOptions(rank=False, motion=MotionLimits(max_gap=1.0))
+    options = PlanOptions(rank=False, motion=MotionOptions(max_gap=1.0))
     found = plan(scene, motion, panda, options=options, contacts=base.contact)
     assert isinstance(found, Plan) == certified, feasibility(found)
     if not certified:
@@ -214,7 +214,7 @@ def test_held_width_is_that_of_what_is_between_the_pads(panda):
 @pytest.mark.parametrize("build", [hinge, slide, pick_and_place])
 def test_rigid_and_articulated_motions_have_good_reports(build):
     scene, motion, moves = build()
-    report = motion_report(scene, motion, [False] * len(scene.objects), MotionLimits())
+    report = motion_report(scene, motion, [False] * len(scene.objects), MotionOptions())
     assert not report.reasons
     assert max(quality.residual for quality in report.objects) < 1e-6
     parts = rigid_parts(motion.vertices[0])
@@ -237,7 +237,7 @@ def test_a_body_that_bends_is_refused_unless_it_is_deformable():
     height = (start[:, 2:] / 0.16) ** 2
     bent = start + np.linspace(0, 1, 21)[:, None, None] * height * [0.15, 0, 0]
     scene, motion = Scene((brick,)), SceneMotion(np.linspace(0, 2, 21), (bent,))
-    limits = MotionLimits(parts=1, max_stretch_convex=1.0)
+    limits = MotionOptions(parts=1, max_stretch_convex=1.0)
     (reason,) = motion_report(scene, motion, [False], limits).reasons
     assert "brick bends" in reason
     assert not motion_report(scene, motion, [True], limits).reasons

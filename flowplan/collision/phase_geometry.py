@@ -99,7 +99,7 @@ def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeome
                 during.append((f"{obj.name} in the middle", middle))
                 during.append((f"{obj.name} at the end", end))
             continue
-        moving_face = moves[faces].any(axis=1)  # (F,)
+        moving_face = _moving_faces(moves, faces)  # (F,)
         if not moving_face.all():
             fixed = (obj.name, _mesh(vertices[0], faces[~moving_face]))
             during.append(fixed)
@@ -116,6 +116,17 @@ def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeome
         static=tuple(static),
         support_name=_unique(SUPPORT, [o.name for o in (*scene.objects, *scene.obstacles)]),
     )
+
+
+def _moving_faces(moves: NDArray[np.bool_], faces: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mask (F,) of the faces all of whose vertices move.
+
+    A face across a joint stretches and belongs to neither side: it stays where it is at t = 0. If
+    every face is such, as on a box of twelve triangles, they move.
+    """
+    corners = moves[faces]  # (F, 3)
+    whole = np.asarray(corners.all(axis=1))
+    return whole if whole.any() else np.asarray(corners.any(axis=1))
 
 
 def is_deformable(scene: Scene, motion: SceneMotion, target: int) -> bool:

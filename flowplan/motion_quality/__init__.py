@@ -8,26 +8,31 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from flowplan.motion_quality.limits import MotionLimits
+from flowplan.motion_quality.options import MotionOptions
 
 if TYPE_CHECKING:
     from flowplan.motion_quality.grouping import RigidParts, rigid_parts
+    from flowplan.motion_quality.projection import Projection, project
     from flowplan.motion_quality.report import MotionReport, ObjectQuality, motion_report
 
 _MODULES = {
     "MotionReport": "flowplan.motion_quality.report",
     "ObjectQuality": "flowplan.motion_quality.report",
+    "Projection": "flowplan.motion_quality.projection",
     "RigidParts": "flowplan.motion_quality.grouping",
     "motion_report": "flowplan.motion_quality.report",
+    "project": "flowplan.motion_quality.projection",
     "rigid_parts": "flowplan.motion_quality.grouping",
 }
 
 __all__ = [
-    "MotionLimits",
+    "MotionOptions",
     "MotionReport",
     "ObjectQuality",
+    "Projection",
     "RigidParts",
     "motion_report",
+    "project",
     "rigid_parts",
 ]
 

@@ -19,7 +19,7 @@ from scipy.spatial import ConvexHull, QhullError
 from flowplan.motion import SceneMotion
 from flowplan.motion_quality.floating import gap_to_others
 from flowplan.motion_quality.grouping import rigid_parts
-from flowplan.motion_quality.limits import MotionLimits
+from flowplan.motion_quality.options import MotionOptions
 from flowplan.scene import Scene
 from flowplan.utils.checks import FloatArray
 
@@ -72,7 +72,7 @@ class MotionReport:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why the motion is beyond the limits, one line for each object; empty if it is not."""
+        """Reasons for which the motion is beyond the limits, one line for each object."""
         return tuple(quality.reason for quality in self.objects if quality.reason)
 
 
@@ -80,7 +80,7 @@ def motion_report(
     scene: Scene,
     motion: SceneMotion,
     deformable: Sequence[bool],
-    limits: MotionLimits,
+    limits: MotionOptions,
     target: int | None = None,
 ) -> MotionReport:
     """Measure a motion against limits.
@@ -105,7 +105,7 @@ def motion_report(
 
 
 def _quality(
-    name: str, mesh: trimesh.Trimesh, vertices: FloatArray, bends: bool, limits: MotionLimits
+    name: str, mesh: trimesh.Trimesh, vertices: FloatArray, bends: bool, limits: MotionOptions
 ) -> ObjectQuality:
     way = float(np.linalg.norm(vertices - vertices[0], axis=-1).max())
     if bends:
@@ -126,8 +126,8 @@ def _gap(scene: Scene, motion: SceneMotion, index: int) -> float:
     return gap_to_others(own, others, scene.support_height)
 
 
-def _reason(quality: ObjectQuality, mesh: trimesh.Trimesh, limits: MotionLimits) -> str:
-    """Why the motion of an object with this mesh is beyond the limits; empty if it is not."""
+def _reason(quality: ObjectQuality, mesh: trimesh.Trimesh, limits: MotionOptions) -> str:
+    """Reason for which an object with this mesh is beyond the limits; empty if it is not."""
     if not quality.residual <= limits.max_residual:
         return (
             f"{quality.name} bends: it leaves the motion of {quality.parts} rigid parts by "

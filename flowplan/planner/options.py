@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from flowplan.attachment import AttachmentOptions
 from flowplan.collision.phase_geometry import VOXEL
 from flowplan.grasp import GraspOptions, PinchOptions, PushOptions, RankOptions
-from flowplan.motion_quality.limits import MotionLimits
+from flowplan.motion_quality.options import MotionOptions
 from flowplan.optimizers import TrackOptions
 from flowplan.paths.approach import ApproachOptions
 from flowplan.paths.time_parameterization import TimingOptions
@@ -82,7 +82,7 @@ class PlanOptions:
     """Sampling period, and the fraction of the joint limits to use."""
     geometry: GeometryOptions = field(default_factory=GeometryOptions)
     """Distance fields, held spheres and contact tolerances."""
-    motion: MotionLimits = field(default_factory=MotionLimits)
+    motion: MotionOptions = field(default_factory=MotionOptions)
     """Requirements on the motion itself, before it is planned for."""
     validation: ValidationOptions = field(default_factory=ValidationOptions)
     """Requirements of the independent validator."""

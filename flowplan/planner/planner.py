@@ -17,7 +17,7 @@ from flowplan.collision.phase_geometry import is_deformable, phase_geometry
 from flowplan.grasp import ContactCandidates
 from flowplan.grasp.rank import rank_with_flow
 from flowplan.motion import ObjectFlow, Progress, SceneMotion, sample_flow, silent
-from flowplan.motion_quality import MotionReport, motion_report
+from flowplan.motion_quality import motion_report, project
 from flowplan.optimizers import Optimizer, registry
 from flowplan.planner.attempt import rejected, try_contact, unfit
 from flowplan.planner.contacts import as_pinches, moved_object, propose_contacts
@@ -80,16 +80,27 @@ def plan(
     options = options or PlanOptions()
     start = inputs.get("start")
     start = robot.home if start is None else checks.array("start", start, robot.home.shape)
+    optimize = registry.get(optimizer)
+    target = moved_object(scene, motion)
+    deformable = [is_deformable(scene, motion, i) for i in range(len(scene.objects))]
+    assumptions = _assumptions(scene, target, deformable[target])
+
+    # The motion itself, before anything is planned for it.
+    quality = motion_report(scene, motion, deformable, options.motion, target)
+    if options.motion.check and quality.reasons:
+        return NoPlan(tuple(unfit(reason) for reason in quality.reasons), assumptions)
+    if options.motion.project == "auto":
+        motion = project(
+            motion,
+            deformable,
+            most=options.motion.parts,
+            support_height=scene.support_height,
+        ).motion
+
     flow = inputs.get("flow")
     if flow is None:
         flow = sample_flow(scene, motion, points_per_object=options.flow_points, seed=seed)
-    optimize = registry.get(optimizer)
-    target = moved_object(scene, motion)
     around = phase_geometry(scene, motion, target)
-    assumptions = _assumptions(scene, target, around.deformable)
-    quality = _motion_quality(scene, motion, target, options)
-    if options.motion.check and quality.reasons:
-        return NoPlan(tuple(unfit(reason) for reason in quality.reasons), assumptions)
 
     progress(0.0, "computing distance fields")
     fields = distance_fields(around, robot, options.geometry)
@@ -144,14 +155,6 @@ def _check_types(scene: Scene, motion: SceneMotion, robot: Robot) -> None:
         if not isinstance(value, kind):
             got = type(value).__name__
             raise ValueError(f"{name}: expected a {kind.__name__}, got {got}; {hint}")
-
-
-def _motion_quality(
-    scene: Scene, motion: SceneMotion, target: int, options: PlanOptions
-) -> MotionReport:
-    """Report on the motion of all objects."""
-    deformable = [is_deformable(scene, motion, i) for i in range(len(scene.objects))]
-    return motion_report(scene, motion, deformable, options.motion, target)
 
 
 def _assumptions(scene: Scene, target: int, deformable: bool) -> tuple[str, ...]:

@@ -1,20 +1,23 @@
-"""Limits of a motion. Nothing heavy is imported here, so that they can be listed quickly."""
+"""Options of the motion's report. Nothing heavy is imported here, so they can be listed quickly."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from flowplan.utils import bounds
 from flowplan.utils.bounds import Interval
 
 
 @dataclass(frozen=True)
-class MotionLimits:
+class MotionOptions:
     """Requirements for a motion to be planned for."""
 
     check: bool = True
     """Refuse a motion beyond the limits."""
+    project: Literal["off", "auto"] = "auto"
+    """Before planning, replace the motion of an object that is not deformable by that of its rigid
+    parts, if it bends."""
     parts: Annotated[int, Interval(1, 20)] = 4
     """Rigid parts of one object at most."""
     max_residual: Annotated[float, Interval(0, 1)] = 0.02
