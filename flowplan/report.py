@@ -64,8 +64,19 @@ def _summary(plan: Plan) -> list[str]:
         f"  slip       at most {slip:.1f} mm RMS deviation from rigid motion",
         f"  tracking   at most {position:.1f} mm and {rotation:.1f} deg off the flow",
         f"  clearance  at least {clearance:.1f} mm, at {worst_time:.2f} s",
+        f"  ending     {_ending(plan)}",
         "  certified by the independent validator",
     ]
+
+
+def _ending(plan: Plan) -> str:
+    """Whether the object is let go, and why."""
+    ending, pushed = plan.ending, plan.contact.kind[0] == "push"
+    if ending.released:
+        state = "the hand leaves" if pushed else "released"
+    else:
+        state = "in contact" if pushed else "holding"
+    return f"{state}: {ending.reason}" if ending.reason else state
 
 
 def _remedies(result: NoPlan) -> list[str]:

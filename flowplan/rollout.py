@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 
-OUTCOMES = ("success", "no_plan", "collision", "missed_grasp", "dropped", "wrong_end_state")
+OUTCOMES = (
+    "success",
+    "no_plan",
+    "collision",
+    "missed_grasp",
+    "dropped",
+    "overshoot",
+    "leak",
+    "wrong_end_state",
+)
+"""Ways in which an execution may end; a leak moves what should stand still."""
 
 
 @dataclass(frozen=True, eq=False)

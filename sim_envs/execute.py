@@ -8,10 +8,12 @@ and friction alone holds a rigid object. A cloth is anchored to a finger while i
 |---|---|
 | `collision` | a link pressed on an obstacle, or a link other than a finger on the target |
 | `missed_grasp` | no target between the closed fingers, or a push without contact |
-| `dropped` | the fingers lost the target during the manipulation |
+| `dropped` | the fingers lost the target during the manipulation, or after it if they should hold |
 
 A collision stops the robot, like the protective stop of a real one. Events explain a failure and do
-not decide it: the caller judges success on the physical end state, after everything is at rest.
+not decide it: the caller judges success on the physical end state, after everything is at rest. A
+trajectory that ends holding ends with closed fingers: the robot stands still and holds on while
+everything comes to rest.
 """
 
 from __future__ import annotations
@@ -113,19 +115,23 @@ class Execution:
     tracking_error: float
     events: tuple[Event, ...]
 
-    def outcome(self, success: bool) -> str:
+    def outcome(self, verdict: str) -> str:
         """One of flowplan.rollout.OUTCOMES: success for a right end state, else the first kind of
-        event."""
-        if success:
+        event, else the verdict on the end state."""
+        if verdict == "success":
             return "success"
         kinds = {event.kind for event in self.events}
-        return next((kind for kind in EVENTS if kind in kinds), "wrong_end_state")
+        return next((kind for kind in EVENTS if kind in kinds), verdict)
 
-    def rollout(self, success: bool, measures: Mapping[str, float]) -> Rollout:
-        """Record shared by simulator and robot."""
-        return Rollout(
-            self.times, self.joint_names, self.q, self.points, self.outcome(success), dict(measures)
-        )
+    def rollout(self, verdict: str, measures: Mapping[str, float]) -> Rollout:
+        """Record shared by simulator and robot.
+
+        Args:
+            verdict: One of flowplan.rollout.OUTCOMES, on the end state alone.
+            measures: Of the end state.
+        """
+        outcome = self.outcome(verdict)
+        return Rollout(self.times, self.joint_names, self.q, self.points, outcome, dict(measures))
 
 
 def link_points(world: World, body: int, points: Mapping[str, ArrayLike]) -> Track:
@@ -193,9 +199,10 @@ def execute(
             # Protective stop: hold the measured configuration.
             arm.command(arm.q(), np.zeros(len(q[i])), arm.width())
             break
-    # Release cloths, then let everything come to rest.
-    watch.let_go()
+    # Let everything come to rest; a robot that ends holding, or that was stopped, holds on.
     settled = world.settle(options.settle) if options.settle else 0.0
+    if int(trajectory.phase[-1]) < Phase.RELEASE and not watch.stopped:
+        watch.look_again(times[i] + settled)
     if settled:
         log.sample(times[i] + settled, int(phase[i]), {}, None)
     return log.execution(tuple(watch.events.values()))
@@ -260,6 +267,14 @@ class _Watch:
         if phase == Phase.MANIPULATE and self._held and not self.cloths:
             self._check_hold(time, bool(sides))
         self._phase = phase
+
+    def look_again(self, time: float) -> None:
+        """Record a drop if a robot that should hold the target has lost it while it stood still."""
+        if self.cloths or not self._held:
+            return
+        links = {contact.link for contact in self.arm.contacts() if contact.body in self.targets}
+        if not links & set(self.arm.finger_sides):
+            self._note(time, "dropped", "neither finger touches it any more")
 
     def _note(self, time: float, kind: str, detail: str) -> None:
         self.events.setdefault(kind, Event(float(time), kind, detail))

@@ -7,13 +7,13 @@ within reach of an arm at the world's origin that faces +x, a Panda or a UR5e.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from flowplan.geometry import exp_so3, pose, rotation_about, transform
+from flowplan.geometry import exp_so3, inverse, pose, rotation_about, transform
 from flowplan.laws import Law
 from flowplan.scene import Action, Prompt
 from flowplan.utils import checks
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 Measures = dict[str, float]
 """Named measures of the end state, SI units."""
 
+MAX_LEAK = 0.05
+"""Meters that anything may move that should stand still, in a success."""
+
+
+def _never(measures: Measures) -> bool:
+    return False
+
 
 @dataclass(frozen=True, eq=False)
 class TaskSetup:
@@ -36,8 +43,11 @@ class TaskSetup:
         obstacles: body ids of fixed objects by name.
         instruction: handles of one object with their targets, world frame.
         laws: law of motion of each object, for the kinematic generator.
-        measure: measures of the current world, called after release and settling.
+        measure: measures of the current world, called after release and settling, or while the
+            object is held if the plan ends so. A measure `leak` is how far, in meters, anything
+            has moved that should stand still.
         success: success, decided on the measures of the end state.
+        overshoot: True if a failed end state went farther than was asked.
         randomized: values drawn for this episode: x, y (m), yaw (rad), friction, mass_scale,
             joint_friction_scale, scan_noise (factor on the depth noise), and the task's own.
     """
@@ -49,10 +59,20 @@ class TaskSetup:
     measure: Callable[[World], Measures]
     success: Callable[[Measures], bool]
     randomized: dict[str, float]
+    overshoot: Callable[[Measures], bool] = _never
 
     def __post_init__(self) -> None:
         for name in (self.instruction.object, *(law.object for law in self.laws)):
             checks.choice("TaskSetup.objects", name, list(self.objects))
+
+    def verdict(self, measures: Measures) -> str:
+        """One of flowplan.rollout.OUTCOMES: success, or what is wrong with the end state."""
+        leaks = not measures.get("leak", 0.0) <= MAX_LEAK
+        if self.success(measures) and not leaks:
+            return "success"
+        if self.overshoot(measures):
+            return "overshoot"
+        return "leak" if leaks else "wrong_end_state"
 
     @property
     def scan_ids(self) -> dict[str, int]:
@@ -74,12 +94,14 @@ class Task:
         prompt: the instruction in words.
         setup: places objects into a new world, lets them settle, and states the task.
         deformable: requires WorldOptions(deformable=True).
+        release: whether the robot lets go at the end (PlanOptions.release).
     """
 
     name: str
     prompt: Prompt
     setup: Callable[[World, np.random.Generator], TaskSetup]
     deformable: bool = False
+    release: Literal["auto", "always", "never"] = "auto"
 
 
 def draw(
@@ -162,10 +184,7 @@ def moving_part(world: World, body: int, name: str, joint: str, *, count: int = 
 
     urdf = read_urdf(urdf_path(name))
     hinge = next(j for j in urdf.joints if j.name == joint)
-    beyond = {hinge.child}
-    for j in urdf.joints:  # parents come before children
-        if j.parent in beyond:
-            beyond.add(j.child)
+    beyond = links_beyond(name, joint)
     # Surface points of the links beyond the joint, and of all others.
     part: list[FloatArray] = []
     rest: list[FloatArray] = []
@@ -186,6 +205,46 @@ def body_points(world: World, body: int, name: str, count: int) -> FloatArray:
 def turned(moving: MovingPart, points: FloatArray, angle: float) -> FloatArray:
     """Points (P, 3) turned about the part's axis by `angle` rad."""
     return transform(rotation_about(moving.axis_point, moving.axis, angle), points)
+
+
+def leak(world: World, links: Iterable[tuple[int, str]]) -> Callable[[], float]:
+    """Largest way in meters, from now on, of links (body, name) that should stand still.
+
+    The way is that of the corners of the boxes around the links.
+    """
+    corners = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3), axis=-1).reshape(-1, 3)
+    start: list[tuple[int, str, FloatArray]] = []
+    for body, link in links:
+        low, high = np.array(world.bullet.getAABB(body, world.link_index(body, link)))
+        start.append((body, link, low + corners * (high - low)))
+    frames = [inverse(world.link_pose(body, link)) for body, link, _ in start]
+
+    def way() -> float:
+        moved = [
+            transform(world.link_pose(body, link) @ X_link_world, points) - points
+            for (body, link, points), X_link_world in zip(start, frames, strict=True)
+        ]
+        return float(np.linalg.norm(np.concatenate(moved), axis=1).max()) if moved else 0.0
+
+    return way
+
+
+def links_not_beyond(world: World, body: int, name: str, joint: str) -> list[tuple[int, str]]:
+    """Links (body, name) of the vendored model `name` that its joint `joint` does not move."""
+    beyond = links_beyond(name, joint)
+    return [(body, link) for link in world.link_poses(body) if link not in beyond]
+
+
+def links_beyond(name: str, joint: str) -> set[str]:
+    """Links of the vendored model `name` that its joint `joint` moves."""
+    from flowplan.robot.urdf import read_urdf
+
+    urdf = read_urdf(urdf_path(name))
+    beyond = {next(j.child for j in urdf.joints if j.name == joint)}
+    for j in urdf.joints:  # parents come before children
+        if j.parent in beyond:
+            beyond.add(j.child)
+    return beyond
 
 
 def tilt(X: FloatArray) -> float:

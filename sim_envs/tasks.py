@@ -2,7 +2,8 @@
 faucet.
 
 Success is measured on the physical end state, after release and settling: a joint's angle, the pose
-and the contacts of an object, the place of a cloth's corner.
+and the contacts of an object, the place of a cloth's corner. It has an upper bound too: a joint
+that went too far is an overshoot, and what should stand still moves by `MAX_LEAK` at most.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from sim_envs.task import (
     TaskSetup,
     body_points,
     draw,
+    leak,
+    links_not_beyond,
     moving_part,
     on_table,
     stand,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 FACING = -np.pi / 2  # yaw at which the y axis of a Meta-World model points away from the robot
 SHARE = 0.8  # smallest share of the asked travel in a success
+MOST = 1.2  # largest
 PLATE_RADIUS = 0.137
 LAPTOP_CLOSED = 1.57  # position of the lid's joint, rad
 FOLD_RADIUS = 0.005
@@ -51,6 +55,7 @@ def pick_place(world: World, rng: np.random.Generator) -> TaskSetup:
     X, X_plate = world.link_pose(ramekin), world.link_pose(plate)
     handles = body_points(world, ramekin, "ramekin", 12)
     # Bottom center of the ramekin to the plate's top, with a gap of 3 mm.
+    leaked = leak(world, [(plate, link) for link in world.link_poses(plate)])
     goal = np.array([*X_plate[:2, 3], _height_at(world, plate, X_plate[:2, 3]) + 0.003])
     bottom = np.array([*X[:2, 3], 0.0])
 
@@ -62,6 +67,7 @@ def pick_place(world: World, rng: np.random.Generator) -> TaskSetup:
             "tilt": tilt(X),
             "on_plate": float(plate in touched),
             "touches_else": float(len(touched - {plate})),
+            "leak": leaked(),
         }
 
     return TaskSetup(
@@ -88,10 +94,12 @@ def close_laptop(world: World, rng: np.random.Generator) -> TaskSetup:
     world.settle()
     lid = moving_part(world, laptop, "laptop", "lid_joint")
     angle = LAPTOP_CLOSED - world.joint_positions(laptop)["lid_joint"]
+    leaked = leak(world, links_not_beyond(world, laptop, "laptop", "lid_joint"))
 
     def measure(world: World) -> Measures:
         left = LAPTOP_CLOSED - world.joint_positions(laptop)["lid_joint"]
-        return {"lid_angle": left, "base_tilt": tilt(world.link_pose(laptop))}
+        base_tilt = tilt(world.link_pose(laptop))
+        return {"lid_angle": left, "base_tilt": base_tilt, "leak": leaked()}
 
     return TaskSetup(
         objects={"laptop": laptop},
@@ -99,7 +107,8 @@ def close_laptop(world: World, rng: np.random.Generator) -> TaskSetup:
         instruction=_turn("laptop", lid, angle, duration=3.0),
         laws=(Hinge("laptop", lid.axis_point, lid.axis, lid.part, lid.rest),),
         measure=measure,
-        success=lambda m: m["lid_angle"] < np.radians(12) and m["base_tilt"] < 0.2,
+        success=lambda m: abs(m["lid_angle"]) < np.radians(12) and m["base_tilt"] < 0.2,
+        overshoot=lambda m: m["lid_angle"] <= -np.radians(12),
         randomized=drawn,
     )
 
@@ -111,6 +120,7 @@ def lower_lamp(world: World, rng: np.random.Generator) -> TaskSetup:
     world.settle()
     arm = moving_part(world, lamp, "desk_lamp", "elbow")
     start = _elbow_to_head(world, lamp)
+    leaked = leak(world, links_not_beyond(world, lamp, "desk_lamp", "elbow"))
 
     def measure(world: World) -> Measures:
         end = _elbow_to_head(world, lamp)
@@ -120,6 +130,7 @@ def lower_lamp(world: World, rng: np.random.Generator) -> TaskSetup:
             "lowered": float(angle),
             "share": float(angle / drawn["asked"]),
             "base_tilt": tilt(world.link_pose(lamp)),
+            "leak": leaked(),
         }
 
     return TaskSetup(
@@ -128,7 +139,8 @@ def lower_lamp(world: World, rng: np.random.Generator) -> TaskSetup:
         instruction=_turn("desk_lamp", arm, drawn["asked"], duration=3.0),
         laws=(Hinge("desk_lamp", arm.axis_point, arm.axis, arm.part, arm.rest),),
         measure=measure,
-        success=lambda m: m["share"] > SHARE and m["base_tilt"] < 0.2,
+        success=lambda m: SHARE < m["share"] < MOST and m["base_tilt"] < 0.2,
+        overshoot=lambda m: m["share"] >= MOST,
         randomized=drawn,
     )
 
@@ -142,10 +154,11 @@ def open_drawer(world: World, rng: np.random.Generator) -> TaskSetup:
     box = moving_part(world, drawer, "drawer", "drawer_joint")
     asked, outwards = 0.12, -box.axis
     handles = box.handles()
+    leaked = leak(world, links_not_beyond(world, drawer, "drawer", "drawer_joint"))
 
     def measure(world: World) -> Measures:
         opened = -world.joint_positions(drawer)["drawer_joint"]
-        return {"opened": opened, "share": opened / asked}
+        return {"opened": opened, "share": opened / asked, "leak": leaked()}
 
     return TaskSetup(
         objects={"drawer": drawer},
@@ -153,7 +166,8 @@ def open_drawer(world: World, rng: np.random.Generator) -> TaskSetup:
         instruction=Action("drawer", handles, targets=handles + asked * outwards, duration=3.0),
         laws=(Slide("drawer", outwards, box.part, box.rest),),
         measure=measure,
-        success=lambda m: m["share"] > SHARE,
+        success=lambda m: SHARE < m["share"] < MOST,
+        overshoot=lambda m: m["share"] >= MOST,
         randomized=drawn,
     )
 
@@ -165,10 +179,11 @@ def turn_faucet(world: World, rng: np.random.Generator) -> TaskSetup:
     faucet = stand(world, "faucet", drawn, fixed=True)
     world.settle()
     handle = moving_part(world, faucet, "faucet", "handle_joint")
+    leaked = leak(world, links_not_beyond(world, faucet, "faucet", "handle_joint"))
 
     def measure(world: World) -> Measures:
         angle = world.joint_positions(faucet)["handle_joint"]
-        return {"turned": angle, "share": angle / asked}
+        return {"turned": angle, "share": angle / asked, "leak": leaked()}
 
     return TaskSetup(
         objects={"faucet": faucet},
@@ -176,7 +191,8 @@ def turn_faucet(world: World, rng: np.random.Generator) -> TaskSetup:
         instruction=_turn("faucet", handle, asked, duration=3.0),
         laws=(Hinge("faucet", handle.axis_point, handle.axis, handle.part, handle.rest),),
         measure=measure,
-        success=lambda m: m["share"] > SHARE,
+        success=lambda m: SHARE < m["share"] < MOST,
+        overshoot=lambda m: m["share"] >= MOST,
         randomized=drawn,
     )
 
@@ -210,10 +226,10 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
 
     def measure(world: World) -> Measures:
         now = world.cloth_vertices(cloth)
-        return {
-            "corner_error": float(np.linalg.norm(now[corner] - targets, axis=1).mean()),
-            "dragged": float(np.linalg.norm(now[stays] - vertices[stays], axis=1).mean()),
-        }
+        # A cloth bends: the mean way of the half that should stay.
+        dragged = float(np.linalg.norm(now[stays] - vertices[stays], axis=1).mean())
+        corner_error = float(np.linalg.norm(now[corner] - targets, axis=1).mean())
+        return {"corner_error": corner_error, "leak": dragged}
 
     return TaskSetup(
         objects={"cloth": cloth},
@@ -221,7 +237,7 @@ def fold_cloth(world: World, rng: np.random.Generator) -> TaskSetup:
         instruction=Action("cloth", handles, targets=targets, duration=4.0),
         laws=(Fold("cloth", center, np.cross(away, [0, 0, 1]), radius=FOLD_RADIUS),),
         measure=measure,
-        success=lambda m: m["corner_error"] < 0.05 and m["dragged"] < 0.05,
+        success=lambda m: m["corner_error"] < 0.05,
         randomized=drawn,
     )
 
@@ -253,7 +269,8 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("pick_place", Prompt("put the ramekin on the plate"), pick_place),
         Task("close_laptop", Prompt("close the laptop"), close_laptop),
-        Task("lower_lamp", Prompt("lower the lamp"), lower_lamp),
+        # The friction of its joints holds the lamp, which no motion shows.
+        Task("lower_lamp", Prompt("lower the lamp"), lower_lamp, release="always"),
         Task("fold_cloth", Prompt("fold the cloth diagonally"), fold_cloth, deformable=True),
         Task("open_drawer", Prompt("open the drawer"), open_drawer),
         Task("turn_faucet", Prompt("turn the faucet"), turn_faucet),

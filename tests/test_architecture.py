@@ -47,6 +47,7 @@ ROOMS = [
     "validation",
     "collision",
     "attachment",
+    "statics",
     "grasp",
     "optimizers",
     "paths",

@@ -174,10 +174,10 @@ def test_friction_lifts_the_box_and_without_friction_it_stays(panda: Robot, tmp_
     done, risen = run_lift(panda, tmp_path, friction=0.6)
     assert risen == pytest.approx(0.15, abs=2e-3)
     assert done.events == ()
-    assert done.outcome(True) == "success"
+    assert done.outcome("success") == "success"
     done, risen = run_lift(panda, tmp_path, friction=0.0)
     assert risen < 1e-3
-    assert done.outcome(False) == "dropped"
+    assert done.outcome("wrong_end_state") == "dropped"
 
 
 @pytest.mark.parametrize(("friction", "held"), [(0.14, False), (0.19, True)])
@@ -210,7 +210,7 @@ def test_grasp_beside_the_box_is_missed(panda: Robot, tmp_path: Path) -> None:
     done, risen = run_lift(panda, tmp_path, friction=0.6, box_offset=0.12)
     assert risen < 1e-3
     assert [event.kind for event in done.events] == ["missed_grasp"]
-    assert done.outcome(False) == "missed_grasp"
+    assert done.outcome("wrong_end_state") == "missed_grasp"
 
 
 def test_one_finger_alone_holds_nothing(panda: Robot, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_one_finger_alone_holds_nothing(panda: Robot, tmp_path: Path) -> None:
         done = execute(world, arm, motion, targets=["bar"], track=lambda: np.zeros((1, 3)))
         gripped = np.flatnonzero(done.phase == 1)[-1]
         assert done.width[gripped] > 0.05
-        assert done.outcome(False) == "missed_grasp"
+        assert done.outcome("wrong_end_state") == "missed_grasp"
         assert "1 of 2" in done.events[0].detail
 
 
@@ -236,7 +236,7 @@ def test_wall_in_the_way_is_a_collision_and_stops_the_robot(panda: Robot, tmp_pa
         wall = box_urdf(tmp_path, (0.4, 0.02, 0.6), 1.0)
         world.load(wall, pose(translation=[0.5, 0.12, 0.3]), name="wall", fixed=True)
         done = execute(world, arm, motion, targets=[], track=lambda: np.zeros((1, 3)), kind="push")
-        assert done.outcome(False) == "collision"
+        assert done.outcome("wrong_end_state") == "collision"
         assert "wall" in done.events[0].detail
         assert arm.X_world_tool()[1, 3] < 0.12
         assert len(done.times) < 0.9 * 60 * motion.times[-1]
@@ -261,7 +261,7 @@ def test_push_that_never_touches_is_missed(panda: Robot, tmp_path: Path) -> None
         done = execute(
             world, arm, motion, targets=["box"], track=lambda: np.zeros((1, 3)), kind="push"
         )
-        assert done.outcome(False) == "missed_grasp"
+        assert done.outcome("wrong_end_state") == "missed_grasp"
 
 
 def test_same_world_same_result_bit_for_bit(panda: Robot, tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def test_same_world_same_result_bit_for_bit(panda: Robot, tmp_path: Path) -> Non
 
 def test_rollout_is_the_shared_record(panda: Robot, tmp_path: Path) -> None:
     done, risen = run_lift(panda, tmp_path, friction=0.6)
-    rollout = done.rollout(True, {"risen": risen})
+    rollout = done.rollout("success", {"risen": risen})
     assert rollout.outcome == "success"
     assert rollout.points.shape == (len(rollout.times), 3, 3)
 

@@ -47,6 +47,8 @@ class EpisodeSpec:
         instruction: input of the generator: the task's "action" (handles and targets) or its
             "prompt" (a sentence).
         optimizer: name of the trajectory optimizer; unused by the method "kabsch_ik".
+        release: PlanOptions.release, or "task" for what the task states; the method "kabsch_ik"
+            always lets go.
     """
 
     task: str
@@ -56,12 +58,14 @@ class EpisodeSpec:
     seed: int
     instruction: Literal["action", "prompt"] = "action"
     optimizer: str = optimizers.DEFAULT
+    release: Literal["task", "auto", "always", "never"] = "task"
 
     def __post_init__(self) -> None:
         checks.choice("task", self.task, list(TASKS))
         checks.choice("instruction", self.instruction, ("action", "prompt"))
         checks.choice("method", self.method, METHODS)
         checks.choice("optimizer", self.optimizer, optimizers.NAMES)
+        checks.choice("release", self.release, ("task", "auto", "always", "never"))
 
     def label(self) -> str:
         """Short description for progress lines."""
@@ -125,7 +129,8 @@ def run_episode(
     Args:
         spec: specification of the episode.
         generator: makes a generator from the task's laws of motion.
-        options: of the planner; unused by the method "kabsch_ik".
+        options: of the planner; unused by the method "kabsch_ik". Their `release` is that of the
+            specification.
         stages: filled with the output of each stage.
         recorder: films the execution.
         progress: called before each stage.
@@ -133,6 +138,8 @@ def run_episode(
     stages = stages if stages is not None else Stages()
     task = TASKS[spec.task]
     rng = np.random.default_rng(spec.seed)
+    release = task.release if spec.release == "task" else spec.release
+    options = replace(options, release=release)
     stages.robot = robot = load_robot(spec.robot)
     with World(WorldOptions(deformable=task.deformable)) as world:
         # The world: robot and task at rest.
@@ -171,10 +178,9 @@ def run_episode(
             )
         # Success is read off the physical end state.
         measures = {name: float(value) for name, value in setup.measure(world).items()}
-        success = setup.success(measures)
-        stages.rollout = execution.rollout(success, measures)
+        stages.rollout = execution.rollout(setup.verdict(measures), measures)
         events = [f"{e.kind} at {e.time:.2f} s: {e.detail}" for e in execution.events]
-        reason = "" if success else "; ".join(events)
+        reason = "" if stages.rollout.outcome == "success" else "; ".join(events)
         return Episode(spec, stages.rollout.outcome, reason, measures, stages.seconds)
 
 

@@ -17,6 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.tasks.episode import Episode, EpisodeSpec, GeneratorFactory, run_episode
 from experiments.tasks.options import EvaluationOptions
 from flowplan.motion import Progress, silent
@@ -45,7 +47,14 @@ def evaluate(
     """
     specs = [
         EpisodeSpec(
-            task, robot, generator_name, method, seed, options.instruction, options.optimizer
+            task,
+            robot,
+            generator_name,
+            method,
+            seed,
+            options.instruction,
+            options.optimizer,
+            options.release,
         )
         for seed in range(options.first_seed, options.first_seed + options.seeds)
         for task in options.tasks
@@ -90,8 +99,8 @@ def _limit_threads(threads: int) -> None:
 
 
 def success_records(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
-    """JSON records per task, robot and method: success share, its Wilson interval, and the share of
-    each failure.
+    """JSON records per task, robot and method: success share, its Wilson interval, the share of
+    each failure, and the median and largest leak of the episodes that measured one.
 
     Records of methods that optimize trajectories carry the optimizer's name.
     """
@@ -117,6 +126,13 @@ def success_records(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
             records.append(
                 record(f"{key}/{outcome}", share, "share", "down", n, decimals=4, **fields)
             )
+        leaks = [e.measures["leak"] for e in group if "leak" in e.measures]
+        for name, value in (("median", np.median), ("largest", np.max)):
+            if leaks:
+                way = float(value(leaks))
+                records.append(
+                    record(f"{key}/leak_{name}", way, "m", "down", len(leaks), decimals=4, **fields)
+                )
     return records
 
 

@@ -35,6 +35,8 @@ class EvaluationOptions:
     """Input of the generator: handles and targets, or a sentence."""
     optimizer: str = optimizers.DEFAULT
     """Name of the trajectory optimizer."""
+    release: Literal["task", "auto", "always", "never"] = "task"
+    """Let go at the end: as the task states, if the object then rests (auto), always or never."""
 
     def __post_init__(self) -> None:
         bounds.check(self)

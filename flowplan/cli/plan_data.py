@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flowplan.planner import Attempt, NoPlan, Plan
+from flowplan.planner import Attempt, Ending, NoPlan, Plan
 from flowplan.trajectory import Phase
 
 
@@ -43,6 +43,18 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "max_rotation_error_rad": float(q.rotation_error[manipulated].max()),
         "clearance_m": float(plan.certificate.clearance),
         "clearance_time_s": float(plan.certificate.worst_time),
+        "ending": _ending(plan.ending),
+    }
+
+
+def _ending(ending: Ending) -> dict[str, Any]:
+    return {
+        "released": ending.released,
+        "reason": ending.reason,
+        "rests": ending.rests,
+        "drop_m": _finite(ending.drop),
+        "contact_margin_m": _finite(ending.margin),
+        "joint_load": float(ending.load),
     }
 
 
@@ -59,6 +71,11 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "position_error_m": _measured(attempt.position_error),
         "time_s": _measured(attempt.time),
     }
+
+
+def _finite(value: float) -> float | None:
+    """None if there is no such distance."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _measured(value: float) -> float | None:

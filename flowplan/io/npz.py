@@ -35,7 +35,7 @@ VERSIONS = {
     "ContactCandidates": 1,
     "Attachment": 1,
     "Trajectory": 1,
-    "Plan": 2,
+    "Plan": 3,
     "NoPlan": 2,
     "Rollout": 1,
 }

@@ -31,7 +31,7 @@ Arrays = dict[str, NDArray[Any]]
 
 ADDED: dict[str, dict[str, int]] = {
     "SceneObject": {"deformable": 2},
-    "Plan": {"assumptions": 2},
+    "Plan": {"assumptions": 2, "ending": 3},
     "NoPlan": {"assumptions": 2},
 }
 """Fields added to a record since version 1, as {record: {field: version of the file}}. They get

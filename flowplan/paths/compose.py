@@ -1,6 +1,8 @@
 """Assembly of a trajectory from its phases, each from rest to rest.
 
 approach -> grip (the arm holds still while the fingers close) -> manipulate -> release -> retreat
+
+A plan that ends holding ends with the manipulation: it has no release and no retreat.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def compose(
     contact: ContactCandidates,
     into: FloatArray,
     along: TimedPath,
-    out: FloatArray,
+    out: FloatArray | None,
     *,
     clock: TimingOptions,
     dwell: float,
@@ -43,7 +45,7 @@ def compose(
         contact: The contact that is made (one candidate).
         into: (M, J) path to the contact.
         along: The timed manipulation.
-        out: (M, J) path away from it.
+        out: (M, J) path away from it, or None to end holding.
         clock: Sampling step and shares of the limits.
         dwell: Seconds to close the gripper, and to open it; a push does not wait.
         tracking_error: Position (m) and rotation (rad) errors (T,) at the waypoints of `along`.
@@ -54,13 +56,16 @@ def compose(
     # The pieces, each starting one sample after the end of the piece before.
     wide, closed = float(contact.width[0]), 0.0
     wait = 2 * clock.dt if contact.kind[0] == "push" else dwell
-    pieces = (
+    pieces = [
         _Piece(Phase.APPROACH, retime(into, robot, clock), (wide, wide)),
         _Piece(Phase.GRIP, _hold(along.q[0], wait, clock.dt), (wide, closed)),
         _Piece(Phase.MANIPULATE, along, (closed, closed)),
-        _Piece(Phase.RELEASE, _hold(along.q[-1], wait, clock.dt), (closed, wide)),
-        _Piece(Phase.RETREAT, retime(out, robot, clock), (wide, wide)),
-    )
+    ]
+    if out is not None:
+        pieces += [
+            _Piece(Phase.RELEASE, _hold(along.q[-1], wait, clock.dt), (closed, wide)),
+            _Piece(Phase.RETREAT, retime(out, robot, clock), (wide, wide)),
+        ]
     durations = [p.timed.times[-1] + clock.dt for p in pieces]
     starts = np.cumsum([0.0, *durations[:-1]])
     lengths = [len(p.timed.times) for p in pieces]

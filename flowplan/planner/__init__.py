@@ -13,11 +13,12 @@ from flowplan.planner.options import GeometryOptions, PlanOptions
 if TYPE_CHECKING:
     from flowplan.planner.contacts import moved_object, propose_contacts
     from flowplan.planner.planner import PlanInputs, plan
-    from flowplan.planner.records import STAGES, Attempt, NoPlan, Plan
+    from flowplan.planner.records import STAGES, Attempt, Ending, NoPlan, Plan
 
 _MODULES = {
     "STAGES": "flowplan.planner.records",
     "Attempt": "flowplan.planner.records",
+    "Ending": "flowplan.planner.records",
     "NoPlan": "flowplan.planner.records",
     "Plan": "flowplan.planner.records",
     "PlanInputs": "flowplan.planner.planner",
@@ -29,6 +30,7 @@ _MODULES = {
 __all__ = [
     "STAGES",
     "Attempt",
+    "Ending",
     "GeometryOptions",
     "NoPlan",
     "Plan",

@@ -71,7 +71,9 @@ def try_contact(problem: Problem, contact: ContactCandidates, rank: int) -> Plan
         tried = Attempt(rank, kind, stage, failure.reason, _REMEDIES[stage])
         return replace(tried, **(measured | failure.measured))
     done = replace(Attempt(rank, kind, "planned", "certified"), **measured)
-    return Plan(contact, contact, attachment, trajectory, certificate, (done,))
+    return Plan(
+        contact, contact, attachment, trajectory, certificate, (done,), ending=problem.ending
+    )
 
 
 def unfit(reason: str) -> Attempt:
@@ -184,8 +186,8 @@ def _optimize(problem: Problem, task: TrackProblem) -> TrackSolution:
 
 def _reach(
     problem: Problem, contact: ContactCandidates, solution: TrackSolution
-) -> tuple[FloatArray, FloatArray]:
-    """Joint paths (M, J) to the contact and away from it."""
+) -> tuple[FloatArray, FloatArray | None]:
+    """Joint paths (M, J) to the contact and away from it; None if the plan ends holding."""
     robot, fields, options = problem.robot, problem.fields, problem.options.reach
     width, seed = float(contact.width[0]), problem.seed
     if contact.kind[0] == "push":
@@ -204,6 +206,8 @@ def _reach(
     )
     if into.reason:
         raise _Failed("approach", into.reason, time=0.0)
+    if not problem.ending.released:
+        return into.q, None
     out = retreat(
         robot,
         solution.q[-1],
@@ -234,7 +238,7 @@ def _assemble(
     along: TimedPath,
     solution: TrackSolution,
     into: FloatArray,
-    out: FloatArray,
+    out: FloatArray | None,
 ) -> Trajectory:
     """Timed trajectory of all phases, with its clearance."""
     options, robot = problem.options, problem.robot

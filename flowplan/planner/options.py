@@ -12,6 +12,7 @@ from flowplan.motion_quality.options import MotionOptions
 from flowplan.optimizers import TrackOptions
 from flowplan.paths.approach import ApproachOptions
 from flowplan.paths.time_parameterization import TimingOptions
+from flowplan.statics.options import RestOptions
 from flowplan.utils import bounds
 from flowplan.utils.bounds import Interval
 from flowplan.validation.options import ValidationOptions
@@ -55,6 +56,9 @@ class PlanOptions:
     timing: Literal["flow", "fast"] = "flow"
     """Keep the flow's timing (slowed down where limits require it), or move as fast as the limits
     allow."""
+    release: Literal["auto", "always", "never"] = "auto"
+    """Let go of the object at the end if it then rests (auto), whatever happens (always), or not
+    (never). A plan that does not let go ends holding it, or in contact with it after a push."""
     dwell: Annotated[float, Interval(0, 10)] = 0.8
     """Seconds that the arm waits for the fingers to close, and again for them to open."""
     max_position_error: Annotated[float, Interval(1e-4, 1)] = 0.015
@@ -84,6 +88,8 @@ class PlanOptions:
     """Distance fields, held spheres and contact tolerances."""
     motion: MotionOptions = field(default_factory=MotionOptions)
     """Requirements on the motion itself, before it is planned for."""
+    rest: RestOptions = field(default_factory=RestOptions)
+    """Requirements for an object to rest where it is let go."""
     validation: ValidationOptions = field(default_factory=ValidationOptions)
     """Requirements of the independent validator."""
 

@@ -3,7 +3,8 @@
     SceneMotion -> ObjectFlow -> ranked contacts -> Attachment -> optimized -> timed -> certified
 
 Contacts are tried best first. The first whose whole trajectory (approach, grip, manipulate,
-release, retreat) passes the independent validator is the plan. Every other attempt is kept with the
+release, retreat) passes the independent validator is the plan. Where the object would not rest if
+it were let go, the trajectory ends with the manipulation. Every other attempt is kept with the
 stage where it failed, the measurement that decided, and things to try. A trajectory that failed
 certification is never returned.
 """
@@ -21,6 +22,7 @@ from flowplan.motion_quality import motion_report, project
 from flowplan.optimizers import Optimizer, registry
 from flowplan.planner.attempt import rejected, try_contact, unfit
 from flowplan.planner.contacts import as_pinches, moved_object, propose_contacts
+from flowplan.planner.ending import ending_of
 from flowplan.planner.options import PlanOptions
 from flowplan.planner.problem import Problem, distance_fields
 from flowplan.planner.records import Attempt, NoPlan, Plan
@@ -61,7 +63,8 @@ def plan(
     Args:
         scene: the world at t = 0.
         motion: desired motion. The object with the largest displacement is the one to touch.
-        robot: the arm, placed by `robot.X_world_base`; it ends in `robot.home`.
+        robot: the arm, placed by `robot.X_world_base`; it ends in `robot.home`, or holding the
+            object (PlanOptions.release).
         options: see PlanOptions. Defaults to PlanOptions().
         optimizer: name of a trajectory optimizer (flowplan.optimizers.NAMES), or a function of its
             type.
@@ -102,10 +105,14 @@ def plan(
         flow = sample_flow(scene, motion, points_per_object=options.flow_points, seed=seed)
     around = phase_geometry(scene, motion, target)
 
-    progress(0.0, "computing distance fields")
+    progress(0.0, "examining where the motion ends")
+    ending, guesses = ending_of(scene, motion, target, around.deformable, options)
+    assumptions += guesses
+
+    progress(0.02, "computing distance fields")
     fields = distance_fields(around, robot, options.geometry)
     problem = Problem(
-        scene, motion, flow, robot, start, target, around, fields, options, optimize, seed
+        scene, motion, flow, robot, start, target, around, fields, options, optimize, seed, ending
     )
 
     progress(0.1, "proposing contacts")

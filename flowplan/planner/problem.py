@@ -14,6 +14,7 @@ from flowplan.grasp import ContactCandidates
 from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.optimizers import Optimizer
 from flowplan.planner.options import GeometryOptions, PlanOptions
+from flowplan.planner.records import Ending
 from flowplan.robot import Robot
 from flowplan.scene import Scene
 from flowplan.utils.checks import FloatArray
@@ -49,6 +50,7 @@ class Problem:
         options: all options.
         optimizer: trajectory optimizer.
         seed: Random seed.
+        ending: what happens to the object at the end.
     """
 
     scene: Scene
@@ -62,6 +64,7 @@ class Problem:
     options: PlanOptions
     optimizer: Optimizer
     seed: int
+    ending: Ending
 
 
 def distance_fields(around: PhaseGeometry, robot: Robot, options: GeometryOptions) -> Fields:

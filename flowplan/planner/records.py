@@ -47,6 +47,32 @@ class Attempt:
         checks.choice("Attempt.stage", self.stage, STAGES)
 
 
+@dataclass(frozen=True)
+class Ending:
+    """What happens to the object at the end of a plan, and why.
+
+    Attributes:
+        released: True if the hand lets go and retreats. Otherwise the plan ends with the
+            manipulation, the hand holding the object (in contact with it, after a push), and its
+            trajectory has no release and no retreat.
+        reason: one line with the measurement that decided, and the option if that decided; empty in
+            plans of files that do not say.
+        rests: True if the object rests where it is let go (flowplan.statics); False if not, or if
+            that was not examined.
+        drop: meters that it falls first; infinite if nothing is below it.
+        margin: meters by which its center of mass is inside the polygon of contact, seen from
+            above; negative outside, minus infinity without contact.
+        load: torque of gravity in N m about the joint of its moving part (N along a slide).
+    """
+
+    released: bool = True
+    reason: str = ""
+    rests: bool = False
+    drop: float = 0.0
+    margin: float = 0.0
+    load: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A certified trajectory with everything that led to it.
@@ -55,10 +81,11 @@ class Plan:
         contact: the chosen contact (one).
         candidates: all contacts, as ranked.
         attachment: tool motion that the flow asks for.
-        trajectory: approach, grip, manipulate, release, retreat.
+        trajectory: approach, grip, manipulate, and release and retreat unless it ends holding.
         certificate: result of the independent validator.
         attempts: every contact tried, the successful one last.
         assumptions: guesses that the plan rests on, one line each, with the way to decide them.
+        ending: whether the object is released, and why.
     """
 
     contact: ContactCandidates
@@ -68,6 +95,7 @@ class Plan:
     certificate: Certificate
     attempts: tuple[Attempt, ...]
     assumptions: tuple[str, ...] = ()
+    ending: Ending = Ending()
 
 
 @dataclass(frozen=True)

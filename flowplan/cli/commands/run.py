@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
@@ -35,9 +35,13 @@ class Run:
     """Folder for every stage's file, metrics, video and page. Defaults to runs/TASK-ROBOT-SEED."""
     seed: Annotated[int, Interval(0, math.inf)] = 0
     """Seed of the world and of every random choice."""
+    release: Literal["task", "auto", "always", "never"] = "task"
+    """Let go at the end: as the task states, if the object then rests (auto), always or never."""
     video: bool = True
     """Film the execution."""
-    options: Annotated[Any, Options("flowplan.planner.options:PlanOptions")] = None
+    options: Annotated[Any, Options("flowplan.planner.options:PlanOptions", hide=("release",))] = (
+        None
+    )
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -56,6 +60,7 @@ class Run:
             self.seed,
             instruction=takes(self.generator),
             optimizer=self.optimizer,
+            release=self.release,
         )
         folder = self.out or Path("runs") / f"{self.task}-{self.robot}-{self.seed}"
         make = factory(self.generator, with_device(self.generator, self.device))

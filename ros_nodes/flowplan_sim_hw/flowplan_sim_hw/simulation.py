@@ -253,7 +253,7 @@ class Simulation:
     def verdict(self) -> tuple[bool, dict[str, float]]:
         """Current success of the task, and its measures."""
         measures = {name: float(value) for name, value in self.setup.measure(self.world).items()}
-        return bool(self.setup.success(measures)), measures
+        return self.setup.verdict(measures) == "success", measures
 
     def close(self) -> None:
         """End the controllers' goals and the world."""
