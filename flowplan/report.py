@@ -70,7 +70,7 @@ def _summary(plan: Plan) -> list[str]:
 
 
 def _ending(plan: Plan) -> str:
-    """Whether the object is let go, and why."""
+    """State of the hand at the end, and the reason."""
     ending, pushed = plan.ending, plan.contact.kind[0] == "push"
     if ending.released:
         state = "the hand leaves" if pushed else "released"

@@ -49,7 +49,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Ending:
-    """What happens to the object at the end of a plan, and why.
+    """End of a plan: the object is let go or held, and the reason.
 
     Attributes:
         released: True if the hand lets go and retreats. Otherwise the plan ends with the

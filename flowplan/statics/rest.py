@@ -1,4 +1,4 @@
-"""Whether an object rests where a motion ends, if it is let go there.
+"""Rest of an object that is let go where a motion ends.
 
 A rigid object rests if it is balanced on the support plane, obstacles and other objects that rest
 (flowplan.statics.rigid), and so are those objects together with it. A jointed one rests if it is
@@ -87,7 +87,7 @@ class _Around:
         return [*self.obstacles, *kept]
 
     def supports(self, near: Solid, without: Sequence[str] = ()) -> Supports:
-        """What is below a body."""
+        """Surfaces below a body."""
         return Supports(self.surfaces(without), self.height, near)
 
 
