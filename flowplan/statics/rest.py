@@ -250,8 +250,9 @@ def _split(vertices: FloatArray, faces: NDArray[np.int64]) -> _Parts | None:
     # Groups that move against it are the part, with their vertices near the axis.
     least = max(0.01, _JOINT_WAY * float(way.max()))
     goes = [apart[groups.label == group].max(initial=0.0) > least for group in range(len(sizes))]
-    moving = np.array(goes)[groups.label]
-    fixed = ~moving[faces].any(axis=1)
+    goes[base] = False
+    moving = np.asarray(goes, bool)[groups.label]
+    fixed: NDArray[np.bool_] = ~np.any(moving[faces], axis=1)
     area = trimesh.triangles.area(vertices[0][faces])
     share = float(area[fixed].sum() / max(area.sum(), 1e-12))
     if not _LEAST_AREA <= share <= 1 - _LEAST_AREA:
