@@ -118,6 +118,14 @@ def test_every_option_is_explained():
         ("bench grasp --seed -1", "flowplan bench grasp: --seed: expected at least 0, got -1"),
         ("plan a b --out no/p.npz", "flowplan: no/p.npz: its folder does not exist; create it"),
         (
+            "plan a b --release later",
+            "flowplan plan: --release: expected one of auto, always, never, got 'later'",
+        ),
+        (
+            "run pick_place --release later",
+            "flowplan run: --release: expected one of task, auto, always, never, got 'later'",
+        ),
+        (
             "plan a b --timing slow",
             "flowplan plan: --timing: expected one of flow, fast, got 'slow'",
         ),

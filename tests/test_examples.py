@@ -69,6 +69,16 @@ def test_own_task(tmp_path, capsys):
     assert (tmp_path / "video.mp4").stat().st_size > 10_000
 
 
+def test_pour_ends_holding(tmp_path, capsys):
+    """In simulation: the ramekin is held tilted when the episode is judged."""
+    assert_plays(example(10).main(video=False, out=tmp_path))
+    out = capsys.readouterr().out
+    assert "ending     holding: ramekin would fall" in out
+    assert "success: held tilted by" in out
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["plan"]["released"] is False
+
+
 def test_neurok_drag(tmp_path, capsys):
     assert_plays(example(5).main(out=tmp_path))
     share = re.search(r"(\d+)% of the way", capsys.readouterr().out)

@@ -192,6 +192,63 @@ def test_a_lamp_knocked_over_is_not_lowered():
         assert not setup.success(measures)
 
 
+@pytest.mark.parametrize(
+    ("name", "share"), [("turn_faucet", 1.43), ("open_drawer", 1.3), ("lower_lamp", 1.3)]
+)
+def test_too_far_is_an_overshoot(name, share):
+    world, setup = begin(name, 0)
+    with world:
+        body, joint = setup.objects[setup.instruction.object], JOINTS[name]
+        start = world.joint_positions(body)[joint]
+        travel = asked(name, world, setup)
+        for done, verdict in ((1.1, "success"), (share, "overshoot"), (0.5, "wrong_end_state")):
+            world.set_joint_positions(body, {joint: start + done * travel})
+            measures = setup.measure(world)
+            assert measures["leak"] < 1e-6
+            assert setup.verdict(measures) == verdict, measures
+            assert setup.success(measures) == (verdict == "success")
+
+
+@pytest.mark.parametrize("way", [0.04, 0.06])
+def test_what_should_stand_still_and_moved_is_a_leak(way):
+    """The plate is shifted along with the ramekin on it, and a laptop with its closed lid."""
+    world, setup = begin("pick_place", 0)
+    with world:
+        assert setup.verdict(finish("pick_place", world, setup, 1.0)) == "success"
+        for body in (setup.obstacles["plate"], setup.objects["ramekin"]):
+            world.set_base_pose(body, pose(translation=[way, 0, 0]) @ world.link_pose(body))
+        world.settle()
+        measures = setup.measure(world)
+    assert measures["leak"] == pytest.approx(way, abs=5e-3)
+    assert setup.verdict(measures) == ("success" if way < 0.05 else "leak")
+
+    world, setup = begin("close_laptop", 0)
+    with world:
+        finish("close_laptop", world, setup, 1.0)
+        laptop = setup.objects["laptop"]
+        world.set_base_pose(laptop, pose(translation=[0, way, 0]) @ world.link_pose(laptop))
+        measures = setup.measure(world)
+    assert measures["leak"] == pytest.approx(way, abs=5e-3)
+    assert setup.verdict(measures) == ("success" if way < 0.05 else "leak")
+
+
+def test_a_leak_counts_turns_too():
+    """A plate turned by 60 degrees on its place has gone as far as its rim."""
+    world, setup = begin("pick_place", 0)
+    with world:
+        plate = setup.obstacles["plate"]
+        X = world.link_pose(plate)
+        world.set_base_pose(plate, X @ rotation_about([0, 0, 0], [0, 0, 1], np.pi / 3))
+        assert setup.measure(world)["leak"] > 0.13
+
+
+def test_an_unknown_leak_is_no_success():
+    world, setup = begin("turn_faucet", 0)
+    world.close()
+    assert setup.verdict({"share": 1.0, "leak": 0.0}) == "success"
+    assert setup.verdict({"share": 1.0, "leak": float("nan")}) == "leak"
+
+
 def test_lamp_lowered_by_another_joint_counts_by_how_far_the_head_came_down():
     world, setup = begin("lower_lamp", 0)
     with world:

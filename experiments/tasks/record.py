@@ -105,6 +105,8 @@ def _metrics(episode: Episode, stages: Stages) -> dict[str, Any]:
             "max_rotation_error_rad": float(plan.trajectory.rotation_error.max()),
             "clearance_m": float(plan.certificate.clearance),
             "duration_s": float(np.ptp(plan.trajectory.times)),
+            "released": plan.ending.released,
+            "ending": plan.ending.reason,
         }
     metrics["machine"] = (
         f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"

@@ -115,7 +115,8 @@ def rest_at_end(
     if deformable:
         found = _cloth(obj.name, body, around, options)
     elif (parts := _split(vertices, obj.mesh.faces)) is None:
-        found = replace(_rigid(obj.name, body, around, options), assumptions=(even,))
+        found = _rigid(obj.name, body, around, options)
+        found = replace(found, assumptions=(even,) if np.isfinite(found.margin) else ())
     else:
         found = _jointed(scene, motion, target, parts, around, options)
         found = replace(found, assumptions=(even, *found.assumptions))
