@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,18 @@ class Gripper:
             name: float(np.interp(width, self.table_width, self.table_joints[:, i]))
             for i, name in enumerate(self.joints)
         }
+
+    def width_at(self, positions: Mapping[str, float]) -> float | None:
+        """Opening (m) at joint positions (rad or m) by name, by the first of the gripper's joints
+        among them; None if there is none with a finite position. Other joints are ignored."""
+        for i, name in enumerate(self.joints):
+            position, table = positions.get(name, np.nan), self.table_joints[:, i]
+            if not np.isfinite(position) or np.ptp(table) == 0:
+                continue
+            # `interp` wants rising positions; some grippers close with rising ones.
+            order = np.argsort(table)
+            return float(np.interp(position, table[order], self.table_width[order]))
+        return None
 
     def pad_z(self, width: float) -> float:
         """z of the pads' center in the tool frame at an opening, both in meters."""

@@ -54,7 +54,8 @@ class Camera:
 
 
 ros, node = node_of_a_module(
-    "scan_node", {"cameras": CAMERAS, "image_timeout": 20.0, "scan.faces": 2000}
+    "scan_node",
+    {"cameras": CAMERAS, "image_timeout": 20.0, "scan.faces": 2000, "arm.remove": False},
 )
 
 

@@ -95,7 +95,7 @@ def objects_in(
 
 
 def inside(folder: Path, name: str, where: object) -> Path:
-    """The path of a file that an index in `folder` names, which must not lie outside of it.
+    """The path of a file that a file in `folder` names, which must not lie outside of it.
 
     Backslashes separate folders, as Windows programs write them, if no file is called so.
 
@@ -109,7 +109,7 @@ def inside(folder: Path, name: str, where: object) -> Path:
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
         raise ValueError(
             f"{where}: {name!r} lies outside of the folder {folder}; "
-            "move the images into it and give paths relative to it"
+            "move the file into it and give its path relative to it"
         )
     return path
 

@@ -5,9 +5,10 @@ Each function imports its library late, because the nodes import this module onl
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,15 @@ class Planned(NamedTuple):
     found: Plan | NoPlan
     robot: str
     seconds: float
+
+
+class Known(NamedTuple):
+    """Bodies in depth frames that are no objects: for each frame the robot's configuration (J,) and
+    opening (None: unknown), or None if the robot is out of view; and margins in meters."""
+
+    arms: Sequence[tuple[FloatArray, float | None]] | None
+    arm_margin: float
+    obstacle_margin: float
 
 
 class Generated(NamedTuple):
@@ -65,9 +75,14 @@ def warm_planner(robot: str, X_world_base: FloatArray) -> None:
     _loaded["robot"] = loaded
 
 
-def warm_scanner() -> None:
-    """Load the fusion of depth frames."""
-    from flowplan.scan import scan_frames  # noqa: F401
+def warm_scanner(robot: str, X_world_base: FloatArray, obstacles: str) -> None:
+    """Load the fusion of depth frames, the robot that is in them, and the fixed obstacles from a
+    file ("" for none)."""
+    from flowplan.robot import load_robot
+    from flowplan.scan import load_obstacles
+
+    _loaded["robot"] = load_robot(robot, X_world_base)
+    _loaded["obstacles"] = load_obstacles(obstacles) if obstacles else ()
 
 
 def generate_motions(
@@ -127,10 +142,27 @@ def plan_motion(
 
 
 def scan_depth(
-    frames: Sequence[DepthFrame], options: ScanOptions, *, progress: Progress
+    frames: Sequence[DepthFrame], known: Known, options: ScanOptions, *, progress: Progress
 ) -> tuple[Scene, float]:
-    """Scene fused from depth frames, and the duration in seconds."""
-    from flowplan.scan import scan_frames
+    """Scene fused from depth frames, without the loaded robot and with the loaded obstacles, and
+    the duration in seconds."""
+    from flowplan.scan import scan_frames, without_obstacles, without_robot
 
     begun = time.perf_counter()
-    return scan_frames(frames, options, progress=progress), time.perf_counter() - begun
+    robot, obstacles = _loaded["robot"], _loaded["obstacles"]
+    if known.arms is not None:
+        frames = [
+            without_robot(frame, robot, q, width=width, margin=known.arm_margin)
+            for frame, (q, width) in zip(frames, known.arms, strict=True)
+        ]
+    if obstacles:
+        frames = [
+            without_obstacles(frame, obstacles, margin=known.obstacle_margin) for frame in frames
+        ]
+    scene = scan_frames(frames, options, progress=progress)
+    # An obstacle keeps its name; the node gives the objects theirs.
+    fixed = [obstacle.name for obstacle in obstacles]
+    free = (name for i in itertools.count() if (name := f"object_{i}") not in fixed)
+    objects = tuple(replace(obj, name=next(free)) for obj in scene.objects)
+    scene = replace(scene, objects=objects, obstacles=obstacles)
+    return scene, time.perf_counter() - begun

@@ -4,14 +4,21 @@ The topics of a camera are below its name: `CAMERA/depth/image` (32FC1 or 16UC1,
 `CAMERA/depth/camera_info` and, unless tf2 is used, `CAMERA/pose`. Images are received only while
 they are needed: during a scan, and while somebody listens to the live cloud on `points`. The
 scanned scene is published for late subscribers too.
+
+A scan is refused while the arm moves or its state is not known. The robot's own points are removed,
+and fixed obstacles, which a file lists, become the scene's obstacles; the live cloud is what the
+cameras see. An object in the hand is seen as an object.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -21,25 +28,33 @@ from flowplan_msgs.srv import Scan
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 from std_msgs.msg import Header
 
+from flowplan.robot import load_robot
+from flowplan.robot.gripper import Gripper
 from flowplan.scan import DepthFrame, ScanOptions
 from flowplan.scene import Scene, SceneObject
-from flowplan.utils import bounds, checks
+from flowplan.utils import bounds
 from flowplan.utils.bounds import Interval
-from flowplan_ros import conversions, jobs
+from flowplan.utils.checks import FloatArray
+from flowplan_ros import conversions, jobs, placed_robot
+from flowplan_ros.arm_history import ArmHistory, ArmOptions
+from flowplan_ros.placed_robot import PlacedRobotOptions
 from flowplan_ros.points import cloud_to_msg, depth_from_image, intrinsics_from_info
 from flowplan_ros.server import LATCHED, Failure, ServerNode, spin
 from flowplan_ros.transforms import TfPoses, TopicPoses
 from flowplan_ros.worker import Canceled, Crashed, Worker
 
 _SPARE = 5  # images that a camera may be ahead of the slowest
+_DELAY = 5.0  # seconds that an image may be on its way
+JOINT_STATES = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Quality of service of joint states: a late one is of no use, and a burst is kept."""
 
 
 @dataclass(frozen=True)
-class ScanNodeOptions:
-    """Parameters of scan_node."""
+class ScanNodeOptions(PlacedRobotOptions):
+    """Parameters of scan_node. Objects are named from the robot's base outward."""
 
     cameras: tuple[str, ...] = ("camera",)
     """Names of the depth cameras, the prefix of their topics."""
@@ -53,20 +68,25 @@ class ScanNodeOptions:
     """Seconds to wait for them."""
     slop: Annotated[float, Interval(0.0, 60.0)] = 0.1
     """Largest time between images of different cameras, seconds."""
-    robot_position: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Position of the robot in that frame, meters; objects are named from there outward."""
+    obstacles: str = ""
+    """File of the fixed obstacles: a .toml list of boxes and meshes, or a mesh file in meters.
+    Empty for none."""
+    obstacle_margin: Annotated[float, Interval(0.0, 0.2)] = 0.01
+    """Points nearer to a fixed obstacle than this are the obstacle's, meters."""
     warm_up_timeout: Annotated[float, Interval(1.0, 3600.0)] = 120.0
     """Seconds that loading the scanner may take."""
+    arm: ArmOptions = field(default_factory=ArmOptions)
+    """The robot in the images."""
     scan: ScanOptions = field(default_factory=ScanOptions)
     """Options of the fusion."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         bounds.check(self)
         if not self.cameras or len(set(self.cameras)) < len(self.cameras):
             raise ValueError(
                 f"cameras: expected different names and at least one, got {list(self.cameras)}"
             )
-        checks.array("robot_position", self.robot_position, (3,))
 
 
 class Feed:
@@ -160,11 +180,14 @@ class ScanNode(ServerNode[ScanNodeOptions]):
 
     worker: Worker
     poses: TopicPoses | TfPoses
+    _arm_joints: tuple[str, ...]
+    _gripper: Gripper
 
     def __init__(self) -> None:
-        fixed = ("cameras", "frame", "pose_source")
+        fixed = (*placed_robot.FIXED, "cameras", "frame", "pose_source", "obstacles")
         super().__init__("scan_node", ScanNodeOptions(), leave_out=("scan.names",), fixed=fixed)
         self._feeds: list[Feed] = []
+        self._history = ArmHistory(self.date, 0.0)
         self._scanning = False
         self._shown = 0.0  # arrival of the newest image in the live cloud
         self._scene = self.create_lifecycle_publisher(SceneMsg, "scene", LATCHED)
@@ -174,18 +197,26 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         self.create_service(
             Scan, "scan", self._serve, callback_group=MutuallyExclusiveCallbackGroup()
         )
+        self.create_subscription(JointState, "joint_states", self._remember, JOINT_STATES)
         self.create_timer(0.2, self._listen)
 
     def configure(self) -> None:
         """Load the scanner, and connect to the cameras' poses."""
         options = self.options
+        robot = load_robot(options.robot, options.X_world_base)
+        self._arm_joints, self._gripper = robot.joint_names, robot.gripper
+        # Images of a scan are at most as old as it waits for them, and as the network delays them.
+        self._history = ArmHistory(self.date, options.image_timeout + options.arm.settle + _DELAY)
         self.poses = (
             TfPoses(self, options.frame)
             if options.pose_source == "tf"
             else TopicPoses(self, options.cameras, options.frame)
         )
         try:
-            self.worker = self.start_worker(jobs.warm_scanner, options.warm_up_timeout)
+            setup = partial(
+                jobs.warm_scanner, options.robot, options.X_world_base, options.obstacles
+            )
+            self.worker = self.start_worker(setup, options.warm_up_timeout)
         except ValueError:
             self.poses.close()
             raise
@@ -202,6 +233,11 @@ class ScanNode(ServerNode[ScanNodeOptions]):
     def deactivate(self) -> None:
         """End a running scan."""
         self.worker.cancel()
+
+    def _remember(self, msg: JointState) -> None:
+        """Joint states for the images to come."""
+        if self.active and self.options.arm.remove:
+            self._history.take(msg)
 
     def _listen(self) -> None:
         """Receive images while somebody needs them."""
@@ -227,6 +263,10 @@ class ScanNode(ServerNode[ScanNodeOptions]):
             )
         except Crashed as crash:
             response.error_code, response.error_msg = ErrorCode.INTERNAL, str(crash)
+        except Exception as error:  # a service that raises never answers
+            self.get_logger().error(traceback.format_exc())
+            response.error_code = ErrorCode.INTERNAL
+            response.error_msg = f"{type(error).__name__}: {error}; see the node's log"
         finally:
             self._scanning = False
         return response
@@ -240,9 +280,15 @@ class ScanNode(ServerNode[ScanNodeOptions]):
             frames = [feed.frame(image) for feed, taken in images for image in taken]
         except ValueError as error:
             raise Failure(ErrorCode.NO_IMAGES, str(error)) from None
+        stamps = [conversions.seconds(image.header.stamp) for _, taken in images for image in taken]
+        known = jobs.Known(
+            self._arms(stamps), self.options.arm.margin, self.options.obstacle_margin
+        )
         try:
             scene, seconds = await self.worker.call(
-                jobs.scan_depth, frames, self.options.scan, on_progress=lambda fraction, word: None
+                jobs.scan_depth,
+                *(frames, known, self.options.scan),
+                on_progress=lambda fraction, word: None,
             )
         except ValueError as error:
             raise Failure(ErrorCode.NOTHING_SEEN, str(error)) from None
@@ -251,6 +297,38 @@ class ScanNode(ServerNode[ScanNodeOptions]):
             (image.header.stamp for _, taken in images for image in taken), key=conversions.seconds
         )
         return self._named(scene, names), Header(stamp=stamp, frame_id=self.options.frame), seconds
+
+    def _arms(self, stamps: Sequence[float]) -> list[tuple[FloatArray, float | None]] | None:
+        """Configuration (J,) and opening of the robot at each image; None if it is out of view."""
+        if not self.options.arm.remove:
+            return None
+        out: list[tuple[FloatArray, float | None]] = []
+        for stamp in stamps:
+            q = self._history.at(self._arm_joints, stamp)
+            opening = self._gripper.width_at(self._history.at(self._gripper.joints, stamp))
+            out.append((np.array([q[name] for name in self._arm_joints]), opening))
+        return out
+
+    def _unrest(self, came: float) -> tuple[int, str] | None:
+        """Code and reason why the arm did not stand still for the images, or None.
+
+        Raises:
+            Failure: if it moved: more joint states do not undo that.
+        """
+        options = self.options
+        if not options.arm.remove:
+            return None
+        stamps = [
+            conversions.seconds(image.header.stamp)
+            for _, taken in self._chosen(came)
+            for image in taken
+        ]
+        unrest = self._history.unrest(self._arm_joints, min(stamps), max(stamps), options.arm)
+        if unrest is None:
+            return None
+        if unrest.moved:
+            raise Failure(ErrorCode.ARM_MOVES, f"{unrest.reason}; scan when the arm stands still")
+        return ErrorCode.NO_STATE, f"joint_states: {unrest.reason}"
 
     async def _images(self) -> list[tuple[Feed, list[Image]]]:
         """Images of each camera from one time, received after this call."""
@@ -272,15 +350,18 @@ class ScanNode(ServerNode[ScanNodeOptions]):
                     self.poses(feed.camera, feed.images[-1][1].header)
             except ValueError as error:
                 return ErrorCode.NO_TRANSFORM, str(error)
-            return None
+            return self._unrest(begun)
 
         if not await self.until(lambda: not self.active or not lacking(), options.image_timeout):
             code, words = lacking() or (ErrorCode.NO_IMAGES, "images of one time")
             raise Failure(code, f"not within {options.image_timeout:g} s: {words}")
         self.ready()
-        # Images around the latest time that all cameras share.
-        when = self._when(begun)
-        return [(feed, feed.nearest(when, begun)[: options.images]) for feed in self._feeds]
+        return self._chosen(begun)
+
+    def _chosen(self, came: float) -> list[tuple[Feed, list[Image]]]:
+        """Images around the latest time that all cameras share."""
+        when = self._when(came)
+        return [(feed, feed.nearest(when, came)[: self.options.images]) for feed in self._feeds]
 
     def _when(self, came: float) -> float:
         """Latest stamp for which every camera may have an image."""
@@ -295,6 +376,11 @@ class ScanNode(ServerNode[ScanNodeOptions]):
 
     def _named(self, scene: Scene, names: Sequence[str]) -> Scene:
         """Objects, nearest to the robot first."""
+        fixed = [obstacle.name for obstacle in scene.obstacles]
+        if taken := [name for name in names if name in fixed]:
+            raise Failure(
+                ErrorCode.BAD_GOAL, f"names: {taken[0]!r} is a fixed obstacle; give another"
+            )
         if len(scene.objects) < len(names):
             raise Failure(
                 ErrorCode.NOTHING_SEEN,
@@ -302,7 +388,7 @@ class ScanNode(ServerNode[ScanNodeOptions]):
                 "the view, or ask for fewer",
             )
         # Objects by their horizontal distance to the robot.
-        here = np.asarray(self.options.robot_position)
+        here = np.asarray(self.options.base_position)
 
         def distance(obj: SceneObject) -> float:
             offset = obj.X_world_object[:3, 3] - here  # (3,)
@@ -311,11 +397,11 @@ class ScanNode(ServerNode[ScanNodeOptions]):
         # Requested names first, then free numbered ones.
         free = (
             name
-            for name in (f"object_{i}" for i in range(len(scene.objects) + len(names)))
-            if name not in names
+            for name in (f"object_{i}" for i in itertools.count())
+            if name not in names and name not in fixed
         )
         ordered = sorted(scene.objects, key=distance)
-        called = [*names, *free]
+        called = itertools.chain(names, free)
         return replace(
             scene, objects=tuple(replace(o, name=n) for o, n in zip(ordered, called, strict=False))
         )

@@ -41,6 +41,8 @@ class CameraOptions:
     """Rows."""
     noise: bool = True
     """Add the episode's depth noise."""
+    robot: bool = False
+    """The cameras see the robot too. Otherwise it has no depth, as after a filter of its own."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -158,6 +160,7 @@ class _Stage:
         self._views = viewpoints(self.world, self._setup, max(options.count, 1))
         self._camera = Camera(options.width, options.height)
         self._noise = scan_noise(self._setup) if options.noise else None
+        self._unseen = () if options.robot else (ROBOT,)
         self._taken = 0
 
     def arrange(self, snapshot: Snapshot) -> None:
@@ -170,6 +173,8 @@ class _Stage:
         # Noise differs from image to image, but not from run to run.
         X, seed = self._views[camera], (self.episode.seed << 20) + self._taken
         self._taken += 1
-        frame = capture(self.world, X, self._camera, noise=self._noise, seed=seed, unseen=[ROBOT])
+        frame = capture(
+            self.world, X, self._camera, noise=self._noise, seed=seed, unseen=self._unseen
+        )
         assert frame.color is not None
         return Shot(camera, time, frame.depth, frame.color, frame.intrinsics, X)

@@ -14,9 +14,9 @@
 | `task/reset` | service, std_srvs/Trigger: rebuild the episode; running goals are aborted |
 | `/clock` | with `use_sim_time` |
 
-Images of all cameras that were taken together have one stamp. The robot filters itself out of them.
-Parameters `fault.*` break the robot while it runs; those of the controllers, `task` and `seed` take
-effect at the next reset.
+Images of all cameras that were taken together have one stamp. The robot has no depth in them unless
+`camera.robot` is true. Parameters `fault.*` break the robot while it runs; those of the
+controllers, `task` and `seed` take effect at the next reset.
 """
 
 from __future__ import annotations
