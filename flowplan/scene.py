@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from flowplan.geometry import pose, transform
+from flowplan.parts import Articulation
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
 
@@ -29,12 +30,15 @@ class SceneObject:
             the fingers; False for anything rigid or articulated, which is grasped or pushed and is
             an obstacle. None lets the planner guess
             (flowplan.collision.phase_geometry.is_deformable) and report its guess.
+        articulation: its rigid parts and their joints, if they are known; a part for each face of
+            the mesh, joints in the object frame.
     """
 
     name: str
     mesh: trimesh.Trimesh
     X_world_object: FloatArray = field(default_factory=pose)
     deformable: bool | None = None
+    articulation: Articulation | None = None
 
     def __post_init__(self) -> None:
         import trimesh
@@ -57,6 +61,11 @@ class SceneObject:
             raise ValueError(
                 f"{where}.deformable: expected True, False or None, got {self.deformable!r}"
             )
+        if self.articulation is not None and len(self.articulation.part) != len(self.mesh.faces):
+            raise ValueError(
+                f"{where}.articulation: names parts of {len(self.articulation.part)} faces, the "
+                f"mesh has {len(self.mesh.faces)}; estimate it again, or set it to None"
+            )
         object.__setattr__(
             self, "X_world_object", checks.poses(f"{where}.X_world_object", self.X_world_object)
         )
@@ -72,6 +81,26 @@ class SceneObject:
         import trimesh
 
         return trimesh.Trimesh(self.vertices_world, self.mesh.faces, process=False)
+
+    def at(self, joints: Mapping[str, float]) -> SceneObject:
+        """The object with its joints at other positions, its root part where it is.
+
+        Args:
+            joints: positions by joint name, rad or m.
+
+        Raises:
+            ValueError: if the object has no articulation, or no such joint.
+        """
+        import trimesh
+
+        if self.articulation is None:
+            raise ValueError(f"SceneObject[{self.name}].articulation: None, so it has no joints")
+        X = self.articulation.displacements(joints)
+        owner = self.articulation.part_of_vertex(self.mesh.faces, len(self.mesh.vertices))
+        vertices = np.einsum("vij,vj->vi", X[owner, :3, :3], self.mesh.vertices) + X[owner, :3, 3]
+        mesh = trimesh.Trimesh(vertices, self.mesh.faces, process=False)
+        mesh.visual = self.mesh.visual
+        return replace(self, mesh=mesh, articulation=self.articulation.moved(joints))
 
 
 @dataclass(frozen=True, eq=False)

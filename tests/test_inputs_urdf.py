@@ -14,7 +14,7 @@ CLOSE = 2e-3
 
 
 def heights(path, joints=None):
-    return [float(o.X_world_object[2, 3]) for o in load_urdf(path, joints)]
+    return [float(o.X_world_object[2, 3]) for o in load_urdf(path, joints, links=True)]
 
 
 def mesh_link(name, tag="visual"):
@@ -215,7 +215,7 @@ def test_a_shape_without_faces_is_left_out(tmp_path, empty):
     path = urdf(tmp_path / "u.urdf", f'<link name="l">{shapes}</link>' + link("m"))
     path.write_text(path.read_text().replace("</robot>", joint("j", "l", "m") + "</robot>"))
     with pytest.warns(UserWarning, match="link 'l' visual: mesh 'e.obj' has no faces"):
-        objects = load_urdf(path)
+        objects = load_urdf(path, links=True)
     assert np.allclose(objects[0].mesh.extents, wedge().extents, atol=CLOSE)
     assert np.allclose(objects[1].mesh.extents, 0.1)
 

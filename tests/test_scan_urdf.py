@@ -33,7 +33,9 @@ def write(tmp_path, text=LAPTOP, mesh="lid.stl"):
 
 def test_links_are_objects_posed_by_the_joints(tmp_path):
     X_world_base = pose(translation=[0.5, 0, 0])
-    base, lid, knob = load_urdf(write(tmp_path), {"hinge": -0.5}, X_world_base=X_world_base)
+    base, lid, knob = load_urdf(
+        write(tmp_path), {"hinge": -0.5}, X_world_base=X_world_base, links=True
+    )
     assert [o.name for o in (base, lid, knob)] == ["laptop/base", "laptop/lid", "laptop/knob"]
     assert np.allclose(base.X_world_object, X_world_base)
     expected = (
@@ -55,16 +57,39 @@ def test_links_are_objects_posed_by_the_joints(tmp_path):
     assert np.allclose(knob.mesh.extents, [0.02, 0.04, 0.02], atol=1e-4)  # rolled on its side
 
 
+def test_a_urdf_is_one_object_with_its_articulation(tmp_path):
+    path, base = write(tmp_path), pose(translation=[0.5, 0, 0])
+    (laptop,) = load_urdf(path, {"hinge": -0.5}, X_world_base=base)
+    split = load_urdf(path, {"hinge": -0.5}, X_world_base=base, links=True)
+    assert laptop.name == "laptop"
+    # The same surface, in the same place.
+    together = np.concatenate([o.vertices_world for o in split])
+    assert np.allclose(laptop.vertices_world, together)
+    parts = laptop.articulation
+    assert parts.parts == ("base", "lid", "nothing", "knob")
+    assert parts.movable == ("hinge",)
+    assert parts.joint("hinge").position == -0.5
+    assert parts.joint("turn").position == pytest.approx(1.1)
+    # Other positions of the joints are those that the reader gives.
+    moved = laptop.at({"hinge": -1.2})
+    (other,) = load_urdf(path, {"hinge": -1.2}, X_world_base=base)
+    assert np.allclose(moved.vertices_world, other.vertices_world)
+    for a, b in zip(moved.articulation.joints, other.articulation.joints, strict=True):
+        assert np.allclose(a.axis, b.axis)
+        assert np.allclose(a.point, b.point)
+        assert a.position == pytest.approx(b.position)
+
+
 def test_joints_start_at_zero_or_the_nearest_limit(tmp_path):
     text = LAPTOP.replace('upper="0"', 'upper="-0.2"')
-    lid = load_urdf(write(tmp_path, text))[1]
+    lid = load_urdf(write(tmp_path, text), links=True)[1]
     assert np.allclose(
         lid.X_world_object[:3, :3], rotation_about([0, 0, 0], [1, 0, 0], -0.2)[:3, :3]
     )
 
 
 def test_collision_shapes_on_request(tmp_path):
-    base, lid, knob = load_urdf(write(tmp_path), geometry="collision", name="notebook")
+    base, lid, knob = load_urdf(write(tmp_path), geometry="collision", name="notebook", links=True)
     assert lid.name == "notebook/lid"
     assert np.allclose(lid.mesh.extents, 0.1, atol=1e-3)
     assert np.allclose(
@@ -78,7 +103,7 @@ def test_package_paths_are_found_above_the_file(tmp_path):
     folder.mkdir()
     path = write(folder, mesh="package://laptop_description/meshes/lid.stl")
     (folder / "lid.stl").rename(folder.parent / "meshes" / "lid.stl")
-    assert np.allclose(load_urdf(path)[1].mesh.extents, [0.3, 0.2, 0.01])
+    assert np.allclose(load_urdf(path, links=True)[1].mesh.extents, [0.3, 0.2, 0.01])
 
 
 @pytest.mark.parametrize(

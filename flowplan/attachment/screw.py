@@ -132,22 +132,33 @@ class _Axis:
         return _Axis(self.kind, -self.a, self.p, self.h, -self.amount)
 
 
-def screw_fit(moments: Moments, fit: RigidFit, options: ScrewOptions) -> Screw:
+def screw_fit(
+    moments: Moments,
+    fit: RigidFit,
+    options: ScrewOptions,
+    *,
+    negligible: float = _NEGLIGIBLE_MISFIT,
+    kinds: tuple[Kind, ...] = ("slide", "hinge", "helix"),
+) -> Screw:
     """Best-fitting screw motion of a patch.
 
     Args:
         moments: Moments of the patch.
         fit: Its free rigid motion.
         options: Criteria of the fit.
+        negligible: Meters RMS of misfit below which the simpler kind is kept whatever the ratio.
+        kinds: Kinds to choose from. A patch that does not turn slides.
     """
     # Coordinates about the patch's first position keep the fit well conditioned.
     origin = transform(fit.X_world_tool[0], moments.source_mean[:1])[0]
     problem = _Problem(moments, fit, origin)
 
     # All kinds, the simplest first; the first one that fits about as well as the best is kept.
-    found = [problem.solve(axis, options.iterations) for axis in _initial_axes(problem)]
+    starts = _initial_axes(problem)
+    starts = [axis for axis in starts if axis.kind in kinds] or starts[:1]
+    found = [problem.solve(axis, options.iterations) for axis in starts]
     best = min(misfit for _, misfit in found)
-    acceptable = max(options.prefer_simple * best, _NEGLIGIBLE_MISFIT)
+    acceptable = max(options.prefer_simple * best, negligible)
     axis, misfit = next((a, m) for a, m in found if m <= acceptable)
     if axis.amount[np.argmax(np.abs(axis.amount))] < 0:
         axis = axis.reversed()

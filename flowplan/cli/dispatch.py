@@ -111,6 +111,9 @@ COMMANDS: dict[str, Command | Group] = {
         choreographer=Command("train:Choreographer", "CHORD's small video model, on scenes"),
     ),
     "view": Command("view:View", "show a run's folder in the browser"),
+    "articulate": Command(
+        "articulate:Articulate", "find the parts and joints of an object in motion, as a URDF"
+    ),
     "export": Command("export:Export", "write a scene's motion as animated glTF"),
     "ros": _group(
         "talk to the ROS 2 nodes",

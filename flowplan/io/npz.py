@@ -29,7 +29,7 @@ __all__ = ["ADDED", "MAX_BYTES", "RENAMED", "VERSIONS", "load", "save"]
 Record = TypeVar("Record")
 
 VERSIONS = {
-    "Scene": 2,
+    "Scene": 3,
     "SceneMotion": 1,
     "ObjectFlow": 1,
     "ContactCandidates": 1,

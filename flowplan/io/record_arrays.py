@@ -30,7 +30,7 @@ from flowplan.io.mesh_colors import vertex_colors
 Arrays = dict[str, NDArray[Any]]
 
 ADDED: dict[str, dict[str, int]] = {
-    "SceneObject": {"deformable": 2},
+    "SceneObject": {"deformable": 2, "articulation": 3},
     "Plan": {"assumptions": 2, "ending": 3},
     "NoPlan": {"assumptions": 2},
 }

@@ -1,22 +1,21 @@
-"""Articulated things from a URDF: one scene object per link, posed by forward kinematics.
+"""Articulated things from a URDF: one scene object with its parts and joints, or one a link.
 
-    X_world_child = X_world_parent @ X_parent_joint @ motion(q)
-
-Links stay separate objects, because each moves rigidly, and generators, grasps and flows name an
-object by its index; a mesh whose vertices knew their link would need a record of its own.
+X_world_child = X_world_parent @ X_parent_joint @ motion(q)
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import trimesh
 from numpy.typing import ArrayLike
 
-from flowplan.geometry import pose
+from flowplan.geometry import pose, transform
+from flowplan.parts import Articulation, PartJoint
 from flowplan.robot.kinematics import tree_poses
 from flowplan.robot.urdf import Geometry, Joint, Shape, Urdf, read_urdf
 from flowplan.robot.urdf_meshes import primitive_mesh, require_readable, z_up
@@ -25,6 +24,7 @@ from flowplan.scan.meshes.repair import cleaned
 from flowplan.scan.meshes.requirements import NoFacesError
 from flowplan.scene import SceneObject
 from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 
 MAX_FACES = 10_000_000
 """Meshes of more faces are refused."""
@@ -43,8 +43,11 @@ def load_urdf(
     X_world_base: ArrayLike | None = None,
     name: str | None = None,
     geometry: Geometry = "visual",
+    links: bool = False,
 ) -> tuple[SceneObject, ...]:
-    """The links of a URDF that have a shape, as objects called `<name>/<link>`.
+    """A URDF as one object with its articulation, in the frame of the root link.
+
+    Its parts are the links, its joints those of the URDF, at the given positions.
 
     Args:
         path: the file.
@@ -54,9 +57,11 @@ def load_urdf(
         X_world_base: (4, 4) pose of the root link. Defaults to the identity.
         name: defaults to the robot element's name.
         geometry: "visual" or "collision"; a link without one of the kind uses the other.
+        links: make an object `<name>/<link>` of each link that has a shape instead, without
+            joints, in the link's frame and in the order of the file.
 
     Returns:
-        SceneObjects whose frames are the links', in the order of the file.
+        One object, or as many as links have a shape.
 
     Raises:
         ValueError: one line that names the file, the element and the remedy.
@@ -65,7 +70,8 @@ def load_urdf(
     urdf = read_urdf(path)
     X_world_root = pose() if X_world_base is None else checks.poses("X_world_base", X_world_base)
     # Poses of the links at these joint positions.
-    X_root_link = tree_poses(urdf.joints, urdf.root, _positions(urdf, joints or {}))
+    positions = _positions(urdf, joints or {})
+    X_root_link = tree_poses(urdf.joints, urdf.root, positions)
     title = name or urdf.name or urdf.path.stem
     objects = []
     for link in urdf.elements:
@@ -75,7 +81,49 @@ def load_urdf(
     if not objects:
         raise ValueError(f"{urdf.path}: no link has a visual or collision shape")
     _warn_of_unit(urdf.path, objects)
-    return tuple(objects)
+    if links:
+        return tuple(objects)
+    meshes = {o.name.removeprefix(f"{title}/"): o.mesh for o in objects}
+    return (_whole(urdf, title, meshes, X_world_root, X_root_link, positions),)
+
+
+def _whole(
+    urdf: Urdf,
+    title: str,
+    meshes: Mapping[str, trimesh.Trimesh],
+    X_world_root: FloatArray,
+    X_root_link: Mapping[str, FloatArray],
+    positions: Mapping[str, float],
+) -> SceneObject:
+    """All links as one object in the root link's frame, with its articulation."""
+    vertices, faces = trimesh.util.append_faces(
+        [transform(X_root_link[link], mesh.vertices) for link, mesh in meshes.items()],
+        [mesh.faces for mesh in meshes.values()],
+    )
+    number = {link: i for i, link in enumerate(urdf.links)}
+    part = np.concatenate([np.full(len(m.faces), number[link]) for link, m in meshes.items()])
+    joints = []
+    for j in urdf.joints:
+        X_root_joint = X_root_link[j.parent] @ j.X_parent_joint
+        made = PartJoint(
+            j.name,
+            j.kind,  # type: ignore[arg-type]
+            number[j.parent],
+            number[j.child],
+            X_root_joint[:3, :3] @ j.axis,
+            X_root_joint[:3, 3],
+        )
+        if j.kind != "fixed":
+            made = replace(made, position=positions[j.name], lower=j.lower, upper=j.upper)
+        mimic = urdf.mimic.get(j.name)
+        if mimic is not None and j.kind != "fixed" and mimic.joint in positions:
+            made = replace(
+                made, follows=mimic.joint, multiplier=mimic.multiplier, offset=mimic.offset
+            )
+        joints.append(made)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    articulation = Articulation(urdf.links, part, tuple(joints))
+    return SceneObject(title, mesh, X_world_root, articulation=articulation)
 
 
 def _warn_of_unit(path: Path, objects: list[SceneObject]) -> None:

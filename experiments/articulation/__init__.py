@@ -1,0 +1,1 @@
+"""Parts and joints estimated from motions, against the truth."""
