@@ -148,6 +148,6 @@ def _grouped(
     across = ends[:, 0] != ends[:, 1]
     edges, where = np.unique(ends[across], axis=0, return_inverse=True)
     where = where.reshape(-1)
-    total: FloatArray = np.bincount(where, length[across], len(edges))
-    weighted: FloatArray = np.bincount(where, (length * cost)[across], len(edges))
+    total = np.bincount(where, length[across], len(edges)).astype(float)
+    weighted = np.bincount(where, (length * cost)[across], len(edges))
     return SurfaceGraph(patch, area, edges, total, weighted / np.maximum(total, 1e-300))

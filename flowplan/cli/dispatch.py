@@ -112,7 +112,7 @@ COMMANDS: dict[str, Command | Group] = {
     ),
     "view": Command("view:View", "show a run's folder in the browser"),
     "articulate": Command(
-        "articulate:Articulate", "find the parts and joints of an object in motion, as a URDF"
+        "export:Articulate", "find the parts and joints of an object in motion, as a URDF"
     ),
     "export": Command("export:Export", "write a scene's motion as animated glTF"),
     "ros": _group(
