@@ -6,7 +6,6 @@ numbers.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from flowplan.motion import Progress, silent
+from flowplan.utils.json_lines import JsonLines
 from flowplan.utils.records import record
 from flowplan.utils.stats import bootstrap
 
@@ -80,19 +80,19 @@ def compare(
     """
     # Cases that the log lacks.
     wanted = [(c, m) for c in cases for m in methods]
-    done = {(r.split, r.name, r.method): r for r in _read(log, kind)}
-    todo = [(c, m) for c, m in wanted if (c.split, c.name, m) not in done]
-    start = time.monotonic()
-    for count, (case, name) in enumerate(todo, 1):
-        result = run(case, name)
-        done[case.split, case.name, name] = result
-        if log is not None:
-            with log.open("a") as file:
-                file.write(json.dumps(asdict(result)) + "\n")  # type: ignore[call-overload]
-        # Time left, at the mean pace so far.
-        left = (time.monotonic() - start) / count * (len(todo) - count)
-        text = f"{count}/{len(todo)} {case.name} {name} {word(result)}, {left / 60:.0f} min left"
-        progress(count / len(todo), text)
+    with JsonLines(log) as lines:
+        known = lines.read(lambda fields: kind(**fields), "a result")
+        done = {(r.split, r.name, r.method): r for r in known}
+        todo = [(c, m) for c, m in wanted if (c.split, c.name, m) not in done]
+        start = time.monotonic()
+        for count, (case, name) in enumerate(todo, 1):
+            result = run(case, name)
+            done[case.split, case.name, name] = result
+            lines.append(asdict(result))  # type: ignore[call-overload]
+            # Time left, at the mean pace so far.
+            left = (time.monotonic() - start) / count * (len(todo) - count)
+            text = f"{count}/{len(todo)} {case.name} {name} {word(result)}"
+            progress(count / len(todo), f"{text}, {left / 60:.0f} min left")
     return [done[c.split, c.name, m] for c, m in wanted]
 
 
@@ -164,17 +164,3 @@ def _groups(results: Iterable[Result]) -> dict[tuple[str, str], list[Result]]:
     for r in results:
         groups.setdefault((r.split, r.method), []).append(r)
     return groups
-
-
-def _read(log: Path | None, kind: type[R]) -> list[R]:
-    if log is None or not log.exists():
-        return []
-    results = []
-    for number, line in enumerate(log.read_text().splitlines(), 1):
-        try:
-            results.append(kind(**json.loads(line)))
-        except (ValueError, TypeError):
-            raise ValueError(
-                f"{log}: line {number} is not a result; delete the line to run it again"
-            ) from None
-    return results

@@ -26,6 +26,7 @@ from flowplan.scan.depth.noise import NoiseOptions, noisy_depth
 from flowplan.utils import bounds, checks
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.files import naming
 from sim_envs.bullet import pybullet
 from sim_envs.world import World
 
@@ -209,11 +210,12 @@ def write_video(
     checks.choice("path", path.suffix, (".mp4", ".gif"))
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
-        if path.suffix == ".mp4":
-            _write_mp4(frames, partial, fps)
-        else:
-            _write_gif(frames, partial, fps)
-        partial.replace(path)
+        with naming(path):
+            if path.suffix == ".mp4":
+                _write_mp4(frames, partial, fps)
+            else:
+                _write_gif(frames, partial, fps)
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

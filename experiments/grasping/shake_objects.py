@@ -18,7 +18,7 @@ import trimesh
 from flowplan.geometry import exp_so3, pose
 from flowplan.scene import SceneObject
 from flowplan.utils import checks
-from sim_envs.assets import SCANNED, urdf_path
+from sim_envs.assets import SCANNED, connected_pieces, urdf_path
 from sim_envs.world import World
 
 _PYBULLET = Path(pybullet_data.getDataPath())
@@ -77,7 +77,7 @@ def convex_object(name: str, obj_path: Path, folder: Path, *, scale: float = 1.0
         scale: Meters per file unit.
     """
     # Convex pieces in meters, and their union as the body's surface.
-    parts = trimesh.load_mesh(obj_path, process=False).split(only_watertight=False)
+    parts = connected_pieces(obj_path)
     hulls = [trimesh.convex.convex_hull(scale * np.asarray(part.vertices)) for part in parts]
     mesh = trimesh.boolean.union(hulls)
     (folder / f"{name}.obj").write_text(_obj_text(hulls))

@@ -7,12 +7,9 @@ resumes. All methods of a table run in the same processes, on the same seeds.
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,10 @@ import numpy as np
 
 from experiments.tasks.episode import Episode, EpisodeSpec, GeneratorFactory, run_episode
 from experiments.tasks.options import EvaluationOptions
+from experiments.worker_processes import worker_processes
 from flowplan.motion import Progress, silent
 from flowplan.rollout import OUTCOMES
+from flowplan.utils.json_lines import JsonLines
 from flowplan.utils.records import record
 from flowplan.utils.stats import wilson
 
@@ -61,13 +60,12 @@ def evaluate(
         for robot in options.robots
         for method in options.methods
     ]
-    done = {e.spec: e for e in _read_log(log)}
-    todo = [s for s in specs if s not in done]
-    for episode in _run(generator, todo, options.workers, progress):
-        done[episode.spec] = episode
-        if log is not None:
-            with log.open("a") as f:
-                f.write(json.dumps(asdict(episode)) + "\n")
+    with JsonLines(log) as lines:
+        done = {e.spec: e for e in lines.read(_episode, "an episode of this version")}
+        todo = [s for s in specs if s not in done]
+        for episode in _run(generator, todo, options.workers, progress):
+            done[episode.spec] = episode
+            lines.append(asdict(episode))
     return [done[s] for s in specs]
 
 
@@ -78,12 +76,7 @@ def _run(
     if not specs:
         return
     start = time.monotonic()
-    # Spawned interpreters: PyBullet's plugins and Open3D's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    with ProcessPoolExecutor(
-        workers, context, initializer=_limit_threads, initargs=(threads,)
-    ) as pool:
+    with worker_processes(workers) as pool:
         futures = [pool.submit(run_episode, spec, generator) for spec in specs]
         for count, future in enumerate(as_completed(futures), 1):
             episode = future.result()
@@ -91,11 +84,6 @@ def _run(
             message = f"{count}/{len(specs)} {episode.spec.label()} {episode.outcome}"
             progress(count / len(specs), f"{message}, {remaining:.0f} min left")
             yield episode
-
-
-def _limit_threads(threads: int) -> None:
-    """Share the cores among processes: oversubscribed threads stall each other."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def success_records(episodes: Iterable[Episode]) -> list[dict[str, Any]]:
@@ -162,17 +150,6 @@ def _cell(group: list[Episode]) -> str:
     return f"{wins}/{len(group)} [{low:.2f}, {high:.2f}]" + (f" ({failures})" if failures else "")
 
 
-def _read_log(log: Path | None) -> list[Episode]:
-    if log is None or not log.exists():
-        return []
-    episodes = []
-    for number, line in enumerate(log.read_text().splitlines(), 1):
-        try:
-            fields = json.loads(line)
-            episodes.append(Episode(**(fields | {"spec": EpisodeSpec(**fields["spec"])})))
-        except (ValueError, TypeError, KeyError):
-            raise ValueError(
-                f"{log}: line {number} is not an episode of this version; "
-                "delete the line to run it again"
-            ) from None
-    return episodes
+def _episode(fields: Any) -> Episode:
+    """The episode of a line of the log."""
+    return Episode(**(fields | {"spec": EpisodeSpec(**fields["spec"])}))

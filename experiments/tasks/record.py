@@ -18,11 +18,25 @@ from flowplan.motion import Progress, sample_flow, silent
 from flowplan.planner import Plan, PlanOptions
 from flowplan.report import feasibility
 from flowplan.scan import write_frames
-from flowplan.utils.files import atomic_write
+from flowplan.utils.files import atomic_write, locked
 from flowplan.viz.page import write_page
 from flowplan.viz.run import read_run
 from sim_envs.camera import Recorder, write_video
 
+FILES = (
+    "scene.npz",
+    "motion.npz",
+    "flow.npz",
+    "motion.glb",
+    "candidates.npz",
+    "plan.npz",
+    "feasibility.txt",
+    "rollout.npz",
+    "index.html",
+    "video.mp4",
+    "metrics.json",
+)
+"""Files of a run in the order in which they are written, beside the folder of depth frames."""
 _CAMERA, _CAMERA_TARGET = (1.35, -1.0, 0.85), (0.4, 0.0, 0.15)
 """Position of the video's camera, and the point that it looks at, world frame, meters."""
 
@@ -38,6 +52,9 @@ def run_and_record(
 ) -> tuple[Episode, str]:
     """Run an episode and write the output of each of its stages into a folder.
 
+    An earlier run's files stay until the episode is over, and then all of them are replaced:
+    metrics.json is written last. The folder is locked meanwhile.
+
     Files: frames/ (depth images), scene.npz, motion.npz, motion.glb, flow.npz, candidates.npz,
     plan.npz, feasibility.txt, rollout.npz, metrics.json, video.mp4 and index.html, as far as the
     episode got.
@@ -52,7 +69,22 @@ def run_and_record(
 
     Returns:
         The episode, and the feasibility report (empty for a method without one).
+
+    Raises:
+        ValueError: If another run writes to the folder.
     """
+    with locked(folder):
+        return _run_and_record(spec, generator, folder, options, video, progress)
+
+
+def _run_and_record(
+    spec: EpisodeSpec,
+    generator: GeneratorFactory,
+    folder: Path,
+    options: PlanOptions,
+    video: bool,
+    progress: Progress,
+) -> tuple[Episode, str]:
     # The episode, filmed if asked for.
     stages = Stages()
     recorder = Recorder(look_at(_CAMERA, _CAMERA_TARGET)) if video else None
@@ -61,7 +93,8 @@ def run_and_record(
     )
     # Files of the stages that it reached.
     progress(0.8, "writing")
-    folder.mkdir(parents=True, exist_ok=True)
+    for name in reversed(FILES):
+        (folder / name).unlink(missing_ok=True)
     report = feasibility(stages.plan) if stages.plan is not None else ""
     _write_stages(folder, stages, report)
     if recorder is not None and recorder.frames:
@@ -86,7 +119,8 @@ def _write_stages(folder: Path, stages: Stages, report: str) -> None:
         npz.save(folder / "candidates.npz", plan.candidates)
         npz.save(folder / "plan.npz", plan)
     if report:
-        (folder / "feasibility.txt").write_text(report + "\n")
+        with atomic_write(folder / "feasibility.txt") as file:
+            file.write((report + "\n").encode())
     if stages.rollout is not None:
         npz.save(folder / "rollout.npz", stages.rollout)
     write_page(folder / "index.html", read_run(folder))

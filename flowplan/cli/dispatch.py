@@ -1,13 +1,14 @@
 """Commands by name: the first words of a command line choose a record, the rest fill in its fields.
 
 The help of one command imports neither the other commands nor what any of them works with. A
-caller's mistake is one line on stderr and exit status 2, an interruption 130.
+caller's mistake is one line on stderr and exit status 2, an interruption 130, a termination 143.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,9 +126,15 @@ COMMANDS: dict[str, Command | Group] = {
 
 def main() -> None:
     """Entry point of `flowplan`."""
+    signal.signal(signal.SIGTERM, _terminated)
     with console.prepared():
         status = _guarded(sys.argv[1:])
     sys.exit(status)
+
+
+def _terminated(*_: object) -> None:
+    """End by an exception, which removes temporary files and ends worker processes on its way."""
+    raise SystemExit(143)
 
 
 def commands() -> dict[tuple[str, ...], Command | GeneratorCommand]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from flowplan.utils import checks, text_files
+from flowplan.utils import checks, numpy_files, text_files
+from flowplan.utils.text_files import MOST_VALUES
 
 DOCUMENTS = (".yaml", ".yml", ".json")
 """Suffixes of documents."""
+LARGEST_YAML = 16_000_000
+"""Characters of a YAML file."""
+DEEPEST_YAML = 100
+"""Lists and mappings within each other in a YAML file."""
 
 
 def check_suffix(path: str | Path, *valid: str) -> str:
@@ -31,10 +34,10 @@ def read_array(path: str | Path) -> NDArray[Any]:
     Raises:
         ValueError: In one line that names the file.
     """
-    value = _load_numpy(path, ".npy")
-    if not isinstance(value, np.ndarray):
-        raise ValueError(f"{path}: expected one array, got an archive")
-    return value
+    path = Path(path)
+    check_suffix(path, ".npy")
+    with _in_one_line(path):
+        return numpy_files.read_npy(path)
 
 
 def read_archive(path: str | Path) -> dict[str, NDArray[Any]]:
@@ -43,12 +46,20 @@ def read_archive(path: str | Path) -> dict[str, NDArray[Any]]:
     Raises:
         ValueError: In one line that names the file.
     """
-    value = _load_numpy(path, ".npz")
-    if isinstance(value, np.ndarray):
-        raise ValueError(f"{path}: expected an archive of named arrays, got one array")
-    # Arrays are only read here, so faults inside the archive appear here.
-    with value:
-        return {key: _unpickled(path, partial(value.__getitem__, key)) for key in value.files}
+    path = Path(path)
+    check_suffix(path, ".npz")
+    with _in_one_line(path):
+        return numpy_files.read_npz(path)
+
+
+@contextmanager
+def _in_one_line(path: Path) -> Iterator[None]:
+    """Faults of arrays as errors that name the file and the array."""
+    try:
+        yield
+    except numpy_files.FaultyArrayError as fault:
+        field = f" {fault.key}:" if fault.key else ""
+        raise ValueError(f"{path}:{field} {fault.text}") from None
 
 
 def read_document(path: str | Path) -> Mapping[str, Any]:
@@ -78,33 +89,45 @@ def document_text(path: str | Path, document: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(document, sort_keys=False, default_flow_style=None))
 
 
-def _load_numpy(path: str | Path, suffix: str) -> Any:
-    check_suffix(path, suffix)
-    return _unpickled(path, lambda: np.load(path, allow_pickle=False))
-
-
-def _unpickled(path: str | Path, read: Callable[[], Any]) -> Any:
-    """Result of `read`, with errors of numpy as one line."""
-    try:
-        return read()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        name = type(error).__name__
-        raise ValueError(f"{path}: not a complete numpy file ({name}); write it again") from None
-    except ValueError as error:
-        # Numpy names the refused pickle in its message alone.
-        if "pickle" in str(error) or "Object arrays" in str(error):
-            text = "contains pickled objects, which run code when read; save plain arrays"
-        else:
-            text = "not a numpy file"
-        raise ValueError(f"{path}: {text}") from None
-
-
 def _parse_yaml(text: str) -> Any:
     import yaml
 
+    if len(text) > LARGEST_YAML:
+        raise ValueError(f"has {len(text)} characters, the most is {LARGEST_YAML}")
+    # Libyaml's reader of nested lists has no bound of its own and overflows the stack.
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.safe_load(text)
+        depth = 0
+        for count, event in enumerate(yaml.parse(text, Loader=loader)):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST_YAML or count > MOST_VALUES:
+                raise ValueError("nested too deeply, or too many values")
+        value = yaml.load(text, Loader=loader)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(" ".join(str(error).split())[:200]) from None
+    except (ValueError, RecursionError):
+        raise
+    except Exception as error:  # the constructors of tags raise anything
+        raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+    _expanded(value, {})
+    return value
+
+
+def _expanded(value: Any, sizes: dict[int, int]) -> int:
+    """The number of values, those behind aliases counted wherever they are named.
+
+    Raises:
+        ValueError: if there are too many, or a value holds itself.
+    """
+    if not isinstance(value, dict | list | tuple | set):
+        return 1
+    known = sizes.get(id(value))
+    if known is None:
+        # Zero marks a value that is being counted.
+        sizes[id(value)] = 0
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        known = sizes[id(value)] = 1 + sum(_expanded(part, sizes) for part in parts)
+    if not 0 < known <= MOST_VALUES:
+        raise ValueError("aliases that stand for too many values, or for themselves")
+    return known

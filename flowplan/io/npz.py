@@ -4,25 +4,24 @@ A file is an ordinary zip of `.npy` members (`np.load(path)["points"]` works wit
 never pickled. Its keys are the record's fields (flowplan.io.record_arrays), with `_schema` and
 `_version`. A new record needs one line in VERSIONS and nothing else.
 
-The reader trusts nothing. It checks sizes before it unpacks anything (a zip of a few kilobytes can
-hold gigabytes), checksums while it unpacks, then every member's type and shape, NaN, missing and
-unknown fields, and last the record's own checks. Any failure is one ValueError that names the file
-and the field.
+The reader trusts nothing (flowplan.utils.numpy_files). It checks sizes before it unpacks anything
+(a zip of a few kilobytes can hold gigabytes), checksums while it unpacks, then every member's type
+and shape, NaN, missing and unknown fields, and last the record's own checks. Any failure is one
+ValueError that names the file and the field.
 """
 
 from __future__ import annotations
 
-import io
 import typing
 import zipfile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flowplan.io.record_arrays import ADDED, SCALARS, Arrays, Fault, flatten, restore, take
 from flowplan.utils.files import atomic_write, check_folder
+from flowplan.utils.numpy_files import FaultyArrayError, most_bytes, read_npz
 
 __all__ = ["ADDED", "MAX_BYTES", "RENAMED", "VERSIONS", "load", "save"]
 
@@ -84,17 +83,25 @@ def save(path: str | Path, record: Any) -> Path:
             raise Fault("", text)
     except Fault as fault:
         raise ValueError(f"{path}: {name}{fault}") from None
-    with (
-        atomic_write(path) as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-    ):
+    with atomic_write(path) as file:
+        _write(file, arrays, zipfile.ZIP_DEFLATED)
+        # Large arrays of equal values would deflate to what looks like an attack when read.
+        if size > most_bytes(file.tell()):
+            file.seek(0)
+            file.truncate()
+            _write(file, arrays, zipfile.ZIP_STORED)
+    return path
+
+
+def _write(file: BinaryIO, arrays: Arrays, method: int) -> None:
+    """Write arrays as a zip file of .npy members, deflated or stored."""
+    with zipfile.ZipFile(file, "w", method, compresslevel=1) as archive:
         for key, array in arrays.items():
             # The default date of ZipInfo (1980) makes equal records equal files.
             member = zipfile.ZipInfo(f"{key}.npy")
-            member.compress_type = zipfile.ZIP_DEFLATED
+            member.compress_type = method
             with archive.open(member, "w", force_zip64=True) as out:
                 np.lib.format.write_array(out, array, version=(1, 0), allow_pickle=False)
-    return path
 
 
 def load(path: str | Path, kind: type[Record]) -> Record:
@@ -141,42 +148,7 @@ def _check_schema(arrays: Arrays, name: str) -> int:
 
 def _read(path: Path) -> Arrays:
     """Every array of the file, once its declared size has been accepted."""
-    if not path.is_file():
-        raise Fault("", "no such file")
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            size = sum(m.file_size for m in members)
-            if size > MAX_BYTES:
-                have, most = size / 2**30, MAX_BYTES / 2**30
-                raise Fault("", f"unpacks to {have:.1f} GiB, the most is {most:.1f}")
-            duplicate = len({m.filename for m in members}) < len(members)
-            encrypted = any(m.flag_bits & 1 for m in members)
-            if duplicate or encrypted:
-                raise Fault("", "has duplicate or encrypted members")
-            keys = [m.filename.removesuffix(".npy") for m in members]
-            return {key: _array(key, archive.read(m)) for key, m in zip(keys, members, strict=True)}
-    except Fault:
-        raise
-    except Exception as error:
-        # On damaged bytes, the zip and zlib modules raise a dozen different types.
-        name = type(error).__name__
-        raise Fault("", f"is damaged or not an .npz file ({name}); write it again") from None
-
-
-def _array(key: str, data: bytes) -> NDArray[Any]:
-    """The array of one .npy member: a view of the actual bytes, whatever size its header claims."""
-    file = io.BytesIO(data)
-    try:
-        np.lib.format.read_magic(file)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        body = data[file.tell() :]
-        if dtype.kind not in "biufU":
-            raise ValueError
-        array = np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
-        if dtype.kind == "U":
-            array.tolist()  # not every four bytes are a character
-    except Exception:
-        # numpy's header is a Python literal; any failure to read it means this.
-        raise Fault(key, "is not a plain array of numbers or text") from None
-    return array
+        return read_npz(path, largest=MAX_BYTES)
+    except FaultyArrayError as fault:
+        raise Fault(fault.key, fault.text) from None

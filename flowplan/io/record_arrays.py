@@ -69,6 +69,8 @@ SCALARS: dict[type, np.dtype[Any]] = {
     float: np.dtype("<f8"),
 }
 _NONE = np.zeros(0, bool)
+LONGEST_TUPLE = 1_000_000
+"""Tuples of more numbers or words are not read."""
 
 
 class Fault(Exception):
@@ -129,7 +131,10 @@ def restore(key: str, hint: Any, arrays: Arrays, version: int) -> Any:
     if hint is trimesh.Trimesh:
         return _restore_mesh(key, arrays)
     if origin is tuple and inner[0] in SCALARS:
-        return tuple(take(key, SCALARS[inner[0]], arrays, ndim=1).tolist())
+        values = take(key, SCALARS[inner[0]], arrays, ndim=1)
+        if len(values) > LONGEST_TUPLE:
+            raise Fault(key, f"has {len(values)} values, the most is {LONGEST_TUPLE}")
+        return tuple(values.tolist())
     if origin is tuple:
         count = int(take(_join(key, "count"), SCALARS[int], arrays, ndim=0))
         return tuple(restore(_join(key, str(i)), inner[0], arrays, version) for i in range(count))

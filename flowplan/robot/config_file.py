@@ -23,6 +23,7 @@ from flowplan.robot.urdf import Joint, Urdf, read_urdf
 from flowplan.robot.urdf_meshes import collision_hulls
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.files import inside
 from flowplan.utils.toml_table import Table
 
 TABLES = ["name", "urdf", "base_link", "arm", "tool", "gripper", "spheres", "self_collision"]
@@ -39,19 +40,28 @@ GRIPPER = [
 ]
 
 
-def load_robot(name_or_path: str | Path, X_world_base: FloatArray | None = None) -> Robot:
+def load_robot(
+    name_or_path: str | Path,
+    X_world_base: FloatArray | None = None,
+    *,
+    allow_outside: bool = False,
+) -> Robot:
     """Read a robot file and the URDF that it names.
 
     Args:
         name_or_path: a robot of this project ("panda", "ur5e"), or the path of a .toml file.
         X_world_base: (4, 4) pose of its base. Defaults to the world's origin.
+        allow_outside: the URDF may lie outside of the robot file's folder, and meshes outside of
+            the URDF's folder and its package.
 
     Raises:
         ValueError: one line that names the file, the field, the value and the valid ones.
     """
     path = _robot_file(name_or_path)
     file = Table.read(path, TABLES)
-    urdf = read_urdf(path.parent / file.text("urdf"))
+    source = inside(path.parent, file.text("urdf"), f"{path}: urdf", allow_outside=allow_outside)
+    urdf = read_urdf(source, allow_outside=allow_outside)
+    _refuse_capsules(urdf)
     if file.one_of("base_link", urdf.links) != urdf.root:
         raise file.error(
             "base_link",
@@ -83,6 +93,17 @@ def load_robot(name_or_path: str | Path, X_world_base: FloatArray | None = None)
         ignored_link_pairs=ignored,
         joints=urdf.joints,
     )
+
+
+def _refuse_capsules(urdf: Urdf) -> None:
+    """Refuse capsules that a robot collides with: pinocchio's reader drops links that have one."""
+    for link in urdf.links:
+        for shape in urdf.shapes(link, "collision"):
+            if shape.kind == "capsule":
+                raise ValueError(
+                    f"{shape.where}: <capsule> is read for scenes, not for robots; "
+                    "replace it by a cylinder and two spheres"
+                )
 
 
 def _robot_file(name_or_path: str | Path) -> Path:

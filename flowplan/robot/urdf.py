@@ -8,8 +8,10 @@ found and the valid ones, before it reaches pinocchio or a simulator.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +23,19 @@ import numpy as np
 from flowplan.robot.urdf_xml import attribute, numbers, origin, positive_numbers, read_xml
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.files import is_inside
 
 KINDS = ("revolute", "prismatic", "fixed")
 """Kinds of joints; a URDF's "continuous" joint is a revolute one without limits."""
 
 Geometry = Literal["visual", "collision"]
+
+URDF_FOLDERS = ("urdf", "urdfs", "robot", "robots", "xacro")
+"""Folders of a package that hold its URDFs; meshes lie beside such a folder."""
+PACKAGE_DEPTH = 4
+"""A package is looked for up to so many folders above a URDF's folder."""
+MOST_ELEMENTS = 3000
+"""URDFs of more links or joints are refused: the time to sort them grows with the square."""
 
 MESH_SUFFIXES = (".obj", ".ply", ".stl", ".glb", ".gltf")
 """Types of mesh files that are read."""
@@ -67,10 +77,11 @@ class Shape:
     """One <visual> or <collision> element of a link.
 
     Attributes:
-        kind: "mesh", "box", "cylinder" or "sphere".
+        kind: "mesh", "box", "cylinder", "capsule" or "sphere".
         X_link_shape: (4, 4) pose in the link frame.
-        size: mesh: scale along x, y, z (3,). box: sides (3,). cylinder: radius, length (2,).
-            sphere: radius (1,). Meters, except for the scale.
+        size: mesh: scale along x, y, z (3,). box: sides (3,). cylinder and capsule:
+            radius, length (2,); a capsule's half spheres come on top of its length. sphere: radius
+            (1,). Meters, except for the scale.
         filename: the mesh file as written in the URDF; "" for other kinds.
         rgba: (4,) color of a visual in [0, 1], its own or its named material's, or None.
         where: file, link and element, for error messages.
@@ -97,6 +108,7 @@ class Urdf:
         mimic: by the name of the following joint; none follows a joint that follows another.
         elements: <link> elements by name, in the order of the file.
         materials: named top-level <material> elements.
+        allow_outside: mesh files may lie outside of the URDF's folder and its package.
     """
 
     path: Path
@@ -107,6 +119,7 @@ class Urdf:
     mimic: dict[str, Mimic]
     elements: dict[str, ET.Element]
     materials: dict[str, ET.Element]
+    allow_outside: bool = False
 
     def shapes(self, link: str, geometry: Geometry) -> tuple[Shape, ...]:
         """The visual or collision shapes of a link; no mesh is opened.
@@ -121,12 +134,14 @@ class Urdf:
     def mesh_file(self, shape: Shape) -> Path:
         """Path of a shape's mesh file, which need not exist.
 
-        File names are URIs or paths relative to the URDF; %20 is a blank. In package://NAME/...,
-        NAME is a folder above the URDF, one beside such a folder, or a package in
-        ROS_PACKAGE_PATH or AMENT_PREFIX_PATH.
+        File names are URIs or paths relative to the URDF; %20 is a blank. They lead to files in the
+        folder of the URDF or in its package: the next folder above with a package.xml, or the one
+        above a folder called urdf or robots. In package://NAME/..., NAME is a folder close above
+        the URDF, one beside such a folder, or a package in ROS_PACKAGE_PATH or AMENT_PREFIX_PATH.
 
         Raises:
-            ValueError: if no folder NAME holds the file.
+            ValueError: if no folder NAME holds the file, or the file lies outside and
+                `allow_outside` is not set.
         """
         name = shape.filename.strip()
         scheme, _, rest = name.partition("://")
@@ -135,38 +150,65 @@ class Urdf:
                 # file:///a and file://localhost/a are absolute; file://a is written for a.
                 name = name.removeprefix("file:")
                 name = name.removeprefix("//").removeprefix("localhost")
-            return next(_existing(self.path.parent, name), self.path.parent / name)
+            file = next(_existing(self.path.parent, name), self.path.parent / name)
+            return self._inside(_package_folder(self.path), file, shape)
         package, _, inner = rest.lstrip("/").partition("/")
         for root in _package_roots(self.path, package):
             for file in _existing(root, inner.lstrip("/")):
-                return file
+                return self._inside(root, file, shape)
         raise ValueError(
             f"{shape.where}: {name}: no folder {package!r} with this file in or above "
             f"{self.path.parent}, nor a package in ROS_PACKAGE_PATH or AMENT_PREFIX_PATH"
         )
 
+    def _inside(self, folder: Path, file: Path, shape: Shape) -> Path:
+        """The file, unless it lies outside of a folder and that is not allowed."""
+        if not self.allow_outside and not is_inside(folder, file):
+            raise ValueError(
+                f"{shape.where}: mesh {shape.filename!r} lies outside of {folder}; move it there, "
+                "or pass allow_outside=True"
+            )
+        return file
+
+
+def _package_folder(urdf: Path) -> Path:
+    """The folder that a URDF's meshes are looked for in: its own, or that of its package."""
+    own = Path(os.path.abspath(urdf)).parent
+    for folder in (own, *own.parents[:PACKAGE_DEPTH]):
+        if (folder / "package.xml").is_file():
+            return folder
+    return own.parent if own.name.lower() in URDF_FOLDERS else own
+
 
 def _existing(folder: Path, name: str) -> Iterator[Path]:
     """Files in a folder that a URI may stand for: as written, unquoted, with / for backslashes."""
     for variant in dict.fromkeys((name, unquote(name), unquote(name).replace("\\", "/"))):
-        if "\0" not in variant and (folder / variant).is_file():
-            yield folder / variant
+        with contextlib.suppress(OSError):  # a name that is too long
+            if "\0" not in variant and (folder / variant).is_file():
+                yield folder / variant
 
 
 def _package_roots(urdf: Path, package: str) -> Iterator[Path]:
     """Folders that may be those of a ROS package, the nearest to the URDF first."""
-    for folder in urdf.resolve().parents:
+    if not package or package in (".", ".."):
+        return
+    for folder in urdf.resolve().parents[: PACKAGE_DEPTH + 1]:
         if folder.name == package:
             yield folder
-        yield folder / package
+        if folder != folder.parent:  # not in the root of the file system
+            yield folder / package
     for name in filter(None, os.environ.get("ROS_PACKAGE_PATH", "").split(os.pathsep)):
         yield Path(name) if Path(name).name == package else Path(name) / package
     for name in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
         yield Path(name) / "share" / package
 
 
-def read_urdf(path: str | Path) -> Urdf:
+def read_urdf(path: str | Path, *, allow_outside: bool = False) -> Urdf:
     """Read the links and joints of a URDF; no mesh is opened.
+
+    Args:
+        path: the file.
+        allow_outside: mesh files may lie outside of the URDF's folder and its package.
 
     Raises:
         ValueError: one line that names the file and the element, if anything is missing or
@@ -179,6 +221,11 @@ def read_urdf(path: str | Path) -> Urdf:
     links = _unique_names(path, robot.findall("link"))
     if not links:
         raise ValueError(f"{path}: expected at least one <link>, got none")
+    if max(len(links), len(elements)) > MOST_ELEMENTS:
+        raise ValueError(
+            f"{path}: has {len(links)} links and {len(elements)} joints, expected at most "
+            f"{MOST_ELEMENTS}"
+        )
     _unique_names(path, elements)
     joints = [_read_joint(path, element, links) for element in elements]
     root, ordered = _sort_tree(path, links, joints)
@@ -192,13 +239,15 @@ def read_urdf(path: str | Path) -> Urdf:
         mimic=_followed(path, mimics, [j.name for j in joints]),
         elements=dict(zip(links, robot.findall("link"), strict=True)),
         materials={m.get("name", ""): m for m in robot.findall("material")},
+        allow_outside=allow_outside,
     )
 
 
 def _unique_names(path: Path, elements: Sequence[ET.Element]) -> list[str]:
     """Names of all <link> or all <joint> elements, in the order of the file."""
     names = [attribute(f"{path}: <{e.tag}>", e, "name") for e in elements]
-    twice = sorted({n for n in names if names.count(n) > 1})
+    counts = Counter(names)
+    twice = sorted(n for n, count in counts.items() if count > 1)
     if twice:
         raise ValueError(
             f"{path}: two <{elements[0].tag}> elements have the same name, {twice[0]!r}; rename one"
@@ -304,8 +353,8 @@ def _sort_tree(
     """
     # One parent each, and one link without.
     children = [j.child for j in joints]
-    twice = sorted({c for c in children if children.count(c) > 1})
-    roots = [link for link in links if link not in children]
+    twice = sorted(c for c, count in Counter(children).items() if count > 1)
+    roots = [link for link in links if link not in set(children)]
     if twice or len(roots) != 1:
         raise ValueError(
             f"{path}: expected a tree with one root, got roots {roots} and "
@@ -335,21 +384,24 @@ def _read_shape(where: str, element: ET.Element, materials: dict[str, ET.Element
     child = element.find("geometry")
     shape = next(iter(child), None) if child is not None else None
     if shape is None:
-        raise ValueError(f"{where}: has no geometry, expected mesh, box, cylinder or sphere")
+        raise ValueError(
+            f"{where}: has no geometry, expected mesh, box, cylinder, capsule or sphere"
+        )
     filename = ""
     if shape.tag == "mesh":
         filename = attribute(f"{where}: <mesh>", shape, "filename")
         size = numbers(where, shape, "scale", 3, default=(1.0, 1.0, 1.0))
     elif shape.tag == "box":
         size = positive_numbers(where, shape, "size", 3)
-    elif shape.tag == "cylinder":
+    elif shape.tag in ("cylinder", "capsule"):
         radius = positive_numbers(where, shape, "radius", 1)
         size = np.concatenate([radius, positive_numbers(where, shape, "length", 1)])
     elif shape.tag == "sphere":
         size = positive_numbers(where, shape, "radius", 1)
     else:
         raise ValueError(
-            f"{where}: <{shape.tag}> is not supported, expected mesh, box, cylinder or sphere"
+            f"{where}: <{shape.tag}> is not supported, "
+            "expected mesh, box, cylinder, capsule or sphere"
         )
     # Color, of a visual.
     rgba = _color(where, element.find("material"), materials)

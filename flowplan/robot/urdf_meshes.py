@@ -9,15 +9,16 @@ import trimesh
 
 from flowplan.geometry import transform
 from flowplan.robot.urdf import MESH_SUFFIXES, Shape, Urdf
+from flowplan.utils import mesh_loader
 from flowplan.utils.checks import FloatArray
 
 
 def primitive_mesh(shape: Shape, *, sections: int = 32, subdivisions: int = 3) -> trimesh.Trimesh:
-    """A box, cylinder or sphere as a mesh in its own frame, meters.
+    """A box, cylinder, capsule or sphere as a mesh in its own frame, meters.
 
     Args:
         shape: not a mesh.
-        sections: sides of a cylinder.
+        sections: sides of a cylinder or capsule.
         subdivisions: subdivisions of the icosahedron that stands for a sphere.
     """
     if shape.kind == "box":
@@ -25,7 +26,23 @@ def primitive_mesh(shape: Shape, *, sections: int = 32, subdivisions: int = 3) -
     if shape.kind == "cylinder":
         radius, length = map(float, shape.size)
         return trimesh.creation.cylinder(radius, length, sections=sections)
+    if shape.kind == "capsule":
+        radius, length = map(float, shape.size)
+        return _capsule(radius, length, sections)
     return trimesh.creation.icosphere(subdivisions, float(shape.size[0]))
+
+
+def _capsule(radius: float, length: float, sections: int) -> trimesh.Trimesh:
+    """A cylinder of this length along z around the origin, with half spheres at its ends."""
+    count = max(sections // 4, 2)
+    around = np.linspace(0, 2 * np.pi, sections, endpoint=False)
+    # Rings from the equator of a half sphere to just below its pole, and the pole.
+    up = np.linspace(0, np.pi / 2, count, endpoint=False)[:, None]
+    x, y = np.cos(up) * np.cos(around), np.cos(up) * np.sin(around)
+    z = np.broadcast_to(np.sin(up), x.shape)
+    half = radius * np.concatenate([np.stack([x, y, z], -1).reshape(-1, 3), [[0, 0, 1]]])
+    half[:, 2] += length / 2
+    return trimesh.convex.convex_hull(np.concatenate([half, half * [1, 1, -1]]))
 
 
 def collision_hulls(urdf: Urdf) -> dict[str, trimesh.Trimesh]:
@@ -56,8 +73,9 @@ def _vertices(urdf: Urdf, link: str, shape: Shape) -> FloatArray:
     file = _present_file(urdf, link, shape)
     require_readable(urdf.path, file)
     try:
-        mesh = trimesh.load_mesh(file)
-        vertices = z_up(file, np.asarray(mesh.vertices, float))
+        vertices = z_up(file, mesh_loader.load_vertices(file))
+    except ValueError:
+        raise
     except Exception as error:  # trimesh raises whatever its many readers raise
         raise ValueError(
             f"{file}: cannot be read as a mesh ({type(error).__name__}); export it again"

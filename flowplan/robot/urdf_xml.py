@@ -13,6 +13,10 @@ import numpy as np
 
 from flowplan.geometry import matrix_from_rpy, pose
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.files import read_bytes
+
+LARGEST_URDF = 20_000_000
+"""Bytes of a URDF."""
 
 
 class _DoctypeError(Exception):
@@ -30,18 +34,15 @@ def read_xml(path: Path) -> ET.Element:
     Raises:
         ValueError: one line, if the file cannot be read, is no XML, or holds another element.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: cannot be read: no such file; check the path")
+    data = read_bytes(path, largest=LARGEST_URDF)
     try:
-        root = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_NoDoctype()))
+        root = ET.fromstring(data, ET.XMLParser(target=_NoDoctype()))
     except _DoctypeError:
         raise ValueError(
             f"{path}: document types and entities are not read; remove the <!DOCTYPE ...> part"
         ) from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (ET.ParseError, ValueError, LookupError) as error:  # also of unknown encodings
-        if "unbound prefix" in str(error) and b"xacro:" in path.read_bytes():
+        if "unbound prefix" in str(error) and b"xacro:" in data:
             raise ValueError(
                 f"{path}: holds xacro elements; run xacro and give its output"
             ) from None
@@ -102,8 +103,9 @@ def numbers(
     plural = "" if count == 1 else "s"
     if text is None:
         if default is None:
+            tag = "" if element is None else f" of <{element.tag}>"
             raise ValueError(
-                f"{where}: attribute {key!r} is missing, expected {count} number{plural}"
+                f"{where}: attribute {key!r} is missing, expected {count} number{plural}{tag}"
             )
         return np.array(default)
     try:

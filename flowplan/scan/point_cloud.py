@@ -13,7 +13,6 @@ only joins points and leaves gaps open, which suits sheets.
 
 from __future__ import annotations
 
-import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ from flowplan.scan.meshes.surface import (
 from flowplan.scan.meshes.winding import winding_field
 from flowplan.scan.pcd import read_pcd
 from flowplan.scene import SceneObject
-from flowplan.utils import bounds, checks, text_files
+from flowplan.utils import bounds, checks, numpy_files, text_files
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.open3d_loader import open3d
@@ -377,8 +376,8 @@ def _numpy_table(path: Path) -> FloatArray:
     """The array of a .npy file, or the rows of a text file."""
     try:
         if path.suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False)
-        return np.loadtxt(io.StringIO(text_files.read_text(path)), ndmin=2)
+            return numpy_files.read_npy(path)
+        return np.loadtxt(text_files.read_text(path).splitlines(), ndmin=2)
     except Exception as error:  # numpy reads a damaged header with Python's own tokenizer
         raise ValueError(f"{path}: not readable as numbers ({first_line(error)})") from None
 

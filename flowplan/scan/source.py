@@ -26,6 +26,8 @@ def load_scene(
     unit: Unit | None = None,
     name: str | None = None,
     position: tuple[float, float] | None = None,
+    every: int = 1,
+    allow_outside: bool = False,
     progress: Progress = silent,
 ) -> Scene:
     """The scene in a folder of depth frames, or of one object from a file on a table at z = 0.
@@ -37,6 +39,8 @@ def load_scene(
             called object_0, object_1, ...
         position: x, y in meters of a file's object, its lowest point on the table. Defaults to the
             file's coordinates.
+        every: take every n-th depth frame only.
+        allow_outside: read images and meshes that an index or a URDF names outside of its folder.
         progress: receives the fraction done and the step.
 
     Raises:
@@ -44,7 +48,8 @@ def load_scene(
     """
     path = Path(path)
     if path.is_dir():
-        return scan_frames(read_frames(path), ScanOptions(), progress=progress)
+        frames = read_frames(path, every=every, allow_outside=allow_outside)
+        return scan_frames(frames, ScanOptions(), progress=progress)
     if not path.is_file():
         raise ValueError(
             f"{path}: no such file or folder; give depth frames, a mesh, a point cloud or a URDF"
@@ -53,7 +58,7 @@ def load_scene(
     suffix = path.suffix.lower()
     checks.choice(f"{path}: suffix", suffix, sorted({".urdf", *MESH_SUFFIXES, *POINT_SUFFIXES}))
     if suffix == ".urdf":
-        objects = load_urdf(path, name=name)
+        objects = load_urdf(path, name=name, allow_outside=allow_outside)
     elif suffix in MESH_SUFFIXES and not (suffix == ".ply" and ply_faces(path) == 0):
         objects = (load_mesh(path, unit=unit, name=name, progress=progress),)
     else:

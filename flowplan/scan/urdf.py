@@ -44,6 +44,7 @@ def load_urdf(
     name: str | None = None,
     geometry: Geometry = "visual",
     links: bool = False,
+    allow_outside: bool = False,
 ) -> tuple[SceneObject, ...]:
     """A URDF as one object with its articulation, in the frame of the root link.
 
@@ -59,6 +60,7 @@ def load_urdf(
         geometry: "visual" or "collision"; a link without one of the kind uses the other.
         links: make an object `<name>/<link>` of each link that has a shape instead, without
             joints, in the link's frame and in the order of the file.
+        allow_outside: read meshes that lie outside of the URDF's folder and its package.
 
     Returns:
         One object, or as many as links have a shape.
@@ -67,7 +69,7 @@ def load_urdf(
         ValueError: one line that names the file, the element and the remedy.
     """
     checks.choice("geometry", geometry, ("visual", "collision"))
-    urdf = read_urdf(path)
+    urdf = read_urdf(path, allow_outside=allow_outside)
     X_world_root = pose() if X_world_base is None else checks.poses("X_world_base", X_world_base)
     # Poses of the links at these joint positions.
     positions = _positions(urdf, joints or {})

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+FARTHEST = 1e6
+"""Largest coordinate, meters: single precision cannot tell larger ones apart."""
+
 
 def array(
     field: str,
@@ -94,7 +97,7 @@ def times(field: str, value: Any) -> FloatArray:
 
 
 def poses(field: str, value: Any, shape: Sequence[int | str] = (4, 4)) -> FloatArray:
-    """Homogeneous transforms (..., 4, 4) with rotations orthonormal to 1e-6, determinant +1."""
+    """Homogeneous transforms (..., 4, 4): rotations orthonormal to 1e-6, determinant +1, near."""
     out = array(field, value, shape)
     R = out[..., :3, :3]  # (..., 3, 3)
     # Huge numbers overflow to an error of inf or NaN, which is refused below.
@@ -106,6 +109,12 @@ def poses(field: str, value: Any, shape: Sequence[int | str] = (4, 4)) -> FloatA
         raise ValueError(
             f"{field}: expected rigid transforms (R^T R = I, det R = 1, last row 0 0 0 1), "
             f"got |R^T R - I| = {error:.2g}; re-orthonormalize, and keep scale out of poses"
+        )
+    reach = float(np.abs(out[..., :3, 3]).max(initial=0.0))
+    if reach > FARTHEST:
+        raise ValueError(
+            f"{field}: expected positions within {FARTHEST:g} m, they reach out to {reach:.3g} m; "
+            "is it another unit?"
         )
     return out
 
@@ -119,7 +128,10 @@ def choice(field: str, value: Any, valid: Sequence[str]) -> str:
 
 def positive(field: str, value: float, *, zero: bool = False) -> float:
     """Finite positive float; with `zero`, zero is allowed too."""
-    out = float(value)
+    try:
+        out = float(value)
+    except (TypeError, ValueError, OverflowError):
+        out = np.nan
     if not np.isfinite(out) or out < 0 or (out == 0 and not zero):
         raise ValueError(
             f"{field}: expected a {'non-negative' if zero else 'positive'} number, got {value!r}"

@@ -13,8 +13,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-LARGEST_TEXT = 256_000_000
+from flowplan.utils.files import read_bytes
+
+LARGEST_TEXT = 128_000_000
 """Text files of more bytes are not read."""
+MOST_VALUES = 5_000_000
+"""JSON of more values is not decoded: a byte of text can become a hundred in memory."""
 _LONGEST_INTEGER = 40
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -33,20 +37,7 @@ def read_text(path: str | Path, *, largest: int = LARGEST_TEXT) -> str:
     Raises:
         ValueError: In one line that names the file.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ValueError(f"{path}: cannot be read: no such file; check the path")
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file, got a folder, pipe or device")
-    if path.stat().st_size > largest:
-        raise ValueError(
-            f"{path}: has {path.stat().st_size / 1e6:.0f} MB, expected at most "
-            f"{largest / 1e6:.0f} MB of text; is it the right file?"
-        )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    data = read_bytes(Path(path), largest=largest, kind=" of text")
     return decode(data, str(path))
 
 
@@ -67,6 +58,12 @@ def parse_json(text: str, where: str) -> Any:
     Raises:
         ValueError: In one line.
     """
+    values = text.count(",") + text.count("[") + text.count("{")
+    if values > MOST_VALUES:
+        raise ValueError(
+            f"{where}: has some {values} values, expected at most {MOST_VALUES}; "
+            "is it the right file?"
+        )
     try:
         return json.loads(text, parse_int=_integer)
     except RecursionError:

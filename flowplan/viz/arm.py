@@ -54,7 +54,7 @@ def add_robot(scene: viser.SceneApi, run: Run, robot: Robot) -> Show:
 
 def _link_meshes(robot: Robot) -> Iterator[tuple[str, trimesh.Trimesh, Color]]:
     """Link, visual mesh in the link frame, and color; the collision hull if there is no visual."""
-    urdf = read_urdf(robot.urdf_path)
+    urdf = read_urdf(robot.urdf_path, allow_outside=True)  # the robot was loaded from it
     for link in urdf.links:
         shapes = urdf.shapes(link, "visual")
         for shape in shapes:

@@ -14,9 +14,9 @@
     position = [0.5, 0.15]
 
 A source is anything that `flowplan.scan.load_scene` reads: a mesh, a point cloud, a URDF, a folder
-of depth frames. Its path is relative to the file's folder. `position` (x, y in meters) puts it on
-the table, `yaw` turns it about its center, in degrees. Instead of objects and obstacles, `scene =
-"scene.npz"` loads a saved scene.
+of depth frames. Its path is relative to the file's folder, and stays in it. `position` (x, y in
+meters) puts it on the table, `yaw` turns it about its center, in degrees. Instead of objects and
+obstacles, `scene = "scene.npz"` loads a saved scene.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from flowplan.motion import Progress, SceneMotion, silent
 from flowplan.scan import load_scene
 from flowplan.scan.meshes.mesh_file import Unit
 from flowplan.scene import Prompt, Scene, SceneObject
+from flowplan.utils.files import inside
 from flowplan.utils.toml_table import Table
 from generators.chord.generate import from_prior
 from generators.chord.options import SMALL, ChordOptions
@@ -57,8 +58,12 @@ class Job:
     seed: int = 0
 
 
-def read_job(path: str | Path) -> Job:
+def read_job(path: str | Path, *, allow_outside: bool = False) -> Job:
     """Read a scene file.
+
+    Args:
+        path: of the file.
+        allow_outside: sources and the scene may lie outside of the file's folder.
 
     Raises:
         ValueError: in one line, naming the file and the field.
@@ -69,17 +74,20 @@ def read_job(path: str | Path) -> Job:
     if ("scene" in table) == ("objects" in table):
         raise table.error("objects", "expected either objects or a scene, got both or neither")
     if "scene" in table:
-        scene = npz.load(path.parent / table.text("scene"), Scene)
+        source = inside(
+            path.parent, table.text("scene"), f"{path}: scene", allow_outside=allow_outside
+        )
+        scene = npz.load(source, Scene)
     else:
         scene = Scene(
-            _things(table, "objects"),
-            obstacles=_things(table, "obstacles") if "obstacles" in table else (),
+            _things(table, "objects", allow_outside),
+            obstacles=_things(table, "obstacles", allow_outside) if "obstacles" in table else (),
         )
     seed = int(table.numbers("seed", (), default=np.array(0.0)))
     return Job(scene, Prompt(table.text("prompt")), seed)
 
 
-def _things(table: Table, key: str) -> tuple[SceneObject, ...]:
+def _things(table: Table, key: str, allow_outside: bool) -> tuple[SceneObject, ...]:
     out: list[SceneObject] = []
     for entry in table.tables(key, ["source"], ["name", "unit", "position", "yaw"]):
         # Options of `load_scene` that the entry states; others keep their defaults.
@@ -90,7 +98,9 @@ def _things(table: Table, key: str) -> tuple[SceneObject, ...]:
             given["unit"] = entry.one_of("unit", get_args(Unit))
         if "position" in entry:
             given["position"] = tuple(entry.numbers("position", (2,)))
-        things = load_scene(table.file.parent / entry.text("source"), **given).objects
+        where = f"{table.file}: {key}: source"
+        source = inside(table.file.parent, entry.text("source"), where, allow_outside=allow_outside)
+        things = load_scene(source, allow_outside=allow_outside, **given).objects
         yaw = float(np.radians(entry.numbers("yaw", (), default=np.array(0.0))))
         out += _turned(things, yaw)
     return tuple(out)

@@ -17,6 +17,7 @@ and cannot follow a budget in minutes, which is why the schedule is written out 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -26,18 +27,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from flowplan.motion import Progress, silent
-from flowplan.utils.files import atomic_write
+from flowplan.utils.files import atomic_write, locked, naming
+from generators.common import checkpoint_tensors
 from generators.common.curves import draw_curves
 from generators.common.device import resolve
 from generators.common.interrupt import held_signals
@@ -325,7 +325,9 @@ class _Log:
 
     def __init__(self, folder: Path, step: int, write: bool) -> None:
         self._path, self._curves, self._writes = folder / METRICS, folder / CURVES, write
+        self._held = contextlib.ExitStack()
         if write:
+            self._held.enter_context(locked(folder))
             lines = read_metrics(folder) if step else []
             text = "".join(json.dumps(line) + "\n" for line in lines if line["step"] <= step)
             with atomic_write(self._path) as file:
@@ -336,14 +338,17 @@ class _Log:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._file:
-            self._file.close()
-            self.draw()
+        with self._held:
+            if self._file:
+                self._file.close()
+                self.draw()
 
     def write(self, **values: float) -> None:
         if self._file:
-            self._file.write(json.dumps({k: float(f"{v:.6g}") for k, v in values.items()}) + "\n")
-            self._file.flush()
+            line = json.dumps({k: float(f"{v:.6g}") for k, v in values.items()}) + "\n"
+            with naming(self._path):
+                self._file.write(line)
+                self._file.flush()
 
     def draw(self) -> None:
         if self._writes:
@@ -353,11 +358,13 @@ class _Log:
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Metrics of a run, one dictionary per line; a line cut short by a kill is left out."""
     path, out = folder / METRICS, []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            out.append(json.loads(line))
-        except json.JSONDecodeError:
+            values = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(values, dict) and isinstance(values.get("step"), int | float):
+            out.append(values)
     return out
 
 
@@ -372,8 +379,7 @@ def _save(
     """Write a checkpoint."""
     tensors = {f"model/{k}": p.detach() for k, p in model.named_parameters()}
     tensors |= {f"average/{k}": v for k, v in averages.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{k}": v for k, v in state.items()}
+    tensors |= checkpoint_tensors.moments(optimizer, "optimizer/")
     contiguous = {k: v.contiguous() for k, v in tensors.items()}
     with atomic_write(path) as file:
         file.write(save(contiguous, {"step": str(step), "seconds": repr(seconds)}))
@@ -391,31 +397,24 @@ def _resume(
         return 0, 0.0
     if not resume:
         raise ValueError(f"{path} exists: resume that run, or give another folder")
+    tensors, header = checkpoint_tensors.read(path)
+    # Everything is checked before anything is changed.
+    shapes = {k: p.shape for k, p in model.named_parameters()}
+    weights, averaged = (checkpoint_tensors.part(tensors, f"{k}/") for k in ("model", "average"))
+    checkpoint_tensors.require(path, weights, shapes)
+    checkpoint_tensors.require(path, averaged, {k: v.shape for k, v in averages.items()})
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            header = file.metadata() or {}
-        # Weights and averages.
-        weights = _part(tensors, "model/")
-        expected = {k: p.shape for k, p in model.named_parameters()}
-        if {k: v.shape for k, v in weights.items()} != expected:
-            raise ValueError(
-                f"{path}: a checkpoint of another model; use the options it was begun with"
-            )
-        _load(model, weights)
-        for name, value in _part(tensors, "average/").items():
-            averages[name].copy_(value)
-        # Moments of the optimizer.
-        state: dict[int, dict[str, Any]] = {}
-        for name, value in _part(tensors, "optimizer/").items():
-            index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = value
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
-        return int(header["step"]), float(header["seconds"])
-    except (SafetensorError, KeyError) as error:
+        step, seconds = int(header["step"]), float(header["seconds"])
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: not a checkpoint ({error}); delete it to begin again") from None
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    if not (step >= 0 and 0 <= seconds < math.inf):
+        raise ValueError(
+            f"{path}: not a checkpoint (step {step} after {seconds} s); delete it to begin again"
+        )
+    checkpoint_tensors.restore_moments(
+        path, optimizer, checkpoint_tensors.part(tensors, "optimizer/")
+    )
+    _load(model, weights)
+    for name, value in averaged.items():
+        averages[name].copy_(value)
+    return step, seconds

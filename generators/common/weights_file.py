@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from flowplan.utils import text_files
 from flowplan.utils.files import atomic_write
 
 FOLDER = Path(__file__).parents[1] / "weights"
@@ -88,12 +89,31 @@ class WeightsFile(Generic[Network]):
             ValueError: if there is no such file, or it was not written by `save`; one line.
         """
         path = self._find(name_or_path)
-        # Sizes from the file, then tensors that must fit them.
+        # Tensors must fit the sizes in the file before a network of these sizes takes memory.
         metadata, tensors = self._read(path)
-        model = self.network(self._config(path, metadata))
-        self._check(path, model.state_dict(), tensors)
+        config = self._config(path, metadata)
+        self._check(path, self._shapes(path, config, len(tensors)), tensors)
+        model = self.network(config)
         model.load_state_dict(tensors)
         return model.eval()
+
+    def _shapes(self, path: Path, config: Any, count: int) -> Mapping[str, torch.Tensor]:
+        """Tensors without data of a network of these sizes, which has `count` tensors."""
+        for field in fields(config):
+            value = getattr(config, field.name)
+            if "blocks" in field.name and value > count:
+                raise ValueError(
+                    f"{path}: its configuration has {field.name} = {value}, more than its {count} "
+                    "tensors; give a file that `save` wrote"
+                )
+        try:
+            with torch.device("meta"):
+                return self.network(config).state_dict()
+        except Exception as error:  # torch raises several types for sizes that cannot be
+            raise ValueError(
+                f"{path}: no network has the sizes of its configuration "
+                f"({str(error).splitlines()[0][:120]})"
+            ) from None
 
     def card(self, name_or_path: Path | str) -> dict[str, Any]:
         """The card that was saved with a network, by file or shipped name."""
@@ -135,8 +155,8 @@ class WeightsFile(Generic[Network]):
                 metadata = file.metadata() or {}
                 names = list(file.keys()) if tensors else []
                 found = {name: file.get_tensor(name) for name in names}
-        except (SafetensorError, OSError) as error:
-            reason = str(error).splitlines()[0]
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            reason = (str(error).splitlines() or [""])[0]
             raise ValueError(f"{path}: not a readable safetensors file ({reason})") from None
         # Another kind of network, or a later version.
         kind = metadata.get("format")
@@ -164,7 +184,7 @@ class WeightsFile(Generic[Network]):
             )
         try:
             return self.config(**values)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f"{path}: {error}") from None
 
     def _check(
@@ -185,7 +205,7 @@ class WeightsFile(Generic[Network]):
                 raise ValueError(
                     f"{path}: tensor {name} has shape {have}, its configuration says {want}"
                 )
-            if not tensor.isfinite().all():
+            if not tensor.is_floating_point() or not tensor.isfinite().all():
                 raise ValueError(
                     f"{path}: tensor {name} has values that are not finite; train again from "
                     "before then"
@@ -195,8 +215,8 @@ class WeightsFile(Generic[Network]):
 def _json(path: Path, metadata: dict[str, str], key: str) -> dict[str, Any]:
     """A JSON object of a file's metadata."""
     try:
-        out = json.loads(metadata[key])
-    except (KeyError, json.JSONDecodeError):
+        out = text_files.parse_json(metadata[key], key)
+    except (KeyError, ValueError):
         raise ValueError(
             f"{path}: its metadata has no readable {key!r}; give a file that `save` wrote"
         ) from None

@@ -32,7 +32,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from flowplan.motion import Progress, silent
-from flowplan.utils import bounds
+from flowplan.utils import bounds, text_files
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan.utils.files import atomic_write
@@ -153,10 +153,10 @@ class ArticulatedStore:
         """
         try:
             with safe_open(path, "pt") as file:
-                names = json.loads((file.metadata() or {})["names"])
+                names = text_files.parse_json((file.metadata() or {})["names"], "names")
                 tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
                 return cls(names, tensors, scan_share=scan_share)
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: not a store of objects ({error}); delete it to build it again"
             ) from None

@@ -42,8 +42,10 @@ CLOTH = FOLDER / "cloth" / "cloth.obj"
 
 
 def urdf_path(name: str) -> Path:
-    """URDF of the model called `name`."""
-    checks.choice("name", name, SCANNED + ARTICULATED)
+    """URDF of the model called `name`: one of the lists above, or any folder with its URDF here."""
+    known = (*SCANNED, *ARTICULATED)
+    own = {p.stem for p in FOLDER.glob("*/*.urdf") if p.stem == p.parent.name}
+    checks.choice("name", name, [*known, *sorted(own.difference(known))])
     return FOLDER / name / f"{name}.urdf"
 
 
@@ -54,13 +56,34 @@ def metaworld_urdfs() -> dict[str, Path]:
 
 def collision_pieces(name: str) -> tuple[trimesh.Trimesh, ...]:
     """Convex pieces of the scanned model called `name` in the simulator, link frame, meters."""
+    checks.choice("name", name, SCANNED)
+    pieces = connected_pieces(FOLDER / name / "collision.obj")
+    return tuple(piece.convex_hull for piece in pieces)
+
+
+def connected_pieces(path: Path) -> tuple[trimesh.Trimesh, ...]:
+    """The closed pieces of an OBJ file, also where it repeats a vertex for every face.
+
+    Vertices at one place are joined only in an object of the file whose pieces are open without
+    that: closed pieces may touch each other, and stay apart.
+    """
     import trimesh
 
-    checks.choice("name", name, SCANNED)
-    pieces = trimesh.load_mesh(FOLDER / name / "collision.obj", process=False).split(
-        only_watertight=False
+    found: list[trimesh.Trimesh] = []
+    scene = trimesh.load_scene(
+        path, process=False, split_objects=True, group_material=False, skip_materials=True
     )
-    return tuple(piece.convex_hull for piece in pieces)
+    for part in scene.geometry.values():
+        pieces = part.split(only_watertight=False)
+        if not all(piece.is_watertight for piece in pieces):
+            welded = part.copy()
+            welded.merge_vertices(merge_tex=True, merge_norm=True)
+            joined = welded.split(only_watertight=False)
+            # Joining may also tear: a piece that is open either way stays as it was.
+            if len(joined) and all(piece.is_watertight for piece in joined):
+                pieces = joined
+        found += list(pieces)
+    return tuple(found)
 
 
 def surface_points(path: Path, count: int, *, seed: int = 0) -> dict[str, FloatArray]:

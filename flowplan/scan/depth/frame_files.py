@@ -7,17 +7,16 @@ The readers of folders (`flowplan.scan.depth.frame_folder` for the project's own
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from numpy.typing import ArrayLike
 
 from flowplan.scan.depth.frames import DepthFrame
+from flowplan.scan.depth.images import read_image
 from flowplan.utils import checks, text_files
 from flowplan.utils.checks import FloatArray
 
@@ -94,26 +93,6 @@ def objects_in(
         yield place, item
 
 
-def inside(folder: Path, name: str, where: object) -> Path:
-    """The path of a file that a file in `folder` names, which must not lie outside of it.
-
-    Backslashes separate folders, as Windows programs write them, if no file is called so.
-
-    Raises:
-        ValueError: one line that names the place `where`.
-    """
-    if "\\" in name and not (folder / name).exists():
-        name = name.replace("\\", "/")
-    path = folder / name
-    # By names alone: a link in the folder is the owner's own choice.
-    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
-        raise ValueError(
-            f"{where}: {name!r} lies outside of the folder {folder}; "
-            "move the file into it and give its path relative to it"
-        )
-    return path
-
-
 def load_frame(
     files: FrameFiles, depth_scale: float | None, intrinsics: ArrayLike | None, color: bool
 ) -> DepthFrame:
@@ -128,7 +107,7 @@ def load_frame(
     Raises:
         ValueError: one line that names the file.
     """
-    raw = _image(files.depth, "depth", DEPTH_MODES, "save it as a 16-bit gray PNG")
+    raw = read_image(files.depth, "depth", DEPTH_MODES, "save it as a 16-bit gray PNG")
     scale = _scale(files, depth_scale)
     K = files.intrinsics if intrinsics is None else intrinsics
     if K is None:
@@ -137,12 +116,12 @@ def load_frame(
         )
     images: dict[str, Any] = {}
     if color and files.color is not None:
-        images["color"] = _image(files.color, "color", None, "", convert="RGB")
+        images["color"] = read_image(files.color, "color", None, "", convert="RGB")
     if files.mask is not None:
-        ids = _image(files.mask, "mask", MASK_MODES, "save object ids as a gray PNG")
+        ids = read_image(files.mask, "mask", MASK_MODES, "save object ids as a gray PNG")
         images["mask"] = ids.astype(np.int32)
     if files.confidence is not None:
-        gray = _image(files.confidence, "confidence", ("L",), "save it as an 8-bit gray PNG")
+        gray = read_image(files.confidence, "confidence", ("L",), "save it as an 8-bit gray PNG")
         images["confidence"] = gray.astype(np.float32) / 255
     for kind, pixels in images.items():
         if pixels.shape[:2] != raw.shape:
@@ -216,25 +195,11 @@ def nearly_rigid(source: str, X: ArrayLike) -> FloatArray:
             f"{source}: not a rigid transform (rotation off by {error:.2g}); "
             "expected R^T R = I, det R = 1, last row 0 0 0 1, without scale"
         )
+    if np.abs(X[:3, 3]).max() > checks.FARTHEST:
+        raise ValueError(
+            f"{source}: a camera {np.abs(X[:3, 3]).max():.3g} m away, expected them within "
+            f"{checks.FARTHEST:g} m reach; is it another unit?"
+        )
     if error > 1e-9:
         X[:3, :3] = U @ Vt
     return X
-
-
-def _image(
-    path: Path, kind: str, modes: Iterable[str] | None, remedy: str, convert: str | None = None
-) -> NDArray[Any]:
-    """The pixels of an image file, refused unless its mode is one of `modes` (None: any)."""
-    if not path.is_file():
-        raise ValueError(f"{path}: the {kind} image is missing")
-    try:
-        with Image.open(path) as image:
-            if modes is not None and image.mode not in modes:
-                raise ValueError(
-                    f"{path}: expected {kind} of mode {'/'.join(modes)}, got {image.mode}; {remedy}"
-                )
-            return np.array(image.convert(convert) if convert else image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{path}: not readable as an image ({str(error).splitlines()[0]})"
-        ) from None

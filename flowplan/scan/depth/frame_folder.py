@@ -17,7 +17,6 @@ reads that and the layouts of `flowplan.scan.depth.layouts`.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +28,15 @@ from PIL import Image
 from flowplan.scan.depth import layouts
 from flowplan.scan.depth.frame_files import (
     FrameFiles,
-    inside,
     load_frame,
     objects_in,
     read_json,
     require,
 )
 from flowplan.scan.depth.frames import DepthFrame
+from flowplan.scan.depth.images import MOST_PIXELS, pixels
 from flowplan.utils import checks
+from flowplan.utils.files import atomic_write, inside, naming
 
 FORMAT, VERSION = "flowplan-frames", 1
 LARGEST_16_BIT = 65_535
@@ -74,12 +74,13 @@ def write_frames(
     index = folder / "frames.json"
     # An old index goes first: the folder is incomplete until the new one is there.
     index.unlink(missing_ok=True)
+    for kind in ("depth", "color", "mask", "confidence"):
+        for old in (folder / kind).glob("[0-9]" * 6 + ".png"):
+            old.unlink()
     entries = [_write_frame(folder, i, frame, scale) for i, frame in enumerate(frames)]
     document = {"format": FORMAT, "version": VERSION, "depth_scale": scale, "frames": entries}
-    # Renaming a complete file into place is atomic.
-    partial = index.with_suffix(".partial")
-    partial.write_text(json.dumps(document, indent=1))
-    os.replace(partial, index)
+    with atomic_write(index) as file:
+        file.write(json.dumps(document, indent=1).encode())
 
 
 def _write_frame(folder: Path, number: int, frame: DepthFrame, scale: float) -> dict[str, Any]:
@@ -98,10 +99,11 @@ def _write_frame(folder: Path, number: int, frame: DepthFrame, scale: float) -> 
     if frame.confidence is not None:
         images["confidence"] = np.round(255 * frame.confidence).astype(np.uint8)
     entry: dict[str, Any] = {}
-    for kind, pixels in images.items():
+    for kind, values in images.items():
         entry[kind] = f"{kind}/{number:06d}.png"
         (folder / kind).mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / entry[kind])
+        with naming(folder / entry[kind]):
+            Image.fromarray(values).save(folder / entry[kind])
     entry["intrinsics"] = frame.intrinsics.tolist()
     entry["X_world_camera"] = frame.X_world_camera.tolist()
     return entry
@@ -114,6 +116,8 @@ def read_frames(
     intrinsics: ArrayLike | None = None,
     color: bool = True,
     every: int = 1,
+    most_pixels: int = MOST_PIXELS,
+    allow_outside: bool = False,
 ) -> tuple[DepthFrame, ...]:
     """Read the frames of a folder: the layout above, or one of `flowplan.scan.depth.layouts`.
 
@@ -123,6 +127,8 @@ def read_frames(
         intrinsics: (3, 3), for folders whose intrinsics are missing or wrong.
         color: read the color images too.
         every: take every n-th frame only.
+        most_pixels: of all images together; folders with more are refused before they are decoded.
+        allow_outside: read images that lie outside of the folder, if its index names them.
 
     Raises:
         ValueError: one line that names the file and the remedy.
@@ -135,13 +141,33 @@ def read_frames(
     if depth_scale is not None:
         checks.positive("depth_scale", depth_scale)
     own = (folder / "frames.json").exists()
-    entries = _own_layout(folder) if own else layouts.find(folder)
+    find = _own_layout if own else layouts.find
+    entries = find(folder, allow_outside=allow_outside)[::every]
     if not entries:
         raise ValueError(f"{folder}: holds no frames")
-    return tuple(load_frame(entry, depth_scale, intrinsics, color) for entry in entries[::every])
+    _refuse_many(folder, entries, color, every, most_pixels)
+    return tuple(load_frame(entry, depth_scale, intrinsics, color) for entry in entries)
 
 
-def _own_layout(folder: Path) -> list[FrameFiles]:
+def _refuse_many(
+    folder: Path, entries: Sequence[FrameFiles], color: bool, every: int, most: int
+) -> None:
+    """Refuse frames of more than `most` pixels together, by the headers of their images."""
+    total = 0
+    for entry in entries:
+        for kind in ("depth", "color", "mask", "confidence"):
+            path = getattr(entry, kind)
+            if path is not None and (color or kind != "color"):
+                total += pixels(path, kind)
+    if total > most:
+        fewer = every * -(-total // most)
+        raise ValueError(
+            f"{folder}: its {len(entries)} frames have {total / 1e6:.0f} million pixels, expected "
+            f"at most {most / 1e6:.0f} million; pass every={fewer}, or raise most_pixels"
+        )
+
+
+def _own_layout(folder: Path, *, allow_outside: bool = False) -> list[FrameFiles]:
     path = folder / "frames.json"
     document = read_json(path)
     if document.get("format") != FORMAT:
@@ -154,12 +180,16 @@ def _own_layout(folder: Path) -> list[FrameFiles]:
     entries = []
     for where, item in objects_in(path, document, "frames"):
         color, mask, confidence = (
-            inside(folder, require(where, item, kind, str), where) if kind in item else None
+            inside(folder, require(where, item, kind, str), where, allow_outside=allow_outside)
+            if kind in item
+            else None
             for kind in ("color", "mask", "confidence")
         )
         entries.append(
             FrameFiles(
-                depth=inside(folder, require(where, item, "depth", str), where),
+                depth=inside(
+                    folder, require(where, item, "depth", str), where, allow_outside=allow_outside
+                ),
                 color=color,
                 mask=mask,
                 confidence=confidence,

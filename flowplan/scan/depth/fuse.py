@@ -19,6 +19,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from flowplan.geometry import inverse, pose, transform
 from flowplan.motion import Progress, silent
@@ -35,7 +36,9 @@ from flowplan.utils.checks import FloatArray
 FRONT, BEHIND = 4.0, 2.0
 """Truncation of the signed distance before and behind a surface, voxels."""
 STRAYS = 0.02
-"""Parts of less than this share of the largest part's volume are dropped."""
+"""Parts of less than this share of the largest part's volume are dropped, unless they were seen."""
+SEEN_SHARE = 0.3
+"""Share of a small part's surface that points must cover for it to be kept."""
 SEEN_WITHIN = 0.01
 """A pixel gives a vertex its color if its depth is this close to the vertex's, meters."""
 
@@ -139,8 +142,8 @@ def scan_frames(
             "check depth_scale, lower and upper"
         )
     # The support, and which pixel shows which object.
-    cameras = np.stack([frame.X_world_camera[:3, 3] for frame in frames])  # (C, 3)
-    support = _support(points, cameras, trusted, masks, options, seed)
+    X_world_camera = np.stack([frame.X_world_camera for frame in frames])  # (C, 4, 4)
+    support = _support(points, X_world_camera, trusted, masks, options, seed)
     labels, ids = _labels(points, trusted, masks, support, options)
 
     # A mesh for each object.
@@ -152,7 +155,8 @@ def scan_frames(
     for i, (label, name) in enumerate(_named(ids, bool(masks), options).items()):
         progress(0.2 + 0.8 * i / len(ids), f"meshing {name}")
         mesh = _object_mesh(views, points, labels, label, support, bool(masks), options)
-        if len(mesh.faces) == 0:
+        # Scattered points reach far, and what is left of them is a shard.
+        if len(mesh.faces) == 0 or mesh.extents.max() < options.min_size:
             if name in options.names:
                 raise ValueError(
                     f"ScanOptions.names: {name!r} left no surface; "
@@ -184,7 +188,7 @@ def _in_box(points: FloatArray, options: ScanOptions) -> NDArray[np.bool_]:
 
 def _support(
     points: Sequence[FloatArray],
-    cameras: FloatArray,
+    X_world_camera: FloatArray,
     trusted: Sequence[NDArray[np.bool_]],
     masks: Sequence[NDArray[np.int32]],
     options: ScanOptions,
@@ -201,7 +205,12 @@ def _support(
         background = [mask[t] <= SUPPORT for mask, t in zip(masks, trusted, strict=True)]
         cloud = cloud[np.concatenate(background)]
     return segment.find_support(
-        cloud, cameras, thickness=options.support_band, tilt=options.support_tilt, seed=seed
+        cloud,
+        X_world_camera[:, :3, 3],
+        thickness=options.support_band,
+        tilt=options.support_tilt,
+        seed=seed,
+        upward=-X_world_camera[:, :3, 1],
     )
 
 
@@ -354,7 +363,30 @@ def _closed_mesh(
         # Clipped alike on both sides: otherwise the blur would move a plane.
         f = ndimage.gaussian_filter(np.clip(f, -behind, behind), options.blur, mode="nearest")
     mesh = surface.closed_surface(f, grid.voxel, grid.lower, flat_bottom=on_support)
-    return surface.smoothed(surface.without_strays(mesh, STRAYS), options.smoothing)
+    seen_parts = _SeenParts(cloud, grid.voxel, options.min_size)
+    return surface.smoothed(surface.without_strays(mesh, STRAYS, seen_parts), options.smoothing)
+
+
+class _SeenParts:
+    """Parts of a mesh that points lie on, as on a thin thing beside a large one.
+
+    Args:
+        cloud: (P, 3) points, in the mesh's frame.
+        voxel: size of the grid's cells, meters.
+        min_size: largest side of the smallest part that is kept, meters.
+    """
+
+    def __init__(self, cloud: FloatArray, voxel: float, min_size: float) -> None:
+        self._voxel, self._min_size = voxel, min_size
+        self._tree = cKDTree(cloud)
+
+    def __call__(self, part: trimesh.Trimesh) -> bool:
+        """True if the part is no smaller than an object, and seen on enough of its surface."""
+        if part.extents.max() < self._min_size:
+            return False
+        distance, _ = self._tree.query(part.triangles_center)
+        seen = distance < self._voxel
+        return float(part.area_faces[seen].sum()) >= SEEN_SHARE * part.area
 
 
 def _grid_around(

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 
 from flowplan.scan.depth.frame_files import (
     FrameFiles,
-    inside,
     objects_in,
     read_json,
     require,
 )
 from flowplan.utils import checks, text_files
+from flowplan.utils.files import inside
 
 DEPTH_FOLDERS = ("depth", "depths", "depth_raw")
 COLOR_FOLDERS = ("color", "rgb", "image", "images", "colour")  # codespell:ignore colour
@@ -56,14 +56,14 @@ FISHEYE_KEYS = ("is_fisheye", "fisheye", "ftheta_p0", "latlong", "equirectangula
 """Entries of transforms.json that mark a camera that is no pinhole."""
 
 
-def find(folder: Path) -> list[FrameFiles]:
+def find(folder: Path, *, allow_outside: bool = False) -> list[FrameFiles]:
     """The frames of a folder, in order, by the first of these layouts that it matches.
 
     Raises:
         ValueError: if it matches none of them, or a part is missing.
     """
     if (folder / "transforms.json").exists():
-        return _nerfstudio(folder)
+        return _nerfstudio(folder, allow_outside)
     if list(folder.glob("*.pose.txt")):
         return _pose_files(folder)
     if (folder / "camera_trajectory.json").exists():
@@ -76,7 +76,7 @@ def find(folder: Path) -> list[FrameFiles]:
     )
 
 
-def _nerfstudio(folder: Path) -> list[FrameFiles]:
+def _nerfstudio(folder: Path, allow_outside: bool) -> list[FrameFiles]:
     path = folder / "transforms.json"
     document = read_json(path)
     # Meters per depth unit: instant-ngp's key, then nerfstudio's.
@@ -96,8 +96,10 @@ def _nerfstudio(folder: Path) -> list[FrameFiles]:
         intrinsics, size = _nerfstudio_camera(where, document, item)
         entries.append(
             FrameFiles(
-                depth=_with_suffix(inside(folder, depth, where)),
-                color=_with_suffix(inside(folder, color, where)) if color else None,
+                depth=_with_suffix(inside(folder, depth, where, allow_outside=allow_outside)),
+                color=_with_suffix(inside(folder, color, where, allow_outside=allow_outside))
+                if color
+                else None,
                 X_world_camera=X_opengl @ OPENCV_FROM_OPENGL,
                 pose_source=f"{where}.transform_matrix",
                 intrinsics=intrinsics,

@@ -8,8 +8,6 @@ object only fails to be reachable. Pass `unit` to decide.
 
 from __future__ import annotations
 
-import io
-import logging
 import struct
 import warnings
 from dataclasses import dataclass
@@ -25,14 +23,13 @@ from flowplan.motion import Progress, silent
 from flowplan.scan.meshes import polygons, repair, requirements
 from flowplan.scan.meshes.surface import decimated, from_open3d, to_open3d
 from flowplan.scene import SceneObject
-from flowplan.utils import bounds, checks
+from flowplan.utils import bounds, checks, mesh_loader
 from flowplan.utils.bounds import Interval
+from flowplan.utils.files import require_file
 
 Unit = Literal["m", "cm", "mm", "in"]
 METERS: dict[str, float] = {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "in": 0.0254}
 SUFFIXES = (".obj", ".ply", ".stl", ".glb", ".gltf")
-LARGEST_FILE = 2_000_000_000
-"""Mesh files of more bytes are not opened."""
 LONGEST_HEADER = 4_000_000
 """Bytes of a .ply file in which its header ends."""
 
@@ -105,26 +102,24 @@ def read_mesh(path: Path, largest: int) -> trimesh.Trimesh:
         ValueError: if the file cannot be read or has no faces, more than `largest`, or broken ones.
     """
     checks.choice(f"{path}: file type", path.suffix.lower(), SUFFIXES)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path}: no such file")
-    if path.stat().st_size > LARGEST_FILE:
+    if path.is_file() and path.stat().st_size > mesh_loader.LARGEST_FILE:
         raise ValueError(
             f"{path}: has {path.stat().st_size / 1e9:.1f} GB; "
             f"decimate it to below {largest} faces first"
         )
+    require_file(path)
     _refuse_giant(path, _promised_faces(path), largest)
     contents = _rewritten(path)
-    logger = logging.getLogger("trimesh")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # it logs tracebacks of faults that become one line here
+    if path.suffix.lower() in mesh_loader.GLTF:
+        mesh_loader.check_gltf(path)
     try:
         mesh = _triangles(path, contents)
     except Exception as error:  # the many readers of trimesh raise anything on damaged files
         raise ValueError(
             f"{path}: not readable as {path.suffix} ({first_line(error)}); export it again"
         ) from None
-    finally:
-        logger.setLevel(level)
     _refuse_giant(path, len(mesh.faces), largest)
     requirements.require_surface(str(path), mesh)
     return mesh
@@ -132,11 +127,7 @@ def read_mesh(path: Path, largest: int) -> trimesh.Trimesh:
 
 def _triangles(path: Path, contents: bytes | None) -> trimesh.Trimesh:
     """The triangles of all parts of a file, or of the bytes that stand for it."""
-    if contents is None:
-        scene = trimesh.load_scene(path, process=False)
-    else:
-        kind = path.suffix.lower()[1:]
-        scene = trimesh.load_scene(io.BytesIO(contents), file_type=kind, process=False)
+    scene = mesh_loader.load(path, contents)
     mesh = scene.to_mesh()
     if path.suffix.lower() == ".ply":
         for part in scene.geometry.values():

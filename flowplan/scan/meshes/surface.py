@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,17 @@ def closed_surface(
     return trimesh.Trimesh(vertices + (np.asarray(lower) - voxel), faces, process=False)
 
 
-def without_strays(mesh: trimesh.Trimesh, share: float) -> trimesh.Trimesh:
+def without_strays(
+    mesh: trimesh.Trimesh, share: float, keep_part: Callable[[trimesh.Trimesh], bool] | None = None
+) -> trimesh.Trimesh:
     """The parts that enclose at least `share` of the largest part's volume.
 
     Cavities have a negative volume, so they are filled.
+
+    Args:
+        mesh: of any number of parts.
+        share: of the largest part's volume.
+        keep_part: tells of a smaller part whether it is kept, too.
     """
     if len(mesh.faces) == 0:
         return mesh
@@ -57,6 +65,9 @@ def without_strays(mesh: trimesh.Trimesh, share: float) -> trimesh.Trimesh:
     part = np.einsum("fc,fc->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6
     volume = np.bincount(label, weights=part)
     keep = volume >= share * volume.max()
+    if keep_part is not None:
+        for number in np.flatnonzero(~keep & (volume > 0)):
+            keep[number] = keep_part(submesh(mesh, label == number))
     return submesh(mesh, keep[label])
 
 

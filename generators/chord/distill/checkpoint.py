@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
-from torch import Tensor
 
 from flowplan.scene import Scene
 from flowplan.utils.files import atomic_write
 from generators.chord.motion.deformation import Deformation
+from generators.common import checkpoint_tensors
 
 NAME = "checkpoint.safetensors"
 
@@ -50,8 +49,7 @@ def save(
         run: the run's fingerprint.
     """
     tensors = {f"motion/{k}": p.detach() for k, p in deformation.named_parameters()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam/{index}/{k}": v for k, v in state.items()}
+    tensors |= checkpoint_tensors.moments(optimizer, "adam/")
     tensors["residuals"] = torch.tensor(residuals, dtype=torch.float64)
     with atomic_write(path) as file:
         file.write(to_bytes({k: v.contiguous() for k, v in tensors.items()}, {"run": run}))
@@ -68,26 +66,26 @@ def restore(
     Raises:
         ValueError: for a file that is not a checkpoint, or one of another run.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            header = file.metadata() or {}
-        if header["run"] != run:
-            raise ValueError(
-                f"{path}: a checkpoint of another scene, sentence or options; "
-                "give another folder, or the ones that it was started with"
-            )
-        with torch.no_grad():
-            for name, p in deformation.named_parameters():
-                p.copy_(tensors[f"motion/{name}"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("adam/"):
-                _, index, key = name.split("/")
-                state.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict(
-            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    tensors, header = checkpoint_tensors.read(path)
+    if "run" not in header:
+        raise ValueError(f"{path}: not a checkpoint (no 'run'); delete it to begin again")
+    if header["run"] != run:
+        raise ValueError(
+            f"{path}: a checkpoint of another scene, sentence or options; "
+            "give another folder, or the ones that it was started with"
         )
-        return tensors["residuals"].tolist()
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: not a checkpoint ({error}); delete it to start again") from None
+    # Everything is checked before anything is changed.
+    residuals = tensors.get("residuals", torch.zeros(0, 0))
+    if residuals.ndim != 1 or not bool(residuals.isfinite().all()):
+        raise ValueError(
+            f"{path}: not a checkpoint (residuals: expected finite numbers); "
+            "delete it to begin again"
+        )
+    parameters = dict(deformation.named_parameters())
+    motion = checkpoint_tensors.part(tensors, "motion/")
+    checkpoint_tensors.require(path, motion, {k: p.shape for k, p in parameters.items()})
+    checkpoint_tensors.restore_moments(path, optimizer, checkpoint_tensors.part(tensors, "adam/"))
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(motion[name])
+    return residuals.tolist()

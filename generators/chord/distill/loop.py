@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from flowplan.motion import Progress, SceneMotion, silent
 from flowplan.scene import Scene
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.files import locked
 from generators.chord.distill import checkpoint
 from generators.chord.distill.schedule import anneal, linear, log_linear
 from generators.chord.distill.score import score
@@ -99,7 +101,7 @@ def distill(
         run.residuals = checkpoint.restore(path, run.deformation, run.optimizer, name)
 
     clock = _Clock(len(run.residuals), options.iterations)
-    with held_signals() as stop:
+    with nullcontext() if folder is None else locked(folder), held_signals() as stop:
         while len(run.residuals) < options.iterations:
             run.iterate()
             done = len(run.residuals)

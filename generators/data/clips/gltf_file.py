@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-import struct
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flowplan.utils import mesh_loader
+from flowplan.utils.files import read_bytes
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -51,24 +52,13 @@ class GltfFile:
                 not supported.
         """
         self.path = Path(path)
-        try:
-            data = self.path.read_bytes()
-        except OSError as error:
-            raise ValueError(f"{self.path}: cannot be read ({error.strerror})") from None
+        data = read_bytes(self.path)
         # A .glb has its JSON and its binary in chunks, a .gltf is the JSON.
-        text, self._binary = _chunks(self.path, data) if data[:4] == b"glTF" else (data, None)
-        try:
-            self.document: dict[str, Any] = json.loads(text)
-        except (ValueError, RecursionError):
-            raise ValueError(
-                f"{self.path}: expected glTF's JSON, got something else; export it again"
-            ) from None
-        if not isinstance(self.document, dict):
-            raise ValueError(
-                f"{self.path}: expected a JSON object, got {type(self.document).__name__}"
-            )
+        self.document = mesh_loader.gltf_document(self.path, data)
+        binary = data[:4] == b"glTF"
+        self._binary = mesh_loader.gltf_chunks(self.path, data)[1] if binary else None
         # Version 2, without extensions that change how geometry is encoded.
-        version = (self.document.get("asset") or {}).get("version")
+        version = self.document["asset"].get("version")
         if version is None or not str(version).startswith("2."):
             raise ValueError(
                 f"{self.path}: asset.version: got {version!r}, expected 2.x; convert the file "
@@ -168,20 +158,3 @@ class GltfFile:
             raise ValueError(
                 f"{self.path}: buffer {uri!r} cannot be read ({error.strerror})"
             ) from None
-
-
-def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
-    """The JSON chunk and the binary one, if there is one."""
-    found: dict[bytes, bytes] = {}
-    at = 12
-    while at + 8 <= len(data):
-        size, kind = struct.unpack_from("<I4s", data, at)
-        if at + 8 + size > len(data):
-            raise ValueError(
-                f"{path}: a chunk ends at byte {at + 8 + size} of {len(data)}; the file is cut off"
-            )
-        found.setdefault(kind, data[at + 8 : at + 8 + size])
-        at += 8 + size
-    if b"JSON" not in found:
-        raise ValueError(f"{path}: expected a JSON chunk, got none; export it again")
-    return found[b"JSON"], found.get(b"BIN\0")

@@ -15,7 +15,6 @@ next and keeps count.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ import trimesh
 
 from flowplan.robot.urdf import Joint, read_urdf
 from flowplan.scan.urdf import link_mesh
+from flowplan.utils import text_files
 from generators.data.objects.articulated import ArticulatedObject
 
 URDF = "mobility.urdf"
@@ -90,8 +90,8 @@ def read_category(folder: str | Path) -> str:
     """The category in a folder's meta.json, such as "StorageFurniture"; empty where the file or
     the key is missing."""
     try:
-        category = json.loads((Path(folder) / "meta.json").read_text()).get("model_cat", "")
-    except (OSError, ValueError, AttributeError):
+        category = text_files.read_json(Path(folder) / "meta.json").get("model_cat", "")
+    except (ValueError, AttributeError):
         return ""
     return category if isinstance(category, str) else ""
 
@@ -107,8 +107,8 @@ def read_split(list_file: str | Path) -> tuple[str, ...]:
     path = Path(list_file)
     try:
         # Lines without comments, blank ones dropped.
-        lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.partition("#")[0].strip() for line in text_files.read_text(path).splitlines()]
+    except ValueError as error:
         raise ValueError(
             f"{path}: cannot be read ({error}); give a text file of one identifier a line"
         ) from None

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import generators
 from flowplan.motion import Progress, silent
+from flowplan.utils import text_files
 from generators.chord.priors.choreographer.config import ChoreographerConfig
 from generators.chord.priors.choreographer.render import MovingPoints, random_cameras, render
 from generators.chord.priors.choreographer.scenes import scenes
@@ -134,8 +135,12 @@ class SceneTable:
             with safe_open(path, "pt") as file:
                 header = file.metadata() or {}
                 tables = {k: file.get_tensor(k) for k in _STORED}
-            return cls._complete(header["kind"], tuple(json.loads(header["sentences"])), tables)
-        except (SafetensorError, KeyError, ValueError) as error:
+            return cls._complete(
+                header["kind"],
+                tuple(text_files.parse_json(header["sentences"], "sentences")),
+                tables,
+            )
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: not a table of scenes ({error}); delete it to build it again"
             ) from None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from flowplan.utils import text_files
+from flowplan.utils.files import inside
 from generators.chord.priors.wan.config import WanConfig
 from generators.chord.priors.wan.parts import EXPERTS
 
@@ -109,7 +110,7 @@ def check_files(folder: Path, config: WanConfig) -> None:
             if index.is_file()
             else [single]
         )
-        missing = [name for name in files if not (folder / part / name).is_file()]
+        missing = [name for name in files if not inside(folder / part, str(name), index).is_file()]
         if missing or not files:
             pickled = [
                 p.name
@@ -125,10 +126,10 @@ def check_files(folder: Path, config: WanConfig) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        out = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"weights: no file {path}; get the folder again") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        out = text_files.read_json(path)
+    except ValueError as error:
+        if not path.exists():
+            raise ValueError(f"weights: no file {path}; get the folder again") from None
         raise ValueError(
             f"weights: {path} is not readable JSON ({error}); get the folder again"
         ) from None
