@@ -125,7 +125,10 @@ def parse_npy(data: bytes, key: str) -> NDArray[Any]:
         # The header is a Python literal; any failure to read it means this.
         raise FaultyArrayError(key, "is not a plain array of numbers or text") from None
     if dtype.hasobject:
-        text = "contains pickled objects, which run code when read; save plain arrays"
+        text = (
+            "is not a plain array: it contains pickled objects, which run code when read; "
+            "save plain arrays"
+        )
         raise FaultyArrayError(key, text)
     try:
         if dtype.kind not in "biufU":
