@@ -17,8 +17,7 @@ from flowplan.geometry import pose
 from flowplan.io import documents, npz
 from flowplan.motion import SceneMotion
 from flowplan.robot import load_robot
-from flowplan.scan import load_mesh, load_points, load_urdf, read_frames, write_frames
-from flowplan.scan.depth import images
+from flowplan.scan import images, load_mesh, load_points, load_urdf, read_frames, write_frames
 from flowplan.scan.depth.frames import DepthFrame
 from flowplan.scene import SceneObject
 from flowplan.utils import numpy_files, text_files

@@ -24,10 +24,10 @@ import numpy as np
 import trimesh
 
 from flowplan.geometry import matrix_from_rpy, pose
-from flowplan.scan.depth.frame_files import inside
 from flowplan.scan.meshes.mesh_file import METERS, SUFFIXES, MeshOptions, Unit, load_mesh
 from flowplan.scene import SceneObject
 from flowplan.utils import checks
+from flowplan.utils.files import inside
 from flowplan.utils.toml_table import Table
 
 LARGEST = 100.0

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flowplan.scan.depth.frames import DepthFrame
-from flowplan.scan.depth.images import read_image
+from flowplan.scan.images import read_image
 from flowplan.utils import checks, text_files
 from flowplan.utils.checks import FloatArray
 

@@ -34,7 +34,7 @@ from flowplan.scan.depth.frame_files import (
     require,
 )
 from flowplan.scan.depth.frames import DepthFrame
-from flowplan.scan.depth.images import MOST_PIXELS, pixels
+from flowplan.scan.images import MOST_PIXELS, pixels
 from flowplan.utils import checks
 from flowplan.utils.files import atomic_write, inside, naming
 
