@@ -54,8 +54,7 @@ def main(out: Path = Path("runs/examples/01_plan_a_motion")) -> Path:
     fp.save(out / "scene.npz", scene)
     fp.save(out / "motion.npz", motion)
     fp.save(out / "plan.npz", result)
-    run = Run(scene, motion, robot=robot, chosen=result.contact, trajectory=trajectory)
-    page = write_page(out / "index.html", run)
+    page = write_page(out / "index.html", Run.of_plan(scene, motion, result, robot))
     print(f"wrote {page}")
     return page
 

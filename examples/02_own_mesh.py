@@ -69,8 +69,7 @@ def main(
     print(fp.feasibility(result))
     if isinstance(result, fp.NoPlan):
         raise SystemExit(1)
-    run = Run(scene, motion, robot=robot, chosen=result.contact, trajectory=result.trajectory)
-    page = write_page(out / "index.html", run)
+    page = write_page(out / "index.html", Run.of_plan(scene, motion, result, robot))
     print(f"wrote {page}")
     return page
 

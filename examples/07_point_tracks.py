@@ -79,7 +79,7 @@ def main(tracks: Path | None = None, out: Path = Path("runs/examples/07_point_tr
     for t in range(0, len(flow.times), 8):
         print(f"{flow.times[t]:7.2f} {1000 * distance[t]:17.1f} {angle[t]:16.1f}")
 
-    run = Run(scene, motion, flow, robot=robot, chosen=result.contact, trajectory=result.trajectory)
+    run = Run.of_plan(scene, motion, result, robot, flow=flow)
     page = write_page(out / "index.html", run)
     print(f"wrote {page}")
     return page

@@ -1,17 +1,9 @@
 """The page and the live view: contents, playback, and a picture in a browser."""
 
 import base64
-import io
-import json
 import os
 import re
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.request import urlopen
 
 import msgspec
@@ -20,8 +12,7 @@ import pytest
 import trimesh
 import viser
 import zstandard
-from PIL import Image
-from websockets.sync.client import connect
+from browser import CHROMIUM, chromium, wait_for
 
 from flowplan.geometry import exp_so3, pose, quat_wxyz_from_matrix, rotation_about, transform
 from flowplan.grasp import ContactCandidates
@@ -38,9 +29,6 @@ from flowplan.viz.run import Run, read_run
 from flowplan.viz.viewer import serve
 from generators.kinematic import kinematic
 
-CHROMIUM = (
-    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-)
 PANDA = load_robot("panda")
 BOX = trimesh.creation.box([0.1, 0.1, 0.1])
 
@@ -290,67 +278,6 @@ def test_the_live_view_serves_and_moves():
         viewer.show(0.0)
         viewer.play(seconds=0.3)
         assert viewer.time > 0
-
-
-class Tab:
-    """A page in headless Chromium, driven through its debugging protocol."""
-
-    def __init__(self, address):
-        self.requests = []
-        self._socket = connect(address, max_size=None)
-        self._count = 0
-
-    def call(self, method, **parameters):
-        self._count += 1
-        self._socket.send(json.dumps({"id": self._count, "method": method, "params": parameters}))
-        while True:
-            answer = json.loads(self._socket.recv(timeout=180))
-            if answer.get("method") == "Network.requestWillBeSent":
-                self.requests.append(answer["params"]["request"]["url"])
-            if answer.get("id") == self._count:
-                return answer.get("result", {})
-
-    def picture(self):
-        shot = {}
-        wait_for(
-            lambda: shot.update(self.call("Page.captureScreenshot", format="png")) or shot
-        )  # none while it loads
-        return np.asarray(
-            Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"), float
-        )
-
-
-@contextmanager
-def chromium():
-    options = "--headless=new --no-sandbox --disable-gpu --use-gl=angle --use-angle=swiftshader"
-    options += " --enable-unsafe-swiftshader --disable-background-networking --no-first-run"
-    options += " --remote-debugging-port=0"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        command = [
-            CHROMIUM,
-            *options.split(),
-            "--window-size=720,600",
-            f"--user-data-dir={folder}",
-            "about:blank",
-        ]
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            port_file = Path(folder) / "DevToolsActivePort"
-            wait_for(lambda: port_file.exists() and port_file.read_text().count("\n"))
-            tabs = json.load(urlopen(f"http://127.0.0.1:{port_file.read_text().split()[0]}/json"))
-            yield Tab(next(t["webSocketDebuggerUrl"] for t in tabs if t["type"] == "page"))
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def wait_for(condition, seconds=180.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.1)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")

@@ -31,7 +31,7 @@ Arrays = dict[str, NDArray[Any]]
 
 ADDED: dict[str, dict[str, int]] = {
     "SceneObject": {"deformable": 2, "articulation": 3},
-    "Plan": {"assumptions": 2, "ending": 3},
+    "Plan": {"assumptions": 2, "ending": 3, "flow_time": 3, "mounting": 3},
     "NoPlan": {"assumptions": 2},
 }
 """Fields added to a record since version 1, as {record: {field: version of the file}}. They get
@@ -49,6 +49,8 @@ SHAPES: dict[str, dict[str, tuple[int | str, ...]]] = {
         "held": ("N",),
         "screw/amount": ("T",),
     },
+    "Plan": {"flow_time": ("S",)},
+    "Mounting": {"X_world_base": (4, 4)},
     "Screw": {
         "direction": (3,),
         "point": (3,),

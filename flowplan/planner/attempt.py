@@ -22,8 +22,9 @@ from flowplan.paths.approach import approach, retreat
 from flowplan.paths.compose import compose
 from flowplan.paths.time_parameterization import TimedPath, follow, retime
 from flowplan.planner.problem import Problem, held_mesh
-from flowplan.planner.records import Attempt, Plan
+from flowplan.planner.records import Attempt, Mounting, Plan
 from flowplan.planner.worlds import phase_worlds
+from flowplan.robot import Robot
 from flowplan.trajectory import Phase, Trajectory
 from flowplan.utils.checks import FloatArray
 from flowplan.validation.phase_world import PhaseWorld
@@ -72,8 +73,32 @@ def try_contact(problem: Problem, contact: ContactCandidates, rank: int) -> Plan
         return replace(tried, **(measured | failure.measured))
     done = replace(Attempt(rank, kind, "planned", "certified"), **measured)
     return Plan(
-        contact, contact, attachment, trajectory, certificate, (done,), ending=problem.ending
+        contact,
+        contact,
+        attachment,
+        trajectory,
+        certificate,
+        (done,),
+        ending=problem.ending,
+        flow_time=_flow_time(trajectory, along, attachment),
+        mounting=_mounting(problem.robot),
     )
+
+
+def _flow_time(trajectory: Trajectory, along: TimedPath, attachment: Attachment) -> FloatArray:
+    """Seconds (S,) on the flow's clock at each sample of a trajectory."""
+    times = attachment.times
+    # The clock stands still before the manipulation and after it.
+    clock = np.where(trajectory.phase > Phase.MANIPULATE, times[-1], times[0])
+    during = trajectory.phase == Phase.MANIPULATE
+    clock[during] = np.interp(along.waypoint, np.arange(len(times)), times)
+    return clock
+
+
+def _mounting(robot: Robot) -> Mounting:
+    """Name, file and place of a robot."""
+    file = "" if robot.file is None else str(robot.file.resolve())
+    return Mounting(robot.name, file, robot.X_world_base)
 
 
 def unfit(reason: str) -> Attempt:

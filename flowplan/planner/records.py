@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from flowplan.attachment import Attachment
 from flowplan.grasp import ContactCandidates
 from flowplan.trajectory import Trajectory
 from flowplan.utils import checks
+from flowplan.utils.checks import FloatArray
 from flowplan.validation.validator import Certificate
 
 STAGES = ("motion", "rank", "attach", "track", "approach", "retreat", "certify", "planned")
@@ -74,6 +77,25 @@ class Ending:
 
 
 @dataclass(frozen=True, eq=False)
+class Mounting:
+    """Robot that a plan is for, and its place.
+
+    Attributes:
+        name: the robot's name; empty in plans of files that do not say.
+        file: path of its robot file; empty if there was none.
+        X_world_base: (4, 4) pose of its base.
+    """
+
+    name: str = ""
+    file: str = ""
+    X_world_base: FloatArray = field(default_factory=lambda: np.eye(4))
+
+    def __post_init__(self) -> None:
+        X = checks.poses("Mounting.X_world_base", self.X_world_base)
+        object.__setattr__(self, "X_world_base", X)
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """A certified trajectory with everything that led to it.
 
@@ -86,6 +108,9 @@ class Plan:
         attempts: every contact tried, the successful one last.
         assumptions: guesses that the plan rests on, one line each, with the way to decide them.
         ending: whether the object is released, and why.
+        flow_time: (S,) seconds on the flow's clock at each sample of the trajectory, which runs
+            while the robot manipulates; empty in plans of files that do not say.
+        mounting: the robot and the pose of its base.
     """
 
     contact: ContactCandidates
@@ -96,6 +121,8 @@ class Plan:
     attempts: tuple[Attempt, ...]
     assumptions: tuple[str, ...] = ()
     ending: Ending = Ending()
+    flow_time: FloatArray = field(default_factory=lambda: np.zeros(0))
+    mounting: Mounting = field(default_factory=Mounting)
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ def load_robot(
         collision_meshes=collision_hulls(urdf),
         ignored_link_pairs=ignored,
         joints=urdf.joints,
+        file=path,
     )
 
 

@@ -55,6 +55,7 @@ class Robot:
         ignored_link_pairs: link pairs that self-collision checks leave out: those that the file
             lists, and those with no arm joint between them.
         joints: the URDF's tree, parents before children.
+        file: robot file that it was read from; None if it was made in another way.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Robot:
     collision_meshes: dict[str, trimesh.Trimesh]
     ignored_link_pairs: frozenset[frozenset[str]]
     joints: tuple[Joint, ...]
+    file: Path | None = None
     _openings: dict[float, OpeningConstants] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from flowplan.utils import bounds
 from flowplan.utils.bounds import Interval
 from flowplan.utils.checks import FloatArray
 from flowplan.viz.arm import add_robot
+from flowplan.viz.clearance import add_clearance
 from flowplan.viz.nodes import Show, color_ramp
 from flowplan.viz.objects import add_contacts, add_measured, add_objects, add_tracks
 from flowplan.viz.run import Run
@@ -71,6 +72,7 @@ def draw(server: viser.ViserServer, run: Run, options: ViewOptions) -> Show:
         shows.append(add_contacts(scene, run, run.chosen, "/contact chosen", colors))
     if run.robot is not None:
         shows.append(add_robot(scene, run, run.robot))
+    add_clearance(scene, run)
     if run.rollout is not None:
         shows.append(add_measured(scene, run.rollout, options.tracks))
 

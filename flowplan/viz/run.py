@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,14 @@ from flowplan.robot import Robot, load_robot
 from flowplan.rollout import Rollout
 from flowplan.scene import Scene
 from flowplan.trajectory import Phase, Trajectory
+from flowplan.utils.checks import FloatArray
+from flowplan.validation.validator import Certificate
+
+if TYPE_CHECKING:
+    from flowplan.planner import Plan
+
+_LONGEST_REPORT = 100_000
+"""Characters of a written report that are shown, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +40,11 @@ class Run:
         robot: The robot that was planned with.
         trajectory: Trajectory of the robot; needs `robot`.
         rollout: Measurements on the trajectory's clock; its points are shown.
+        certificate: Certificate of the trajectory, with its least clearance.
+        flow_times: (S,) seconds on the flow's clock at each sample of the trajectory. Defaults to
+            an even pace from the start of the manipulation to its end.
+        report: Feasibility report, as text.
+        notes: Lines on what could not be shown, and why.
         title: Title of the page.
     """
 
@@ -43,6 +56,10 @@ class Run:
     robot: Robot | None = None
     trajectory: Trajectory | None = None
     rollout: Rollout | None = None
+    certificate: Certificate | None = None
+    flow_times: FloatArray | None = None
+    report: str = ""
+    notes: tuple[str, ...] = ()
     title: str = "flowplan"
 
     def __post_init__(self) -> None:
@@ -60,6 +77,49 @@ class Run:
                     f"Run.{field}: expected joints {expected} of {self.robot.name}, got {got}; "
                     "give the robot that moved"
                 )
+        if self.trajectory is not None and self.flow_times is not None:
+            S, shape = len(self.trajectory.times), np.shape(self.flow_times)
+            if shape != (S,):
+                raise ValueError(
+                    f"Run.flow_times: expected one for each of the trajectory's {S} samples, "
+                    f"got shape {shape}; give those of the same plan"
+                )
+
+    @classmethod
+    def of_plan(
+        cls,
+        scene: Scene,
+        motion: SceneMotion,
+        plan: Plan,
+        robot: Robot,
+        *,
+        flow: ObjectFlow | None = None,
+        title: str = "flowplan",
+    ) -> Run:
+        """The run of a plan that has not been executed, with its certificate and report.
+
+        Args:
+            scene: The scene that was planned in.
+            motion: The motion that was planned for.
+            plan: Result of flowplan.plan.
+            robot: The robot, with its base where it stood.
+            flow: Points on the objects. Defaults to none.
+            title: Title of the page.
+        """
+        from flowplan.report import feasibility
+
+        return cls(
+            scene,
+            motion,
+            flow,
+            chosen=plan.contact,
+            robot=robot,
+            trajectory=plan.trajectory,
+            certificate=plan.certificate,
+            flow_times=plan.flow_time,
+            report=feasibility(plan),
+            title=title,
+        )
 
     @property
     def duration(self) -> float:
@@ -72,11 +132,13 @@ class Run:
         """Time on the flow's clock at time t of the robot's, seconds.
 
         It stands at 0 until the robot manipulates, and runs from the flow's first frame to its last
-        while it does.
+        while it does, at the pace of `flow_times`.
         """
         end = max((r.times[-1] for r in (self.motion, self.flow) if r is not None), default=0.0)
         if self.trajectory is None:
             return min(t, float(end))
+        if self.flow_times is not None:
+            return float(np.interp(t, self.trajectory.times, self.flow_times))
         # First and last sample of the manipulation carry the whole flow.
         held = self.trajectory.times[self.trajectory.phase == Phase.MANIPULATE]
         return float(np.interp(t, [held[0], held[-1]], [0.0, end])) if len(held) > 1 else 0.0
@@ -87,8 +149,9 @@ def read_run(folder: str | Path, robot: Robot | None = None) -> Run:
 
     Args:
         folder: Written by `flowplan run`, or by anyone who names the files so.
-        robot: The robot. Defaults to the one of this project with the joints of the plan or the
-            rollout. If there is none, the trajectory is not shown.
+        robot: The robot, with its base where it stood. Defaults to the plan's own, else to the one
+            of this project with the joints of the plan or the rollout. If there is none, the
+            trajectory is not shown, and a note says so.
     """
     from flowplan.planner import Plan  # loads the optimizers
 
@@ -98,10 +161,13 @@ def read_run(folder: str | Path, robot: Robot | None = None) -> Run:
         files = [folder / f"{name}.npz" for name in names]
         return next((load(file, kind) for file in files if file.is_file()), None)
 
-    # The plan's or the rollout's joints identify the robot.
     plan, rollout = stage(Plan, "plan"), stage(Rollout, "rollout")
-    if robot is None and (plan or rollout):
-        robot = _robot_with((plan.trajectory if plan else rollout).joint_names)
+    notes: tuple[str, ...] = ()
+    if robot is None and plan is not None:
+        robot, notes = _robot_of(plan)
+    elif robot is None and rollout is not None:
+        robot = _robot_with(rollout.joint_names)
+    shown = plan if robot is not None else None
     return Run(
         scene=load(folder / "scene.npz", Scene),
         motion=stage(SceneMotion, "motion"),
@@ -109,10 +175,48 @@ def read_run(folder: str | Path, robot: Robot | None = None) -> Run:
         candidates=stage(ContactCandidates, "candidates", "grasps"),  # grasps: the former name
         chosen=plan.contact if plan else None,
         robot=robot,
-        trajectory=plan.trajectory if plan and robot else None,
+        trajectory=shown.trajectory if shown else None,
         rollout=rollout,
+        certificate=plan.certificate if plan else None,
+        flow_times=plan.flow_time if plan and len(plan.flow_time) else None,
+        report=_report(folder, plan),
+        notes=notes,
         title=folder.resolve().name,
     )
+
+
+def _report(folder: Path, plan: Plan | None) -> str:
+    """The feasibility report: of the plan, or the one that was written where there is none."""
+    if plan is not None:
+        from flowplan.report import feasibility
+
+        return feasibility(plan)
+    file = folder / "feasibility.txt"
+    if not file.is_file():
+        return ""
+    with file.open(errors="replace") as text:
+        return text.read(_LONGEST_REPORT)
+
+
+def _robot_of(plan: Plan) -> tuple[Robot | None, tuple[str, ...]]:
+    """The robot of a plan where it stood; None and a note if its file cannot be read."""
+    mounting, joints = plan.mounting, plan.trajectory.joint_names
+    try:
+        robot = load_robot(mounting.file) if mounting.file else _robot_with(joints)
+        if robot is None:
+            raise ValueError(f"no robot of this project has the joints {', '.join(joints)}")
+        if robot.joint_names != joints:
+            raise ValueError(f"{mounting.file}: has other joints than the plan")
+    except ValueError as error:
+        # The file has moved or changed; a robot of this project may do.
+        robot = _robot_with(joints)
+        note = f"{mounting.name or 'robot'}: {error}; name its file with --robot"
+        if robot is None:
+            return None, (f"The arm is not drawn. {note}",)
+        return replace(robot, X_world_base=mounting.X_world_base), (
+            f"Drawn with this project's {robot.name}. {note}",
+        )
+    return replace(robot, X_world_base=mounting.X_world_base), ()
 
 
 def _robot_with(joints: tuple[str, ...]) -> Robot | None:

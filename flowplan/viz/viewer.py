@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import viser
 
+from flowplan.robot import Robot
+from flowplan.viz import panel
 from flowplan.viz.draw import ViewOptions, draw
 from flowplan.viz.run import Run, read_run
+from flowplan.viz.server import local_server
 
 _MIN_DURATION = 1e-3
 """Length of the slider for a run without duration, seconds."""
@@ -21,9 +24,16 @@ _REFRESH = 1 / 30
 """Time between updates of the clock, seconds."""
 
 
-def serve_folder(folder: str | Path, *, port: int = 8080) -> None:
-    """Show the run in `folder` in the browser until interrupted."""
-    with serve(read_run(folder), port=port) as viewer, contextlib.suppress(KeyboardInterrupt):
+def serve_folder(folder: str | Path, *, port: int = 8080, robot: Robot | None = None) -> None:
+    """Show the run in `folder` in the browser until interrupted.
+
+    Args:
+        folder: Written by `flowplan run`.
+        port: Port to listen on, or the next free one.
+        robot: The robot. Defaults to the plan's own; see `read_run`.
+    """
+    run = read_run(folder, robot)
+    with serve(run, port=port) as viewer, contextlib.suppress(KeyboardInterrupt):
         viewer.play()
 
 
@@ -31,7 +41,7 @@ def serve(
     run: Run, options: ViewOptions | None = None, *, host: str = "127.0.0.1", port: int = 8080
 ) -> Viewer:
     """Show `run` at http://host:port, or at the next free port."""
-    server = viser.ViserServer(host=host, port=port, label=run.title)
+    server = local_server(host, port, label=run.title)
     return Viewer(server, run, options or ViewOptions())
 
 
@@ -51,8 +61,24 @@ class Viewer:
         step = self._duration / 1000
         self._slider: Any = server.gui.add_slider("time (s)", 0.0, self._duration, step, 0.0)
         self._running = server.gui.add_checkbox("play", True)
+        self._add_panel(run)
         self._slider.on_update(lambda _: self.show(self._slider.value))
         self.show(0.0)
+
+    def _add_panel(self, run: Run) -> None:
+        """Add phases below the slider, and folders with the report and the joint plots."""
+        gui = self.server.gui
+        above = panel.phase_bar(run, self._duration) + panel.notes(run)
+        if above:
+            gui.add_html(f'<div style="padding:0.4em 1em">{above}</div>')
+        sections = [
+            ("report", panel.report_text(run)),
+            ("joints and their limits", panel.joint_plots(run, self._duration)),
+        ]
+        for title, content in sections:
+            if content:
+                with gui.add_folder(title, expand_by_default=False):
+                    gui.add_html(f'<div style="padding:0 1em;overflow:auto">{content}</div>')
 
     def show(self, t: float) -> None:
         """Move everything to time t, seconds."""

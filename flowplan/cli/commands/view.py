@@ -18,6 +18,8 @@ class View:
 
     folder: Positional[Path]
     """Folder that `flowplan run` wrote."""
+    robot: str = ""
+    """Robot, by its name or the path of its .toml file, if the plan's own file has moved."""
     port: Annotated[int, Interval(1, 65535)] = 8080
     """Port to listen on."""
 
@@ -25,7 +27,9 @@ class View:
         bounds.check(self)
 
     def run(self) -> int:
+        from flowplan.robot import load_robot
         from flowplan.viz.viewer import serve_folder
 
-        serve_folder(self.folder, port=self.port)
+        robot = load_robot(self.robot) if self.robot else None
+        serve_folder(self.folder, port=self.port, robot=robot)
         return 0
