@@ -9,6 +9,7 @@ from flowplan.geometry import (
     exp_se3,
     exp_so3,
     fit_rigid,
+    interpolate,
     inverse,
     pose,
     rotation_about,
@@ -362,3 +363,81 @@ def test_bad_input_is_one_line_that_names_the_field(rng):
         AttachmentOptions(radius=-1)
     with pytest.raises(ValueError, match=r"AttachmentOptions.min_points"):
         AttachmentOptions(min_points=0)
+
+
+def test_frames_that_nobody_saw_lie_between_their_neighbors(rng):
+    # An uneven turn, so that only the two neighbors give the pose between them.
+    D = rotation_about([0.4, 0.0, 0.05], [0, 1, 0], 1.4 * np.linspace(0, 1, T) ** 2)
+    confidence = np.ones((T, 400))
+    confidence[[5, 12, 13]] = 0.0
+    found = attach(flow_of(transform(D, cloud(rng)), confidence), GRASP)
+    X = D @ GRASP
+    for t, before, after, share in ((5, 4, 6, 0.5), (12, 11, 14, 1 / 3), (13, 11, 14, 2 / 3)):
+        expected = interpolate(X[before], X[after], np.array([share]))[0]
+        np.testing.assert_allclose(found.X_world_tool[t], expected, atol=1e-8)
+
+
+def test_six_residuals_take_any_batch_of_poses(rng):
+    source, weights = rng.normal(size=(3, 12)), rng.random((T, 12))
+    m = point_moments(source, rng.normal(size=(T, 3, 12)), weights)
+    fit = rigid_fit(m, np.eye(3), min_lever=0.0)
+    X = exp_se3(0.4 * rng.normal(size=(2, 4, T, 6))) @ fit.X_world_tool
+    rest = (fit.X_world_tool, m.source_mean, np.sqrt(m.weight), symmetric_root(fit.K))
+    r, G = alignment_residual(X, *rest)
+    assert (r.shape, G.shape) == ((2, 4, T, 6), (2, 4, T, 6, 6))
+    for i, j in np.ndindex(2, 4):
+        alone, G_alone = alignment_residual(X[i, j], *rest)
+        np.testing.assert_allclose(r[i, j], alone, atol=1e-12)
+        np.testing.assert_allclose(G[i, j], G_alone, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "twist"),
+    [
+        ("slide", [0.2, 0.1, 0.0, 0.0, 0.0, 0.0]),
+        ("hinge", [0.05, 0.0, -0.5, 0.0, 1.3, 0.0]),
+        ("helix", [0.12, 0.1, 0.0, 1.2, 0.2, 0.0]),
+    ],
+)
+def test_a_screw_of_noisy_tracks_has_the_least_energy_of_all_axes(rng, kind, twist):
+    # Uneven amounts and large noise, so that the starting axis is not yet the best one.
+    amount = np.linspace(0, 1, T) ** 2
+    D = exp_se3(amount[:, None] * np.array(twist))
+    tracks = transform(D, cloud(rng, 60))
+    tracks[1:] += 8e-3 * rng.normal(size=(T - 1, 60, 3))
+    options = AttachmentOptions(robust_rounds=0, radius=0.5, min_points=60)
+    screw = fit_screw(flow_of(tracks), options)
+    assert screw.kind == kind
+
+    def energy(D):
+        return ((transform(D, tracks[0]) - tracks) ** 2).sum()
+
+    least = energy(screw.displacement)
+    # Every tilt and shift of the axis is worse, by the second order of its size.
+    for move in 1e-3 * np.concatenate([np.eye(6), -np.eye(6)]):
+        A = exp_se3(move)
+        assert energy(A @ screw.displacement @ inverse(A)) > least - 1e-9
+    # So is another pitch or another amount of any frame.
+    unit = np.concatenate([screw.direction, np.zeros(3)])
+    if kind != "slide":
+        along = np.cross(screw.point, screw.direction) + screw.pitch * screw.direction
+        unit = np.concatenate([along, screw.direction])
+    for step in (-1e-3, 1e-3):
+        t = np.arange(T)
+        for frame in (5, 12, T - 1):
+            changed = screw.amount + step * (t == frame)
+            assert energy(exp_se3(changed[:, None] * unit)) > least
+        if kind == "helix":
+            other = unit + np.concatenate([step * screw.direction, np.zeros(3)])
+            assert energy(exp_se3(screw.amount[:, None] * other)) > least
+
+
+def test_a_screw_of_jittering_frames_is_uncertain_although_each_is_rigid(rng):
+    # The patch is rigid in every frame, so its slip is zero; the frames do not lie on one screw.
+    D = hinge(0.6)
+    jitter = np.concatenate([np.zeros((1, 6)), 2e-3 * rng.normal(size=(T - 1, 6))])
+    screw = fit_screw(flow_of(transform(exp_se3(jitter) @ D, cloud(rng))))
+    assert screw.kind == "hinge"
+    assert (np.diag(screw.covariance)[:4] > 0).all()
+    assert (screw.amount_std[1:] > 0).all()
+    assert screw.misfit > 1e-4

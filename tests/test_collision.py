@@ -1,10 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import trimesh
 
-from flowplan.collision.distance_field import DistanceField, distance_field
+from flowplan.collision.distance_field import DistanceField, _as_box, distance_field
+from flowplan.collision.phase_geometry import is_deformable, phase_geometry
 from flowplan.collision.sphere_cover import sphere_cover
-from flowplan.geometry import exp_so3, inverse, pose, transform
+from flowplan.geometry import exp_so3, inverse, pose, rotation_about, transform
+from flowplan.motion import SceneMotion
+from flowplan.scene import Scene, SceneObject
 
 LOWER, UPPER = np.array([-0.5, -0.5, -0.2]), np.array([0.5, 0.5, 0.8])
 
@@ -164,3 +169,106 @@ def test_bad_input_is_one_line_that_names_the_field():
         sphere_cover(trimesh.creation.box(), 0)
     with pytest.raises(ValueError, match=r"DistanceField.values: expected at least 2 voxels"):
         DistanceField(LOWER, 0.1, np.zeros((1, 2, 2), np.float32))
+
+
+def test_the_lower_bound_is_the_nearest_sample_less_one_and_a_half_voxels(boxes):
+    field = distance_field(boxes[0], lower=LOWER, upper=UPPER, voxel=0.02)
+    shape = field.values.shape
+    # At the samples themselves, the last along each axis too.
+    index = np.random.default_rng(3).integers(0, shape, (200, 3))
+    index[:3] = [[shape[0] - 1, 4, 5], [4, shape[1] - 1, 5], [4, 5, shape[2] - 1]]
+    bound = field.lower_bound(field.origin + 0.02 * index)
+    np.testing.assert_allclose(bound, field.values[tuple(index.T)] - 0.03, atol=1e-6)
+
+
+def test_a_box_is_known_at_any_pose_and_a_skewed_one_is_no_box():
+    box = trimesh.creation.box([0.2, 0.1, 0.3], transform=pose(exp_so3([0.3, 0.4, 0.5]), [0, 0, 1]))
+    X, half = _as_box(box)
+    corners = np.stack(np.meshgrid(*[[-1, 1]] * 3), axis=-1).reshape(-1, 3) * half
+    ours, theirs = transform(X, corners), np.asarray(box.vertices)
+    gaps = np.linalg.norm(ours[:, None] - theirs, axis=-1)
+    np.testing.assert_allclose(gaps.min(axis=1), 0, atol=1e-9)
+    np.testing.assert_allclose(np.sort(half), [0.05, 0.1, 0.15], atol=1e-9)
+    skewed = trimesh.creation.box([0.2, 0.1, 0.3])
+    skewed.vertices = np.asarray(skewed.vertices) + 0.5 * skewed.vertices[:, 2:] * [1.0, 0.0, 0.0]
+    assert _as_box(skewed) is None
+    # Its field is that of its own faces: half a meter off, and where the box would have been.
+    field = distance_field([skewed], lower=LOWER, upper=UPPER, voxel=0.01)
+    upper_face, cut_corner = [[0.075, 0.0, 0.2]], [[-0.09, 0.0, 0.14]]
+    assert field.distance(np.array(upper_face))[0] == pytest.approx(0.05, abs=2e-3)
+    assert field.distance(np.array(cut_corner))[0] > 0.05
+
+
+def test_more_spheres_cover_more_closely():
+    mesh = trimesh.creation.box([0.4, 0.1, 0.1])
+    few, many = (sphere_cover(mesh, count=count) for count in (1, 16))
+    assert len(few) == 1
+    assert 8 <= len(many) <= 16
+    assert many[:, 3].max() < 0.6 * few[0, 3]
+
+
+def sheet_motion(height, bend):
+    """A sheet of 30 cm at a height, one half of which folds up by `bend` radians."""
+    sheet = trimesh.creation.box([0.3, 0.3, 0.002])
+    sheet = sheet.subdivide().subdivide()
+    obj = SceneObject("sheet", sheet, pose(None, [0.5, 0.0, height + 0.001]))
+    start = obj.vertices_world
+    turned = transform(rotation_about([0.5, 0.0, height], [0, -1, 0], bend), start)
+    end = np.where(start[:, :1] > 0.5, turned, start)
+    return Scene((obj,), 0.0), SceneMotion([0.0, 1.0], (np.stack([start, end]),))
+
+
+def test_cloth_is_guessed_by_its_place_its_thickness_and_its_bend():
+    assert is_deformable(*sheet_motion(0.0, 1.0), 0)
+    # In the air; stiff; or told.
+    assert not is_deformable(*sheet_motion(0.2, 1.0), 0)
+    assert not is_deformable(*sheet_motion(0.0, 0.0), 0)
+    scene, motion = sheet_motion(0.2, 1.0)
+    told = Scene((replace(scene.objects[0], deformable=True),), 0.0)
+    assert is_deformable(told, motion, 0)
+    # Without a support nothing lies on it.
+    assert not is_deformable(Scene(scene.objects, None), sheet_motion(0.0, 1.0)[1], 0)
+
+
+def test_the_support_is_a_slab_whose_top_is_at_its_height():
+    scene, motion = sheet_motion(0.0, 0.3)
+    scene = Scene(scene.objects, 0.15, (SceneObject("support", trimesh.creation.box([0.1] * 3)),))
+    around = phase_geometry(scene, motion, 0)
+    ((name, slab),) = around.support()
+    assert name == "support (2)"
+    np.testing.assert_allclose(slab.bounds, [[-2, -2, -0.05], [2, 2, 0.15]], atol=1e-9)
+    assert phase_geometry(Scene(scene.objects, None), motion, 0).support() == ()
+
+
+def test_each_phase_has_what_is_there():
+    # A lid folds over a standing half, beside a ball that rolls away and a post that stands.
+    lid, folding = sheet_motion(0.1, 1.2)
+    ball = SceneObject("ball", trimesh.creation.icosphere(1, 0.05), pose(None, [0, 0.4, 0.05]))
+    post = SceneObject("post", trimesh.creation.box([0.1] * 3), pose(None, [0, -0.4, 0.05]))
+    wall = SceneObject("wall", trimesh.creation.box([0.1] * 3), pose(None, [1.0, 0, 0.05]))
+    objects = (replace(lid.objects[0], deformable=False), ball, post)
+    scene = Scene(objects, 0.0, (wall,))
+    way = np.linspace(0, 0.3, 3)[:, None, None] * [0.0, 1.0, 0.0]
+    sheet = folding.vertices[0]
+    motion = SceneMotion(
+        [0.0, 1.0, 2.0],
+        (
+            np.stack([sheet[0], 0.5 * (sheet[0] + sheet[1]), sheet[1]]),
+            ball.vertices_world + way,
+            np.broadcast_to(post.vertices_world, (3, 8, 3)),
+        ),
+    )
+    around = phase_geometry(scene, motion, 0)
+    names = [[name for name, _ in part] for part in (around.before, around.during, around.after)]
+    assert names[0] == names[2] == ["wall", "sheet", "ball", "post"]
+    assert names[1] == [
+        "wall", "sheet", "ball", "ball in the middle", "ball at the end", "post",
+    ]  # fmt: skip
+    assert [name for name, _ in around.static] == ["wall", "sheet", "post"]
+    during, after = dict(around.during), dict(around.after)
+    np.testing.assert_allclose(during["ball in the middle"].bounds.mean(0), [0, 0.55, 0.05])
+    np.testing.assert_allclose(after["ball"].bounds.mean(0), [0, 0.7, 0.05])
+    # The half that stands is an obstacle, the other one moves with the hand.
+    assert during["sheet"].bounds[1, 0] < 0.6
+    assert around.moving.bounds[0, 0] >= 0.5 - 1e-9
+    assert not around.deformable

@@ -56,7 +56,7 @@ def refusal(host: str, headers: Any) -> str:
 
 
 def _names_this_machine(name: str, host: str) -> bool:
-    """Whether a Host header is an address, or a name that nobody else can give this machine."""
+    """True if a Host header is an address, or a name that only this machine has."""
     try:
         hostname = urlsplit(f"//{name}").hostname or ""
         ipaddress.ip_address(hostname)
