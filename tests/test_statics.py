@@ -292,15 +292,33 @@ def test_a_cloth_lies_on_the_table_and_not_over_its_end():
     assert not rest(*half, deformable=True).rests
 
 
+def test_large_fine_and_many_things_cost_little():
+    """A floor of 1 km, a statue of 300,000 triangles and 300 boxes elsewhere change nothing."""
+    brick = trimesh.creation.box((0.05, 0.08, 0.06))
+    floor = box("floor", (1000, 1000, 0.1), [0, 0, -0.05])
+    statue = SceneObject(
+        "statue",
+        trimesh.creation.icosphere(subdivisions=7, radius=0.1),
+        pose(translation=[2, 0, 0]),
+    )
+    others = [box(f"box {i}", (0.05,) * 3, [-1 - 0.1 * (i % 20), 0.1 * i, 0]) for i in range(300)]
+    placed = put(
+        brick, pose(translation=[0, 0, 0.03]), obstacles=[floor, statue, *others], height=None
+    )
+    found = rest(*placed)
+    assert found.rests, found.reason
+    assert found.margin == pytest.approx(0.025, abs=1e-6)
+
+
 def test_nothing_that_statics_let_go_falls_in_a_simulator():
     """Random bodies on tables, boards, beams and slopes; what is held without need is rare."""
     verdicts = Counter()
-    for seed in range(40):
+    for seed in range(20):
         case = random_case(np.random.default_rng(seed))
         verdicts[says_rest(case), stays(case)] += 1
     assert verdicts[True, False] == 0
     assert verdicts[True, True] > 2 * verdicts[False, True]
-    assert verdicts[False, False] > 5
+    assert verdicts[False, False] > 3
 
 
 @pytest.mark.parametrize("seed", range(3))

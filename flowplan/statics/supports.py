@@ -84,6 +84,10 @@ def _upper(
 ) -> tuple[FloatArray, NDArray[np.int64]]:
     """Faces that face up, clipped to the surroundings of a body."""
     low, high = near.mesh.bounds + np.array([[-_AROUND], [_AROUND]])
+    # Most things are elsewhere: no need to look at their faces.
+    beside = (vertices.max(axis=0) < low)[:2].any() or (vertices.min(axis=0) > high).any()
+    if beside:
+        return np.zeros((0, 3)), np.zeros((0, 3), np.int64)
     normals = np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, -1]], float)
     origins = np.array([low, high, low, high, high], float)
     solid = Solid(vertices, faces)
