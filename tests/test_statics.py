@@ -70,6 +70,23 @@ def test_over_the_edge_of_a_shelf_the_center_of_mass_decides(fine, past, rests):
         assert found.margin == pytest.approx(-past, abs=1e-6)
 
 
+def test_a_mesh_whose_volumes_cancel_has_the_center_of_its_surface():
+    """Two boxes side by side, one of them turned inside out."""
+    right = trimesh.creation.box((0.1, 0.1, 0.1), transform=pose(translation=[0.2, 0, 0]))
+    wrong = trimesh.creation.box((0.1, 0.1, 0.0999))
+    wrong.invert()
+    both = trimesh.util.concatenate([right, wrong])
+    assert both.is_watertight
+    body = Solid(both.vertices, both.faces)
+    assert not body.closed
+    np.testing.assert_allclose(body.center, [0.1, 0, 0], atol=1e-3)
+    inside_out = trimesh.creation.box((0.1, 0.1, 0.1))
+    inside_out.invert()
+    body = Solid(inside_out.vertices, inside_out.faces)
+    assert body.closed
+    assert body.volume == pytest.approx(1e-3)
+
+
 @pytest.mark.parametrize(("gap", "rests"), [(0.0, True), (0.009, True), (0.011, False)])
 def test_a_drop_is_measured_and_has_a_limit(gap, rests):
     found = rest(

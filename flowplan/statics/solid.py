@@ -19,6 +19,8 @@ _MOST_POINTS = 15_000
 """Number of such points, beyond which they are spaced further apart."""
 SHELL = 0.003
 """Thickness in meters of an open surface, which encloses no volume."""
+_LEAST_FILL = 0.02
+"""Share of its bounding box that a closed body fills at least; thinner ones are shells."""
 _DOWNWARD = 0.2
 """Largest z of the normal of a face that faces down, if the body may be tilted a little."""
 
@@ -40,7 +42,7 @@ class Solid:
         mesh = trimesh.Trimesh(vertices, faces, process=False)
         mesh.merge_vertices()
         mesh.remove_unreferenced_vertices()
-        self.closed = bool(mesh.is_watertight) and abs(mesh.volume) > 1e-12
+        self.closed = bool(mesh.is_watertight) and _encloses(mesh)
         if self.closed and mesh.volume < 0:
             mesh.invert()
         self.mesh = mesh
@@ -67,6 +69,18 @@ class Solid:
     def rays(self) -> Any:
         """That surface, for rays."""
         return ray_scene(*self.lower)
+
+
+def _encloses(mesh: trimesh.Trimesh) -> bool:
+    """True if a watertight mesh has an inside with a center of mass.
+
+    Not so where parts of it are turned inside out, as by a motion that distorts it: their volumes
+    cancel.
+    """
+    low, high = mesh.bounds
+    if not abs(mesh.volume) > _LEAST_FILL * np.prod(high - low):
+        return False
+    return bool(((mesh.center_mass >= low) & (mesh.center_mass <= high)).all())
 
 
 def joined(solids: list[Solid]) -> Solid:
