@@ -79,6 +79,7 @@ class Cell:
 
     def reset(self) -> None:
         assert self.ros.call(Trigger, "task/reset", timeout=60).success
+        assert self.ros.call(Trigger, "executor_node/hand_is_empty").success
         assert not self.closed()
 
     def closed(self) -> bool:
@@ -266,6 +267,7 @@ def test_a_robot_that_is_lost_in_the_middle_comes_back(cell, first):
     cell.start("sim_node")
     end = time.monotonic() + 60
     cell.ros.service(Trigger, "task/reset", timeout=60)
+    assert cell.ros.call(Trigger, "executor_node/hand_is_empty").success
     cell.joint_states()
     # The executor hears the new robot once DDS has believed that the old one is gone.
     while (

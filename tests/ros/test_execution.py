@@ -15,6 +15,7 @@ from flowplan_ros.execution import (
     GripperStep,
     check_digest,
     check_fingers,
+    check_hand,
     effective_scaling,
     execute,
     steps,
@@ -611,6 +612,71 @@ def test_a_goal_cannot_switch_off_the_nodes_dry_run():
     outcome, robot = drive(replace(ORDER, dry_run=False), options=replace(OPTIONS, dry_run=True))
     assert outcome.code is Code.SUCCESS
     assert not robot.sent
+
+
+def shortened(whole, phase=2):
+    """A trajectory up to the end of a phase."""
+    kept = whole.phase <= phase
+    names = ("times", "q", "qd", "qdd", "grip", "position_error", "rotation_error", "clearance")
+    columns = {name: getattr(whole, name)[kept] for name in (*names, "phase")}
+    return Trajectory(JOINTS, **columns)
+
+
+HELD = replace(ORDER, trajectory=shortened(ORDER.trajectory), released=False)
+
+
+def test_a_plan_that_ends_holding_does_not_open():
+    outcome, robot = drive(HELD)
+    assert outcome.code is Code.SUCCESS, outcome
+    assert "ends holding" in outcome.message
+    assert outcome.holding
+    assert [s.phase for s in robot.sent] == [0, 0, 1, 2]
+    assert robot.sent[-2].opening == 0.0
+    released, _ = drive()
+    assert not released.holding
+    assert "holding" not in released.message
+    # A push holds nothing.
+    push = replace(HELD, trajectory=shortened(trajectory(0.0)), holds=False)
+    assert not drive(push)[0].holding
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_plan_that_does_not_end_as_it_says_is_refused(released):
+    whole = ORDER.trajectory if not released else HELD.trajectory
+    outcome, robot = drive(replace(ORDER, trajectory=whole, released=released))
+    assert outcome.code is Code.BAD_GOAL
+    assert outcome.message.startswith("plan.released: ")
+    assert not robot.sent
+    let_go = replace(ORDER, trajectory=shortened(ORDER.trajectory, 3))
+    assert drive(let_go)[0].code is Code.SUCCESS  # released, and no retreat
+
+
+@pytest.mark.parametrize(
+    ("fault", "phase", "holding"),
+    [
+        ("stuck", 0, False),
+        ("nothing there", 1, False),
+        ("rejects", 1, False),
+        ("gives up", 1, True),
+        ("stuck", 1, True),
+        ("stuck", 2, True),
+        ("half open", 3, True),
+        ("rejects", 3, True),
+        ("stuck", 4, False),
+    ],
+)
+def test_the_end_of_an_execution_tells_what_the_hand_may_hold(fault, phase, holding):
+    outcome, _ = drive(robot=Robot(fault=fault, fault_phase=phase))
+    assert outcome.code is not Code.SUCCESS
+    assert outcome.holding is holding
+    assert not drive(replace(ORDER, dry_run=True))[0].holding
+
+
+def test_a_full_hand_begins_no_plan():
+    check_hand(False)
+    with pytest.raises(ExecutionEnded, match="hand_is_empty") as ended:
+        check_hand(True)
+    assert ended.value.code is Code.HAND_FULL
 
 
 CONFIRM = ExecutionOptions(confirm=True)

@@ -21,7 +21,7 @@ from rcl_interfaces.msg import Parameter as ParameterMsg
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from std_msgs.msg import Header, String
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
@@ -79,7 +79,9 @@ TRAJECTORY = trajectory()
 def plan(ros, **changes):
     """A plan certified now, with fields changed before it is sealed."""
     header = Header(stamp=ros.node.get_clock().now().to_msg(), frame_id="world")
-    message = CertifiedPlan(header=header, robot="panda", trajectory=trajectory_to_msg(TRAJECTORY))
+    message = CertifiedPlan(
+        header=header, robot="panda", trajectory=trajectory_to_msg(TRAJECTORY), released=True
+    )
     for name in ("grip", "position_error", "rotation_error", "clearance"):
         setattr(message, name, buffer("d", getattr(TRAJECTORY, name)))
     message.phase = buffer("B", TRAJECTORY.phase)
@@ -128,6 +130,7 @@ def go_wrong(ros, fault, at=0):
     )
     answer = ros.call(SetParameters, "fake_controllers/set_parameters", request)
     assert all(r.successful for r in answer.results)
+    assert ros.call(Trigger, "executor_node/hand_is_empty").success
 
 
 def execute_with(ros, fault, at):
@@ -455,6 +458,50 @@ def test_cancel_preempt_and_deactivate_stop_the_arm(ros):
     assert ros.transition("executor_node", Transition.TRANSITION_ACTIVATE)
     back_to_start(ros)
     assert execute(ros, plan(ros))[1].error_code == ErrorCode.SUCCESS
+
+
+def held(ros, **changes):
+    """A plan that ends with the manipulation."""
+    last = int(np.flatnonzero(TRAJECTORY.phase == 2)[-1]) + 1
+    message = trajectory_to_msg(TRAJECTORY)
+    message.points = message.points[:last]
+    columns = {
+        name: buffer("d", getattr(TRAJECTORY, name)[:last])
+        for name in ("grip", "position_error", "rotation_error", "clearance")
+    }
+    phase = buffer("B", TRAJECTORY.phase[:last])
+    fields = {"trajectory": message, "phase": phase, "released": False, **columns, **changes}
+    return plan(ros, **fields)
+
+
+def test_a_plan_that_ends_holding_keeps_the_fingers_closed(ros):
+    bring_up(ros)
+    goals = Goals(ros)
+    go_wrong(ros, "")
+    status, result, _ = execute(ros, held(ros))
+    assert (status, result.error_code) == (GoalStatus.STATUS_SUCCEEDED, ErrorCode.SUCCESS)
+    assert "the plan ends holding" in result.error_msg
+    assert result.holding
+    assert goals.now("") == {"move": 2, "grip": 2, "canceled": 0, "fault": ""}
+    # The next plan would open the fingers in the air.
+    for dry_run in (True, False):
+        _, result, _ = execute(ros, plan(ros), dry_run=dry_run)
+        assert result.error_code == ErrorCode.HAND_FULL
+        assert "~/hand_is_empty" in result.error_msg
+        assert not result.duration
+    assert goals.now("")["grip"] == 2
+    assert ros.call(Trigger, "executor_node/hand_is_empty").message == "noted"
+    assert ros.call(Trigger, "executor_node/hand_is_empty").message == "it was empty"
+    back_to_start(ros)
+    _, result, _ = execute(ros, plan(ros))
+    assert result.error_code == ErrorCode.SUCCESS
+    assert not result.holding
+    # A plan that does not end as it says.
+    back_to_start(ros)
+    for message in (plan(ros, released=False), held(ros, released=True)):
+        _, result, _ = execute(ros, message)
+        assert result.error_code == ErrorCode.BAD_GOAL
+        assert result.error_msg.startswith("plan.released: the plan ")
 
 
 def test_a_person_has_to_confirm(ros):

@@ -138,6 +138,40 @@ def test_what_is_measured_counts_while_it_is_known(ros):
     assert node.stop() == 0
 
 
+def test_a_goal_says_whether_the_hand_lets_go(ros, plan_node):
+    _, let_go = run(ros, ask())
+    assert let_go.plan.released
+    assert let_go.plan.ending
+    assert certified(let_go).phase[-1] == 4
+    _, held = run(ros, ask(release="never"))
+    assert not held.plan.released
+    assert held.plan.ending.startswith("release='never'")
+    assert certified(held).phase[-1] == 2
+    held.plan.released = True  # it is part of what was certified
+    assert held.plan.digest != digest(held.plan)
+    status, result = run(ros, ask(release="sometimes"))
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, ErrorCode.BAD_GOAL)
+    assert result.error_msg.startswith("PlanOptions.release: got 'sometimes'")
+
+
+def test_a_motion_beyond_the_limits_says_what_was_measured(ros, plan_node):
+    """The brick rises and stays in the air, torn in two."""
+    goal = ask()
+    vertices = np.reshape(goal.motion.objects[0].vertices, (41, -1, 3)).copy()
+    half = vertices[0, :, 0] > vertices[0, :, 0].mean()
+    vertices[:, half, 2] += np.linspace(0, 0.1, 41)[:, None]
+    goal.motion.objects[0].vertices = vertices.ravel().tolist()
+    status, result = run(ros, goal)
+    assert (status, result.error_code) == (GoalStatus.STATUS_ABORTED, ErrorCode.NO_PLAN)
+    assert [(a.stage, a.kind) for a in result.attempts] == [("motion", "any")] * len(
+        result.attempts
+    )
+    assert result.attempts
+    assert "brick" in result.attempts[0].reason
+    assert "mm" in result.attempts[0].reason or "%" in result.attempts[0].reason
+    assert result.attempts[0].reason in result.error_msg
+
+
 def test_tracks_of_its_own_are_followed(ros, plan_node):
     flow = sample_flow(brick.scene(), brick.carried(), points_per_object=300, seed=7)
     status, result = run(ros, ask(flow=conversions.flow_to_msg(flow, brick.WORLD)))

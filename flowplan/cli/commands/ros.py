@@ -6,7 +6,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional
 
@@ -36,6 +36,9 @@ class Send:
     """Take the task that a simulation publishes, in place of a sentence."""
     names: tuple[str, ...] = ()
     """Names of the objects, nearest to the robot first. Defaults to the instruction's."""
+    release: Literal["", "auto", "always", "never"] = ""
+    """Let go at the end: if the object then rests (auto), always or never. Empty for plan_node's
+    own."""
     dry_run: bool = False
     """Show the motion, move nothing."""
     velocity_scaling: Annotated[float, Interval(0, 1)] = 0.0
@@ -54,11 +57,12 @@ class Send:
         if sum((bool(self.text), self.document is not None, self.task)) != 1:
             raise ValueError("flowplan ros send: expected one of TEXT, --document and --task")
         try:
-            from flowplan_ros.client import STAGES, Client, StageFailed
+            from flowplan_ros.client import STAGES, Client, ClientOptions, StageFailed
         except ImportError as error:
             raise no_ros("ros send", error) from None
 
-        with Client(self.namespace) as client, console.stages(STAGES) as (tell, ask):
+        options = ClientOptions(release=self.release)
+        with Client(self.namespace, options) as client, console.stages(STAGES) as (tell, ask):
             instruction = self._instruction(client)
             try:
                 done = client.send(

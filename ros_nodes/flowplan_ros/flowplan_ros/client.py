@@ -42,7 +42,7 @@ _SPIN = 0.02  # largest time between two checks of `stop`, seconds
 
 @dataclass(frozen=True)
 class ClientOptions:
-    """Names that the client calls, relative to its namespace, and its timeouts."""
+    """Names that the client calls, relative to its namespace, its timeouts, and the plans' end."""
 
     scan: str = "scan"
     """Service of scan_node."""
@@ -62,6 +62,8 @@ class ClientOptions:
     """Timeout of a scan, seconds."""
     task_timeout: float = 2.0
     """Seconds to wait for a document that may state the meaning of a sentence."""
+    release: str = ""
+    """Let go at the end of a plan: auto, always or never; empty for plan_node's own."""
 
 
 class StageFailed(Exception):
@@ -188,21 +190,19 @@ class Client:
             seconds[stage], begun = time.monotonic() - begun, time.monotonic()
             on_progress(stage, 1.0, "done")
 
-        scene = self.scan(names or objects_of(asked), on_progress=on_progress, stop=stop)
+        waiting: dict[str, Any] = {"on_progress": on_progress, "stop": stop}
+        scene = self.scan(names or objects_of(asked), **waiting)
         lap("scan")
-        generated = self.generate(scene, asked, seed=seed, on_progress=on_progress, stop=stop)
+        generated = self.generate(scene, asked, seed=seed, **waiting)
         lap("flow")
-        planned = self.plan(
-            scene, generated.motions[0], seed=seed, on_progress=on_progress, stop=stop
-        )
+        planned = self.plan(scene, generated.motions[0], seed=seed, **waiting)
         lap("plan")
         execution = self.execute(
             planned.plan,
             dry_run=dry_run,
             velocity_scaling=velocity_scaling,
-            on_progress=on_progress,
             on_confirm=on_confirm,
-            stop=stop,
+            **waiting,
         )
         lap("execute")
         return Done(scene, generated.motions[0], planned.plan, execution, seconds)
@@ -281,7 +281,7 @@ class Client:
     ) -> PlanFlow.Result:
         """Certified plan from the robot's current state; raises StageFailed. `waiting` as for
         `execute`."""
-        goal = PlanFlow.Goal(scene=scene, motion=motion, seed=seed)
+        goal = PlanFlow.Goal(scene=scene, motion=motion, seed=seed, release=self.options.release)
         return self._goal("plan", PlanFlow, self.options.plan, goal, **waiting)
 
     def execute(

@@ -354,6 +354,8 @@ def certified_plan(plan: Plan, robot: str, header: Header) -> messages.Certified
         phase=buffer("B", t.phase),
         certified_clearance=float(plan.certificate.clearance),
         grasp=grasps_to_msg(plan.contact, header),
+        released=plan.ending.released,
+        ending=plan.ending.reason,
     )
     for name in ("grip", "position_error", "rotation_error", "clearance"):
         setattr(msg, name, buffer("d", getattr(t, name)))

@@ -2,8 +2,8 @@
 preview.
 
 The rules are in `flowplan_ros.execution`. This module implements its ports: ros2_control's
-FollowJointTrajectory and GripperCommand actions, joint states, the operator behind the service
-`~/confirm`, and RViz.
+FollowJointTrajectory and GripperCommand actions, joint states, the operator behind the services
+`~/confirm` and `~/hand_is_empty`, and RViz.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rclpy.action import ActionClient
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from visualization_msgs.msg import MarkerArray
 
@@ -44,6 +44,7 @@ from flowplan_ros.execution import (
     GoalState,
     GripperStep,
     check_digest,
+    check_hand,
     execute,
 )
 from flowplan_ros.joint_readings import JointReadings
@@ -98,6 +99,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         super().__init__("executor_node", ExecutorNodeOptions(), fixed=fixed)
         # The operator's answer, and whether it is awaited.
         self.said: bool | None = None
+        self._holding = False  # the fingers closed on something and did not open since
         self.asking = False
         self.joints = JointReadings(self.now, self.date)
         # Previews in RViz.
@@ -111,6 +113,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         )
         self.create_subscription(ObjectFlowMsg, "flow", self._show_flow, LATCHED)
         self.create_service(SetBool, "~/confirm", self._confirm)
+        self.create_service(Trigger, "~/hand_is_empty", self._empty)
         GoalServer(self, ExecutePlan, "execute_plan", self._execute)
 
     def configure(self) -> None:
@@ -141,6 +144,13 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
             response.message = "no plan waits for a confirmation"
         return response
 
+    def _empty(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Statement of the operator that the hand holds nothing."""
+        response.success = True
+        response.message = "noted" if self._holding else "it was empty"
+        self._holding = False
+        return response
+
     async def _execute(self, request: Request) -> ExecutePlan.Result:
         try:
             plan = self._plan(request.request)
@@ -153,6 +163,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         finally:
             self.asking = False
             self.destroy_timer(timer)
+        self._holding = outcome.holding
         result = self._result(outcome)
         if outcome.code is Code.SUCCESS:
             self.get_logger().info(outcome.message)
@@ -167,6 +178,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         plan: CertifiedPlan = goal.plan
         # The digest first: an altered plan is not worth reading.
         check_digest(plan.digest, digest(plan))
+        check_hand(self._holding)
         if plan.robot != self.robot.name:
             raise ValueError(
                 f"plan.robot: got {plan.robot!r}, this executor moves {self.robot.name!r}"
@@ -187,7 +199,13 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
         holds = plan.grasp.kinds[0] != Grasps.PUSH
         stamp = conversions.seconds(plan.header.stamp)
         return ExecutionRequest(
-            trajectory, holds, stamp, plan.header.frame_id, goal.dry_run, goal.velocity_scaling
+            trajectory,
+            holds,
+            stamp,
+            plan.header.frame_id,
+            goal.dry_run,
+            goal.velocity_scaling,
+            plan.released,
         )
 
     def _result(self, outcome: ExecutionResult) -> ExecutePlan.Result:
@@ -198,6 +216,7 @@ class ExecutorNode(ServerNode[ExecutorNodeOptions]):
             error_msg=outcome.message,
             duration=outcome.duration,
             max_tracking_error=outcome.max_error,
+            holding=outcome.holding,
             final_state=state,
         )
 

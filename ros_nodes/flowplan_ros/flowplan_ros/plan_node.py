@@ -8,7 +8,7 @@ if there never were any.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -86,6 +86,9 @@ class PlanNode(ServerNode[PlanNodeOptions]):
             conversions.frame_of(request.flow.header, options.frame, "flow")
             flow = conversions.flow_from_msg(request.flow)
         start = self._start(request.start_state)
+        plan_options = options.plan
+        if request.release:
+            plan_options = replace(plan_options, release=request.release)
         # A motion that is made first takes the first half of the progress.
         begin, moving = 0.0, request.motion
         if not moving.times:
@@ -96,7 +99,7 @@ class PlanNode(ServerNode[PlanNodeOptions]):
         goal.on_stop(self.worker.cancel)
         planned = await self.worker.call(
             jobs.plan_motion,
-            *(scene, motion, flow, start, options.optimizer, options.plan, request.seed),
+            *(scene, motion, flow, start, options.optimizer, plan_options, request.seed),
             on_progress=lambda fraction, word: goal.feedback(begin + (1 - begin) * fraction, word),
         )
         return self._result(planned, moving)

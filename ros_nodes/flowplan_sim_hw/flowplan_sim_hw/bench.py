@@ -248,7 +248,12 @@ class _Cell:
         self._watcher.call(
             SetParameters, "sim_node/set_parameters", SetParameters.Request(parameters=[parameter])
         )
+        self._reset()
+
+    def _reset(self) -> None:
+        """Everything back in its place, nothing in the hand."""
         self._watcher.call(Trigger, "task/reset")
+        self._watcher.call(Trigger, "executor_node/hand_is_empty")
 
     def _work(self, run: Run) -> Run:
         """One success from a sentence to a closed laptop, then the cancels."""
@@ -282,7 +287,7 @@ class _Cell:
             detail=verdict.message,
             pace=pace,
         )
-        self._watcher.call(Trigger, "task/reset")
+        self._reset()
         begun = self._cancel(
             "execute", run.stop, lambda **how: client.execute(planned.plan, **how), 0.3
         )

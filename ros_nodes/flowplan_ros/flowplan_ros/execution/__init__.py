@@ -9,8 +9,10 @@ of d seconds may take
     factor d + slack       (1.1 d + 0.5 s)
 
 and no longer. If an execution ends early, the running goal is canceled first, and the arm holds
-still. Clock, controllers and the operator are ports (`Ports`), so every rule is tested without
-them.
+still. A plan that ends holding ends with its manipulation, the fingers closed; until somebody says
+that the hand is empty, no other plan is executed.
+
+Clock, controllers and the operator are ports (`Ports`), so every rule is tested without them.
 
 Every comparison is written so that NaN fails it: a robot whose state is not known does not move.
 """
@@ -18,7 +20,9 @@ Every comparison is written so that NaN fails it: a robot whose state is not kno
 from flowplan_ros.execution.checks import (
     check_age,
     check_digest,
+    check_ending,
     check_fingers,
+    check_hand,
     check_known,
     check_start,
     state_fault,
@@ -51,7 +55,9 @@ __all__ = [
     "Ports",
     "check_age",
     "check_digest",
+    "check_ending",
     "check_fingers",
+    "check_hand",
     "check_known",
     "check_start",
     "effective_scaling",

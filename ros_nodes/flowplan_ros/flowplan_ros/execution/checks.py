@@ -14,6 +14,7 @@ from flowplan_ros.execution.records import (
     ArmStep,
     Code,
     ExecutionEnded,
+    ExecutionRequest,
     Goal,
     GoalState,
     GripperStep,
@@ -29,6 +30,25 @@ def check_digest(stated: str, computed: str) -> None:
         raise ExecutionEnded(
             Code.NOT_CERTIFIED, f"plan.digest: {what}; execute what a planner returned, unchanged"
         )
+
+
+def check_hand(holding: bool) -> None:
+    """Refuse a plan while the hand holds something: it would begin with opening the fingers."""
+    if holding:
+        line = (
+            "the hand holds the object of an earlier plan; take it out and call the service "
+            "~/hand_is_empty"
+        )
+        raise ExecutionEnded(Code.HAND_FULL, line)
+
+
+def check_ending(request: ExecutionRequest) -> None:
+    """Refuse a plan whose trajectory does not end as it says."""
+    last = Phase(int(request.trajectory.phase[-1]))
+    if request.released != (last > Phase.MANIPULATE):
+        says = "lets go" if request.released else "ends holding"
+        line = f"plan.released: the plan {says}, and its trajectory ends with {last.label}"
+        raise ExecutionEnded(Code.BAD_GOAL, line)
 
 
 def check_age(stamp: float, date: float, options: ExecutionOptions) -> None:

@@ -28,6 +28,7 @@ class Code(IntEnum):
     GRIPPER_FAILED = 408
     FEEDBACK_LOST = 409
     WATCHDOG = 410
+    HAND_FULL = 411
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,7 @@ class ExecutionRequest:
         frame: frame of the plan, for its preview.
         dry_run: show the plan, move nothing.
         velocity_scaling: share of the planned speed; 0 for the executor's own.
+        released: the hand lets go and retreats; otherwise the plan ends with the manipulation.
     """
 
     trajectory: Trajectory
@@ -49,6 +51,7 @@ class ExecutionRequest:
     frame: str = "world"
     dry_run: bool = False
     velocity_scaling: float = 0.0
+    released: bool = True
 
 
 @dataclass(frozen=True)
@@ -181,12 +184,14 @@ class ExecutionResult:
         message: the same for people, in one line.
         duration: seconds from the first command to the end.
         max_error: largest tracking error of any joint, radians or meters.
+        holding: the fingers closed on something, or were about to, and did not open since.
     """
 
     code: Code
     message: str
     duration: float
     max_error: float
+    holding: bool = False
 
 
 class ExecutionEnded(Exception):

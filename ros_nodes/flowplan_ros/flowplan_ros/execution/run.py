@@ -10,6 +10,7 @@ import numpy as np
 from flowplan.trajectory import Phase
 from flowplan_ros.execution.checks import (
     check_age,
+    check_ending,
     check_fingers,
     check_known,
     check_start,
@@ -41,7 +42,7 @@ async def execute(
     except ExecutionEnded as end:
         code, message = end.code, str(end)
     duration = 0.0 if execution.began is None else ports.now() - execution.began
-    return ExecutionResult(code, message, duration, execution.max_error)
+    return ExecutionResult(code, message, duration, execution.max_error, execution.holding)
 
 
 class _Execution:
@@ -53,6 +54,7 @@ class _Execution:
         self.options = options
         self.began: float | None = None
         self.max_error = 0.0
+        self.holding = False
         self.done = 0.0
         self.total = 1.0
 
@@ -62,6 +64,7 @@ class _Execution:
         request, ports, options = self.request, self.ports, self.options
         scaling = effective_scaling(request.velocity_scaling, options.velocity_scaling)
         check_age(request.stamp, ports.date(), options)
+        check_ending(request)
         todo = steps(request, scaling, options.lead_in)
         arm_steps = [step for step in todo if isinstance(step, ArmStep)]
         if not arm_steps:
@@ -92,7 +95,8 @@ class _Execution:
         fault = state_fault(ports.measured(), options.state_timeout)
         if fault:
             raise ExecutionEnded(Code.FEEDBACK_LOST, f"every step is done, but {fault}")
-        return f"done in {ports.now() - self.began:.1f} s"
+        end = "" if request.released else "; the plan ends holding, the fingers stay as they are"
+        return f"done in {ports.now() - self.began:.1f} s{end}"
 
     async def _play(self, scaling: float) -> None:
         """Preview of the robot along the trajectory, at the speed of the execution."""
@@ -137,9 +141,14 @@ class _Execution:
         # Grippers may send no feedback: they answer soon, and fail if they do not arrive in time.
         limit = self.options.gripper_timeout
         watch = _Watch("the gripper", status, step.phase, 0.0, limit, Code.GRIPPER_FAILED, False)
+        # Fingers that are stopped while they close may hold something; shut or open ones do not.
+        self.holding = self.holding or step.holding
         goal = self.ports.close(step)
         await self._finish(goal, watch)
+        if step.holding and goal.opening < self.options.min_grasp:
+            self.holding = False
         check_fingers(step, goal, self.options)
+        self.holding = step.holding
 
     async def _arm(self, step: ArmStep) -> None:
         """Move the arm through one phase."""
