@@ -46,6 +46,19 @@ def test_a_scan_and_a_motion_make_a_urdf(tmp_path, capsys):
     assert np.allclose(hinge.X_parent_joint[1:3, 3], [0.1, 0.1], atol=1e-6)
 
 
+def test_the_cut_scene_and_its_motion_are_written(tmp_path):
+    scene, motion = chest(tmp_path)
+    words = ["articulate", str(scene), str(motion), "--out", str(tmp_path / "a.urdf")]
+    cut, moved = tmp_path / "cut.npz", tmp_path / "moved.npz"
+    assert call([*words, "--scene-out", str(cut), "--motion-out", str(moved)]) == 0
+    _, obj = npz.load(cut, Scene).objects
+    assert obj.articulation.joints[0].kind == "revolute"
+    vertices = npz.load(moved, SceneMotion).vertices[1]
+    assert np.allclose(vertices[0], obj.vertices_world)
+    opened = obj.at({obj.articulation.joints[0].name: 1.2})
+    assert np.allclose(vertices[-1], opened.vertices_world, atol=1e-6)
+
+
 def test_an_object_is_chosen_by_name(tmp_path):
     scene, motion = chest(tmp_path)
     words = ["articulate", str(scene), str(motion), "--out", str(tmp_path / "a.urdf")]

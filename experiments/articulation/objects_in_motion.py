@@ -23,18 +23,19 @@ VIEWS = 8
 _FIELD_OF_VIEW = 0.9
 """Radians, of the depth camera."""
 _WAVES = 4
-"""Waves that a bent motion is made of."""
+"""Number of waves that a bent motion is made of."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """One joint of one object in motion.
+class Subject:
+    """One joint of one object, and the part that moves on it.
 
     Attributes:
-        name: family, seed, joint and direction.
+        name: family, seed and joint.
         mesh: the mesh that moves, object frame, meters.
-        vertices: (T, V, 3) its motion.
-        moving: (F,) True for faces of the moving part.
+        carried: (V,) True for vertices of the moving part.
+        moving: (F,) True for its faces.
+        X: (T, 4, 4) true motion of the part from t = 0.
         kind: "revolute" or "prismatic".
         axis: (3,) direction of the joint, signed so that the amount is positive.
         point: (3,) point on its axis.
@@ -43,8 +44,9 @@ class Sample:
 
     name: str
     mesh: trimesh.Trimesh
-    vertices: FloatArray
+    carried: NDArray[np.bool_]
     moving: NDArray[np.bool_]
+    X: FloatArray
     kind: str
     axis: FloatArray
     point: FloatArray
@@ -53,84 +55,74 @@ class Sample:
 
 @dataclass(frozen=True)
 class Fault:
-    """Faults of a generated motion, as shares of the moving part's mean way."""
+    """Faults of a generated motion."""
 
     bend: float = 0.0
-    """Share of the way by which the moving part leaves its rigid motion, RMS."""
+    """Share of its mean way by which the moving part leaves its rigid motion, RMS."""
     drag: float = 0.0
-    """Share of the way by which what should stand still moves, RMS."""
+    """Share of that way by which what should stand still moves, RMS."""
     band: float = 0.0
-    """Width of the band at the border in which the two motions blend, as a share of the size."""
+    """Radius in which the motions of both sides of a border blend, as a share of the size."""
 
 
-def sample(
-    family: str,
-    seed: int,
-    shown: Input,
-    fault: Fault = Fault(),
-    *,
-    frames: int = 13,
-    most: float = 0.6,
-) -> Sample | None:
-    """A joint of an object, opened from near shut or closed; None if it moves nothing visible.
+def subject(
+    family: str, seed: int, shown: Input, *, frames: int = 13, most: float = 0.6
+) -> Subject | None:
+    """A joint of an object that opens or closes; None if one rigid part does not show it.
+
+    Half of them begin shut, or at their joint's zero, the others anywhere; they move through 60
+    to 100 % of the larger rest of their range.
 
     Args:
         family: of the procedural objects.
         seed: of the object, its joint and its motion.
         shown: as its own mesh, or as a scan fused from noisy depth images.
-        fault: how the motion errs.
         frames: number of times.
-        most: largest side that objects are scaled to, meters.
+        most: largest side that objects are scaled down to, meters.
     """
     obj = make(family, seed)
-    rng = np.random.default_rng(seed + 1)
     if not obj.free:
         return None
-    joint = int(rng.integers(len(obj.free)))
-    # The others stay; this one opens from shut half of the time.
-    rest = np.where(
-        rng.random(len(obj.free)) < 0.7,
-        np.clip(0, obj.lower, obj.upper),
-        0.5 * (obj.lower + obj.upper),
-    )
-    low, high = obj.lower[joint], obj.upper[joint]
-    start = np.clip(0, low, high) if rng.random() < 0.5 else rng.uniform(low, high)
-    ends = np.array([low, high])
-    end = ends[np.argmax(np.abs(ends - start))]
-    end = start + rng.uniform(0.6, 1.0) * (end - start)
-    q = np.repeat(rest[None], frames, axis=0)
-    q[:, joint] = start + (end - start) * np.linspace(0, 1, frames)
-    X = obj.link_poses(q)  # (T, L, 4, 4)
-    D = X @ np.linalg.inv(X[0])  # (T, L, 4, 4) since t = 0
+    rng = np.random.default_rng(seed + 1)
+    number = int(rng.integers(len(obj.free)))
+    joint = obj.free[number]
+    start, end = _range(joint.lower, joint.upper, rng)
+    q = np.repeat(np.clip(0.0, obj.lower, obj.upper)[None], frames, axis=0)
+    q[:, number] = np.linspace(start, end, frames)
+    X_object_link = obj.link_poses(q)  # (T, L, 4, 4)
+    D = X_object_link @ np.linalg.inv(X_object_link[0])
     moves = np.abs(D[-1] - np.eye(4)).max(axis=(1, 2)) > 1e-6  # (L,)
     posed = obj.posed(q[0])
-    area = posed.area_faces
-    if not 0.005 < area[moves[obj.link_of_face]].sum() / area.sum() < 0.995:
-        return None
-    # One motion for all moving links, or the truth would need more parts than two.
-    if any(np.abs(D[-1, k] - D[-1, np.argmax(moves)]).max() > 1e-6 for k in np.flatnonzero(moves)):
+    share = posed.area_faces[moves[obj.link_of_face]].sum() / posed.area
+    # The truth is one part on one joint.
+    link = list(obj.links).index(joint.child)
+    alike = all(np.abs(D[-1, k] - D[-1, link]).max() < 1e-6 for k in np.flatnonzero(moves))
+    if not (alike and moves[link] and 0.01 < share < 0.99):
         return None
     scale = min(1.0, most / float(posed.extents.max()))
     posed.apply_scale(scale)
-    D[:, :, :3, 3] *= scale
+    X, X_first = D[:, link].copy(), X_object_link[0, link]
+    X[:, :3, 3] *= scale
     mesh = posed if shown == "mesh" else scanned(posed, seed)
-    link = nearest_link(mesh, posed, obj, shown)
-    vertices = moved(mesh.vertices, link, D, moves, fault, rng)
-    moving = nearest_face_link(mesh, posed, obj, shown)
-    child = obj.free[joint]
-    i = list(obj.links).index(child.child)
-    frame = X[0, i]
-    axis = frame[:3, :3] @ child.axis * np.sign(end - start)
-    return Sample(
-        f"{family}-{seed}-{child.name}",
+    of_vertex, of_face = _links(mesh, posed, obj, shown)
+    return Subject(
+        f"{family}-{seed}-{joint.name}",
         mesh,
-        vertices,
-        moves[moving],
-        child.kind,
-        axis,
-        scale * frame[:3, 3],
-        abs(end - start) * (scale if child.kind == "prismatic" else 1.0),
+        moves[of_vertex],
+        moves[of_face],
+        X,
+        joint.kind,
+        X_first[:3, :3] @ joint.axis * np.sign(end - start),
+        scale * X_first[:3, 3],
+        abs(end - start) * (scale if joint.kind == "prismatic" else 1.0),
     )
+
+
+def _range(low: float, high: float, rng: np.random.Generator) -> tuple[float, float]:
+    """Position of a joint at the start and at the end."""
+    start = float(np.clip(0.0, low, high)) if rng.random() < 0.5 else rng.uniform(low, high)
+    far = high if high - start >= start - low else low
+    return start, start + rng.uniform(0.6, 1.0) * (far - start)
 
 
 def scanned(mesh: trimesh.Trimesh, seed: int) -> trimesh.Trimesh:
@@ -155,60 +147,35 @@ def scanned(mesh: trimesh.Trimesh, seed: int) -> trimesh.Trimesh:
     return trimesh.Trimesh(obj.vertices_world, obj.mesh.faces, process=False)
 
 
-def nearest_link(
+def _links(
     mesh: trimesh.Trimesh, truth: trimesh.Trimesh, obj: ArticulatedObject, shown: Input
-) -> NDArray[np.int64]:
-    """Link (V,) of each vertex: its own, or that of the nearest true surface point."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Link of each vertex (V,) and face (F,): its own, or that of the nearest true surface."""
     if shown == "mesh":
         link = np.zeros(len(mesh.vertices), np.int64)
         link[mesh.faces] = obj.link_of_face[:, None]
-        return link
-    return _nearest(mesh.vertices, truth, obj)
-
-
-def nearest_face_link(
-    mesh: trimesh.Trimesh, truth: trimesh.Trimesh, obj: ArticulatedObject, shown: Input
-) -> NDArray[np.int64]:
-    """Link (F,) of each face."""
-    if shown == "mesh":
-        return obj.link_of_face
-    return _nearest(mesh.triangles_center, truth, obj)
-
-
-def _nearest(
-    points: FloatArray, truth: trimesh.Trimesh, obj: ArticulatedObject
-) -> NDArray[np.int64]:
-    """Link of the nearest of many points on the true surface."""
+        return link, obj.link_of_face
     on, face = trimesh.sample.sample_surface(truth, 60_000, seed=0)
-    return obj.link_of_face[face][cKDTree(on).query(points)[1]]
+    tree, link = cKDTree(on), obj.link_of_face[face]
+    return link[tree.query(mesh.vertices)[1]], link[tree.query(mesh.triangles_center)[1]]
 
 
-def moved(
-    start: FloatArray,
-    link: NDArray[np.int64],
-    D: FloatArray,
-    moves: NDArray[np.bool_],
-    fault: Fault,
-    rng: np.random.Generator,
-) -> FloatArray:
-    """Motion (T, V, 3) of vertices on links with motions D (T, L, 4, 4), with its faults."""
-    true = np.einsum("tvij,vj->tvi", D[:, link][..., :3, :3], start) + D[:, link][..., :3, 3]
-    if fault == Fault():
-        return true
+def in_motion(subject: Subject, fault: Fault, seed: int = 0) -> FloatArray:
+    """Motion (T, V, 3) of a subject's mesh with faults of a generator."""
+    rng = np.random.default_rng(seed)
+    start, carried = np.asarray(subject.mesh.vertices), subject.carried
     size = float(np.ptp(start, axis=0).max())
-    carried = moves[link]
-    # In a band at the border the motion is a mean of the neighbors'.
+    share = carried.astype(float)
+    # Near a border the motion is a mean of the neighbors'.
     if fault.band > 0:
         near = cKDTree(start).query_ball_point(start, fault.band * size)
         share = np.array([carried[n].mean() for n in near])
-        k = int(np.argmax(moves))
-        whole = transform(D[:, k], start)
-        true = start + share[:, None] * (whole - start)
-    way = np.linalg.norm(true - true[0], axis=-1)[:, carried].mean(axis=1)  # (T,)
+    motion = start + share[:, None] * (transform(subject.X, start) - start)
+    way = np.linalg.norm(motion - start, axis=-1)[:, carried].mean(axis=1)  # (T,)
     part = float(np.ptp(start[carried], axis=0).max())
     bend, drag = _waves(start, part, carried, rng), _waves(start, size, ~carried, rng)
     error = np.where(carried[:, None], fault.bend * bend, fault.drag * drag)
-    return true + way[:, None, None] * error
+    return motion + way[:, None, None] * error
 
 
 def _waves(

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from flowplan.articulation.cutting import Cut, cut
     from flowplan.articulation.estimation import Estimate, estimate, estimate_object
     from flowplan.articulation.grouping import RigidBodies, rigid_bodies
+    from flowplan.articulation.projection import Articulated, ObjectProjection, articulate
     from flowplan.articulation.urdf_export import export_urdf
 
 _MODULES = {
+    "Articulated": "flowplan.articulation.projection",
     "Cut": "flowplan.articulation.cutting",
     "Estimate": "flowplan.articulation.estimation",
+    "ObjectProjection": "flowplan.articulation.projection",
     "RigidBodies": "flowplan.articulation.grouping",
+    "articulate": "flowplan.articulation.projection",
     "cut": "flowplan.articulation.cutting",
     "estimate": "flowplan.articulation.estimation",
     "estimate_object": "flowplan.articulation.estimation",
@@ -28,10 +32,13 @@ _MODULES = {
 }
 
 __all__ = [
+    "Articulated",
     "ArticulationOptions",
     "Cut",
     "Estimate",
+    "ObjectProjection",
     "RigidBodies",
+    "articulate",
     "cut",
     "estimate",
     "estimate_object",

@@ -103,6 +103,7 @@ COMMANDS: dict[str, Command | Group] = {
         grasp=Command("bench:Grasp", "throughput of the grasp proposer"),
         shake=Command("bench:Shake", "grasps that hold when shaken in simulation"),
         certify=Command("bench:Certify", "plans replayed by an oracle: what certificates miss"),
+        parts=Command("bench:Parts", "parts and joints found in motions, against the truth"),
         ros=Command("bench:Ros", "the simulated cell over ROS 2: hangs, crashes, latencies"),
         wan=Command("bench:Wan", "time and memory of CHORD's video models on a GPU"),
     ),

@@ -1,4 +1,4 @@
-"""`flowplan bench plan | grasp | shake | certify | ros | wan`."""
+"""`flowplan bench plan | grasp | shake | certify | parts | ros | wan`."""
 
 from __future__ import annotations
 
@@ -153,5 +153,27 @@ class Wan(_Benchmark):
 
         with console.progress("bench wan") as tell:
             records = bench_wan(progress=tell)
+        console.records(records, self.json)
+        return 0
+
+
+@dataclass(frozen=True)
+class Parts(_Benchmark):
+    """Measure parts and joints estimated from motions of procedural objects, against the truth."""
+
+    inputs: tuple[Literal["mesh", "scan"], ...] = ("mesh", "scan")
+    """Objects as their own meshes, and as scans fused from noisy depth images."""
+    objects: Annotated[int, Interval(1, 10_000)] = 40
+    """Number of objects of each."""
+    seed: Annotated[int, Interval(0, 1_000_000)] = 0
+    """Random seed."""
+
+    def run(self) -> int:
+        from experiments.articulation.bench_parts import bench_parts
+
+        with console.progress("bench parts") as tell:
+            records = bench_parts(
+                inputs=self.inputs, objects=self.objects, seed=self.seed, progress=tell
+            )
         console.records(records, self.json)
         return 0

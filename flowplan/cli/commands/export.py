@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional
 
 from flowplan.cli import console
 from flowplan.cli.parser import Options
 from flowplan.utils import bounds
+
+if TYPE_CHECKING:
+    from flowplan.motion import SceneMotion
+    from flowplan.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,10 @@ class Articulate:
     """URDF to write; its meshes go to a folder beside it."""
     object: str | None = None
     """Name of the object. Defaults to the one that moves furthest."""
+    scene_out: Path | None = None
+    """Scene file to write, in which every moving object is cut into its parts."""
+    motion_out: Path | None = None
+    """Motion file to write: the motion of that scene, each part exactly along its joint."""
     options: Annotated[Any, Options("flowplan.articulation.options:ArticulationOptions")] = None
 
     def __post_init__(self) -> None:
@@ -67,6 +75,9 @@ class Articulate:
         from flowplan.utils.files import check_folder
 
         check_folder(self.out)
+        for path in (self.scene_out, self.motion_out):
+            if path is not None:
+                npz.writable_path(path)
         scene, motion = npz.load(self.scene, Scene), npz.load(self.motion, SceneMotion)
         moving = moving_objects(motion)
         if self.object is None and not moving:
@@ -82,9 +93,25 @@ class Articulate:
             return 1
         for line in _lines(found.articulation):
             console.say(line)
+        if self.scene_out or self.motion_out:
+            self._cut(scene, motion)
         export_urdf(self.out, replace(obj, articulation=found.articulation))
         console.say(f"wrote {self.out}")
         return 0
+
+    def _cut(self, scene: Scene, motion: SceneMotion) -> None:
+        """Write the scene cut into parts and their motion."""
+        from flowplan.articulation import articulate
+        from flowplan.io import npz
+
+        made = articulate(scene, motion, self.options)
+        for path, record in ((self.scene_out, made.scene), (self.motion_out, made.motion)):
+            if path is not None:
+                npz.save(path, record)
+                console.say(f"wrote {path}")
+        for report in made.objects:
+            told = report.reason or f"vertices moved by up to {report.projected_mm:.0f} mm"
+            console.say(f"{report.name}: {told}")
 
 
 def _lines(articulation: Any) -> list[str]:
