@@ -10,16 +10,17 @@ import trimesh
 from flowplan.attachment import AttachmentOptions
 from flowplan.collision.distance_field import DistanceField
 from flowplan.collision.phase_geometry import PhaseGeometry
-from flowplan.geometry import exp_so3, pose, rotation_about, transform
+from flowplan.geometry import exp_so3, fit_rigid, pose, rotation_about, transform
 from flowplan.grasp import ContactCandidates
 from flowplan.laws import Rigid
-from flowplan.motion import ObjectFlow
+from flowplan.motion import ObjectFlow, SceneMotion
 from flowplan.paths.time_parameterization import follow
-from flowplan.planner import PlanOptions, attempt, propose_contacts
+from flowplan.planner import Attempt, PlanOptions, attempt, planner, propose_contacts
 from flowplan.planner.attempt import _Failed
 from flowplan.planner.contacts import as_pinches
 from flowplan.planner.options import GeometryOptions
 from flowplan.planner.problem import distance_fields, held_mesh
+from flowplan.planner.worlds import _pushed, held_width
 from flowplan.robot import load_robot
 from flowplan.scene import Action, Scene, SceneObject
 from flowplan.trajectory import Phase, Trajectory
@@ -256,7 +257,7 @@ def test_distance_fields_reach_around_base_and_objects_and_sink_below_a_cloth(de
     near = trimesh.creation.box([0.1] * 3, transform=pose(None, [0.6, 0.3, 0.2]))
     far = trimesh.creation.box([3.0, 0.02, 3.0], transform=pose(None, [0.0, 1.2, 0.0]))
     around = PhaseGeometry(
-        (("near", near),), (("near", near), ("far", far)), (), None, 0.05, deformable
+        (("near", near), ("far", far)), (("near", near),), (), None, 0.05, deformable
     )
     options = GeometryOptions(voxel=0.05)
     fields = distance_fields(around, PANDA, options)
@@ -268,7 +269,73 @@ def test_distance_fields_reach_around_base_and_objects_and_sink_below_a_cloth(de
     assert (upper - lower < 4.0).all()
     slack = options.pinch_slack if deformable else 0.0
     assert fields.during.support_height == pytest.approx(0.05 - slack)
-    # Each phase has its own obstacles.
+    # Each phase has its own obstacles; of the wall, the part that is near.
+    assert fields.before.distance(np.array([[0.0, 1.2, 0.3]]))[0] < 0.02
     inside = np.array([[0.6, 0.3, 0.2]])
     assert fields.before.distance(inside)[0] < 0
     assert fields.after.distance(inside)[0] > 0.1
+
+
+@pytest.mark.parametrize(("deformable", "kinds"), [(False, {"grasp"}), (True, {"pinch"})])
+def test_contacts_that_are_given_are_tried_as_the_object_wants(monkeypatch, deformable, kinds):
+    tried = []
+
+    def try_contact(problem, contact, rank):
+        tried.append((rank, contact.kind[0], problem.target))
+        return Attempt(rank, contact.kind[0], "track", "not today")
+
+    monkeypatch.setattr(planner, "try_contact", try_contact)
+    monkeypatch.setattr(planner, "distance_fields", lambda *_: None)
+    brick = SceneObject(
+        "brick", trimesh.creation.box([0.05, 0.09, 0.06]), pose(None, [0.5, 0, 0.03])
+    )
+    brick = replace(brick, deformable=deformable)
+    post = SceneObject("post", trimesh.creation.box([0.1] * 3), pose(None, [0.5, 0.5, 0.05]))
+    scene = Scene((post, brick), 0.0)
+    targets = brick.vertices_world + np.array([0.1, 0.0, 0.0])
+    (motion,) = kinematic([Rigid("brick", 0.0)])(
+        scene, Action("brick", brick.vertices_world, targets, duration=2.0)
+    )
+    given = ContactCandidates(
+        np.stack([TOOL, TOOL, TOOL]), np.full(3, 0.05), np.ones(3), ("grasp",) * 3, np.ones(3, int)
+    )
+    options = PlanOptions(rank=False, candidates=2)
+    found = planner.plan(scene, motion, PANDA, options=options, contacts=given)
+    # As many as the options allow, in their order, on the object that moves.
+    assert tried == [(0, kind, 1) for kind in kinds] + [(1, kind, 1) for kind in kinds]
+    assert [a.reason for a in found.attempts] == ["not today"] * 2
+
+
+def test_a_pushed_part_is_swept_with_the_room_that_its_bend_needs():
+    box = trimesh.creation.box([0.1, 0.2, 0.3]).subdivide()
+    D = rotation_about([0.3, 0.0, 0.0], [0, 0, 1], np.linspace(0, 0.7, 4))
+    vertices = transform(D, box.vertices)
+    vertices[2, 5] += [0.003, -0.002, 0.001]
+    motion = SceneMotion(np.arange(4.0), (vertices,))
+    made = problem(motion=motion, around=SimpleNamespace(moving=box))
+    mover = _pushed(made, "box")
+    left = transform(fit_rigid(vertices[0], vertices), vertices[0]) - vertices
+    assert mover.tolerance == pytest.approx(np.sqrt((left**2).sum(-1)).max(), rel=1e-6)
+    assert 0.002 < mover.tolerance < 0.004
+    assert mover.guarded
+    # Its mesh at each frame is where the part is.
+    for X, points in zip(mover.X_world, vertices, strict=True):
+        assert np.abs(transform(X, mover.mesh.vertices) - points).max() < 0.004
+
+
+def test_the_fingers_stop_at_what_is_between_the_pads():
+    def width(mesh, most=0.08):
+        return held_width(mesh, PANDA.gripper, most)
+
+    z = PANDA.gripper.pad_z(0.08)
+    at_pads = pose(None, [0, 0, z])
+    assert width(trimesh.creation.box([0.2, 0.05, 0.2], transform=at_pads)) == pytest.approx(0.05)
+    # Wider than the opening; not between the pads at all; wide only beside them.
+    assert width(trimesh.creation.box([0.2, 0.3, 0.2], transform=at_pads)) == 0.08
+    assert width(trimesh.creation.box([0.1] * 3, transform=pose(None, [0.5, 0, z]))) == 0.08
+    thin = trimesh.creation.box([0.2, 0.02, 0.2], transform=at_pads)
+    beside = trimesh.creation.box([0.05, 0.07, 0.05], transform=pose(None, [0.1, 0, z]))
+    assert width(trimesh.util.concatenate([thin, beside])) == pytest.approx(0.02)
+    # Off the center, fingers close as far as the mesh is wide.
+    off = trimesh.creation.box([0.2, 0.04, 0.2], transform=pose(None, [0, 0.01, z]))
+    assert width(off) == pytest.approx(0.04)
