@@ -42,17 +42,13 @@ class Room:
 
 
 ROOMS = {
-    "planner": Room(
-        "flowplan/planner", ("test_planner*.py", "test_plan_options.py", "test_certificate*.py")
-    ),
+    "planner": Room("flowplan/planner", ("test_planner*.py", "test_plan_options.py")),
     "validation": Room(
         "flowplan/validation", ("test_validat*.py", "test_timing.py", "test_certificate*.py")
     ),
     "attachment": Room("flowplan/attachment", ("test_attachment*.py",)),
     "geometry": Room("flowplan/geometry.py", ("test_geometry*.py",)),
-    "collision": Room(
-        "flowplan/collision", ("test_collision*.py", "test_planner*.py", "test_certificate*.py")
-    ),
+    "collision": Room("flowplan/collision", ("test_collision*.py", "test_planner_stages.py")),
     "grasp": Room("flowplan/grasp", ("test_grasp_*.py",)),
     # The rules of execution need no ROS; the nodes' conftest.py does.
     "execution": Room(
