@@ -3,7 +3,14 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from flowplan.attachment import Attachment, AttachmentOptions, attach, attach_loosely, fit_screw
-from flowplan.attachment.moments import alignment_residual, point_moments, rigid_fit, symmetric_root
+from flowplan.attachment.moments import (
+    RigidFit,
+    alignment_residual,
+    point_moments,
+    rigid_fit,
+    symmetric_root,
+)
+from flowplan.attachment.screw import _Axis, _initial_axes, _Problem
 from flowplan.geometry import (
     angle_between,
     exp_se3,
@@ -441,3 +448,55 @@ def test_a_screw_of_jittering_frames_is_uncertain_although_each_is_rigid(rng):
     assert (np.diag(screw.covariance)[:4] > 0).all()
     assert (screw.amount_std[1:] > 0).all()
     assert screw.misfit > 1e-4
+
+
+def screw_problem(D, points):
+    """Fit of a screw to points that move by D, in coordinates about their mean."""
+    tracks = transform(D, points)
+    X = pose(translation=points.mean(0))
+    part = attach(flow_of(tracks), X, held=np.ones(len(points)))
+    fit = RigidFit(part.X_world_tool, part.K, part.slip)
+    return _Problem(part.moments, fit, points.mean(0)), points.mean(0)
+
+
+@pytest.mark.parametrize(
+    "twist", [[0.0, 0.2, -0.4, 0.3, 0.9, 0.0], [0.1, 0.03, 0.0, 1.2, 0.2, 0.0]]
+)
+def test_a_screw_starts_at_its_exact_axis_where_the_tracks_are_exact(rng, twist):
+    amount = 1.2 * np.linspace(0, 1, T) ** 2
+    D = exp_se3(amount[:, None] * np.array(twist))
+    problem, origin = screw_problem(D, cloud(rng, 50))
+    slide, hinge_axis, helix = _initial_axes(problem)
+    local = pose(translation=-origin) @ D @ pose(translation=origin)
+    found = exp_se3(helix.amount[:, None] * helix.twist())
+    np.testing.assert_allclose(found, local, atol=1e-7)
+    assert helix.amount[0] == 0.0
+    assert helix.p @ helix.a == pytest.approx(0.0, abs=1e-9)
+    assert (hinge_axis.h, hinge_axis.kind) == (0.0, "hinge")
+    np.testing.assert_array_equal(hinge_axis.p, helix.p)
+    # The slide goes along the chord of the center, as far as its share of it.
+    way = local[:, :3, 3]
+    assert slide.amount[0] == 0.0
+    assert np.linalg.norm(way[-1] - slide.amount[-1] * slide.a) < 0.5 * np.linalg.norm(way[-1])
+
+
+@pytest.mark.parametrize("kind", ["slide", "hinge", "helix"])
+def test_a_screws_jacobian_agrees_with_finite_differences(rng, kind):
+    D = exp_se3(np.linspace(0, 1, T)[:, None] * np.array([0.1, -0.05, 0.1, 0.4, 0.8, -0.2]))
+    problem, _ = screw_problem(D, cloud(rng, 50))
+    a = np.array([0.3, -0.5, 0.8]) / np.linalg.norm([0.3, -0.5, 0.8])
+    p = np.cross(a, [0.1, 0.2, 0.05])
+    pitch = 0.07 if kind == "helix" else 0.0
+    axis = _Axis(kind, a, p, pitch, 0.9 * np.linspace(0, 1, T) ** 2)
+    n = {"slide": 2, "hinge": 4, "helix": 5}[kind]
+    J = problem.jacobian(axis, problem.residual(axis)[1])
+    assert J.shape == (6 * T, n + T - 1)
+    for column in (*range(n), n, n + 9, n + T - 2):
+        step = 1e-6 * np.eye(n + T - 1)[column]
+        ahead, behind = (problem.residual(axis.moved(s))[0].ravel() for s in (step, -step))
+        np.testing.assert_allclose(J[:, column], (ahead - behind) / 2e-6, atol=2e-6)
+    # A step keeps the direction a unit vector and the point nearest to the origin.
+    moved = axis.moved(0.1 * rng.normal(size=n + T - 1))
+    assert np.linalg.norm(moved.a) == pytest.approx(1.0)
+    assert moved.a @ moved.p == pytest.approx(0.0, abs=1e-12)
+    assert moved.amount[0] == 0.0
