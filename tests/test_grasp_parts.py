@@ -1,11 +1,13 @@
 """Parts of grasp proposal and ranking, each against its own definition."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import trimesh
 
+from flowplan.attachment import AttachmentOptions
 from flowplan.collision.phase_geometry import phase_geometry
 from flowplan.geometry import exp_so3, pose, rotation_about, transform
 from flowplan.grasp import ContactCandidates, propose_pushes, rank_with_flow
@@ -240,6 +242,9 @@ def test_a_push_is_scored_by_the_flat_area_around_it():
     assert (tips[:, 0] < 0.45 + 1e-3).all()
     edge = np.minimum(0.1 - np.abs(tips[:, 1]), np.minimum(tips[:, 2], 0.1 - tips[:, 2]))
     assert edge[0] > 0.012
+    # Straight along the way on a flat patch, all its factors are nearly one.
+    # Nothing guides the slab, which counts a fifth.
+    assert found.score[0] == pytest.approx(0.2, abs=0.04)
     assert edge[:10].mean() > edge[-10:].mean()
 
 
@@ -269,3 +274,26 @@ def test_the_rank_follows_from_quality_slip_room_and_limits():
         # No joint of the Panda is farther from a limit than half of its widest range.
         assert report.limit_margin < 0.5 * (PANDA.upper - PANDA.lower).min()
     np.testing.assert_allclose(ranked.score, sorted((r.score for r in reports), reverse=True))
+
+
+def test_a_patch_may_slip_by_its_factor_of_the_attachments_limit():
+    brick = SceneObject(
+        "brick", trimesh.creation.box([0.05, 0.09, 0.06]), pose(None, [0.5, 0, 0.2])
+    )
+    scene = Scene((replace(brick, deformable=False),), 0.0)
+    center = brick.vertices_world.mean(0)
+    grow = 1 + np.linspace(0, 0.3, 5)[:, None, None] * [0.0, 0.0, 1.0]
+    motion = SceneMotion(np.linspace(0, 2, 5), (center + (brick.vertices_world - center) * grow,))
+    flow = sample_flow(scene, motion, points_per_object=300, seed=0)
+    around = phase_geometry(scene, motion, 0)
+    X = pose(exp_so3([np.pi, 0, 0]), [0.5, 0, 0.2])[None]
+    candidates = ContactCandidates(X, np.full(1, 0.07), np.ones(1), ("grasp",), np.zeros(1, int))
+    options = RankOptions(slip_factor=2.0)
+    slip = None
+    for share, refused in ((None, None), (1.1, False), (0.9, True)):
+        limit = AttachmentOptions(max_slip=1.0 if share is None else share * slip / 2.0)
+        _, (report,) = rank_with_flow(candidates, flow, around, PANDA, options, attachment=limit)
+        slip = report.slip
+        assert slip > 1e-3
+        if share is not None:
+            assert any("deforms" in reason for reason in report.reasons) is refused
