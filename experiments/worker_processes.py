@@ -7,15 +7,22 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from typing import ParamSpec, TypeVar
 
 _PATIENCE = 5.0
 """Seconds that workers are given to end once they are told to."""
 _CLEANING = 1.0
 """Seconds that a worker takes to remove its temporary files."""
+
+_ended = threading.Event()
+"""Set in a worker that was told to end."""
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -29,7 +36,7 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")
     threads = max(1, (os.cpu_count() or 1) // count)
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(threads,))
+    pool = _Pool(count, context, initializer=_begin, initargs=(threads,))
     try:
         yield pool
     except BaseException:
@@ -43,6 +50,21 @@ def worker_processes(count: int) -> Iterator[ProcessPoolExecutor]:
                 worker.kill()
         raise
     pool.shutdown()
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool whose workers begin nothing once they are told to end."""
+
+    def submit(
+        self, fn: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[Result]:
+        return super().submit(_unless_ended, fn, *args, **kwargs)  # type: ignore[arg-type]
+
+
+def _unless_ended(fn: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    if _ended.is_set():
+        os._exit(143)
+    return fn(*args, **kwargs)
 
 
 def _begin(threads: int) -> None:
@@ -60,6 +82,7 @@ def _leave(*_: object) -> None:
 
     The pool takes the exception for the result of the work and would go on.
     """
+    _ended.set()
     end = threading.Timer(_CLEANING, os._exit, (143,))
     end.daemon = True
     end.start()

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import nn
 
 from generators.common import training
@@ -228,3 +230,31 @@ def test_training_neurok_writes_weights_that_load(tmp_path):
     assert card["measures"]["held_out/point_error"] > 0
     with pytest.raises(ValueError, match=r"TrainOptions.families: got 'sofa'"):
         TrainOptions(families=("sofa",))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("optimizer/0/exp_avg", None, "lacks tensor 0/exp_avg"),
+        ("optimizer/0/exp_avg", torch.zeros(2, 2), "has shape"),
+        ("optimizer/1/exp_avg_sq", torch.full((8,), torch.nan), "not finite"),
+        ("optimizer/1/exp_avg_sq", torch.full((8,), -1.0), "negative"),
+        ("optimizer/9/step", torch.zeros(()), "unknown tensor 9/step"),
+        ("average/0.bias", torch.full((8,), torch.inf), "not finite"),
+        ("average/0.bias", None, "lacks tensor 0.bias"),
+        ("model/0.bias", torch.zeros(8, dtype=torch.int32), "not finite numbers"),
+    ],
+)
+def test_checkpoints_with_faulty_tensors_are_refused(tmp_path, key, value, words):
+    run(tmp_path / "a")
+    path = tmp_path / "a" / CHECKPOINT
+    with safe_open(path, "pt") as file:
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        header = file.metadata()
+    if value is None:
+        del tensors[key]
+    else:
+        tensors[key] = value
+    path.write_bytes(save(tensors, header))
+    with pytest.raises(ValueError, match=words):
+        run(tmp_path / "a", resume=True)

@@ -35,7 +35,7 @@ class JsonLines:
         if path is None:
             return
         check_folder(path)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -89,8 +89,8 @@ class JsonLines:
         size = self._file.seek(0, os.SEEK_END)
         with naming(self.path):
             try:
-                self._file.write(data)
-                self._file.flush()
+                while data:
+                    data = data[self._file.write(data) :]
             except OSError:
                 # What reached the disk of this line is taken back.
                 os.ftruncate(self._file.fileno(), size)

@@ -108,7 +108,10 @@ def load_frame(
         ValueError: one line that names the file.
     """
     raw = read_image(files.depth, "depth", DEPTH_MODES, "save it as a 16-bit gray PNG")
-    scale = _scale(files, depth_scale)
+    try:
+        scale = _scale(files, depth_scale)
+    except ValueError as error:
+        raise ValueError(f"{files.depth}: {error}") from None
     K = files.intrinsics if intrinsics is None else intrinsics
     if K is None:
         raise ValueError(
@@ -135,7 +138,10 @@ def load_frame(
     if intrinsics is None and files.calibrated_size is not None:
         K = _resized(files, K, raw.shape[1], raw.shape[0])
     X_world_camera = nearly_rigid(files.pose_source, files.X_world_camera)
-    return DepthFrame(meters, K, X_world_camera, **images)
+    try:
+        return DepthFrame(meters, K, X_world_camera, **images)
+    except ValueError as error:
+        raise ValueError(f"{files.depth}: {error}") from None
 
 
 def _resized(files: FrameFiles, K: FloatArray, width: int, height: int) -> FloatArray:

@@ -42,7 +42,7 @@ SCORED = 1000
 """Points that every draw is scored by; the best draws are scored by all."""
 FINALISTS = 50
 """Draws that are scored by all points."""
-UPRIGHT, SIDEWAYS, RIVAL = 0.9, 0.5, 0.5
+UPRIGHT, SIDEWAYS, RIVAL = 0.6, 0.5, 0.5
 """A plane at least RIVAL times as large as a horizontal one, whose normal agrees with the images'
 upward direction by UPRIGHT where the horizontal one's agrees by less than SIDEWAYS (cosines), means
 that the world's z axis is not up."""
