@@ -225,7 +225,8 @@ def test_two_clients_at_once(cell, first):
     cell.arm_stands()
     assert not cell.closed()
 
-    # Scans wait for each other; both are answered.
+    # Scans wait for each other; both are answered. They want the arm at rest for a while.
+    time.sleep(2.0)
     futures = [
         cell.ros.service(Scan, "scan").call_async(Scan.Request(names=["laptop"])) for _ in range(2)
     ]
