@@ -84,6 +84,8 @@ results: ros
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_ur5e.json --seed 1000 --robot ur5e
 	$(BIN)/flowplan eval tasks --generator kinematic --methods planner --seeds 20 --first-seed 400 --json docs/results/eval_kinematic.json
 	$(BIN)/flowplan eval tasks --generator kinematic --seeds 20 --first-seed 200 --json docs/results/eval_kinematic_baselines.json
+	$(BIN)/flowplan eval tasks --generator kinematic --methods planner --robots panda --seeds 5 --first-seed 2000 \
+	  --json docs/results/eval_release.json
 	$(BIN)/flowplan eval tasks --generator neurok --tasks close_laptop lower_lamp open_drawer turn_faucet \
 	  --methods planner --seeds 20 --json docs/results/eval_neurok_tasks.json
 	. build/ros/environment.sh && $(BIN)/flowplan bench ros --json docs/results/bench_ros.json

@@ -13,7 +13,7 @@ pytest.importorskip("pybullet")
 
 from flowplan.geometry import exp_so3, pose
 from flowplan.robot import Robot, load_robot
-from flowplan.trajectory import Trajectory
+from flowplan.trajectory import Phase, Trajectory
 from sim_envs.arm import Arm
 from sim_envs.execute import ExecuteOptions, Execution, execute, link_points
 from sim_envs.world import World, WorldOptions
@@ -178,6 +178,34 @@ def test_friction_lifts_the_box_and_without_friction_it_stays(panda: Robot, tmp_
     done, risen = run_lift(panda, tmp_path, friction=0.0)
     assert risen < 1e-3
     assert done.outcome("wrong_end_state") == "dropped"
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_robot_that_ends_holding_holds_on_while_all_comes_to_rest(
+    panda: Robot, tmp_path: Path, lost: bool
+) -> None:
+    """Its trajectory ends with the manipulation; what is lost after that is dropped."""
+    with World() as world:
+        arm = Arm.add(world, panda)
+        box = world.load(
+            box_urdf(tmp_path, (SIZE,) * 3, 0.2), pose(translation=PLACE), name="box", friction=0.6
+        )
+        motion = lift(panda, offset=0.0)
+        assert int(motion.phase[-1]) == Phase.MANIPULATE
+        arm.reset(motion.q[0], 0.08)
+        settle = world.settle
+
+        def settled(limit: float) -> float:
+            if lost:
+                world.set_base_pose(box, pose(translation=[0.3, 0.4, SIZE / 2]))
+            return settle(limit)
+
+        world.settle = settled  # type: ignore[method-assign, assignment]
+        track = link_points(world, box, {"box": np.zeros((1, 3))})
+        done = execute(world, arm, motion, targets=["box"], track=track)
+        risen = world.link_pose(box)[2, 3] - PLACE[2]
+    assert (risen > 0.14) == (not lost)
+    assert [event.kind for event in done.events] == (["dropped"] if lost else [])
 
 
 @pytest.mark.parametrize(("friction", "held"), [(0.14, False), (0.19, True)])
