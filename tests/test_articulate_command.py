@@ -1,5 +1,7 @@
 """`flowplan articulate`: a scene and a motion in, a URDF out."""
 
+import json
+
 import numpy as np
 import pytest
 import trimesh
@@ -57,6 +59,37 @@ def test_the_cut_scene_and_its_motion_are_written(tmp_path):
     assert np.allclose(vertices[0], obj.vertices_world)
     opened = obj.at({obj.articulation.joints[0].name: 1.2})
     assert np.allclose(vertices[-1], opened.vertices_world, atol=1e-6)
+
+
+def test_a_generator_may_cut_the_scene(tmp_path):
+    scene, _ = chest(tmp_path)
+    obj = npz.load(scene, Scene).objects[1]
+    handle = transform(obj.X_world_object, np.array([[0.0, -0.1, 0.12]]))
+    turn = rotation_about([0, 0.1, 0.1], [1, 0, 0], -0.5)
+    target = transform(obj.X_world_object, transform(turn, np.array([[0.0, -0.1, 0.12]])))
+    axis = obj.X_world_object[:3, :3] @ [-1, 0, 0]
+    point = transform(obj.X_world_object, np.array([[0, 0.1, 0.1]]))[0]
+    instruction = {
+        "object": "chest",
+        "law": {
+            "kind": "hinge",
+            "axis_point": point.tolist(),
+            "axis": axis.tolist(),
+            "part": {"lower": [0, -1, 0.1005], "upper": [1, 1, 1]},
+        },
+        "handles": handle.tolist(),
+        "targets": target.tolist(),
+        "duration": 2.0,
+    }
+    (tmp_path / "open.json").write_text(json.dumps(instruction))
+    cut, moved = tmp_path / "cut.npz", tmp_path / "moved.npz"
+    words = ["generate", "kinematic", str(scene), str(tmp_path / "open.json")]
+    assert call([*words, "--out", str(moved), "--articulate", str(cut)]) == 0
+    obj = npz.load(cut, Scene).objects[1]
+    (joint,) = obj.articulation.joints
+    assert joint.kind == "revolute"
+    assert joint.upper == pytest.approx(0.5, abs=0.01)
+    assert npz.load(moved, SceneMotion).vertices[1].shape[1] == len(obj.mesh.vertices)
 
 
 def test_an_object_is_chosen_by_name(tmp_path):

@@ -13,6 +13,8 @@ import numpy as np
 from experiments.tasks import baselines
 from experiments.tasks.options import METHODS
 from flowplan import optimizers
+from flowplan.articulation import articulate
+from flowplan.collision.phase_geometry import is_deformable
 from flowplan.grasp import ContactKind
 from flowplan.laws import Law
 from flowplan.motion import Generator, Progress, SceneMotion, silent
@@ -20,7 +22,7 @@ from flowplan.planner import NoPlan, Plan, PlanOptions, plan
 from flowplan.robot import Robot, load_robot
 from flowplan.rollout import Rollout
 from flowplan.scan import DepthFrame, ScanOptions, scan_frames
-from flowplan.scene import Scene
+from flowplan.scene import Action, Instruction, Scene
 from flowplan.trajectory import Trajectory
 from flowplan.utils import checks
 from sim_envs.arm import Arm
@@ -49,6 +51,8 @@ class EpisodeSpec:
         optimizer: name of the trajectory optimizer; unused by the method "kabsch_ik".
         release: PlanOptions.release, or "task" for what the task states; the method "kabsch_ik"
             always lets go.
+        articulate: cut the scanned objects into the rigid parts of the generated motion, and move
+            these exactly along their joints (flowplan.articulation).
     """
 
     task: str
@@ -59,6 +63,7 @@ class EpisodeSpec:
     instruction: Literal["action", "prompt"] = "action"
     optimizer: str = optimizers.DEFAULT
     release: Literal["task", "auto", "always", "never"] = "task"
+    articulate: bool = False
 
     def __post_init__(self) -> None:
         checks.choice("task", self.task, list(TASKS))
@@ -156,7 +161,10 @@ def run_episode(
         with stages.timed("generate"):
             instruction = task.prompt if spec.instruction == "prompt" else setup.instruction
             motions = generator(setup.laws)(scene, instruction, seed=spec.seed)
-            stages.motion = motion = motions[0]
+            motion = motions[0]
+            if spec.articulate:
+                scene, motion = _articulated(scene, motion, instruction)
+            stages.scene, stages.motion = scene, motion
         progress(0.35, "planning")
         # Trajectory of the arm; an episode without one ends here.
         with stages.timed("plan"):
@@ -190,6 +198,16 @@ def scan(frames: list[DepthFrame], setup: TaskSetup) -> Scene:
     movable = tuple(o for o in found.objects if o.name in setup.objects)
     static = tuple(o for o in found.objects if o.name not in setup.objects)
     return Scene(movable, found.support_height, static)
+
+
+def _articulated(
+    scene: Scene, motion: SceneMotion, instruction: Instruction
+) -> tuple[Scene, SceneMotion]:
+    """Scene and motion of rigid parts on joints."""
+    bends = [is_deformable(scene, motion, i) for i in range(len(scene.objects))]
+    action = instruction if isinstance(instruction, Action) else None
+    made = articulate(scene, motion, action=action, deformable=bends)
+    return made.scene, made.motion
 
 
 def _trajectory(

@@ -54,6 +54,7 @@ def evaluate(
             options.instruction,
             options.optimizer,
             options.release,
+            options.articulate,
         )
         for seed in range(options.first_seed, options.first_seed + options.seeds)
         for task in options.tasks

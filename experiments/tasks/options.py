@@ -35,6 +35,9 @@ class EvaluationOptions:
     """Input of the generator: handles and targets, or a sentence."""
     optimizer: str = optimizers.DEFAULT
     """Name of the trajectory optimizer."""
+    articulate: bool = False
+    """Cut objects into the rigid parts of the generated motion, which move exactly along their
+    joints."""
     release: Literal["task", "auto", "always", "never"] = "task"
     """Let go at the end: as the task states, if the object then rests (auto), always or never."""
 

@@ -78,6 +78,9 @@ class FromAction(_OfGenerator):
     """Motion file to write."""
     seed: Annotated[int, Interval(0, math.inf)] = 0
     """Random seed."""
+    articulate: Path | None = None
+    """Scene file to write with the objects cut into rigid parts; the motion is one of that scene
+    then, each part exactly along its joint. Defaults to none."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -89,6 +92,8 @@ class FromAction(_OfGenerator):
         from generators.registry import factory
 
         npz.writable_path(self.out)
+        if self.articulate is not None:
+            npz.writable_path(self.articulate)
         scene = npz.load(self.scene, Scene)
         if (self.instruction is None) == (self.move == Move()):
             raise ValueError(
@@ -101,8 +106,10 @@ class FromAction(_OfGenerator):
             else read_instruction(self.instruction, scene)
         )
         make = factory(self.generator, self.options)(laws)
-        motions = _generate(make, scene, instruction, self.seed)
-        _save(motions[0], self.out)
+        motion = _generate(make, scene, instruction, self.seed)[0]
+        if self.articulate is not None:
+            motion = _articulated(scene, motion, instruction, self.articulate)
+        _save(motion, self.out)
         return 0
 
 
@@ -120,6 +127,9 @@ class FromPrompt(_OfGenerator):
     """Motion file to write. Defaults to motion.npz."""
     seed: Annotated[int, Interval(0, math.inf)] | None = None
     """Random seed. Defaults to 0, or to that of the .toml file."""
+    articulate: Path | None = None
+    """Scene file to write with the objects cut into rigid parts; the motion is one of that scene
+    then, each part exactly along its joint. Defaults to none."""
 
     def __post_init__(self) -> None:
         bounds.check(self)
@@ -131,8 +141,10 @@ class FromPrompt(_OfGenerator):
             return self._run_scene_file()
         scene, instruction = self._told()
         make = factory(self.generator, self.options)(())
-        motions = _generate(make, scene, instruction, self.seed or 0)
-        _save(motions[0], self.out or Path("motion.npz"))
+        motion = _generate(make, scene, instruction, self.seed or 0)[0]
+        if self.articulate is not None:
+            motion = _articulated(scene, motion, instruction, self.articulate)
+        _save(motion, self.out or Path("motion.npz"))
         return 0
 
     def _run_scene_file(self) -> int:
@@ -141,7 +153,8 @@ class FromPrompt(_OfGenerator):
         from generators.chord.scene_file import MOTION, SCENE, read_job
         from generators.registry import factory
 
-        if self.instruction or self.prompt or self.out or self.seed is not None:
+        given = self.instruction or self.prompt or self.out or self.articulate
+        if given or self.seed is not None:
             raise ValueError(
                 f"flowplan generate {self.generator}: {self.scene} has its own prompt, seed and "
                 "folder; give --folder alone"
@@ -182,6 +195,26 @@ def _generate(
 ) -> list[SceneMotion]:
     with console.progress("generating") as tell:
         return generator(scene, instruction, seed=seed, progress=tell)
+
+
+def _articulated(
+    scene: Scene, motion: SceneMotion, instruction: Instruction, out: Path
+) -> SceneMotion:
+    """The motion of the scene cut into rigid parts, which is written."""
+    from flowplan.articulation import articulate
+    from flowplan.collision.phase_geometry import is_deformable
+    from flowplan.io import npz
+    from flowplan.scene import Action
+
+    bends = [is_deformable(scene, motion, i) for i in range(len(scene.objects))]
+    action = instruction if isinstance(instruction, Action) else None
+    made = articulate(scene, motion, action=action, deformable=bends)
+    npz.save(out, made.scene)
+    for report in made.objects:
+        told = report.reason or f"vertices moved by up to {report.projected_mm:.0f} mm"
+        console.say(f"{report.name}: {told}")
+    console.say(f"wrote {out}")
+    return made.motion
 
 
 def _save(motion: SceneMotion, out: Path) -> None:

@@ -35,6 +35,9 @@ class Run:
     """Folder for every stage's file, metrics, video and page. Defaults to runs/TASK-ROBOT-SEED."""
     seed: Annotated[int, Interval(0, math.inf)] = 0
     """Seed of the world and of every random choice."""
+    articulate: bool = False
+    """Cut objects into the rigid parts of the generated motion, which move exactly along their
+    joints."""
     release: Literal["task", "auto", "always", "never"] = "task"
     """Let go at the end: as the task states, if the object then rests (auto), always or never."""
     video: bool = True
@@ -61,6 +64,7 @@ class Run:
             instruction=takes(self.generator),
             optimizer=self.optimizer,
             release=self.release,
+            articulate=self.articulate,
         )
         folder = self.out or Path("runs") / f"{self.task}-{self.robot}-{self.seed}"
         make = factory(self.generator, with_device(self.generator, self.device))
