@@ -80,6 +80,7 @@ mutation: $(STAMP)
 results: ros
 	$(BIN)/flowplan bench plan --json docs/results/bench_plan.json
 	$(BIN)/flowplan bench grasp --json docs/results/bench_grasp.json
+	$(BIN)/flowplan bench certify --json docs/results/bench_certify.json --problems 1000 --seed 20261201
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_panda.json --seed 1000
 	$(BIN)/flowplan bench shake --json docs/results/bench_shake_ur5e.json --seed 1000 --robot ur5e
 	$(BIN)/flowplan eval tasks --generator kinematic --methods planner --seeds 20 --first-seed 400 --json docs/results/eval_kinematic.json

@@ -153,6 +153,25 @@ def _known_points(points: FloatArray, confidence: FloatArray) -> FloatArray:
     return out
 
 
+def check_fits(scene: Scene, motion: SceneMotion) -> None:
+    """Refuse a motion of other objects or meshes than a scene's.
+
+    Raises:
+        ValueError: In one line with the field, the number that came and the expected one.
+    """
+    if len(motion.vertices) != len(scene.objects):
+        raise ValueError(
+            f"motion.vertices: expected {len(scene.objects)} arrays, one per scene object, "
+            f"got {len(motion.vertices)}"
+        )
+    for index, (obj, vertices) in enumerate(zip(scene.objects, motion.vertices, strict=True)):
+        if vertices.shape[1] != len(obj.mesh.vertices):
+            raise ValueError(
+                f"motion.vertices[{index}]: expected the {len(obj.mesh.vertices)} vertices of "
+                f"{obj.name!r}, got {vertices.shape[1]}"
+            )
+
+
 def sample_flow(
     scene: Scene, motion: SceneMotion, *, points_per_object: int = 2000, seed: int = 0
 ) -> ObjectFlow:
@@ -173,19 +192,10 @@ def sample_flow(
     Raises:
         ValueError: If `motion` does not fit the scene.
     """
-    if len(motion.vertices) != len(scene.objects):
-        raise ValueError(
-            f"motion.vertices: expected {len(scene.objects)} arrays, one per scene object, "
-            f"got {len(motion.vertices)}"
-        )
+    check_fits(scene, motion)
     rng = np.random.default_rng(seed)
     tracks, ids = [], []
     for index, (obj, vertices) in enumerate(zip(scene.objects, motion.vertices, strict=True)):
-        if vertices.shape[1] != len(obj.mesh.vertices):
-            raise ValueError(
-                f"motion.vertices[{index}]: expected the {len(obj.mesh.vertices)} vertices of "
-                f"{obj.name!r}, got {vertices.shape[1]}"
-            )
         face, barycentric = _sample_surface(obj.mesh, points_per_object, rng)
         corners = vertices[:, obj.mesh.faces[face]]  # (T, P, 3 corners, 3)
         tracks.append(np.einsum("pk,tpkc->tpc", barycentric, corners))

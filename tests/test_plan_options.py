@@ -30,7 +30,7 @@ def test_every_step_has_its_options_in_the_tree():
     names = {name.partition(".")[0] for name, _, _ in leaves(PlanOptions()) if "." in name}
     assert names == {
         "grasp", "push", "pinch", "ranking", "attachment", "track", "reach", "clock", "geometry",
-        "motion", "rest", "validation",
+        "motion", "rest", "size", "validation",
     }  # fmt: skip
 
 

@@ -165,6 +165,7 @@ def distance_field(
     voxel: float,
     support_height: float | None = None,
     reach: float = 0.3,
+    others: DistanceField | None = None,
 ) -> DistanceField:
     """Distance field of the union of meshes.
 
@@ -175,6 +176,7 @@ def distance_field(
         support_height: z of the support plane, or None.
         reach: Meters at which distances are truncated; a larger reach costs time and does not help
             an optimizer.
+        others: Field of further obstacles, of the same corners, spacing and reach.
 
     Raises:
         ValueError: For an empty or non-finite mesh, or a grid of more than 30 million voxels.
@@ -195,7 +197,12 @@ def distance_field(
             f"voxel: {voxel:g} m makes a grid of {size}, more than {_MOST_VOXELS:,} voxels; "
             "take larger voxels or a smaller box"
         )
-    values = np.full(shape, reach, np.float32)
+    values = np.full(shape, reach, np.float32) if others is None else others.values.copy()
+    if values.shape != tuple(shape):
+        raise ValueError(
+            f"others: expected a field of shape {tuple(shape)}, got {values.shape}; "
+            "make it with the same corners and voxels"
+        )
     for index, mesh in enumerate(meshes):
         for part, bounds in _parts(mesh, f"meshes[{index}]", 0.5 * voxel):
             _add_part(values, part, bounds, lower, voxel, reach)

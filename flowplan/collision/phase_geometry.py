@@ -87,7 +87,8 @@ def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeome
         faces = obj.mesh.faces
         if index == target and deformable:
             continue
-        start, end = _mesh(vertices[0], faces), _mesh(vertices[-1], faces)
+        start = _mesh(vertices[0], faces)
+        end = _mesh(vertices[-1], faces) if moves.any() else start
         before.append((obj.name, start))
         after.append((obj.name, end))
         if index != target:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from flowplan.planner.options import GeometryOptions, PlanOptions
+from flowplan.planner.options import GeometryOptions, PlanOptions, SizeLimits
 
 if TYPE_CHECKING:
     from flowplan.planner.contacts import moved_object, propose_contacts
@@ -38,6 +38,7 @@ __all__ = [
     "Plan",
     "PlanInputs",
     "PlanOptions",
+    "SizeLimits",
     "moved_object",
     "plan",
     "propose_contacts",

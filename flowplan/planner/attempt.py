@@ -65,7 +65,7 @@ def try_contact(problem: Problem, contact: ContactCandidates, rank: int) -> Plan
         into, out = _reach(problem, contact, solution)
         along = _timed(problem, attachment, solution)
         trajectory = _assemble(problem, contact, along, solution, into, out)
-        worlds = phase_worlds(problem, contact, attachment, along.waypoint)
+        worlds = phase_worlds(problem, contact, attachment, along)
         certificate = _certify(problem, worlds, trajectory, measured)
     except _Failed as failure:
         stage = failure.stage

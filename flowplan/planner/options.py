@@ -41,6 +41,23 @@ class GeometryOptions:
 
 
 @dataclass(frozen=True)
+class SizeLimits:
+    """Largest scene and motion that is planned for."""
+
+    duration: Annotated[float, Interval(0.1, 36_000)] = 600.0
+    """Seconds of a motion."""
+    frames: Annotated[int, Interval(2, 100_000)] = 5000
+    """Times of a motion."""
+    bodies: Annotated[int, Interval(1, 100_000)] = 1000
+    """Objects and obstacles of a scene."""
+    faces: Annotated[int, Interval(1, 100_000_000)] = 1_000_000
+    """Triangles of a scene."""
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+
+@dataclass(frozen=True)
 class PlanOptions:
     """Options of every step from a motion to a certified plan."""
 
@@ -86,6 +103,8 @@ class PlanOptions:
     """Sampling period, and the fraction of the joint limits to use."""
     geometry: GeometryOptions = field(default_factory=GeometryOptions)
     """Distance fields, held spheres and contact tolerances."""
+    size: SizeLimits = field(default_factory=SizeLimits)
+    """Size of scenes and motions that is accepted: memory and time grow with it."""
     motion: MotionOptions = field(default_factory=MotionOptions)
     """Requirements on the motion itself, before it is planned for."""
     rest: RestOptions = field(default_factory=RestOptions)

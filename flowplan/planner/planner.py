@@ -17,13 +17,13 @@ from typing import TypedDict, Unpack
 from flowplan.collision.phase_geometry import is_deformable, phase_geometry
 from flowplan.grasp import ContactCandidates
 from flowplan.grasp.rank import rank_with_flow
-from flowplan.motion import ObjectFlow, Progress, SceneMotion, sample_flow, silent
+from flowplan.motion import ObjectFlow, Progress, SceneMotion, check_fits, sample_flow, silent
 from flowplan.motion_quality import motion_report, project
 from flowplan.optimizers import Optimizer, registry
 from flowplan.planner.attempt import rejected, try_contact, unfit
 from flowplan.planner.contacts import as_pinches, moved_object, propose_contacts
 from flowplan.planner.ending import ending_of
-from flowplan.planner.options import PlanOptions
+from flowplan.planner.options import PlanOptions, SizeLimits
 from flowplan.planner.problem import Problem, distance_fields
 from flowplan.planner.records import Attempt, NoPlan, Plan
 from flowplan.robot import Robot
@@ -76,11 +76,13 @@ def plan(
         A certified Plan, or a NoPlan with the reasons.
 
     Raises:
-        ValueError: if an argument is of another type, the motion does not fit the scene, or nothing
-            in it moves.
+        ValueError: if an argument is of another type, the motion does not fit the scene, nothing
+            in it moves, or either is larger than `options.size` allows.
     """
     _check_types(scene, motion, robot)
+    check_fits(scene, motion)
     options = options or PlanOptions()
+    _check_size(scene, motion, options.size)
     start = inputs.get("start")
     start = robot.home if start is None else checks.array("start", start, robot.home.shape)
     optimize = registry.get(optimizer)
@@ -162,6 +164,24 @@ def _check_types(scene: Scene, motion: SceneMotion, robot: Robot) -> None:
         if not isinstance(value, kind):
             got = type(value).__name__
             raise ValueError(f"{name}: expected a {kind.__name__}, got {got}; {hint}")
+
+
+def _check_size(scene: Scene, motion: SceneMotion, limits: SizeLimits) -> None:
+    """Refuse scenes and motions for which memory or time would not suffice."""
+    bodies = (*scene.objects, *scene.obstacles)
+    faces = sum(len(body.mesh.faces) for body in bodies)
+    for name, value, limit, unit, remedy in (
+        ("motion.times", motion.times[-1], limits.duration, "s", "split the motion"),
+        ("motion.times", len(motion.times), limits.frames, "frames", "take fewer frames"),
+        ("scene", len(bodies), limits.bodies, "bodies", "leave out what is out of reach"),
+        ("scene", faces, limits.faces, "triangles", "simplify its meshes"),
+    ):
+        if not value <= limit:
+            field = {"s": "duration", "triangles": "faces"}.get(unit, unit)
+            raise ValueError(
+                f"{name}: {value:g} {unit} are more than the {limit:g} that are planned for; "
+                f"{remedy}, or raise size.{field}"
+            )
 
 
 def _assumptions(scene: Scene, target: int, deformable: bool) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import trimesh
 
 from flowplan.collision.distance_field import DistanceField, distance_field
-from flowplan.collision.phase_geometry import NamedMeshes, PhaseGeometry, mesh_in_frame
+from flowplan.collision.phase_geometry import PhaseGeometry, mesh_in_frame
 from flowplan.geometry import inverse
 from flowplan.grasp import ContactCandidates
 from flowplan.motion import ObjectFlow, SceneMotion
@@ -88,16 +88,24 @@ def distance_fields(around: PhaseGeometry, robot: Robot, options: GeometryOption
     if support is not None and around.deformable:
         support -= options.pinch_slack
 
-    def field(named: NamedMeshes) -> DistanceField:
+    def field(meshes: list[trimesh.Trimesh], others: DistanceField | None = None) -> DistanceField:
         return distance_field(
-            [mesh for _, mesh in named],
+            meshes,
             lower=corners.min(axis=0) - options.padding,
             upper=corners.max(axis=0) + options.padding,
             voxel=options.voxel,
             support_height=support,
+            others=others,
         )
 
-    return Fields(field(around.before), field(around.during), field(around.after))
+    # Whatever stands still in all phases is sampled once.
+    phases = [[mesh for _, mesh in named] for named in (around.before, around.during, around.after)]
+    everywhere = set.intersection(*({id(mesh) for mesh in meshes} for meshes in phases))
+    still = field([mesh for mesh in phases[0] if id(mesh) in everywhere])
+    before, during, after = (
+        field([mesh for mesh in meshes if id(mesh) not in everywhere], still) for meshes in phases
+    )
+    return Fields(before, during, after)
 
 
 def _reach(robot: Robot) -> float:
@@ -110,8 +118,17 @@ def _reach(robot: Robot) -> float:
     return total
 
 
-def held_mesh(problem: Problem, contact: ContactCandidates) -> trimesh.Trimesh | None:
-    """The rigid part that a grasp carries, tool frame; None for pushes and pinches."""
+def held_mesh(
+    problem: Problem, contact: ContactCandidates, X_world_tool: FloatArray | None = None
+) -> trimesh.Trimesh | None:
+    """The rigid part that a grasp carries, tool frame; None for pushes and pinches.
+
+    Args:
+        problem: Scene and motion.
+        contact: The contact (one candidate).
+        X_world_tool: (4, 4) tool pose where the fingers close. Defaults to the contact's.
+    """
     if problem.around.moving is None or contact.kind[0] != "grasp":
         return None
-    return mesh_in_frame(problem.around.moving, inverse(contact.X_world_tool[0]))
+    X = contact.X_world_tool[0] if X_world_tool is None else X_world_tool
+    return mesh_in_frame(problem.around.moving, inverse(X))

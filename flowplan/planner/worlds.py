@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from trimesh.intersections import slice_faces_plane
 
 from flowplan.attachment import Attachment
+from flowplan.collision.phase_geometry import mesh_in_frame
 from flowplan.geometry import exp_so3, fit_rigid, log_so3, pose, transform
 from flowplan.grasp import ContactCandidates
 from flowplan.motion_quality import rigid_parts
+from flowplan.paths.time_parameterization import TimedPath
 from flowplan.planner.problem import Problem, held_mesh
 from flowplan.robot.gripper import Gripper
 from flowplan.trajectory import Phase
@@ -28,7 +30,7 @@ _MOST_PARTS = 6
 
 
 def phase_worlds(
-    problem: Problem, contact: ContactCandidates, attachment: Attachment, waypoint: FloatArray
+    problem: Problem, contact: ContactCandidates, attachment: Attachment, along: TimedPath
 ) -> dict[int, PhaseWorld]:
     """Obstacles, held object, movers and intended contacts of each phase.
 
@@ -36,24 +38,30 @@ def phase_worlds(
         problem: Scene, motion and obstacles.
         contact: The contact (one candidate).
         attachment: Its times are those of the waypoints.
-        waypoint: (S,) fractional waypoint of each sample of the manipulation.
+        along: The timed manipulation.
     """
     robot, around = problem.robot, problem.around
     name = problem.scene.objects[problem.target].name
     support = around.support()
-    # The base stands on the support, and the fingers touch the target.
+    # The base stands on the support. Fingers that come and go do not touch the target yet.
     touch = {(robot.base_link, around.support_name)}
-    touch |= {(link, name) for link in robot.gripper.finger_links}
     before = PhaseWorld((*around.before, *support), None, frozenset(touch))
-    after = PhaseWorld((*around.after, *support), None, frozenset(touch))
+    fixed = name in {other for other, _ in around.static}
 
-    # The held part, or the pushed one, is joined to the fixed part of its own object.
-    held = held_mesh(problem, contact)
+    # What is held is where it stood when the fingers closed, and stays where they open: the tool
+    # is there, and not quite at its pose along the flow. A part is joined to the rest of its own
+    # object, which leads it.
+    X_first, X_last = robot.tool_pose(along.q[[0, -1]])
+    held = held_mesh(problem, contact, X_first)
+    left = around.after
+    if held is not None and not fixed:
+        put = mesh_in_frame(held, X_last)
+        left = tuple((other, put if other == name else mesh) for other, mesh in left)
+    after = PhaseWorld((*left, *support), None, frozenset(touch))
     if held is not None:
         touch.add((HELD, name))
     movers = list(_others(problem))
     if contact.kind[0] == "push" and around.moving is not None:
-        fixed = name in {other for other, _ in around.static}
         pushed = _pushed(problem, f"{name}, moving part" if fixed else name)
         movers.append(pushed)
         touch |= {(link, pushed.name) for link in robot.gripper.finger_links}
@@ -61,7 +69,7 @@ def phase_worlds(
     opening = None if held is None else held_width(held, robot.gripper, float(contact.width[0]))
 
     # Frame of the motion at each sample of the manipulation.
-    seconds = np.interp(waypoint, np.arange(len(attachment.times)), attachment.times)
+    seconds = np.interp(along.waypoint, np.arange(len(attachment.times)), attachment.times)
     times = problem.motion.times
     frame = np.interp(seconds, times, np.arange(len(times)))
 

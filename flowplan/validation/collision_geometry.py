@@ -28,6 +28,8 @@ from flowplan.utils.open3d_loader import open3d
 _MOST_CONTACTS = 20_000
 _MOST_NEIGHBORS = 200
 """Neighbors of one hull vertex that coal can store."""
+_MOST_CORNERS = 4000
+"""Corners of a hull beyond which the bounding box takes its place: coal copies them one by one."""
 _TINY = 1e-6
 """Meters; smallest cutoff distance, and padding of flat sheets."""
 _SPACING = 2e-3
@@ -63,22 +65,30 @@ class Body:
     closed: bool = True
 
     @cached_property
+    def _faces(self) -> FloatArray:
+        """Corners (F, 3, 3) of the surface, which of a convex body is that of its hull."""
+        if len(self.triangles):
+            return self.triangles
+        return np.asarray(self.points[ConvexHull(self.points).simplices], float)
+
+    @cached_property
     def samples(self) -> FloatArray:
         """Points (M, 3) on the surface, evenly spaced whatever its triangles."""
-        sides = (
-            self.triangles[:, 1] - self.triangles[:, 0],
-            self.triangles[:, 2] - self.triangles[:, 0],
-        )
+        triangles = self._faces
+        sides = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
         area = 0.5 * np.linalg.norm(np.cross(*sides), axis=-1).sum()
         edge = max(_SPACING, float(np.sqrt(4 * area / _MOST_POINTS)))
-        faces = np.arange(3 * len(self.triangles)).reshape(-1, 3)
-        corners = self.triangles.reshape(-1, 3)
+        faces = np.arange(3 * len(triangles)).reshape(-1, 3)
+        corners = triangles.reshape(-1, 3)
         points, _ = trimesh.remesh.subdivide_to_size(corners, faces, edge, max_iter=20)
         return np.unique(np.round(points, 7), axis=0)
 
     @cached_property
     def inside_depth(self) -> Callable[[FloatArray], FloatArray]:
         """Function of points (M, 3): their depths (M,) below a closed surface, negative outside."""
+        if self.surface is None:
+            planes = ConvexHull(self.points).equations  # outward normals and offsets
+            return lambda points: -(points @ planes[:, :3].T + planes[:, 3]).max(axis=1)
         o3d = open3d()
         scene = o3d.t.geometry.RaycastingScene()
         vertices = self.triangles.reshape(-1, 3).astype(np.float32)
@@ -106,6 +116,8 @@ def mesh_body(mesh: trimesh.Trimesh, *, solid: bool = False) -> Body:
         points = vertices[hull.vertices]
         deviation = abs(abs(mesh.volume) - hull.volume)
         is_convex = mesh.is_watertight and deviation < 1e-3 * hull.volume
+        if len(points) > _MOST_CORNERS and not solid:
+            points, is_convex = _box_corners(vertices.min(0), vertices.max(0)), False
     except QhullError:  # a flat sheet has no hull: its padded bounding box contains it
         points = _box_corners(vertices.min(0) - _TINY, vertices.max(0) + _TINY)
         is_convex = False
@@ -168,8 +180,8 @@ def signed_distance(
         X_a, X_b: Their poses in one frame.
         sufficient: Meters. If the distance is at least this, any value between this and the
             distance may be returned.
-        threshold: Meters. For two concave bodies, any value between this and the distance may be
-            returned too.
+        threshold: Meters. If one body is concave, any value on the same side of this as the
+            distance may be returned too. Infinite for the distance itself.
 
     Returns:
         Meters, negative by the depth of an overlap.
@@ -180,9 +192,13 @@ def signed_distance(
     if distance >= sufficient or (a.surface is None and b.surface is None):
         return distance
 
-    # One concave body: its surface against the hull.
+    # One concave body: its surface against the hull. A triangle's depth is at most half the width
+    # of a thin body that cuts through it, so an overlap that is allowed is measured both ways.
     if a.surface is None or b.surface is None:
-        return _surface_distance(_shape(a), X_a, _shape(b), X_b, sufficient)
+        distance = _surface_distance(_shape(a), X_a, _shape(b), X_b, sufficient)
+        if distance < 0 and not distance <= threshold < np.inf:
+            return min(distance, _crossing_depth(a, X_a, b, X_b, distance))
+        return distance
 
     # Two concave bodies: each surface against the other's hull, a bound from below.
     bound = _surface_distance(a.hull, X_a, b.surface, X_b, sufficient)

@@ -388,12 +388,12 @@ class Sweep:
             L[:, involved] += way[:, None]
         return L
 
-    def only(self, pairs: NDArray[np.int64]) -> Sweep:
-        """A new sweep of some of the pairs alone."""
+    def only(self, pairs: NDArray[np.int64], threshold: float | None = None) -> Sweep:
+        """A new sweep of some of the pairs alone, with their thresholds or with one for all."""
         kept = self.pairs
-        some = Pairs(kept.a[pairs], kept.b[pairs], kept.threshold[pairs], kept.counts[pairs])
-        fixed = slice(self.count, None)
-        obstacles = tuple(zip(self.names[fixed], self.bodies[fixed], strict=True))
+        thresholds = kept.threshold[pairs] if threshold is None else np.full(len(pairs), threshold)
+        some = Pairs(kept.a[pairs], kept.b[pairs], thresholds, kept.counts[pairs])
+        obstacles = tuple(zip(self.names[self.count :], self.bodies[self.count :], strict=True))
         return Sweep(
             self.tree, self.path, self.moving, obstacles, some, self.resolution, self.paths
         )

@@ -38,8 +38,10 @@ from flowplan.validation.joint_limits import limit_reasons
 from flowplan.validation.options import ValidationOptions
 from flowplan.validation.phase_world import HELD, Mover, PhaseWorld
 
-_CACHED_BODIES = 512
-"""Obstacle bodies kept from one call to the next."""
+_CACHED_FACES = 300_000
+"""Triangles of all bodies that one robot keeps from one call to the next."""
+_CACHED_ROBOTS = 2
+"""Robots whose bodies are kept."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Validator:
         self.tool = int(tool.parentJoint)
         self.X_joint_tool = tool.placement.homogeneous @ robot.X_link_tool
 
-        self._bodies: OrderedDict[int, Body] = OrderedDict()
+        self._bodies: OrderedDict[int, tuple[Body, int]] = OrderedDict()
         self._within: dict[bool, list[tuple[int, int]]] = {}
 
     def certify(
@@ -220,7 +222,7 @@ class Validator:
     ) -> list[Stretch]:
         """Allowed depths of the pairs `contacts`, by the distances at both ends of a span."""
         a, b = sweep.pairs.a[contacts], sweep.pairs.b[contacts]
-        sweep = sweep.only(contacts)
+        sweep = sweep.only(contacts, threshold=np.inf)
         indices = np.arange(len(contacts))
         at_start, at_end = (sweep.distances(x, indices, options.contact_distance) for x in span)
         bodies = [(sweep.bodies[i], sweep.bodies[j]) for i, j in zip(a, b, strict=True)]
@@ -270,14 +272,14 @@ class Validator:
         known |= {name: i for i, (name, _) in enumerate(world.obstacles, len(names))}
 
         # Links and attached object against obstacles and movers; links that no joint moves do not
-        # count. Guarded movers against obstacles and the other movers.
+        # count against what stands still. Guarded movers against obstacles and the other movers.
         within = self._self_pairs(world.held is not None)
-        movable = np.flatnonzero(self.supports[moving.joint].any(axis=1))
+        movable = np.flatnonzero(self.supports[moving.joint].any(axis=1)).tolist()
         guarded = [known[mover.name] for mover in world.movers if mover.guarded]
         against = [
             (i, j)
             for name, j in known.items()
-            for i in (*movable.tolist(), *guarded)
+            for i in (*(range(first_mover) if j < len(names) else movable), *guarded)
             if i != j and (names[i], name) not in world.touch
         ]
         a, b = np.array([*within, *against], int).reshape(-1, 2).T
@@ -340,11 +342,14 @@ class Validator:
         """Body of a mesh, cached by its content."""
         key = hash(mesh)
         if key not in self._bodies:
-            self._bodies[key] = mesh_body(mesh)
+            self._bodies[key] = mesh_body(mesh), len(mesh.faces)
         self._bodies.move_to_end(key)
-        if len(self._bodies) > _CACHED_BODIES:
-            self._bodies.popitem(last=False)
-        return self._bodies[key]
+        body, _ = self._bodies[key]
+        # The oldest go when all together have too many triangles.
+        kept = sum(faces for _, faces in self._bodies.values())
+        while kept > _CACHED_FACES and len(self._bodies) > 1:
+            kept -= self._bodies.popitem(last=False)[1][1]
+        return body
 
     def _path(self, q: FloatArray, opening: FloatArray) -> JointPath:
         """Positions and travel of all joints of the model at the samples, fingers included.
@@ -380,7 +385,7 @@ class Validator:
         return self.robot.X_world_base @ X
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=_CACHED_ROBOTS)
 def _validator(robot: Robot) -> Validator:
     return Validator(robot)
 
