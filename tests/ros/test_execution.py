@@ -731,3 +731,81 @@ def test_codes_are_those_of_the_message():
     assert {code.name: int(code) for code in Code} == {
         code.name: getattr(ErrorCode, code.name) for code in Code
     }
+
+
+@pytest.mark.parametrize("late", [0.5, 0.9])
+def test_a_controller_may_take_its_time_to_answer(late):
+    class Late(Robot):
+        def begin(self, step):
+            goal = super().begin(step)
+            self.jobs[-1] = (goal, step, self.time + late)
+            return goal
+
+        def advance(self):
+            super().advance()
+            for goal, _, begun in self.jobs:
+                if self.time < begun:
+                    goal.state = GoalState.SENT
+
+    outcome, robot = drive(robot=Late())
+    assert outcome.code is Code.SUCCESS, outcome
+    assert not robot.canceled
+
+
+def test_a_controller_that_never_answers_is_given_a_second():
+    outcome, robot = drive(robot=Robot(time=30.0, fault="does not answer", fault_phase=0))
+    assert outcome.code is Code.NO_CONTROLLER
+    # A second to answer, and another to stop.
+    assert robot.time - 30.0 == pytest.approx(2.0, abs=0.1)
+    assert outcome.duration == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_dry_run_reports_its_progress():
+    _, robot = drive(replace(ORDER, dry_run=True, velocity_scaling=0.5))
+    progress = [report[0] for report in robot.reports]
+    assert progress == sorted(progress)
+    assert progress[0] < 0.05
+    assert progress[-1] == pytest.approx(1.0)
+    assert {report[2] for report in robot.reports} == {0, 1, 2, 3, 4}
+    assert robot.time == pytest.approx(2 * ORDER.trajectory.times[-1], abs=0.1)
+
+
+def test_the_question_tells_the_duration_and_waits_from_when_it_was_asked():
+    outcome, robot = drive(robot=Robot(time=25.0, says=None), options=CONFIRM)
+    assert outcome.code is Code.NOT_CONFIRMED
+    assert robot.time - 25.0 == pytest.approx(60.0, abs=0.1)
+    duration = ORDER.trajectory.times[-1]
+    assert robot.asked == [f"Execute a plan of {duration:.1f} s? Is the workspace clear?"]
+
+
+def test_an_ending_that_is_not_so_is_told():
+    let_go = drive(replace(HELD, released=True))[0].message
+    assert let_go == ("plan.released: the plan lets go, and its trajectory ends with manipulate")
+    held = drive(replace(ORDER, released=False))[0].message
+    assert held == "plan.released: the plan ends holding, and its trajectory ends with retreat"
+
+
+@pytest.mark.parametrize(("ahead", "good"), [(-0.5, True), (0.0, True), (0.9, True), (1.2, False)])
+def test_a_plan_may_be_young_and_clocks_a_second_apart(ahead, good):
+    outcome, robot = drive(replace(ORDER, stamp=Robot().date() + ahead))
+    if good:
+        assert outcome.code is Code.SUCCESS, outcome
+        return
+    assert outcome.code is Code.STALE
+    assert outcome.message.startswith("the plan is stamped 1.2 s in the future")
+    assert not robot.sent
+
+
+def test_times_in_messages_are_those_that_were_measured():
+    outcome, _ = drive(robot=Robot(time=40.0))
+    assert outcome.message == f"done in {outcome.duration:.1f} s"
+    robot = Robot()
+    robot.measured = lambda: (-0.25, robot.q)
+    message = drive(robot=robot)[0].message
+    assert message.startswith("the joint states are stamped 0.25 s in the future")
+
+
+def test_a_slow_dry_run_shows_the_plan_at_its_pace():
+    _, robot = drive(replace(ORDER, dry_run=True, velocity_scaling=0.5))
+    for when, q, _ in robot.poses:
+        np.testing.assert_allclose(q, ORDER.trajectory.at(when / 2), atol=1e-9)
