@@ -235,3 +235,41 @@ def test_a_reader_that_leaves_is_not_told(tmp_path):
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout[1:].strip() in ("0", "141")
+
+
+def test_a_run_replaces_all_files_of_an_earlier_one(tmp_path, monkeypatch):
+    """A run without a plan, over one with a plan, a rollout and a video."""
+    from experiments.tasks import record
+    from experiments.tasks.episode import Episode, EpisodeSpec
+
+    spec = EpisodeSpec("pick_place", "panda", "kinematic", "planner", 0, "action", "lm")
+    episode = Episode(spec, "no_plan", "out of reach", {}, {})
+    seen = []
+
+    def run_episode(*_: object, **__: object) -> Episode:
+        seen.append(sorted(p.name for p in tmp_path.iterdir()))
+        with pytest.raises(ValueError, match="another run writes"), locked(tmp_path):
+            pass
+        return episode
+
+    monkeypatch.setattr(record, "run_episode", run_episode)
+    monkeypatch.setattr(record, "_write_stages", lambda *_: None)
+    for name in (*record.FILES, "notes.txt"):
+        (tmp_path / name).write_text("earlier")
+    record.run_and_record(spec, None, tmp_path, video=False)
+    assert seen == [sorted([*record.FILES, "notes.txt"])]  # all there until the run is over
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "notes.txt"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["outcome"] == "no_plan"
+
+
+def test_fewer_motions_replace_more(tmp_path):
+    import trimesh
+
+    from flowplan.scene import Scene, SceneObject
+    from generators.chord.scene_file import write_motions
+
+    scene = Scene((SceneObject("box", trimesh.creation.box([0.1] * 3)),), 0.0)
+    motion = SceneMotion([0, 1.0], (np.zeros((2, 8, 3)),))
+    write_motions(tmp_path, scene, [motion] * 3)
+    write_motions(tmp_path, scene, [motion])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["motion-0.npz", "scene.npz"]

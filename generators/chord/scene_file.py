@@ -34,7 +34,7 @@ from flowplan.motion import Progress, SceneMotion, silent
 from flowplan.scan import load_scene
 from flowplan.scan.meshes.mesh_file import Unit
 from flowplan.scene import Prompt, Scene, SceneObject
-from flowplan.utils.files import inside
+from flowplan.utils.files import inside, locked
 from flowplan.utils.toml_table import Table
 from generators.chord.generate import from_prior
 from generators.chord.options import SMALL, ChordOptions
@@ -131,10 +131,17 @@ def run_job(
         ValueError, KeyboardInterrupt: see `generators.chord.distill.loop.distill`; an interrupted
             run can be resumed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    npz.save(folder / SCENE, job.scene)
-    generate = from_prior(prior, options, folder=folder, resume=resume)
-    motions = generate(job.scene, job.prompt, seed=job.seed, progress=progress)
+    with locked(folder):
+        generate = from_prior(prior, options, folder=folder, resume=resume)
+        motions = generate(job.scene, job.prompt, seed=job.seed, progress=progress)
+        write_motions(folder, job.scene, motions)
+    return motions
+
+
+def write_motions(folder: Path, scene: Scene, motions: Sequence[SceneMotion]) -> None:
+    """Replace the scene and all motions in a folder, once they are complete."""
+    for old in folder.glob(MOTION.format("*")):
+        old.unlink()
+    npz.save(folder / SCENE, scene)
     for index, motion in enumerate(motions):
         npz.save(folder / MOTION.format(index), motion)
-    return motions

@@ -149,8 +149,8 @@ class FromPrompt(_OfGenerator):
 
     def _run_scene_file(self) -> int:
         """Keep the scene, its motions, best first, and the generator's own files in a folder."""
-        from flowplan.io import npz
-        from generators.chord.scene_file import MOTION, SCENE, read_job
+        from flowplan.utils.files import locked
+        from generators.chord.scene_file import read_job, write_motions
         from generators.registry import factory
 
         given = self.instruction or self.prompt or self.out or self.articulate
@@ -164,11 +164,9 @@ class FromPrompt(_OfGenerator):
         if hasattr(options, "folder"):
             options = replace(options, folder=folder)
         make = factory(self.generator, options)(())
-        folder.mkdir(parents=True, exist_ok=True)
-        npz.save(folder / SCENE, job.scene)
-        motions = _generate(make, job.scene, job.prompt, job.seed)
-        for index, motion in enumerate(motions):
-            npz.save(folder / MOTION.format(index), motion)
+        with locked(folder):
+            motions = _generate(make, job.scene, job.prompt, job.seed)
+            write_motions(folder, job.scene, motions)
         seconds = motions[0].times[-1]
         console.say(f"{len(motions)} motions of {seconds:.2f} s; wrote {folder}/")
         return 0

@@ -55,6 +55,8 @@ class Plan:
             from flowplan.io import npz
 
             npz.save(self.out, result)
+        elif self.out.exists():
+            console.note(f"flowplan plan: {self.out} is of an earlier plan, and was left as it is")
         if self.json:
             from flowplan.cli.plan_data import plan_data
 
