@@ -5,7 +5,7 @@ import pytest
 import trimesh
 
 from flowplan.collision.distance_field import DistanceField, _as_box, distance_field
-from flowplan.collision.phase_geometry import is_deformable, phase_geometry
+from flowplan.collision.phase_geometry import _mean_thickness, is_deformable, phase_geometry
 from flowplan.collision.sphere_cover import sphere_cover
 from flowplan.geometry import exp_so3, inverse, pose, rotation_about, transform
 from flowplan.motion import SceneMotion
@@ -272,3 +272,15 @@ def test_each_phase_has_what_is_there():
     assert during["sheet"].bounds[1, 0] < 0.6
     assert around.moving.bounds[0, 0] >= 0.5 - 1e-9
     assert not around.deformable
+
+
+def test_the_thickness_of_a_plate_is_twice_its_volume_over_its_area():
+    plate = trimesh.creation.box([0.3, 0.2, 0.01], transform=pose(exp_so3([0.3, 1, 0]), [1, 2, 3]))
+    expected = 2 * 0.3 * 0.2 * 0.01 / (2 * (0.3 * 0.2 + 0.3 * 0.01 + 0.2 * 0.01))
+    assert _mean_thickness(plate.vertices, plate.faces) == pytest.approx(expected)
+    # One open layer has no volume.
+    layer = plate.faces[plate.face_normals @ pose(exp_so3([0.3, 1, 0]))[:3, 2] > 0.9]
+    assert (
+        _mean_thickness(plate.vertices[np.unique(layer)], np.searchsorted(np.unique(layer), layer))
+        < 1e-12
+    )
