@@ -10,9 +10,9 @@ import trimesh
 from flowplan.attachment import AttachmentOptions
 from flowplan.collision.phase_geometry import phase_geometry
 from flowplan.geometry import exp_so3, pose, rotation_about, transform
-from flowplan.grasp import ContactCandidates, propose_pushes, rank_with_flow
+from flowplan.grasp import ContactCandidates, propose, propose_pushes, rank_with_flow
 from flowplan.grasp.antipodal import Pairs, likely_pairs
-from flowplan.grasp.contact import PadContacts, close_pads, depth_in_hand, pad_center_z
+from flowplan.grasp.contact import GraspPoses, PadContacts, close_pads, depth_in_hand, pad_center_z
 from flowplan.grasp.gripper_clearance import gripper_boxes, lowest_point
 from flowplan.grasp.push import PushOptions, _free
 from flowplan.grasp.rank import RankOptions
@@ -297,3 +297,36 @@ def test_a_patch_may_slip_by_its_factor_of_the_attachments_limit():
         assert slip > 1e-3
         if share is not None:
             assert any("deforms" in reason for reason in report.reasons) is refused
+
+
+def test_a_score_is_the_logistic_function_of_its_weighted_terms(monkeypatch):
+    # Margin and robustness are left out; they have tests of their own.
+    for name in ("force_margin", "robustness"):
+        monkeypatch.setattr(propose, name, lambda *a, **_: np.zeros(len(a[0])))
+    closed = [pads(), pads(tilt=(0.3, 0.1)), pads(), pads(), pads()]
+    together = PadContacts(
+        *(np.concatenate([getattr(c, f) for c in closed]) for f in vars(closed[0]))
+    )
+    # The tool frame is the world's, but for its place: the center of mass is at the origin.
+    X = pose(translation=[[0, 0, 0], [0, 0, 0], [-0.02, 0, 0], [0, 0.03, 0], [0, 0, 0.01]])
+    none = np.zeros((0, 2, 0, 3))
+    poses = GraspPoses(X, np.arange(5), none, none, 1e-6, together)
+    cloud = SimpleNamespace(points=np.array([[9.0, 0.0, 0.0]]))
+    options = propose.GraspOptions(refined=5)
+    X_best, _, score = propose._rate(
+        poses, np.zeros(3), cloud, GRIPPER, options, np.random.default_rng(0)
+    )
+    order = [int(np.flatnonzero((x == X).all((1, 2)))[0]) for x in X_best]
+    logit = dict(zip(order, np.log(score / (1 - score)), strict=True))
+    if len(set(order)) < 5:  # the first two stand at one place: the better one comes first
+        order[[i for i, k in enumerate(order) if k == 0][-1]] = 1
+        logit = dict(zip(order, np.log(score / (1 - score)), strict=True))
+    base = logit[0]
+    w = propose
+    assert logit[1] - base == pytest.approx(0.3 * w._PER_TILT)
+    side = w._PER_DISTANCE + w._PER_TWIST + w._PER_SIDE
+    assert logit[2] - base == pytest.approx(0.02 * side)
+    assert logit[3] - base == pytest.approx(0.03 * w._PER_DISTANCE)
+    assert logit[4] - base == pytest.approx(0.01 * (w._PER_DISTANCE + w._PER_TWIST))
+    # Tilted pads, and a far center of mass, make a grasp worse.
+    assert max(logit[k] for k in (1, 2, 3, 4)) < base
