@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 
+from flowplan.motion_quality import MotionReport
 from flowplan.planner import Attempt, NoPlan, Plan
 from flowplan.trajectory import Phase
 
@@ -24,6 +25,8 @@ def feasibility(result: Plan | NoPlan, *, most: int = 12) -> str:
         lines = _summary(result)
     else:
         lines = [f"NO PLAN. {result.reason}", *_remedies(result)]
+    if result.motion is not None:
+        lines += motion_lines(result.motion)
     lines += [f"  assumed    {assumption}" for assumption in result.assumptions]
 
     # Refusals that differ in their numbers alone count as one.
@@ -67,6 +70,35 @@ def _summary(plan: Plan) -> list[str]:
         f"  ending     {_ending(plan)}",
         "  certified by the independent validator",
     ]
+
+
+def motion_lines(report: MotionReport) -> list[str]:
+    """Report on a motion: one line for each object that moves, and one on its speed."""
+    lines = []
+    for q in report.objects:
+        if not q.moves:
+            continue
+        parts = [f"{q.name}: {1e3 * q.way:.0f} mm"]
+        if q.deformable:
+            parts.append(f"deformable, stretches {100 * q.strain:.0f} %")
+        else:
+            parts.append(f"{q.parts} rigid part{'s' * (q.parts != 1)}")
+            bent = f"bends {1e3 * q.residual:.1f} mm ({100 * q.residual_share:.0f} % of its way)"
+            parts.append(bent + (f", moved {1e3 * q.projected:.0f} mm" if q.projected else ""))
+            parts.append(f"comes apart {1e3 * q.tear:.1f} mm")
+        if q.penetration_with:
+            parts.append(f"overlaps {q.penetration_with} by {1e3 * q.penetration:.1f} mm")
+        parts.append(f"ends {1e3 * q.gap:.0f} mm above ground" if q.gap else "ends in contact")
+        parts.append(f"jitters {1e3 * q.jitter:.2f} mm")
+        lines.append(f"  motion     {', '.join(parts)}")
+    limit, asked = report.tool_speed_limit, report.tool_speed
+    if limit:
+        slower = f"slowed down, or timed anew with timing='fast': the arm reaches {limit:.2f}"
+        lines.append(
+            f"  speed      up to {asked:.2f} m/s asked, "
+            + (f"about {limit:.2f} reached by the arm" if asked <= limit else slower)
+        )
+    return lines
 
 
 def _ending(plan: Plan) -> str:

@@ -89,11 +89,13 @@ def _generators() -> Mapping[str, Command | GeneratorCommand]:
 COMMANDS: dict[str, Command | Group] = {
     "scan": Command("scan:Scan", "make a scene from depth frames, a mesh, a point cloud or a URDF"),
     "generate": Group("make a motion of a scene with one of the generators", _generators),
+    "check": Command("check:Check", "report on a motion: bending, tears, overlaps, what floats"),
     "plan": Command("plan:Plan", "plan a motion for a robot, with a feasibility report"),
     "run": Command("run:Run", "scan, generate, plan, execute and measure a task in simulation"),
     "eval": _group(
         "measure success and accuracy",
         tasks=Command("evaluate:Tasks", "simulated tasks: success shares and failures by kind"),
+        motions=Command("evaluate:Motions", "motions of generators: bending, tears, overlaps"),
         neurok=Command("evaluate:Neurok", "NeuROK's network by itself, beside baselines"),
         chord=Command("evaluate:Chord", "CHORD on held-out prompted scenes, beside baselines"),
     ),

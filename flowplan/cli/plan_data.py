@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from flowplan.motion_quality import MotionReport
 from flowplan.planner import Attempt, Ending, NoPlan, Plan
 from flowplan.trajectory import Phase
 
@@ -17,8 +18,43 @@ def plan_data(result: Plan | NoPlan) -> dict[str, Any]:
         "planned": found,
         "reason": "" if isinstance(result, Plan) else result.reason,
         "plan": _plan(result) if isinstance(result, Plan) else None,
+        "motion": None if result.motion is None else motion_data(result.motion),
         "assumptions": list(result.assumptions),
         "attempts": [_attempt(attempt) for attempt in result.attempts],
+    }
+
+
+def motion_data(report: MotionReport) -> dict[str, Any]:
+    """Report on a motion as values that JSON can hold."""
+    return {
+        "target": report.target,
+        "tool_speed_m_s": report.tool_speed,
+        "tool_speed_limit_m_s": report.tool_speed_limit,
+        "reasons": list(report.reasons),
+        "objects": [
+            {
+                "name": q.name,
+                "deformable": q.deformable,
+                "moves": q.moves,
+                "parts": q.parts,
+                "way_m": q.way,
+                "residual_m": q.residual,
+                "residual_share": q.residual_share,
+                "projected_m": q.projected,
+                "stretch_m": q.stretch,
+                "strain": q.strain,
+                "tear_m": q.tear,
+                "penetration_m": q.penetration,
+                "penetration_allowed_m": q.penetration_allowed,
+                "penetration_time_s": q.penetration_time,
+                "penetration_with": q.penetration_with,
+                "gap_m": _finite(q.gap),
+                "speed_m_s": q.speed,
+                "jitter_m": q.jitter,
+                "reason": q.reason,
+            }
+            for q in report.objects
+        ],
     }
 
 

@@ -34,8 +34,8 @@ VERSIONS = {
     "ContactCandidates": 1,
     "Attachment": 1,
     "Trajectory": 1,
-    "Plan": 3,
-    "NoPlan": 2,
+    "Plan": 4,
+    "NoPlan": 3,
     "Rollout": 1,
 }
 """Records that can be written, and the version of their fields. Raise it when a field is added (see

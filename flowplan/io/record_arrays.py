@@ -31,8 +31,8 @@ Arrays = dict[str, NDArray[Any]]
 
 ADDED: dict[str, dict[str, int]] = {
     "SceneObject": {"deformable": 2, "articulation": 3},
-    "Plan": {"assumptions": 2, "ending": 3, "flow_time": 3, "mounting": 3},
-    "NoPlan": {"assumptions": 2},
+    "Plan": {"assumptions": 2, "ending": 3, "flow_time": 3, "mounting": 3, "motion": 4},
+    "NoPlan": {"assumptions": 2, "motion": 3},
 }
 """Fields added to a record since version 1, as {record: {field: version of the file}}. They get
 their default in files of an earlier version, which do not have them. The version is that of the

@@ -1,4 +1,4 @@
-"""Quality of an object motion before anything is planned for it: rigid parts, tears.
+"""Quality of an object motion before anything is planned for it: bending, tears, overlaps.
 
 Names are imported on first access (PEP 562): the limits alone load quickly.
 """
@@ -13,7 +13,7 @@ from flowplan.motion_quality.options import MotionOptions
 if TYPE_CHECKING:
     from flowplan.motion_quality.grouping import RigidParts, rigid_parts
     from flowplan.motion_quality.projection import Projection, project
-    from flowplan.motion_quality.report import MotionReport, ObjectQuality, motion_report
+    from flowplan.motion_quality.report import MotionReport, ObjectQuality, motion_report, prepare
 
 _MODULES = {
     "MotionReport": "flowplan.motion_quality.report",
@@ -21,6 +21,7 @@ _MODULES = {
     "Projection": "flowplan.motion_quality.projection",
     "RigidParts": "flowplan.motion_quality.grouping",
     "motion_report": "flowplan.motion_quality.report",
+    "prepare": "flowplan.motion_quality.report",
     "project": "flowplan.motion_quality.projection",
     "rigid_parts": "flowplan.motion_quality.grouping",
 }
@@ -32,6 +33,7 @@ __all__ = [
     "Projection",
     "RigidParts",
     "motion_report",
+    "prepare",
     "project",
     "rigid_parts",
 ]

@@ -20,8 +20,8 @@ from flowplan.utils.checks import FloatArray
 
 _PATCHES = 24
 """Patches that are tried for each part."""
-_PATCH = 24
-"""Vertices of a patch."""
+_PATCH = (24, 4)
+"""Vertices of a patch, large and small."""
 _FRAMES = 7
 """Frames that the search looks at; the result is fitted to all of them."""
 _VERTICES = 4000
@@ -119,8 +119,9 @@ def _largest_part(
     # The whole, and random patches of neighbors.
     patches = [np.arange(len(start))]
     seeds = rng.choice(len(start), min(_PATCHES, len(start)), replace=False)
-    near = cKDTree(start).query(start[seeds], min(_PATCH, len(start)))[1]
-    patches += list(near.reshape(len(seeds), -1))
+    near = cKDTree(start).query(start[seeds], min(max(_PATCH), len(start)))[1]
+    near = near.reshape(len(seeds), -1)
+    patches += [row[:size] for size in _PATCH for row in near]
 
     best = np.zeros(0, np.int64)
     for patch in patches:

@@ -22,13 +22,18 @@ class MotionOptions:
     """Rigid parts of one object at most."""
     max_residual: Annotated[float, Interval(0, 1)] = 0.02
     """Meters by which an object that is not deformable may leave the motion of its rigid parts."""
-    max_stretch: Annotated[float, Interval(0, 10)] = 0.6
-    """Stretch of an edge as a share of the object's largest side, above which a part has come
-    off."""
-    max_stretch_convex: Annotated[float, Interval(0, 1)] = 0.01
-    """Meters that an edge of a convex body may stretch: it has no joint."""
+    max_residual_share: Annotated[float, Interval(0, 1)] = 0.25
+    """Share of its way by which it may leave it, if that is more than 3 mm."""
+    max_tear: Annotated[float, Interval(0, 1)] = 0.01
+    """Meters by which the parts of an object may come apart, and edges of a deformable one may
+    grow."""
+    max_strain: Annotated[float, Interval(0, 10)] = 0.3
+    """Share by which a deformable object may stretch."""
     max_gap: Annotated[float, Interval(0, 1)] = 0.02
     """Meters between an object that moves by itself and whatever could carry it, at the end."""
+    penetration: bool = True
+    """Refuse a motion that carries an object into the support, an obstacle or another object,
+    beyond the allowances of contact (validation.held_depth and others)."""
 
     def __post_init__(self) -> None:
         bounds.check(self)

@@ -4,7 +4,8 @@ A generator that knows nothing of joints bends what is rigid, drags along what s
 and trembles. Each object that is not deformable is replaced by its few rigid parts
 (flowplan.motion_quality.grouping), each with the rigid motion that its vertices follow best. A part
 that moves less than the motion bends stands still, and a vertex that its part would carry into the
-support goes with another part, if that one explains it too. Faces and vertices stay the same.
+support goes with another part, if that one explains it too. Seams are where
+the parts come apart least. Faces and vertices stay the same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from flowplan.geometry import pose, transform
 from flowplan.motion import MOTION_THRESHOLD, SceneMotion
 from flowplan.motion_quality.grouping import RigidParts, rigid_parts
+from flowplan.motion_quality.seams import settle_seams
+from flowplan.scene import Scene
 from flowplan.utils.checks import FloatArray
 
 QUANTILE = 0.99
@@ -36,45 +39,50 @@ class Projection:
     Attributes:
         motion: The projected motion.
         parts: For each object its rigid parts; None for a deformable one.
+        bending: (O,) meters that all but 1 % of the vertices of each object leave the rigid parts
+            that explain it best.
         moved: (O,) largest distance of a vertex of each object from where it was, meters.
     """
 
     motion: SceneMotion
     parts: tuple[RigidParts | None, ...]
+    bending: FloatArray
     moved: FloatArray
 
 
 def project(
-    motion: SceneMotion,
-    deformable: Sequence[bool],
-    *,
-    most: int = 4,
-    support_height: float | None = None,
+    scene: Scene, motion: SceneMotion, deformable: Sequence[bool], *, most: int = 4
 ) -> Projection:
     """Replace the motion of all objects that are not deformable by that of their rigid parts.
 
     Args:
-        motion: Any motion.
+        scene: Its objects.
+        motion: Any motion of them.
         deformable: For each object, True if it may bend: it keeps its motion.
         most: Largest number of parts of an object.
-        support_height: z of the support plane, meters; None without one.
     """
     vertices: list[FloatArray] = []
     found: list[RigidParts | None] = []
-    for moving, bends in zip(motion.vertices, deformable, strict=True):
+    bending: list[float] = []
+    objects = zip(scene.objects, motion.vertices, deformable, strict=True)
+    for obj, moving, bends in objects:
         parts = None if bends else rigid_parts(moving, most=most)
+        bent = 0.0 if parts is None else float(np.quantile(parts.residual, QUANTILE))
         if parts is not None and parts.residual.max() > ROUND_OFF:
-            parts = _at_rest(parts, moving[0])
-            if support_height is not None:
-                parts = _above(support_height, parts, moving)
+            parts = settle_seams(_at_rest(parts, moving[0]), moving, obj.mesh.edges_unique)
+            if scene.support_height is not None:
+                parts = _above(scene.support_height, parts, moving)
             moving = _moved_as(parts, moving)
         found.append(parts)
+        bending.append(bent)
         vertices.append(moving)
     moved = [
         float(np.linalg.norm(after - before, axis=-1).max())
         for before, after in zip(motion.vertices, vertices, strict=True)
     ]
-    return Projection(SceneMotion(motion.times, tuple(vertices)), tuple(found), np.array(moved))
+    return Projection(
+        SceneMotion(motion.times, tuple(vertices)), tuple(found), np.array(bending), np.array(moved)
+    )
 
 
 def _at_rest(parts: RigidParts, start: FloatArray) -> RigidParts:

@@ -31,9 +31,9 @@ from flowplan.validation.phase_world import PhaseWorld
 from flowplan.validation.validator import Certificate, validate
 
 _REMEDIES = {
-    "motion": "generate the motion anew, say that the object is deformable "
-    "(SceneObject.deformable), "
-    "or raise the limit (motion.max_residual, motion.max_stretch, motion.max_gap)",
+    "motion": "generate the motion anew, move what is in its way, say that the object is "
+    "deformable (SceneObject.deformable), give its parts as objects of their own, "
+    "or raise the limit (motion.max_residual, motion.max_tear, motion.max_gap, ...)",
     "rank": "move the robot's base, contact another place (contact='push'), "
     "or use an arm with more reach",
     "attach": "contact a part that moves rigidly, or hold a smaller patch (attachment.radius)",

@@ -18,7 +18,7 @@ from flowplan.collision.phase_geometry import is_deformable, phase_geometry
 from flowplan.grasp import ContactCandidates
 from flowplan.grasp.rank import rank_with_flow
 from flowplan.motion import ObjectFlow, Progress, SceneMotion, check_fits, sample_flow, silent
-from flowplan.motion_quality import motion_report, project
+from flowplan.motion_quality import prepare
 from flowplan.optimizers import Optimizer, registry
 from flowplan.planner.attempt import rejected, try_contact, unfit
 from flowplan.planner.contacts import as_pinches, moved_object, propose_contacts
@@ -87,27 +87,21 @@ def plan(
     start = robot.home if start is None else checks.array("start", start, robot.home.shape)
     optimize = registry.get(optimizer)
     target = moved_object(scene, motion)
-    deformable = [is_deformable(scene, motion, i) for i in range(len(scene.objects))]
-    assumptions = _assumptions(scene, target, deformable[target])
+    assumptions = _assumptions(scene, target, is_deformable(scene, motion, target))
 
-    # The motion itself, before anything is planned for it.
-    quality = motion_report(scene, motion, deformable, options.motion, target)
+    progress(0.0, "examining the motion")
+    motion, quality = prepare(
+        scene, motion, options.motion, robot=robot, contact=options.validation
+    )
     if options.motion.check and quality.reasons:
-        return NoPlan(tuple(unfit(reason) for reason in quality.reasons), assumptions)
-    if options.motion.project == "auto":
-        motion = project(
-            motion,
-            deformable,
-            most=options.motion.parts,
-            support_height=scene.support_height,
-        ).motion
+        return NoPlan(tuple(unfit(reason) for reason in quality.reasons), assumptions, quality)
 
     flow = inputs.get("flow")
     if flow is None:
         flow = sample_flow(scene, motion, points_per_object=options.flow_points, seed=seed)
     around = phase_geometry(scene, motion, target)
 
-    progress(0.0, "examining where the motion ends")
+    progress(0.01, "examining where the motion ends")
     ending, guesses = ending_of(scene, motion, target, around.deformable, options)
     assumptions += guesses
 
@@ -147,10 +141,14 @@ def plan(
             progress(1.0, "certified")
             attempts += tried.attempts
             return replace(
-                tried, candidates=contacts, attempts=tuple(attempts), assumptions=assumptions
+                tried,
+                candidates=contacts,
+                attempts=tuple(attempts),
+                assumptions=assumptions,
+                motion=quality,
             )
         attempts.append(tried)
-    return NoPlan(tuple(attempts), assumptions)
+    return NoPlan(tuple(attempts), assumptions, quality)
 
 
 def _check_types(scene: Scene, motion: SceneMotion, robot: Robot) -> None:

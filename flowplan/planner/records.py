@@ -8,6 +8,7 @@ import numpy as np
 
 from flowplan.attachment import Attachment
 from flowplan.grasp import ContactCandidates
+from flowplan.motion_quality.report import MotionReport
 from flowplan.trajectory import Trajectory
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
@@ -111,6 +112,7 @@ class Plan:
         flow_time: (S,) seconds on the flow's clock at each sample of the trajectory, which runs
             while the robot manipulates; empty in plans of files that do not say.
         mounting: the robot and the pose of its base.
+        motion: report on the motion; None in files of earlier versions.
     """
 
     contact: ContactCandidates
@@ -123,6 +125,7 @@ class Plan:
     ending: Ending = Ending()
     flow_time: FloatArray = field(default_factory=lambda: np.zeros(0))
     mounting: Mounting = field(default_factory=Mounting)
+    motion: MotionReport | None = None
 
 
 @dataclass(frozen=True)
@@ -132,10 +135,12 @@ class NoPlan:
     Attributes:
         attempts: every contact tried, best ranked first, with the reason of its failure.
         assumptions: guesses that the attempts rest on, one line each, with the way to decide them.
+        motion: report on the motion; None in files of earlier versions.
     """
 
     attempts: tuple[Attempt, ...]
     assumptions: tuple[str, ...] = ()
+    motion: MotionReport | None = None
 
     @property
     def reason(self) -> str:

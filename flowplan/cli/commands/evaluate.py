@@ -1,4 +1,4 @@
-"""`flowplan eval tasks | neurok | chord`."""
+"""`flowplan eval tasks | motions | neurok | chord`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,46 @@ class Tasks:
             episodes = evaluate(make, self.generator, options, log=log, progress=tell)
         console.records(success_records(episodes), self.json)
         console.table(success_table(episodes))
+        return 0
+
+
+@dataclass(frozen=True)
+class Motions:
+    """Report on the motions that a generator makes of the tasks' scans: bending, tears, jitter.
+
+    With --json, FILE.episodes.jsonl keeps every motion, and an interrupted evaluation resumes.
+    """
+
+    generator: Annotated[str, OneOf(names.generators)] = "kinematic"
+    """Generator that makes the motions"""
+    tasks: tuple[str, ...] = ()
+    """Names of tasks. Defaults to all."""
+    device: str = "auto"
+    """Device of the generator: auto, cpu, cuda or cuda:N; auto takes a GPU if there is one."""
+    seeds: Annotated[int, Interval(1, 100_000)] = 5
+    """Motions of each task."""
+    first_seed: Annotated[int, Interval(0, math.inf)] = 0
+    """Seed of the first motion."""
+    json: Path | None = None
+    """File for the records. Defaults to stdout."""
+
+    def __post_init__(self) -> None:
+        bounds.check(self)
+
+    def run(self) -> int:
+        from experiments.tasks.motions import evaluate_motions, motion_records, motion_table
+        from flowplan.cli.commands.generate import with_device
+        from generators.registry import factory
+
+        make = factory(self.generator, with_device(self.generator, self.device))
+        log = console.beside(self.json, ".episodes.jsonl")
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        with console.progress("evaluating") as tell:
+            found = evaluate_motions(
+                make, self.generator, self.tasks, seeds, log=log, progress=tell
+            )
+        console.records(motion_records(found), self.json)
+        console.table(motion_table(found))
         return 0
 
 
