@@ -89,7 +89,7 @@ def _generators() -> Mapping[str, Command | GeneratorCommand]:
 COMMANDS: dict[str, Command | Group] = {
     "scan": Command("scan:Scan", "make a scene from depth frames, a mesh, a point cloud or a URDF"),
     "generate": Group("make a motion of a scene with one of the generators", _generators),
-    "check": Command("check:Check", "report on a motion: bending, tears, overlaps, what floats"),
+    "check": Command("plan:Check", "report on a motion: bending, tears, overlaps, what floats"),
     "plan": Command("plan:Plan", "plan a motion for a robot, with a feasibility report"),
     "run": Command("run:Run", "scan, generate, plan, execute and measure a task in simulation"),
     "eval": _group(
