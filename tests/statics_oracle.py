@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,3 +156,14 @@ def _bullet_body(bullet: BulletClient, case: Case) -> int:
         localInertiaDiagonal=(0.3 / len(case.pieces) * np.diag(inertia)).tolist(),
     )
     return body
+
+
+def compare(seeds: range) -> Counter[tuple[bool, bool]]:
+    """Numbers of cases by (the statics let go, the simulator leaves it)."""
+    cases = (random_case(np.random.default_rng(seed)) for seed in seeds)
+    return Counter((says_rest(case), stays(case)) for case in cases)
+
+
+if __name__ == "__main__":  # python -m tests.statics_oracle COUNT FIRST_SEED
+    count, first = int(sys.argv[1]), int(sys.argv[2])
+    print(compare(range(first, first + count)))

@@ -25,7 +25,7 @@ from flowplan.statics.supports import Supports
 from flowplan.utils.checks import FloatArray
 
 _DIRECTIONS = 16
-"""Directions of tilt."""
+"""Directions of tilts and shifts."""
 _STEP = 0.01
 """Meters of the sideways shift."""
 _LEAST_RISE = 2e-4
@@ -81,9 +81,11 @@ def balance(body: Solid, supports: Supports, options: RestOptions = RestOptions(
     lowered = (body.center[2] - pivot[2]) * (1 - np.cos(options.tilt))
     rise = min(drop - supports.drop(body, X) for X in tilted) - lowered
 
-    # Slope of the ground under it: how far it sinks when it is shifted.
-    shifted = [pose(translation=_STEP * way) for way in sideways[::2]]
-    slide = max(supports.drop(body, X) - drop for X in shifted) / _STEP
+    # Slope of the ground under it: how far it sinks when it is shifted. The steepest way is at most
+    # half a step of the directions from one of them.
+    shifted = [pose(translation=_STEP * way) for way in sideways]
+    sinks = max(supports.drop(body, X) - drop for X in shifted) / _STEP
+    slide = sinks / np.cos(np.pi / _DIRECTIONS)
 
     fault = ""
     if not rise >= _LEAST_RISE:
