@@ -166,4 +166,4 @@ def compare(seeds: range) -> Counter[tuple[bool, bool]]:
 
 if __name__ == "__main__":  # python -m tests.statics_oracle COUNT FIRST_SEED
     count, first = int(sys.argv[1]), int(sys.argv[2])
-    print(compare(range(first, first + count)))
+    sys.stdout.write(f"{compare(range(first, first + count))}\n")
