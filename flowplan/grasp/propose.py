@@ -215,11 +215,11 @@ def _fan_out(
     X = X.reshape(-1, 4, 4)
     pair = np.repeat(np.arange(count), options.rolls * len(shifts))
 
-    # Poses whose approach and closing stay above the support, and a random subset of them.
+    # Poses whose approach stays above the support, and a random subset of them.
     if scene.support_height is not None:
         opened = gripper_boxes(gripper, _opening(pairs.width, gripper, options))
-        swept = opened.hull(gripper_boxes(gripper, pairs.width)).approached(options.approach)
-        above = lowest_point(X, swept.select(pair)) > scene.support_height + options.clearance
+        swept = opened.approached(options.approach).select(pair)
+        above = lowest_point(X, swept) > scene.support_height + options.clearance
         X, pair = X[above], pair[above]
     chosen = np.sort(rng.permutation(len(X))[: options.candidates])
 
