@@ -148,7 +148,8 @@ def test_endings_are_kept_in_files_and_older_files_have_none(tmp_path, panda):
     assert isinstance(found, Plan)
     path = npz.save(tmp_path / "plan.npz", found)
     assert npz.load(path, Plan).ending == found.ending
-    arrays = {k: v for k, v in np.load(path).items() if not k.startswith("ending")}
+    later = ("ending", "flow_time", "mounting", "motion")  # fields of later versions
+    arrays = {k: v for k, v in np.load(path).items() if not k.startswith(later)}
     np.savez(tmp_path / "old.npz", **(arrays | {"_version": np.array(2)}))
     assert npz.load(tmp_path / "old.npz", Plan).ending == Ending()
 

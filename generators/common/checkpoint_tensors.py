@@ -73,19 +73,30 @@ def moments(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
 
 
 def restore_moments(
-    path: Path, optimizer: torch.optim.Optimizer, found: Mapping[str, Tensor]
+    path: Path,
+    optimizer: torch.optim.Optimizer,
+    found: Mapping[str, Tensor],
+    *,
+    idle: bool = False,
 ) -> None:
     """Load the state of Adam, named "INDEX/KEY", into an optimizer.
+
+    Args:
+        path: The file, for errors.
+        optimizer: An Adam.
+        found: Its state.
+        idle: Parameters may have no state at all, as they have before their first gradient.
 
     Raises:
         ValueError: one line that names the file and a tensor.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    begun = {name.partition("/")[0] for name in found}
     expected = {
         f"{i}/{key}": (torch.Size() if key == "step" else p.shape)
         for i, p in enumerate(parameters)
         for key in MOMENTS
-        if p.requires_grad
+        if (str(i) in begun if idle else p.requires_grad)
     }
     require(path, found, expected)
     state: dict[int, dict[str, Any]] = {}

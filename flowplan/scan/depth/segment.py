@@ -126,7 +126,9 @@ def find_support(
             tilted.append((support, count))
     largest_tilted = max((count for _, count in tilted), default=0)
     # Horizontal ones, the largest that can be a support.
-    tried = [f"{np.degrees(np.arccos(s.normal[2])):.0f} deg ({count})" for s, count in tilted]
+    tried = [
+        f"{np.degrees(np.arccos(s.normal[2])):.0f} deg ({count} points)" for s, count in tilted
+    ]
     for support, count, angle in _planes(cloud, thickness, PLANES, rng, tilt):
         if np.mean(support.height_of(cameras) < -thickness) > 0.5:
             fault = "above the cameras"
@@ -136,9 +138,9 @@ def find_support(
             fault = "beside a plane below the images"
         else:
             return _refine(points, support, thickness)
-        tried.append(f"{np.degrees(angle):.0f} deg ({count}, {fault})")
+        tried.append(f"{np.degrees(angle):.0f} deg ({count} points, {fault})")
     raise ValueError(
-        "frames: no horizontal support plane among planes (and their points) tilted by "
+        "frames: no horizontal support plane among planes tilted by "
         f"{', '.join(tried) or 'anything'}; "
         "turn the poses so that z is up, give the support height, or scan without a support"
     )

@@ -84,7 +84,9 @@ def restore(
     parameters = dict(deformation.named_parameters())
     motion = checkpoint_tensors.part(tensors, "motion/")
     checkpoint_tensors.require(path, motion, {k: p.shape for k, p in parameters.items()})
-    checkpoint_tensors.restore_moments(path, optimizer, checkpoint_tensors.part(tensors, "adam/"))
+    adam = checkpoint_tensors.part(tensors, "adam/")
+    # Residuals of later frames have no gradient before their stage.
+    checkpoint_tensors.restore_moments(path, optimizer, adam, idle=True)
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(motion[name])
