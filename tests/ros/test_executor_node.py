@@ -263,8 +263,10 @@ def test_what_controllers_do_wrong_ends_the_execution(ros):
     ros.processes[0].ended_by_test = True
     _, result = execute_with(ros, "move dead", 1)
     assert result.error_code == ErrorCode.FEEDBACK_LOST
-    # The controllers come back, and so does the executor, by itself.
+    # The controllers come back, and so does the executor, once it knows what the hand holds.
     start_controllers(ros)
+    assert execute(ros, plan(ros))[1].error_code != ErrorCode.SUCCESS
+    assert ros.call(Trigger, "executor_node/hand_is_empty").success
     ros.wait_for(
         lambda: execute(ros, plan(ros))[1].error_code == ErrorCode.SUCCESS, 30, "success again"
     )
