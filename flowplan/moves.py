@@ -16,9 +16,10 @@ import trimesh
 from flowplan.geometry import rotation_about, transform
 from flowplan.laws import Hinge, Rigid
 from flowplan.scene import Action, Scene, SceneObject
+from flowplan.statics.solid import cast, surface_points
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
-from flowplan.utils.open3d_loader import open3d
+from flowplan.utils.open3d_loader import surface_scene
 
 SUPPORT = "support"
 """Name of the support plane as a place to put things on."""
@@ -26,10 +27,9 @@ HANDLES = 6
 """Handles of an action, spread over what moves."""
 _LARGEST_TURN = np.deg2rad(179.0)
 """Handles and targets tell the direction of a turn up to half a turn."""
+_UP = np.array([0.0, 0.0, 1.0])
 _GAP = 1e-3
 """Meters between an object and what it is placed on."""
-_SPACING = 5e-3
-"""Meters between the points of a surface that look for another one above or below."""
 
 
 def move_by(
@@ -153,33 +153,20 @@ def _place(scene: Scene, name: str, on: str) -> trimesh.Trimesh | None:
 def _fall(own: trimesh.Trimesh, under: trimesh.Trimesh, by: FloatArray, on: str) -> float:
     """Change of height in meters that puts a mesh, moved by `by`, just above another mesh.
 
-    Vertical rays in both directions: from points of its underside down, and from points of the
-    other surface up.
+    Vertical rays in both directions: from points of its surface down, and from points of the other
+    surface up.
     """
     height = float(under.bounds[1, 2] - own.bounds[0, 2]) + 1.0
-    raised = own.copy()
-    raised.apply_translation([by[0], by[1], height])
-    gap = min(_vertical(raised, under, -1.0), _vertical(under, raised, 1.0))
+    raised = own.vertices + np.array([by[0], by[1], height]), np.asarray(own.faces)
+    below = np.asarray(under.vertices, float), np.asarray(under.faces)
+    down = cast(surface_scene(below), surface_points(*raised), -_UP)
+    up = cast(surface_scene(raised), surface_points(*below), _UP)
+    gap = float(min(down.min(), up.min()))
     if not np.isfinite(gap):
-        x, y = raised.bounds.mean(axis=0)[:2]
+        x, y = 0.5 * (raised[0].min(axis=0) + raised[0].max(axis=0))[:2]
         raise ValueError(
             f"at: nothing of {on!r} lies below the object at {x:.3f}, {y:.3f}; "
             f"it reaches from {under.bounds[0, :2].round(3).tolist()} "
             f"to {under.bounds[1, :2].round(3).tolist()}"
         )
     return height - gap + _GAP
-
-
-def _vertical(source: trimesh.Trimesh, target: trimesh.Trimesh, sign: float) -> float:
-    """Smallest vertical distance in meters from one surface to another one; infinite if none."""
-    o3d = open3d()
-    edge = max(_SPACING, float(source.extents.max()) / 100)
-    points, _ = trimesh.remesh.subdivide_to_size(source.vertices, source.faces, edge, max_iter=20)
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(
-        o3d.core.Tensor(np.asarray(target.vertices, np.float32)),
-        o3d.core.Tensor(np.asarray(target.faces, np.uint32)),
-    )
-    direction = np.broadcast_to([0.0, 0.0, sign], points.shape)
-    rays = np.concatenate([points, direction], axis=1).astype(np.float32)
-    return float(scene.cast_rays(o3d.core.Tensor(rays))["t_hit"].numpy().min())

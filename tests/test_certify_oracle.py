@@ -20,6 +20,7 @@ from experiments.certify.oracle.solid import SPACING, Solid, surface_points
 from experiments.certify.problems import FRAMES, KINDS, Problem, random_problem
 from experiments.certify.solve import solve
 from flowplan.robot import load_robot
+from flowplan.utils.json_lines import JsonLines
 
 FOLDER = Path(arm_module.__file__).parent
 PLANTED = 10
@@ -417,5 +418,6 @@ def test_a_log_whose_last_line_is_cut_resumes(tmp_path):
     log = tmp_path / "log.jsonl"
     line = json.dumps(asdict(outcome(0, True)))
     log.write_text(line + "\n" + line[:20])
-    assert len(read_log(log)) == 1
+    with JsonLines(log) as lines:
+        assert len(read_log(lines)) == 1
     assert log.read_text() == line + "\n"

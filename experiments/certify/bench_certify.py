@@ -6,7 +6,6 @@ Random problems go through the planner; every plan that it returns is replayed
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from experiments.certify.oracle.replay import replay
 from experiments.certify.problems import KINDS, ROBOTS, TIMINGS, Problem, random_problem
 from experiments.certify.solve import Solved, solve
 from flowplan.motion import Progress, silent
+from flowplan.utils.json_lines import JsonLines
 from flowplan.utils.records import record
 from flowplan.utils.stats import wilson
 
@@ -112,33 +112,26 @@ def bench_certify(
     robots = ROBOTS if robot == "both" else (robot,)
     if not set(robots) <= set(ROBOTS):
         raise ValueError(f"robot: expected one of {', '.join(ROBOTS)}, or both, got {robot!r}")
-    done = {(o.seed, o.index, o.robot): o for o in read_log(log)}
     wanted = [(i, robots[i // (len(KINDS) * len(TIMINGS)) % len(robots)]) for i in range(problems)]
-    todo = [(i, name) for i, name in wanted if (seed, i, name) not in done]
-    begin = time.monotonic()
-    for count, (index, name) in enumerate(todo, 1):
-        outcome = judge(random_problem(seed, index, name))
-        done[seed, index, name] = outcome
-        if log is not None:
-            with log.open("a") as file:
-                file.write(json.dumps(asdict(outcome)) + "\n")
-        # Time left, at the mean pace so far.
-        left = (time.monotonic() - begin) / count * (len(todo) - count)
-        word = "no plan" if not outcome.certified else "sound" if outcome.sound else "UNSOUND"
-        text = f"{count}/{len(todo)} {name} {outcome.kind} {word}, {left / 60:.0f} min left"
-        progress(count / len(todo), text)
+    with JsonLines(log) as lines:
+        done = {(o.seed, o.index, o.robot): o for o in read_log(lines)}
+        todo = [(i, name) for i, name in wanted if (seed, i, name) not in done]
+        begin = time.monotonic()
+        for count, (index, name) in enumerate(todo, 1):
+            outcome = judge(random_problem(seed, index, name))
+            done[seed, index, name] = outcome
+            lines.append(asdict(outcome))
+            # Time left, at the mean pace so far.
+            left = (time.monotonic() - begin) / count * (len(todo) - count)
+            word = "no plan" if not outcome.certified else "sound" if outcome.sound else "UNSOUND"
+            text = f"{count}/{len(todo)} {name} {outcome.kind} {word}, {left / 60:.0f} min left"
+            progress(count / len(todo), text)
     return records([done[seed, i, name] for i, name in wanted])
 
 
-def read_log(log: Path | None) -> list[Outcome]:
+def read_log(lines: JsonLines) -> list[Outcome]:
     """Outcomes of a log; a last line that was cut short is dropped from the file."""
-    if log is None or not log.exists():
-        return []
-    text = log.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        log.write_text(whole)
-    return [Outcome(**json.loads(line)) for line in whole.splitlines()]
+    return lines.read(lambda value: Outcome(**value), "an outcome of this version")
 
 
 def records(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

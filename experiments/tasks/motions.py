@@ -6,7 +6,6 @@ an interrupted evaluation resumes.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from experiments.tasks.episode import GeneratorFactory, scan
 from flowplan.motion import Progress, SceneMotion, silent
 from flowplan.motion_quality.report import ObjectQuality, motion_report, prepare
 from flowplan.scene import Scene
+from flowplan.utils.json_lines import JsonLines
 from flowplan.utils.records import record
 from flowplan.utils.stats import wilson
 from generators.registry import takes
@@ -81,20 +81,17 @@ def evaluate_motions(
         progress: Called after each motion with an estimate of the remaining time.
     """
     cases = [(task, seed) for seed in seeds for task in tasks or tuple(TASKS)]
-    done: dict[tuple[str, int], MotionResult] = {}
-    if log is not None and log.exists():
-        found = [MotionResult(**json.loads(line)) for line in log.read_text().splitlines()]
+    with JsonLines(log) as lines:
+        found = lines.read(lambda value: MotionResult(**value), "a motion of this version")
         done = {(r.task, r.seed): r for r in found if r.generator == generator}
-    todo = [case for case in cases if case not in done]
-    start = time.monotonic()
-    for count, (task, seed) in enumerate(todo, 1):
-        result = _evaluate(make, generator, task, seed)
-        done[task, seed] = result
-        if log is not None:
-            with log.open("a") as file:
-                file.write(json.dumps(asdict(result)) + "\n")
-        left = (time.monotonic() - start) / count * (len(todo) - count) / 60
-        progress(count / len(todo), f"{count}/{len(todo)} {task} {seed}, {left:.0f} min left")
+        todo = [case for case in cases if case not in done]
+        start = time.monotonic()
+        for count, (task, seed) in enumerate(todo, 1):
+            result = _evaluate(make, generator, task, seed)
+            done[task, seed] = result
+            lines.append(asdict(result))
+            left = (time.monotonic() - start) / count * (len(todo) - count) / 60
+            progress(count / len(todo), f"{count}/{len(todo)} {task} {seed}, {left:.0f} min left")
     return [done[case] for case in cases]
 
 

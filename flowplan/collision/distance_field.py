@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from flowplan.utils import checks
 from flowplan.utils.checks import FloatArray
-from flowplan.utils.open3d_loader import open3d
+from flowplan.utils.open3d_loader import open3d, surface_scene
 
 _COARSE = 4
 """Voxels per cell of the coarse grid, along each axis."""
@@ -350,11 +350,7 @@ def mesh_distance(mesh: trimesh.Trimesh, *, shell: float | None = None) -> Dista
             inside.
     """
     o3d = open3d()
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(
-        o3d.core.Tensor(np.asarray(mesh.vertices, np.float32)),
-        o3d.core.Tensor(np.asarray(mesh.faces, np.uint32)),
-    )
+    scene = surface_scene((mesh.vertices, mesh.faces))
 
     def distance(points: FloatArray) -> FloatArray:
         query = o3d.core.Tensor(np.asarray(points, np.float32))

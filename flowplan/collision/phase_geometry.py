@@ -87,8 +87,8 @@ def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeome
         faces = obj.mesh.faces
         if index == target and deformable:
             continue
-        start = _mesh(vertices[0], faces)
-        end = _mesh(vertices[-1], faces) if moves.any() else start
+        start = mesh_of_faces(vertices[0], faces)
+        end = mesh_of_faces(vertices[-1], faces) if moves.any() else start
         before.append((obj.name, start))
         after.append((obj.name, end))
         if index != target:
@@ -96,17 +96,17 @@ def phase_geometry(scene: Scene, motion: SceneMotion, target: int) -> PhaseGeome
             if not moves.any():
                 static.append((obj.name, start))
             else:
-                middle = _mesh(vertices[len(vertices) // 2], faces)
+                middle = mesh_of_faces(vertices[len(vertices) // 2], faces)
                 during.append((f"{obj.name} in the middle", middle))
                 during.append((f"{obj.name} at the end", end))
             continue
         moving_face = _moving_faces(moves, faces)  # (F,)
         if not moving_face.all():
-            fixed = (obj.name, _mesh(vertices[0], faces[~moving_face]))
+            fixed = (obj.name, mesh_of_faces(vertices[0], faces[~moving_face]))
             during.append(fixed)
             static.append(fixed)
         if moving_face.any():
-            moving_part = _mesh(vertices[0], faces[moving_face])
+            moving_part = mesh_of_faces(vertices[0], faces[moving_face])
     return PhaseGeometry(
         tuple(before),
         tuple(during),
@@ -182,7 +182,8 @@ def _bends(vertices: FloatArray) -> bool:
     return bool(np.linalg.norm(vertices - rigid, axis=-1).max() > MOTION_THRESHOLD)
 
 
-def _mesh(vertices: FloatArray, faces: NDArray[np.int64]) -> trimesh.Trimesh:
+def mesh_of_faces(vertices: FloatArray, faces: NDArray[np.int64]) -> trimesh.Trimesh:
+    """Mesh of some faces, without the vertices that they do not use."""
     import trimesh
 
     mesh = trimesh.Trimesh(vertices, faces, process=False)

@@ -9,7 +9,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from flowplan.utils.checks import FloatArray
-from flowplan.utils.open3d_loader import open3d
+from flowplan.utils.open3d_loader import open3d, surface_scene
 
 _SPACING = 0.01
 """Meters between the points of a surface whose distances are measured."""
@@ -35,15 +35,8 @@ def gap_to_others(own: Surface, others: Sequence[Surface], support_height: float
 
 def _point_distance(points_of: Surface, surface: Surface) -> float:
     """Smallest distance in meters of one surface's points from another surface."""
-    o3d = open3d()
-    scene = o3d.t.geometry.RaycastingScene()
-    vertices, faces = surface
-    scene.add_triangles(
-        o3d.core.Tensor(np.asarray(vertices, np.float32)),
-        o3d.core.Tensor(np.asarray(faces, np.uint32)),
-    )
-    query = o3d.core.Tensor(_spaced(*points_of).astype(np.float32))
-    return float(scene.compute_distance(query).numpy().min())
+    query = open3d().core.Tensor(_spaced(*points_of).astype(np.float32))
+    return float(surface_scene(surface).compute_distance(query).numpy().min())
 
 
 def _spaced(vertices: FloatArray, faces: NDArray[np.int64]) -> FloatArray:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import trimesh
-from numpy.typing import NDArray
 
-from flowplan.collision.phase_geometry import SUPPORT
+from flowplan.collision.phase_geometry import SUPPORT, mesh_of_faces
 from flowplan.geometry import pose
 from flowplan.motion import SceneMotion
 from flowplan.motion_quality.grouping import RigidParts
@@ -123,7 +122,7 @@ def _bodies(
             own = faces[(label == index).all(axis=1)]
             if not len(own):
                 continue
-            mesh = _mesh(start, own)
+            mesh = mesh_of_faces(start, own)
             moved = mesh.vertices @ np.swapaxes(X[:, :3, :3], -1, -2) + X[:, None, :3, 3]
             if np.linalg.norm(moved - mesh.vertices, axis=-1).max() > _AT_REST:
                 movers.append(_Part(owner, mesh, X))
@@ -217,12 +216,6 @@ def _slab(support_height: float, movers: Sequence[_Part]) -> Body:
     center = [*0.5 * (low + high)[:2], support_height - 0.5 * _SLAB]
     slab = trimesh.creation.box([*(high - low)[:2], _SLAB])
     return mesh_body(slab.apply_translation(center))
-
-
-def _mesh(vertices: FloatArray, faces: NDArray[np.int64]) -> trimesh.Trimesh:
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    mesh.remove_unreferenced_vertices()
-    return mesh
 
 
 def _shifted(mesh: trimesh.Trimesh, by: FloatArray) -> trimesh.Trimesh:

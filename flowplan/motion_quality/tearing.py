@@ -22,7 +22,7 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 from flowplan.geometry import inverse, log_so3, transform
 from flowplan.motion_quality.grouping import RigidParts
 from flowplan.utils.checks import FloatArray
-from flowplan.utils.open3d_loader import open3d
+from flowplan.utils.open3d_loader import open3d, surface_scene
 
 _SPACING = 4e-3
 """Meters between the points of a surface, on objects of common size."""
@@ -214,13 +214,8 @@ def _depth(start: FloatArray, faces: NDArray[np.int64], points: FloatArray) -> F
     """Depths (M,) in meters of points below the surface, or below the hull of an open one."""
     mesh = trimesh.Trimesh(start, faces)  # equal vertices merged
     if mesh.is_watertight:
-        o3d = open3d()
-        scene = o3d.t.geometry.RaycastingScene()
-        scene.add_triangles(
-            o3d.core.Tensor(np.asarray(mesh.vertices, np.float32)),
-            o3d.core.Tensor(np.asarray(mesh.faces, np.uint32)),
-        )
-        query = o3d.core.Tensor(np.asarray(points, np.float32))
+        scene = surface_scene((mesh.vertices, mesh.faces))
+        query = open3d().core.Tensor(np.asarray(points, np.float32))
         return -np.asarray(scene.compute_signed_distance(query, nsamples=3).numpy(), float)
     try:
         planes = ConvexHull(start).equations  # (K, 4), outward normals

@@ -26,6 +26,7 @@ from flowplan.planner.ending import ending_of
 from flowplan.planner.options import PlanOptions, SizeLimits
 from flowplan.planner.problem import Problem, distance_fields
 from flowplan.planner.records import Attempt, NoPlan, Plan
+from flowplan.planner.worlds import other_movers
 from flowplan.robot import Robot
 from flowplan.scene import Scene
 from flowplan.utils import checks
@@ -107,8 +108,21 @@ def plan(
 
     progress(0.02, "computing distance fields")
     fields = distance_fields(around, robot, options.geometry)
+    movers = tuple(other_movers(scene, motion, target))
     problem = Problem(
-        scene, motion, flow, robot, start, target, around, fields, options, optimize, seed, ending
+        scene,
+        motion,
+        flow,
+        robot,
+        start,
+        target,
+        around,
+        fields,
+        options,
+        optimize,
+        seed,
+        ending,
+        movers,
     )
 
     progress(0.1, "proposing contacts")

@@ -18,6 +18,7 @@ from flowplan.planner.records import Ending
 from flowplan.robot import Robot
 from flowplan.scene import Scene
 from flowplan.utils.checks import FloatArray
+from flowplan.validation.phase_world import Mover
 
 _LARGE = 1.5
 """Meters; a mesh with a longer side is large, such as a wall or a floor."""
@@ -51,6 +52,7 @@ class Problem:
         optimizer: trajectory optimizer.
         seed: Random seed.
         ending: what happens to the object at the end.
+        movers: all other objects that move.
     """
 
     scene: Scene
@@ -65,6 +67,7 @@ class Problem:
     optimizer: Optimizer
     seed: int
     ending: Ending
+    movers: tuple[Mover, ...]
 
 
 def distance_fields(around: PhaseGeometry, robot: Robot, options: GeometryOptions) -> Fields:

@@ -10,17 +10,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import trimesh
-from numpy.typing import NDArray
 from trimesh.intersections import slice_faces_plane
 
 from flowplan.attachment import Attachment
-from flowplan.collision.phase_geometry import mesh_in_frame
+from flowplan.collision.phase_geometry import mesh_in_frame, mesh_of_faces
 from flowplan.geometry import exp_so3, fit_rigid, log_so3, pose, transform
 from flowplan.grasp import ContactCandidates
+from flowplan.motion import SceneMotion
 from flowplan.motion_quality import rigid_parts
 from flowplan.paths.time_parameterization import TimedPath
 from flowplan.planner.problem import Problem, held_mesh
 from flowplan.robot.gripper import Gripper
+from flowplan.scene import Scene
 from flowplan.trajectory import Phase
 from flowplan.utils.checks import FloatArray
 from flowplan.validation.phase_world import HELD, Mover, PhaseWorld
@@ -60,7 +61,7 @@ def phase_worlds(
     after = PhaseWorld((*left, *support), None, frozenset(touch))
     if held is not None:
         touch.add((HELD, name))
-    movers = list(_others(problem))
+    movers = list(problem.movers)
     if contact.kind[0] == "push" and around.moving is not None:
         pushed = _pushed(problem, f"{name}, moving part" if fixed else name)
         movers.append(pushed)
@@ -104,17 +105,16 @@ def held_width(held: trimesh.Trimesh, gripper: Gripper, most: float) -> float:
     return float(min(np.ptp(vertices[faces.ravel(), 1]), most))
 
 
-def _others(problem: Problem) -> Iterator[Mover]:
-    """All other objects that move, as rigid parts with their poses at every frame."""
-    motion = problem.motion
-    for index, (obj, moves) in enumerate(zip(problem.scene.objects, motion.moving(), strict=True)):
-        if index == problem.target or not moves.any():
+def other_movers(scene: Scene, motion: SceneMotion, target: int) -> Iterator[Mover]:
+    """All objects but the target that move, as rigid parts with their poses at every frame."""
+    for index, (obj, moves) in enumerate(zip(scene.objects, motion.moving(), strict=True)):
+        if index == target or not moves.any():
             continue
         vertices = motion.vertices[index]
         parts = rigid_parts(vertices, most=_MOST_PARTS)
         owner = parts.label[obj.mesh.faces[:, 0]]  # (F,)
         for part in np.unique(owner):
-            mesh = _mesh(vertices[0], obj.mesh.faces[owner == part])
+            mesh = mesh_of_faces(vertices[0], obj.mesh.faces[owner == part])
             name = obj.name if (owner == part).all() else f"{obj.name}, part {part + 1}"
             tolerance = float(parts.residual[parts.label == part].max(initial=0.0))
             yield _centered(name, mesh, parts.X_world[part], tolerance, guarded=False)
@@ -149,9 +149,3 @@ def _centered(
     center = mesh.bounds.mean(axis=0)
     own = trimesh.Trimesh(mesh.vertices - center, mesh.faces, process=False)
     return Mover(name, own, X_world @ pose(translation=center), tolerance, guarded)
-
-
-def _mesh(vertices: FloatArray, faces: NDArray[np.int64]) -> trimesh.Trimesh:
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    mesh.remove_unreferenced_vertices()
-    return mesh

@@ -20,8 +20,9 @@ from flowplan.attachment.screw import Screw, ScrewOptions
 from flowplan.geometry import exp_se3, transform
 from flowplan.motion import ObjectFlow
 from flowplan.statics.options import RestOptions
-from flowplan.statics.solid import Solid, cast, ray_scene, surface_points
+from flowplan.statics.solid import Solid, cast, surface_points
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.open3d_loader import surface_scene
 
 GRAVITY = 9.81
 """m/s^2."""
@@ -130,5 +131,5 @@ def _meets(
         met |= end[:, 2] < height
     for vertices, faces in stops:
         if len(faces):
-            met |= cast(ray_scene(vertices, faces), start, end - start) <= 1.0
+            met |= cast(surface_scene((vertices, faces)), start, end - start) <= 1.0
     return bool(met.sum() >= max(3, _TOUCHING * len(points)))

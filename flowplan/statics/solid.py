@@ -11,7 +11,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from flowplan.utils.checks import FloatArray
-from flowplan.utils.open3d_loader import open3d
+from flowplan.utils.open3d_loader import open3d, surface_scene
 
 _SPACING = 0.004
 """Meters between points of a surface."""
@@ -68,7 +68,7 @@ class Solid:
     @cached_property
     def rays(self) -> Any:
         """That surface, for rays."""
-        return ray_scene(*self.lower)
+        return surface_scene(self.lower)
 
 
 def _encloses(mesh: trimesh.Trimesh) -> bool:
@@ -110,17 +110,6 @@ def surface_points(vertices: FloatArray, faces: NDArray[np.int64]) -> FloatArray
     edge = max(_SPACING, float(np.sqrt(4 * area / _MOST_POINTS)))
     points, _ = trimesh.remesh.subdivide_to_size(vertices, faces, edge, max_iter=20)
     return np.asarray(points, float)
-
-
-def ray_scene(vertices: FloatArray, faces: NDArray[np.int64]) -> Any:
-    """A surface that rays can be cast at."""
-    o3d = open3d()
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(
-        o3d.core.Tensor(np.asarray(vertices, np.float32)),
-        o3d.core.Tensor(np.asarray(faces, np.uint32)),
-    )
-    return scene
 
 
 def cast(scene: Any, origins: FloatArray, directions: FloatArray) -> FloatArray:

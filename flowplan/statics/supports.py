@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from trimesh.intersections import slice_faces_plane
 
 from flowplan.geometry import inverse, transform
-from flowplan.statics.solid import Solid, cast, concatenated, ray_scene, surface_points
+from flowplan.statics.solid import Solid, cast, concatenated, surface_points
 from flowplan.utils.checks import FloatArray
+from flowplan.utils.open3d_loader import surface_scene
 
 _UP = np.array([0.0, 0.0, 1.0])
 _UPWARD = 0.02
@@ -48,7 +49,7 @@ class Supports:
         if upper:
             vertices, faces = concatenated(upper)
             self.points = surface_points(vertices, faces)
-            self.rays = ray_scene(vertices, faces)
+            self.rays = surface_scene((vertices, faces))
 
     def drop(self, body: Solid, X: FloatArray) -> float:
         """Meters that a body, displaced by X (4, 4), can fall; negative by the overlap.

@@ -11,6 +11,8 @@ import ctypes
 import functools
 from typing import Any
 
+import numpy as np
+
 
 @functools.cache
 def open3d() -> Any:
@@ -38,3 +40,20 @@ def open3d() -> Any:
         ) from None
     module.utility.set_verbosity_level(module.utility.VerbosityLevel.Error)
     return module
+
+
+def surface_scene(*surfaces: tuple[Any, Any]) -> Any:
+    """The open3d.t.geometry.RaycastingScene of surfaces in one frame, for rays and distances.
+
+    Args:
+        surfaces: Vertices (V, 3) in meters and faces (F, 3) each; their geometry ids are their
+            positions, from 0.
+    """
+    o3d = open3d()
+    scene = o3d.t.geometry.RaycastingScene()
+    for vertices, faces in surfaces:
+        scene.add_triangles(
+            o3d.core.Tensor(np.asarray(vertices, np.float32)),
+            o3d.core.Tensor(np.asarray(faces, np.uint32)),
+        )
+    return scene

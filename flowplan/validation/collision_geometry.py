@@ -23,7 +23,7 @@ import trimesh
 from scipy.spatial import ConvexHull, QhullError
 
 from flowplan.utils.checks import FloatArray
-from flowplan.utils.open3d_loader import open3d
+from flowplan.utils.open3d_loader import open3d, surface_scene
 
 _MOST_CONTACTS = 20_000
 _MOST_NEIGHBORS = 200
@@ -90,10 +90,8 @@ class Body:
             planes = ConvexHull(self.points).equations  # outward normals and offsets
             return lambda points: -(points @ planes[:, :3].T + planes[:, 3]).max(axis=1)
         o3d = open3d()
-        scene = o3d.t.geometry.RaycastingScene()
-        vertices = self.triangles.reshape(-1, 3).astype(np.float32)
-        faces = np.arange(len(vertices), dtype=np.uint32).reshape(-1, 3)
-        scene.add_triangles(o3d.core.Tensor(vertices), o3d.core.Tensor(faces))
+        vertices = self.triangles.reshape(-1, 3)
+        scene = surface_scene((vertices, np.arange(len(vertices)).reshape(-1, 3)))
 
         def depth(points: FloatArray) -> FloatArray:
             query = o3d.core.Tensor(np.asarray(points, np.float32))

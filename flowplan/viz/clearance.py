@@ -9,6 +9,7 @@ import trimesh
 import viser
 from numpy.typing import NDArray
 
+from flowplan.collision.phase_geometry import mesh_of_faces
 from flowplan.motion import SceneMotion
 from flowplan.scene import SceneObject
 from flowplan.utils.checks import FloatArray
@@ -141,6 +142,4 @@ def _object(run: Run, motion: SceneMotion, index: int, name: str, t: float) -> t
     moves = motion.moving()[index][faces].any(axis=1)  # (F,)
     if index == _target(motion) and moves.any() and not moves.all():
         faces = faces[~moves] if name == obj.name else faces[moves]
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    mesh.remove_unreferenced_vertices()
-    return mesh
+    return mesh_of_faces(vertices, faces)

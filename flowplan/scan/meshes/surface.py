@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
 from flowplan.utils.checks import FloatArray
-from flowplan.utils.open3d_loader import open3d
+from flowplan.utils.open3d_loader import open3d, surface_scene
 
 
 def closed_surface(
@@ -122,11 +122,4 @@ def raycasting_scene(*meshes: trimesh.Trimesh) -> Any:
 
     Geometry ids are the meshes' positions, from 0.
     """
-    o3d = open3d()
-    scene = o3d.t.geometry.RaycastingScene()
-    for mesh in meshes:
-        scene.add_triangles(
-            o3d.core.Tensor(np.asarray(mesh.vertices, np.float32)),
-            o3d.core.Tensor(np.asarray(mesh.faces, np.uint32)),
-        )
-    return scene
+    return surface_scene(*((mesh.vertices, mesh.faces) for mesh in meshes))
