@@ -12,9 +12,19 @@ import pytest
 from PIL import Image
 
 import flowplan as fp
+from sim_envs.tasks import TASKS
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(FOLDER.glob("[0-9]*.py"))
+
+
+@pytest.fixture(autouse=True)
+def tasks_as_before():
+    """Examples add tasks of their own, which other tests do not know."""
+    before = dict(TASKS)
+    yield
+    TASKS.clear()
+    TASKS.update(before)
 
 
 def example(number):
